@@ -1,0 +1,151 @@
+"""The ``regcore`` command: one pair at a time, without a workflow."""
+
+import sys
+from pathlib import Path
+
+import click
+
+import regcore
+from regcore.errors import InputError
+
+CONVENTIONS = """
+\b
+FILES AND COORDINATES
+  Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size.
+  A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
+  grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
+  SimpleITK, ITK-SNAP and 3D Slicer apply it as it is.
+"""
+
+
+class FriendlyGroup(click.Group):
+    """Print what the user can mend as one message, without a traceback, and exit with status 2."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"regcore: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=FriendlyGroup, epilog=CONVENTIONS)
+@click.version_option(regcore.__version__)
+def main() -> None:
+    """Deformable registration of medical images."""
+
+
+@main.command(epilog=CONVENTIONS)
+@click.argument("fixed", type=click.Path(path_type=Path))
+@click.argument("moving", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option(
+    "--method",
+    default="syn",
+    show_default=True,
+    help="identity, affine, syn, or the folder of a trained model (results/<study>/models/<name>).",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+@click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
+@click.option("--seed", default=0, show_default=True, help="Of the affine alignment's sampling.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
+def register(fixed, moving, output, method, settings, centre, seed, threads) -> None:
+    """Register MOVING to FIXED.
+
+    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (where the method has one) and
+    register.json into the output folder.
+    """
+    _settle(threads)
+    from regcore.pairwise import register_files
+
+    report = register_files(fixed, moving, output, method, _parse(settings), centre, seed)
+    before, after = report["correlation_before"], report["correlation_after"]
+    click.echo(
+        f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
+        f"{sum(report['seconds'].values()):.1f} s"
+    )
+
+
+@main.command(epilog=CONVENTIONS)
+@click.argument("displacement", type=click.Path(path_type=Path))
+@click.argument("moving", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
+@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integers stay integers.")
+def apply(displacement, moving, output, labels) -> None:
+    """Warp MOVING, on whatever grid it is, with a DISPLACEMENT.
+
+    The result is on the grid of the displacement, which is the fixed image's.
+    """
+    _check_suffix(output)
+    from regcore.field import read_field
+    from regcore.volume import read_labels, read_volume
+
+    field = read_field(displacement)
+    image = read_labels(moving) if labels else read_volume(moving)
+    _same_dimensions(displacement, field.grid.ndim, moving, image.grid.ndim)
+    field.warp(image, nearest=labels).save(output)
+
+
+@main.command(epilog=CONVENTIONS)
+@click.argument("displacement", type=click.Path(path_type=Path))
+@click.argument("fixed_labels", type=click.Path(path_type=Path))
+@click.argument("moving_labels", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV; default: print it.")
+def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
+    """Score a DISPLACEMENT: Dice of every label, folds, spread of the Jacobian.
+
+    The columns are label, metric, value; label -1 stands for measures of the whole field.
+    """
+    from regcore.evaluation.evaluate import evaluate_field
+    from regcore.field import read_field
+    from regcore.files import atomic_write
+    from regcore.labels import scored_labels
+    from regcore.study import found_labels
+    from regcore.volume import read_labels
+
+    field, fixed, moving = read_field(displacement), read_labels(fixed_labels), read_labels(moving_labels)
+    _same_dimensions(displacement, field.grid.ndim, moving_labels, moving.grid.ndim)
+    labels = scored_labels(found_labels([fixed.data, moving.data]), {"exclude": [], "groups": {}}, None)
+    table = evaluate_field(field, fixed, moving, labels["index"])
+    if output is None:
+        click.echo(table.to_csv(index=False), nl=False)
+        return
+    with atomic_write(output) as path:
+        table.to_csv(path, index=False)
+
+
+def _settle(threads: int) -> None:
+    import os
+
+    from regcore.ants_bridge import THREADS_VARIABLE
+    from regcore.runtime import log_to, tune_process
+
+    os.environ[THREADS_VARIABLE] = str(threads)
+    log_to()
+    tune_process(threads)
+
+
+def _parse(settings: tuple[str, ...]) -> dict:
+    import yaml
+
+    parsed = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--set {item}: write KEY=VALUE")
+        parsed[key] = yaml.safe_load(value)
+    return parsed
+
+
+def _check_suffix(path: Path) -> None:
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path}: the output must end in .nii or .nii.gz")
+
+
+def _same_dimensions(first: Path, first_ndim: int, second: Path, second_ndim: int) -> None:
+    if first_ndim != second_ndim:
+        raise InputError(f"{first} is {first_ndim}-D and {second} is {second_ndim}-D; both must be the same")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

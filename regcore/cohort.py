@@ -1,0 +1,214 @@
+"""The cohort table: who, which split, which scan, which labels; and the pairs that a study makes of it.
+
+A cohort is a tab-separated table with the columns ``subject session split contrast image labels`` and
+optionally ``mask landmarks dataset to_template from_template`` (others are ignored); paths are relative to
+the table.  Nothing here reads voxels, and nothing draws a split: the table's split is the split.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from regcore.config import validated
+from regcore.errors import InputError
+from regcore.volume import read_grid
+
+SPLITS = ("train", "validation", "test", "atlas")
+FILE_COLUMNS = ("image", "labels", "mask", "landmarks", "to_template", "from_template")
+PAIR_KINDS = ("random", "all", "atlas", "within-subject")
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """A checked cohort.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One row per scan, indexed by the scan's name ``subject_session_contrast``; file columns hold paths
+        (relative to the working directory or absolute), empty where there is none.
+    path : Path
+        Where the table came from, for messages.
+    """
+
+    table: pd.DataFrame
+    path: Path
+
+    def scans(self, split: str, contrast: str | None = None) -> list[str]:
+        """Names of the scans of a split, in the table's order."""
+        chosen = self.table["split"] == split
+        if contrast is not None:
+            chosen &= self.table["contrast"] == contrast
+        return list(self.table.index[chosen])
+
+    def file(self, scan: str, column: str) -> Path | None:
+        """Path of a scan's ``image``, ``labels``, …; None where the table has none."""
+        value = self.table.at[scan, column]
+        return Path(value) if value else None
+
+    def files(self, scan: str) -> dict[str, str]:
+        """All files of a scan by column, as plain text."""
+        return {column: self.table.at[scan, column] for column in FILE_COLUMNS if self.table.at[scan, column]}
+
+    def scan_of(self, subject: str) -> str:
+        """The first scan of ``subject``, or the scan of that very name."""
+        if subject in self.table.index:
+            return subject
+        mine = self.table.index[self.table["subject"] == subject]
+        if not len(mine):
+            raise InputError(f"{self.path}: no subject or scan is called '{subject}'")
+        return mine[0]
+
+
+def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
+    """Read a cohort table and check it row by row and as a whole.
+
+    Raises
+    ------
+    InputError
+        The table is missing, lacks a column, or a row does not fit ``row_schema``; a subject stands in
+        two splits; a scan is listed twice; or no row is left.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such cohort table; give the path of a tab-separated file")
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    missing = [column for column in row_schema["required"] if column not in table]
+    if missing:
+        raise InputError(
+            f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}. "
+            "Columns are separated by tabs"
+        )
+    return checked_cohort(table, path, row_schema)
+
+
+def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> Cohort:
+    """Make a :class:`Cohort` of a raw table whose paths are relative to ``path``'s folder."""
+    path = Path(path)
+    table = table.copy()
+    for column in row_schema["properties"]:
+        if column not in table:
+            table[column] = ""
+    for number, row in enumerate(table.to_dict("records"), start=2):
+        validated({k: v for k, v in row.items() if k in row_schema["properties"]}, row_schema, f"{path}, line {number}")
+    if table.empty:
+        raise InputError(f"{path}: the cohort table has no rows")
+    table.index = pd.Index(table["subject"] + "_" + table["session"] + "_" + table["contrast"], name="scan")
+    doubled = table.index[table.index.duplicated()].unique()
+    if len(doubled):
+        raise InputError(
+            f"{path}: listed more than once (same subject, session and contrast): {', '.join(doubled)}; "
+            "number the sessions"
+        )
+    splits = table.groupby("subject")["split"].unique()
+    for subject, found in splits.items():
+        if len(found) > 1:
+            raise InputError(
+                f"{path}: subject '{subject}' is in the splits {' and '.join(sorted(found))}; "
+                "put every scan of a subject into one split, or test scores mean nothing"
+            )
+    for column in FILE_COLUMNS:
+        table[column] = [os.path.normpath(path.parent / value) if value else "" for value in table[column]]
+    return Cohort(table, path)
+
+
+def check_files(cohort: Cohort) -> None:
+    """Check, from the headers alone, that every file exists and fits its scan.
+
+    Raises
+    ------
+    InputError
+        A file is missing or unreadable, an image is not 2-D or 3-D or has one slice, images differ in
+        their number of dimensions, or labels or a mask lie on another grid than their image.
+    """
+    problems, dimensions = [], {}
+    for scan in cohort.table.index:
+        try:
+            image = cohort.file(scan, "image")
+            grid = read_grid(image)
+            dimensions.setdefault(grid.ndim, image)
+            for column in ("labels", "mask"):
+                other = cohort.file(scan, column)
+                if other and not read_grid(other).same_as(grid, tolerance_mm=0.01):
+                    problems.append(
+                        f"{other}: the {column} are not on the grid of their image {image} (shape "
+                        f"{read_grid(other).shape} and {grid.shape}, or another orientation); "
+                        "resample them onto it with nearest neighbour"
+                    )
+            for column in ("landmarks", "to_template", "from_template"):
+                other = cohort.file(scan, column)
+                if other and not other.is_file():
+                    problems.append(f"{other}: no such file; check the column '{column}' of {cohort.path}")
+        except InputError as error:
+            problems.append(str(error))
+    if len(dimensions) > 1:
+        problems.append(
+            f"{cohort.path}: 2-D and 3-D images are mixed ({dimensions[2]}, {dimensions[3]}); make one study of each"
+        )
+    if problems:
+        shown = "\n".join(problems[:10])
+        more = f"\n… and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise InputError(shown + more)
+
+
+def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.DataFrame:
+    """List the (fixed, moving) pairs of a split.
+
+    Parameters
+    ----------
+    pairs : mapping
+        The study's ``pairs`` section: ``kind`` (one of ``PAIR_KINDS``), ``contrasts`` (fixed, moving),
+        ``atlas`` (subject or scan; for kind ``atlas``) and the number wanted for ``split`` (None: all).
+
+    Returns
+    -------
+    DataFrame
+        Columns ``pair split fixed moving``; the pair's name is ``fixed--moving``.
+
+    Raises
+    ------
+    InputError
+        The split has no scan of the contrast, or too few to make a pair.
+    """
+    fixed_contrast, moving_contrast = pairs["contrasts"]
+    fixed, moving = cohort.scans(split, fixed_contrast), cohort.scans(split, moving_contrast)
+    for scans, contrast in ((fixed, fixed_contrast), (moving, moving_contrast)):
+        if not scans:
+            raise InputError(
+                f"{cohort.path}: the split '{split}' is empty (no row with split {split} and contrast "
+                f"{contrast}); name the split in the table, or the contrast under 'pairs'"
+            )
+    subject = cohort.table["subject"]
+    if pairs["kind"] == "atlas":
+        if not pairs.get("atlas"):
+            raise InputError("pairs: kind 'atlas' needs 'atlas', the subject that is the fixed image")
+        atlas = cohort.scan_of(pairs["atlas"])
+        found = [(atlas, scan) for scan in moving if scan != atlas]
+    else:
+        same = pairs["kind"] == "within-subject"
+        found = [
+            (f, m)
+            for f, m in itertools.product(fixed, moving)
+            if f != m and (subject[f] == subject[m]) == same
+        ]
+    if not found:
+        raise InputError(
+            f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{pairs['kind']}'"
+        )
+    wanted = pairs.get(split)
+    if wanted is not None and wanted < len(found):
+        chosen = np.random.default_rng(seed).choice(len(found), wanted, replace=False)
+        found = [found[i] for i in sorted(chosen)]
+    return pd.DataFrame(
+        {
+            "pair": [f"{f}--{m}" for f, m in found],
+            "split": split,
+            "fixed": [f for f, _ in found],
+            "moving": [m for _, m in found],
+        }
+    )

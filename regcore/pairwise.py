@@ -1,0 +1,132 @@
+"""Registering two image files: what ``regcore register`` does."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from regcore.errors import InputError
+from regcore.evaluation.accuracy import correlation
+from regcore.evaluation.regularity import folds_percent
+from regcore.files import atomic_write
+from regcore.methods import METHODS, make_method
+from regcore.methods.base import Method
+from regcore.preprocess import Prepared, align, prepare, prepare_image, resample
+from regcore.registration import Stopwatch, on_own_grid, register_scans
+from regcore.study import versions
+from regcore.training.model import Model, load_model
+from regcore.volume import Volume, read_volume
+
+#: How images are normalised for methods that bring no preparation of their own.
+NORMALISATION = {"mask": False, "percentiles": [0.5, 99.5]}
+
+
+def register_files(
+    fixed_path: Path,
+    moving_path: Path,
+    output: Path,
+    method_name: str,
+    settings: Mapping[str, Any],
+    centre: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Register two images and write the results into ``output``.
+
+    Parameters
+    ----------
+    method_name : str
+        A method that needs no training, or the folder of a trained model.
+    centre : bool
+        Start from aligned image centres; without it the images must overlap in space.
+
+    Returns
+    -------
+    dict
+        The content of ``register.json``.
+
+    Raises
+    ------
+    InputError
+        An image cannot be used, the two differ in dimension or do not overlap, or the method is unknown.
+    """
+    watch = Stopwatch()
+    method, model = _method(method_name, settings)
+    with watch("load"):
+        fixed, moving = read_volume(fixed_path), read_volume(moving_path)
+    if fixed.grid.ndim != moving.grid.ndim:
+        raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
+    if model and model.grid.ndim != fixed.grid.ndim:
+        raise InputError(f"{method_name}: a {model.grid.ndim}-D model cannot register {fixed.grid.ndim}-D images")
+    shift = np.eye(fixed.grid.ndim + 1)
+    if centre:
+        shift = align(fixed, moving, "centre", seed)
+    elif not fixed.grid.overlaps(moving.grid):
+        raise InputError(
+            f"{moving_path} does not overlap {fixed_path} in space (by their headers): pass --centre to align the "
+            "image centres first, or correct the headers"
+        )
+    with watch("align"):
+        scans = _prepared(fixed, moving, method, model, shift, seed)
+    with watch("register"):
+        found = register_scans(method, *scans)
+    before = resample(moving, fixed.grid, shift)
+    with watch("warp"):
+        warped = found.field.warp(moving)
+    with watch("save"):
+        warped.save(output / "warped.nii.gz")
+        found.field.save(output / "displacement.nii.gz")
+        if found.inverse is not None:
+            found.inverse.save(output / "inverse.nii.gz")
+    report = {
+        "fixed": str(fixed_path),
+        "moving": str(moving_path),
+        "method": method_name,
+        "settings": method.settings,
+        "commands": found.commands,
+        "centre": centre,
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+        "folds_percent": folds_percent(found.field.displacement),
+        "correlation_before": correlation(fixed.data, before.data),
+        "correlation_after": correlation(fixed.data, warped.data),
+        "versions": versions(),
+    }
+    with atomic_write(output / "register.json") as path:
+        path.write_text(json.dumps(report, indent=1))
+    return report
+
+
+def _method(name: str, settings: Mapping[str, Any]) -> tuple[Method, Model | None]:
+    if name in METHODS:
+        if METHODS[name].learned:
+            raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
+        return make_method(name, settings, f"--method {name}"), None
+    if Path(name).is_dir():
+        if settings:
+            raise InputError("--set: a trained model's settings are fixed")
+        model = load_model(name)
+        return model.method, model
+    return make_method(name, settings, "--method"), None  # raises, and suggests the nearest name
+
+
+def _prepared(
+    fixed: Volume, moving: Volume, method: Method, model: Model | None, shift: np.ndarray, seed: int
+) -> tuple[Prepared, Prepared]:
+    """Bring both scans onto one grid: the model's, or the fixed image's own."""
+    if model:
+        images = (prepare_image(volume, model.preprocess) for volume in (fixed, moving))
+        kind = model.preprocess["affine"]
+        settings = {"affine": "affine" if kind == "none" else kind}
+        return tuple(prepare(image, model.reference, model.grid, settings, seed) for image in images)
+    fixed_image, moving_image = (prepare_image(volume, NORMALISATION) for volume in (fixed, moving))
+    to_moving = shift
+    if method.aligned:
+        to_moving = align(fixed_image, moving_image, "affine", seed)
+    return (
+        on_own_grid(fixed_image),
+        on_own_grid(resample(moving_image, fixed.grid, to_moving), to_moving, moving.grid),
+    )

@@ -1,0 +1,206 @@
+"""What a study will do, worked out from its configuration before anything runs and without torch.
+
+The workflow's rules take everything they need from a :class:`Plan`; scripts and tests can make one too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from regcore.cohort import Cohort, check_files, checked_cohort, make_pairs, read_cohort
+from regcore.config import load_yaml, validated
+from regcore.errors import InputError, did_you_mean
+from regcore.methods import entry, make_method
+from regcore.synthesis import icbm152
+from regcore.volume import read_grid
+
+#: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
+#: that a killed job costs little and a cluster has something to share.
+SCANS_PER_PART, PAIRS_PER_PART = 32, 16
+
+#: The entry of a study's tables that is not a method but what is known to be true.
+TRUTH = "truth"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A checked study.
+
+    Parameters
+    ----------
+    config : dict
+        With every default filled in.
+    cohort : Cohort
+    folder : Path
+        ``results/<study>``.
+    training_pairs : DataFrame
+        All (fixed, moving) pairs that training draws from; empty without learned methods.
+    pairs : DataFrame
+        The validation and test pairs: ``pair split fixed moving``.
+    reference : str
+        Name of the scan, or path of the image, that scans are aligned to.
+    """
+
+    config: dict[str, Any]
+    cohort: Cohort
+    folder: Path
+    training_pairs: pd.DataFrame
+    pairs: pd.DataFrame
+    reference: str
+
+    @property
+    def embedded(self) -> dict | None:
+        """Settings of the embedded cohort, or None for a cohort table."""
+        return self.config["cohort"].get("embedded")
+
+    @property
+    def scans(self) -> list[str]:
+        """The scans that occur in a pair, in the cohort's order: these are prepared."""
+        used = set()
+        for pairs in (self.training_pairs, self.pairs):
+            used |= set(pairs["fixed"]) | set(pairs["moving"])
+        return [scan for scan in self.cohort.table.index if scan in used]
+
+    @property
+    def subjects(self) -> list[str]:
+        return list(dict.fromkeys(self.cohort.table["subject"]))
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """Name in the study → method."""
+        return {name: settings.get("method", name) for name, settings in self.config["methods"].items()}
+
+    def learned(self, name: str) -> bool:
+        return entry(self.methods[name]).learned
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """The settings of a study's method, without the key ``method``."""
+        return {key: value for key, value in self.config["methods"][name].items() if key != "method"}
+
+    def pairs_of(self, split: str) -> pd.DataFrame:
+        return self.pairs[self.pairs["split"] == split].reset_index(drop=True)
+
+    def prepared(self, scan: str) -> str:
+        """Path stem of a prepared scan."""
+        return str(self.folder / "prepared" / part_of(self.scans, scan, SCANS_PER_PART) / scan)
+
+    def field(self, name: str, pair: str) -> str:
+        """Path of the field that a method (or ``TRUTH``) finds for a test pair."""
+        part = part_of(list(self.pairs_of("test")["pair"]), pair, PAIRS_PER_PART)
+        return str(self.folder / "fields" / name / part / f"{pair}.nii.gz")
+
+    @property
+    def ndim(self) -> int:
+        return self.embedded["ndim"] if self.embedded else read_grid(self.cohort.table["image"].iloc[0]).ndim
+
+    @property
+    def knows_truth(self) -> bool:
+        """Whether the cohort gives the maps from which every test pair's true field follows."""
+        pairs, table = self.pairs_of("test"), self.cohort.table
+        return bool((table.loc[pairs["fixed"], "to_template"] != "").all()) and bool(
+            (table.loc[pairs["moving"], "from_template"] != "").all()
+        )
+
+    @property
+    def label_table(self) -> str | None:
+        """Path of the table that names the labels."""
+        return str(self.folder / "cohort" / "labels.tsv") if self.embedded else self.config["labels"]["table"]
+
+
+def part_names(count: int, size: int) -> list[str]:
+    """Names of the parts that ``count`` things fall into."""
+    return [f"part-{number:02d}" for number in range(-(-count // size))]
+
+
+def part_of(things: Sequence[str], thing: str, size: int) -> str:
+    return f"part-{things.index(thing) // size:02d}"
+
+
+def things_in(things: Sequence[str], part: str, size: int) -> list[str]:
+    """The things that fall into a part."""
+    number = int(part.removeprefix("part-"))
+    return list(things[number * size : (number + 1) * size])
+
+
+def plan_study(config: Mapping, schemas: str | Path, results: str = "results", check: bool = True) -> Plan:
+    """Check a study's configuration, cohort and pairs, and plan it.
+
+    Parameters
+    ----------
+    config : mapping
+        As read from YAML.
+    schemas : path
+        Folder with ``config.schema.yaml`` and ``cohort.schema.yaml``.
+    check : bool
+        Also check the settings of every method and the headers of every file, which takes seconds; a
+        cluster's jobs, which plan the same study again, need not.
+
+    Raises
+    ------
+    InputError
+        Naming the key, row or file that is wrong, and the remedy.
+    """
+    config = validated(config, load_yaml(Path(schemas) / "config.schema.yaml"), "configuration")
+    config["methods"] = {name: settings or {} for name, settings in config["methods"].items()}
+    row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
+    folder = Path(results) / config["study"]
+    cohort = _cohort(config, folder, row_schema)
+    _check_methods(config, settings=check)
+    if check and not config["cohort"].get("embedded"):
+        check_files(cohort)
+    pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in ("validation", "test")]
+    learned = any(entry(s.get("method", name)).learned for name, s in config["methods"].items())
+    training = make_pairs(cohort, "train", config["pairs"], config["seed"]) if learned else pairs[0].iloc[:0]
+    if not learned:
+        pairs = pairs[1:]
+    scored = pd.concat(pairs, ignore_index=True)
+    for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
+        if cohort.file(scan, "labels") is None:
+            raise InputError(
+                f"{cohort.path}: scan '{scan}' has no labels; validation and test scans are scored by their labels"
+            )
+    return Plan(config, cohort, folder, training, scored, _reference(config, cohort))
+
+
+def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
+    settings = config["cohort"].get("embedded")
+    if settings is None:
+        return read_cohort(config["cohort"]["table"], row_schema)
+    table = icbm152.cohort_table(settings)
+    subjects = list(dict.fromkeys(table["subject"]))
+    parts = [part_of(subjects, subject, SCANS_PER_PART) for subject in table["subject"]]
+    for column in ("image", "labels", "landmarks", "to_template", "from_template"):
+        table[column] = [f"{part}/{name}" for part, name in zip(parts, table[column], strict=True)]
+    return checked_cohort(table, folder / "cohort" / "cohort.tsv", row_schema)
+
+
+def _check_methods(config: Mapping, settings: bool) -> None:
+    for name, values in config["methods"].items():
+        if name == TRUTH:
+            raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
+        where = f"methods.{name}"
+        method = values.get("method", name)
+        entry(method, where)
+        if settings:
+            make_method(method, {k: v for k, v in values.items() if k != "method"}, where)
+    for name in config["evaluation"]["spotlight"] or []:
+        if name not in config["methods"]:
+            raise InputError(f"evaluation.spotlight: no method '{name}'{did_you_mean(name, config['methods'])}")
+
+
+def _reference(config: Mapping, cohort: Cohort) -> str:
+    wanted = config["preprocess"]["reference"]
+    if wanted is None:
+        contrast = config["pairs"]["contrasts"][0]
+        return (cohort.scans("atlas", contrast) + cohort.scans("train", contrast) + list(cohort.table.index))[0]
+    if wanted in cohort.table.index or wanted in set(cohort.table["subject"]):
+        return cohort.scan_of(wanted)
+    if Path(wanted).is_file():
+        return wanted
+    raise InputError(
+        f"preprocess.reference: '{wanted}' is neither a file nor a subject of {cohort.path}"
+        + did_you_mean(wanted, set(cohort.table["subject"]))
+    )

@@ -1,0 +1,1 @@
+"""Tables, figures and the page; all computed from result files, so a report needs no retraining."""

@@ -1,0 +1,178 @@
+"""The figures of a report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from regcore.field import DisplacementField
+from regcore.files import atomic_write
+from regcore.volume import Grid, Volume
+
+#: Fill and hatch of each method's boxes: told apart in greyscale too.
+STYLES = [
+    ("#d9d9d9", ""),
+    ("#969696", "//"),
+    ("#3182bd", ""),
+    ("#fdae6b", "\\\\"),
+    ("#74c476", ".."),
+    ("#9e9ac8", "xx"),
+    ("#e7969c", "++"),
+    ("#636363", "oo"),
+]
+STRUCTURES_PER_ROW = 16
+
+
+def save_figure(figure, path: str | Path) -> None:
+    """Write a PNG under a temporary name first, and free the figure."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
+    plt.close(figure)
+
+
+def dice_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]):
+    """Box plots of Dice by structure and method; left and right are pooled, structures sorted by Dice.
+
+    Boxes span the quartiles over pairs (and sides), the line is the median, whiskers reach 1.5 times the
+    box, points lie beyond.
+    """
+    names = labels.set_index("index")["name"].astype(str).str.replace("^(left|right|Left|Right)[- ]", "", regex=True)
+    dice = rows[rows["metric"] == "dice"].dropna(subset="value")
+    dice = dice.assign(structure=dice["label"].map(names))
+    structures = list(dice.groupby("structure")["value"].mean().sort_values(ascending=False).index)
+    methods = [name for name in order if name in set(dice["method"])]
+    chunks = [structures[i : i + STRUCTURES_PER_ROW] for i in range(0, len(structures), STRUCTURES_PER_ROW)]
+    figure, axes = plt.subplots(len(chunks), 1, figsize=(13, 3.6 * len(chunks)), squeeze=False, sharey=True)
+    width = 0.8 / len(methods)
+    values = {key: group["value"].to_numpy() for key, group in dice.groupby(["structure", "method"])}
+    for axis, chunk in zip(axes[:, 0], chunks, strict=True):
+        for k, method in enumerate(methods):
+            colour, hatch = STYLES[k % len(STYLES)]
+            boxes = axis.boxplot(
+                [values.get((structure, method), []) for structure in chunk],
+                positions=np.arange(len(chunk)) + (k - (len(methods) - 1) / 2) * width,
+                widths=0.85 * width,
+                patch_artist=True,
+                flierprops={"markersize": 2},
+                medianprops={"color": "black"},
+                boxprops={"facecolor": colour, "hatch": hatch, "linewidth": 0.6},
+                label=method,
+            )
+            for part in (*boxes["whiskers"], *boxes["caps"]):
+                part.set_linewidth(0.6)
+        axis.set_xticks(range(len(chunk)), chunk, rotation=30, ha="right")
+        axis.set_xlim(-0.6, max(len(chunk), min(len(structures), STRUCTURES_PER_ROW)) - 0.4)
+        axis.set_ylabel("Dice")
+        axis.grid(axis="y", linewidth=0.3)
+    axes[0, 0].legend(ncols=len(methods), loc="lower left", bbox_to_anchor=(0, 1.01), frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def training_curves(histories: Mapping[str, pd.DataFrame]):
+    """Training losses and validation Dice against the training step, one row per method."""
+    figure, axes = plt.subplots(len(histories), 2, figsize=(11, 3.2 * len(histories)), squeeze=False)
+    for (losses, dice), (name, history) in zip(axes, histories.items(), strict=True):
+        terms = [c for c in history if c not in ("step", "validation_dice", "seconds")]
+        for style, term in zip(("-", "--", ":", "-."), terms, strict=False):
+            losses.plot(history["step"], history[term], style, label=term, marker=".", color="black")
+        losses.set(xlabel="training step", ylabel="loss (training pairs)", yscale="log", title=name)
+        losses.legend()
+        best = history["validation_dice"].idxmax()
+        dice.plot(history["step"], history["validation_dice"], "-", marker=".", color="black")
+        dice.plot(history["step"][best], history["validation_dice"][best], "o", mfc="none", ms=12, color="black")
+        dice.set(xlabel="training step", ylabel="Dice (validation pairs)", title=f"{name}: weights kept at the circle")
+        for axis in (losses, dice):
+            axis.grid(linewidth=0.3)
+    figure.tight_layout()
+    return figure
+
+
+@dataclass(frozen=True, eq=False)
+class ShownPair:
+    """A pair and the field between its scans, to be drawn."""
+
+    title: str
+    fixed: Volume
+    moving: Volume
+    field: DisplacementField
+
+
+def pair_panels(pairs: Sequence[ShownPair]):
+    """Rows of fixed, moving, warped, difference, warped grid and displacement; images scaled 0 to 1.
+
+    In 3-D the coronal slice through the middle of the fixed image's content is shown.
+    """
+    heads = ("fixed", "moving", "warped", "fixed − warped", "warped grid", "displacement (mm)")
+    figure, axes = plt.subplots(len(pairs), 6, figsize=(15, 2.75 * len(pairs)), squeeze=False)
+    for row, shown in zip(axes, pairs, strict=True):
+        view = _View(shown.fixed)
+        unmoved = DisplacementField.identity(shown.fixed.grid).warp(shown.moving)
+        fixed = view.slice(shown.fixed.data)
+        warped = view.slice(shown.field.warp(shown.moving).data)
+        for axis, image in zip(row, (fixed, view.slice(unmoved.data), warped), strict=False):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, **view.frame)
+        row[3].imshow(fixed - warped, cmap="RdBu", vmin=-1, vmax=1, **view.frame)
+        moves = shown.field.targets() - DisplacementField.identity(shown.field.grid).targets()
+        _draw_grid(row[4], view, moves)
+        colour = row[5].imshow(view.slice(np.linalg.norm(moves, axis=-1)), cmap="viridis", vmin=0, **view.frame)
+        figure.colorbar(colour, ax=row[5], shrink=0.8)
+        row[0].set_ylabel(shown.title, fontsize=8)
+        for axis, head in zip(row, heads, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if row is axes[0]:
+                axis.set_title(head)
+    figure.tight_layout()
+    return figure
+
+
+class _View:
+    """How to show a volume: closest-to-RAS orientation and, in 3-D, one coronal slice."""
+
+    def __init__(self, volume: Volume):
+        grid: Grid = volume.grid
+        self.ndim = grid.ndim
+        affine = np.eye(4)
+        affine[: self.ndim, : self.ndim] = grid.affine[:-1, :-1]
+        self.orientation = nib.io_orientation(affine)[: self.ndim]
+        order = np.argsort(self.orientation[:, 0])
+        self.planes = (0, 1) if self.ndim == 2 else (0, 2)
+        spacing = grid.spacing[order][list(self.planes)]
+        self.where = None
+        if self.ndim == 3:
+            content = np.argwhere(self._turn(volume.data) > 0.1)[:, 1]
+            self.where = int(np.median(content)) if len(content) else volume.data.shape[order[1]] // 2
+        height, width = self.slice(volume.data).shape
+        self.extent = (0, width * spacing[0], 0, height * spacing[1])
+        self.frame = {"origin": "lower", "extent": self.extent, "interpolation": "nearest"}
+
+    def _turn(self, data: np.ndarray) -> np.ndarray:
+        return nib.apply_orientation(data, self.orientation)
+
+    def slice(self, data: np.ndarray) -> np.ndarray:
+        """The shown plane of an array on the volume's grid, rows upwards."""
+        turned = self._turn(data)
+        return (turned if self.where is None else turned[:, self.where]).T
+
+
+def _draw_grid(axis, view: _View, moves: np.ndarray) -> None:
+    """Draw where the field sends the lines of a regular grid, in the shown plane (mm)."""
+    across, up = (view.slice(moves[..., plane]) for plane in view.planes)
+    height, width = across.shape
+    left, right, bottom, top = view.extent
+    x, y = np.meshgrid((np.arange(width) + 0.5) * right / width, (np.arange(height) + 0.5) * top / height)
+    step = max(1, round(max(height, width) / 40))
+    x, y = x + across, y + up
+    for i in range(0, height, step):
+        axis.plot(x[i], y[i], color="black", linewidth=0.4)
+    for j in range(0, width, step):
+        axis.plot(x[:, j], y[:, j], color="black", linewidth=0.4)
+    axis.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")

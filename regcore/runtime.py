@@ -1,0 +1,39 @@
+"""Settings of the whole process that make computing on a CPU faster; called by programs, never on import."""
+
+import ctypes
+import logging
+import sys
+
+
+def tune_process(threads: int | None = None) -> None:
+    """Keep freed memory instead of returning it to the system, and set torch's threads.
+
+    By default glibc maps and unmaps every large tensor, and the page faults cost more than the
+    arithmetic on it (a VoxelMorph step on a 160×144 slice: 1.3–2 times as fast without).  Where the C
+    library has no ``mallopt`` nothing is changed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        mallopt = None
+    if mallopt is not None:
+        m_mmap_max, m_trim_threshold, m_top_pad = -4, -1, -2
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_top_pad, 256 << 20)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def log_to(*paths: str, prefix: str = "regcore") -> None:
+    """Send regcore's messages, after ``prefix``, to standard error and to the files ``paths``."""
+    log = logging.getLogger("regcore")
+    log.setLevel(logging.INFO)
+    log.handlers.clear()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers += [logging.FileHandler(path) for path in paths]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(f"%(asctime)s  {prefix}: %(message)s", "%H:%M:%S"))
+        log.addHandler(handler)

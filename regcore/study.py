@@ -1,0 +1,280 @@
+"""The stages of a study: each reads files, calls the rooms below, and writes files.
+
+Every function here is the whole content of one script of the workflow and takes plain paths and values,
+so that a stage can also be run from Python or a test.
+"""
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+import regcore
+from regcore.cohort import FILE_COLUMNS, Cohort
+from regcore.config import fingerprint
+from regcore.errors import InputError
+from regcore.evaluation.accuracy import read_landmarks
+from regcore.evaluation.evaluate import Truth, evaluate_field
+from regcore.evaluation.overlap import dice_per_label
+from regcore.field import DisplacementField, read_field
+from regcore.files import atomic_write
+from regcore.labels import scored_labels
+from regcore.methods import make_method
+from regcore.methods.base import LearnedMethod, Method, as_tensor
+from regcore.plan import TRUTH, Plan
+from regcore.preprocess import (
+    common_grid,
+    prepare,
+    prepare_image,
+    read_prepared,
+    save_prepared,
+)
+from regcore.registration import Stopwatch, register_scans
+from regcore.spatial.warp import warp
+from regcore.synthesis.icbm152 import label_table
+from regcore.training.model import load_model, save_model
+from regcore.training.pairs import PairSampler
+from regcore.training.trainer import Trainer
+from regcore.volume import Volume, read_labels, read_volume
+
+log = logging.getLogger(__name__)
+
+#: Packages whose versions are written beside every result.
+PACKAGES = ("regcore", "torch", "numpy", "scipy", "nibabel", "antspyx", "nilearn", "snakemake")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | Path) -> None:
+    """Write the embedded cohort's table, with paths relative to it, and the table of its labels."""
+    cohort_path = Path(cohort_path)
+    table = plan.cohort.table.copy()
+    for column in FILE_COLUMNS:
+        table[column] = [value and os.path.relpath(value, cohort_path.parent) for value in table[column]]
+    with atomic_write(cohort_path) as path:
+        table.to_csv(path, sep="\t", index=False)
+    with atomic_write(labels_path) as path:
+        label_table(plan.embedded).to_csv(path, sep="\t", index=False)
+
+
+def check_scans(cohort: Cohort) -> str:
+    """Read every voxel of a cohort once, so that a damaged file is found before any long work.
+
+    Returns
+    -------
+    str
+        What was checked.
+
+    Raises
+    ------
+    InputError
+        Listing every unusable file.
+    """
+    problems = []
+    for scan in cohort.table.index:
+        for column, read in (("image", read_volume), ("labels", read_labels), ("mask", read_labels)):
+            path = cohort.file(scan, column)
+            try:
+                if path:
+                    read(path)
+            except InputError as error:
+                problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return f"{len(cohort.table)} scans of {cohort.path} are complete, finite and not constant"
+
+
+def reference_image(plan: Plan) -> Volume:
+    """The image that scans are aligned to, normalised on its own grid."""
+    settings = plan.config["preprocess"]
+    if plan.reference in plan.cohort.table.index:
+        return _normalised(plan.cohort.files(plan.reference), settings)
+    return prepare_image(read_volume(plan.reference), settings)
+
+
+def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
+    """Align scans to the reference and bring them onto the common grid, in ``folder``."""
+    settings = plan.config["preprocess"]
+    reference = reference_image(plan)
+    grid = common_grid(reference, settings)
+    for number, scan in enumerate(scans, start=1):
+        started = time.perf_counter()
+        files = plan.cohort.files(scan)
+        prepared = prepare(_normalised(files, settings), reference, grid, settings, plan.config["seed"])
+        save_prepared(prepared, folder / scan, files.get("labels"))
+        log.info("%d/%d  %s  %.1f s", number, len(scans), scan, time.perf_counter() - started)
+
+
+def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
+    """Train a learned method on the training pairs and choose its weights on the validation pairs.
+
+    Parameters
+    ----------
+    name : str
+        The method's name in the study.
+    folder : Path
+        Where the model goes.
+    checkpoints : Path
+        Where the training keeps its state; from there it resumes.
+    """
+    method = make_method(plan.methods[name], plan.settings(name), f"methods.{name}")
+    seed = plan.config["seed"]
+    reference = reference_image(plan)
+    grid = common_grid(reference, plan.config["preprocess"])
+    pairs = list(zip(plan.training_pairs["fixed"], plan.training_pairs["moving"], strict=True))
+    images = {scan: Path(plan.prepared(scan) + ".nii") for scan in plan.scans}
+    sampler = PairSampler(pairs, images, seed)
+    log.info("%s: %d training pairs, settings %s", name, len(pairs), json.dumps(method.settings))
+    trainer = Trainer(
+        method,
+        sampler,
+        validation_dice(plan, method),
+        checkpoints,
+        fingerprint(
+            plan.methods[name], method.settings, seed, pairs, plan.config["preprocess"], plan.config["cohort"],
+            regcore.STAGE_VERSIONS,
+        ),
+        grid.ndim,
+        seed,
+    )  # fmt: skip
+    trained = trainer.run()
+    save_model(folder, plan.methods[name], method, trained, reference, grid, plan.config["preprocess"])
+
+
+def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], float]:
+    """Make the function that scores a network: mean Dice of the validation pairs on the common grid."""
+    pairs = plan.pairs_of("validation")
+    scans = sorted(set(pairs["fixed"]) | set(pairs["moving"]))
+    images = {scan: as_tensor(read_volume(plan.prepared(scan) + ".nii")) for scan in scans}
+    labels = {scan: read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans}
+    codes = scored_labels(found_labels(labels.values()), plan.config["labels"], plan.label_table)["index"]
+
+    def score(module: nn.Module) -> float:
+        device = next(module.parameters()).device
+        values = []
+        for fixed, moving in zip(pairs["fixed"], pairs["moving"], strict=True):
+            displacement, _ = method.displacements(module, images[fixed].to(device), images[moving].to(device))
+            moved = warp(torch.from_numpy(labels[moving])[None, None], displacement.cpu(), mode="nearest")
+            values.append(np.nanmean(dice_per_label(labels[fixed], moved[0, 0].numpy(), codes)))
+        return float(np.mean(values))
+
+    return score
+
+
+def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:
+    """Register test pairs with one method and write each field, with a JSON of what it took."""
+    method: Method = load_model(model).method if model else make_method(plan.methods[name], plan.settings(name))
+    table = plan.pairs_of("test").set_index("pair")
+    for number, pair in enumerate(pairs, start=1):
+        watch = Stopwatch()
+        with watch("load"):
+            fixed, moving = (read_prepared(Path(plan.prepared(table.at[pair, side]))) for side in ("fixed", "moving"))
+        with watch("register"):
+            found = register_scans(method, fixed, moving)
+        path = Path(plan.field(name, pair))
+        with watch("save"):
+            found.field.save(path)
+        facts = {
+            "pair": pair,
+            "method": plan.methods[name],
+            "settings": method.settings,
+            "commands": found.commands,
+            "seconds": watch.seconds,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        }
+        with atomic_write(facts_path(path)) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1))
+        log.info("%s %d/%d  %s  %.2f s", name, number, len(pairs), pair, watch.seconds["register"])
+
+
+def true_field(cohort: Cohort, fixed: str, moving: str) -> DisplacementField:
+    """The known map of a pair, fixed → template → moving, on the fixed scan's grid."""
+    to_template = read_field(cohort.file(fixed, "to_template"))
+    from_template = read_field(cohort.file(moving, "from_template"))
+    grid = to_template.grid
+    there = to_template.targets().reshape(-1, grid.ndim)
+    return DisplacementField.from_world(from_template.at(there).reshape(*grid.shape, grid.ndim), grid)
+
+
+def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
+    """Score the fields of one method (or the true ones) on all test pairs.
+
+    Returns
+    -------
+    DataFrame
+        Tidy rows: study, method, setting (JSON), seed, pair, fixed, moving, label, metric, value.
+    """
+    pairs = plan.pairs_of("test")
+    maps = {scan: read_labels(plan.cohort.file(scan, "labels")) for scan in set(pairs["fixed"]) | set(pairs["moving"])}
+    codes = scored_labels(found_labels(m.data for m in maps.values()), plan.config["labels"], plan.label_table)["index"]
+    frames = []
+    for row in pairs.itertuples():
+        path = Path(plan.field(name, row.pair))
+        known = Truth(
+            read_field(plan.field(TRUTH, row.pair)) if plan.knows_truth else None,
+            _landmarks(plan.cohort, row.fixed, row.moving, maps[row.fixed].grid.ndim),
+        )
+        seed = int(fingerprint(plan.config["seed"], row.pair), 16) % 2**32
+        points = plan.config["evaluation"]["points"]
+        rows = evaluate_field(read_field(path), maps[row.fixed], maps[row.moving], codes, known, points, seed)
+        facts = json.loads(facts_path(path).read_text())
+        seconds = [(-1, f"seconds_{stage}", value) for stage, value in facts["seconds"].items()]
+        rows = pd.concat([rows, pd.DataFrame(seconds, columns=rows.columns)] if seconds else [rows])
+        rows.insert(0, "study", plan.config["study"])
+        rows.insert(1, "method", name)
+        rows.insert(2, "setting", json.dumps(facts["settings"], sort_keys=True))
+        rows.insert(3, "seed", plan.config["seed"])
+        rows.insert(4, "pair", row.pair)
+        rows.insert(5, "fixed", row.fixed)
+        rows.insert(6, "moving", row.moving)
+        frames.append(rows)
+    return pd.concat(frames, ignore_index=True)
+
+
+def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:
+    """Write the true field of test pairs, in the layout of a method's fields."""
+    table = plan.pairs_of("test").set_index("pair")
+    for pair in pairs:
+        path = Path(plan.field(TRUTH, pair))
+        true_field(plan.cohort, table.at[pair, "fixed"], table.at[pair, "moving"]).save(path)
+        with atomic_write(facts_path(path)) as temporary:
+            temporary.write_text(json.dumps({"settings": {}, "commands": [], "seconds": {}}))
+
+
+def facts_path(field: Path) -> Path:
+    """The JSON beside a field."""
+    return field.with_name(field.name.removesuffix(".nii.gz") + ".json")
+
+
+def found_labels(maps) -> set[int]:
+    """The label codes that occur in any of the arrays."""
+    return set().union(*(set(np.unique(data).tolist()) for data in maps))
+
+
+def _normalised(files: Mapping[str, str], settings: Mapping) -> Volume:
+    mask = read_labels(files["mask"]) if settings["mask"] and "mask" in files else None
+    return prepare_image(read_volume(files["image"]), settings, mask)
+
+
+def _landmarks(cohort: Cohort, fixed: str, moving: str, ndim: int) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    paths = cohort.file(fixed, "landmarks"), cohort.file(moving, "landmarks")
+    return tuple(read_landmarks(path, ndim) for path in paths) if all(paths) else None

@@ -1,0 +1,84 @@
+"""Smooth random maps whose inverse is known."""
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from regcore.spatial.flow import compose, integrate
+from regcore.spatial.warp import identity, sample
+
+#: Smoothness (Gaussian σ, mm) of the velocity at each scale: lobes, gyri, details.
+SCALES_MM = (24.0, 12.0, 6.0)
+
+
+def random_diffeomorphism(
+    shape: tuple[int, ...], spacing: float, rms_mm: list[float], generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Compose exponentials of smoothed noise at the scales ``SCALES_MM``, and the inverse of it all.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    spacing : float
+        Voxel size in mm.
+    rms_mm : list of float
+        Root-mean-square length of the velocity at each scale.
+
+    Returns
+    -------
+    forward, inverse : Tensor, shape (1, D, *shape), float64
+        In voxels; ``compose(inverse, forward)`` is zero to a hundredth of a voxel.
+    """
+    forward = inverse = torch.zeros(1, len(shape), *shape, dtype=torch.float64)
+    for sigma, rms in zip(SCALES_MM, rms_mm, strict=True):
+        noise = generator.standard_normal((len(shape), *shape))
+        smooth = np.stack([gaussian_filter(component, sigma / spacing, mode="nearest") for component in noise])
+        length = np.sqrt((smooth**2).sum(0).mean())
+        velocity = torch.from_numpy(smooth * (rms / spacing / length))[None]
+        forward = compose(forward, integrate(velocity))
+        inverse = compose(integrate(-velocity), inverse)
+    return forward, _refine_inverse(forward, inverse)
+
+
+def random_affine(ndim: int, generator: np.random.Generator) -> np.ndarray:
+    """Rotation ±1.5°, scale ±1.5 % and shift ±1 mm about the origin, shape (D + 1, D + 1), in mm."""
+    matrix = np.diag(1 + generator.uniform(-0.015, 0.015, ndim))
+    for a in range(ndim):
+        for b in range(a + 1, ndim):
+            angle = np.deg2rad(generator.uniform(-1.5, 1.5))
+            rotation = np.eye(ndim)
+            rotation[[a, b], [a, b]] = np.cos(angle)
+            rotation[a, b], rotation[b, a] = -np.sin(angle), np.sin(angle)
+            matrix = rotation @ matrix
+    result = np.eye(ndim + 1)
+    result[:ndim, :ndim] = matrix
+    result[:ndim, ndim] = generator.uniform(-1, 1, ndim)
+    return result
+
+
+def then_affine(displacement: Tensor, voxel_matrix: np.ndarray) -> Tensor:
+    """Displacement of "apply ``displacement``, then the matrix", all in voxels."""
+    matrix = torch.from_numpy(voxel_matrix)
+    here = identity(displacement.shape[2:], displacement)
+    return _apply(matrix, here + displacement) - here
+
+
+def affine_then(voxel_matrix: np.ndarray, displacement: Tensor) -> Tensor:
+    """Displacement of "apply the matrix, then ``displacement``", all in voxels."""
+    matrix = torch.from_numpy(voxel_matrix)
+    here = identity(displacement.shape[2:], displacement)
+    moved = _apply(matrix, here)
+    return moved + sample(displacement, moved, border="edge") - here
+
+
+def _apply(matrix: Tensor, points: Tensor) -> Tensor:
+    moved = torch.einsum("ij,bj...->bi...", matrix[:-1, :-1], points)
+    return moved + matrix[:-1, -1].view(1, -1, *[1] * (points.ndim - 2))
+
+
+def _refine_inverse(forward: Tensor, inverse: Tensor, iterations: int = 10) -> Tensor:
+    """Remove what scaling and squaring leaves: each pass subtracts compose(inverse, forward)."""
+    for _ in range(iterations):
+        inverse = inverse - compose(inverse, forward)
+    return inverse

@@ -1,0 +1,88 @@
+"""A trained model as a folder that can rebuild itself and prepare new scans for itself.
+
+``weights.safetensors`` holds the weights; ``model.json`` the method, its settings, how scans are prepared
+and what training cost; ``reference.nii.gz`` the image that scans are aligned to; ``history.csv`` the
+training curve.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import regcore
+from regcore.errors import InputError
+from regcore.files import atomic_write
+from regcore.methods import make_method
+from regcore.methods.base import LearnedMethod
+from regcore.training.checkpoint import load_tensors, save_tensors
+from regcore.training.trainer import Trained
+from regcore.volume import Grid, Volume, read_volume
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A method with its weights, and what preparing a scan for it needs."""
+
+    method: LearnedMethod
+    name: str
+    reference: Volume
+    grid: Grid
+    preprocess: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def save_model(
+    folder: Path, name: str, method: LearnedMethod, trained: Trained, reference: Volume, grid: Grid, preprocess: Mapping
+) -> None:
+    """Write a model folder; ``model.json`` comes last, so a folder that has it is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / "weights.safetensors", trained.weights, {"method": name})
+    reference.save(folder / "reference.nii.gz")
+    with atomic_write(folder / "history.csv") as path:
+        pd.DataFrame(trained.history).to_csv(path, index=False)
+    content = {
+        "method": name,
+        "settings": method.settings,
+        "preprocess": dict(preprocess),
+        "grid": {"shape": grid.shape, "affine": grid.affine.tolist()},
+        "training": trained.facts,
+        "regcore": regcore.__version__,
+    }
+    with atomic_write(folder / "model.json") as path:
+        path.write_text(json.dumps(content, indent=1))
+
+
+def load_model(folder: str | Path) -> Model:
+    """Read a model folder.
+
+    Raises
+    ------
+    InputError
+        The folder is no model, or its weights do not fit its method.
+    """
+    folder = Path(folder)
+    if not (folder / "model.json").is_file():
+        raise InputError(f"{folder}: not a model folder (no model.json); give a method's name or a trained model")
+    content = json.loads((folder / "model.json").read_text())
+    method = make_method(content["method"], content["settings"], f"{folder}/model.json")
+    grid = Grid(content["grid"]["shape"], np.array(content["grid"]["affine"]))
+    weights, _ = load_tensors(folder / "weights.safetensors")
+    method.module = method.build(grid.ndim)
+    try:
+        method.module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the weights do not fit the method '{content['method']}' ({error})") from error
+    method.module.eval()
+    return Model(
+        method,
+        content["method"],
+        read_volume(folder / "reference.nii.gz"),
+        grid,
+        content["preprocess"],
+        content["training"],
+    )

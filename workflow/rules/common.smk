@@ -1,0 +1,115 @@
+"""The plan of the study, and the functions that the rules ask for their inputs and parameters."""
+
+import re
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from regcore import STAGE_VERSIONS
+from regcore.errors import InputError
+from regcore.plan import PAIRS_PER_PART, SCANS_PER_PART, TRUTH, part_names, plan_study, things_in
+
+
+def make_plan():
+    """Check the configuration and the cohort; a mistake ends here, before anything runs."""
+    schemas = Path(workflow.basedir) / "schemas"
+    try:
+        return plan_study(config, schemas, check=workflow.is_main_process)
+    except InputError as error:
+        raise WorkflowError(f"the study cannot start:\n{error}") from None
+
+
+PLAN = make_plan()
+config.clear()
+config.update(PLAN.config)
+LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
+
+
+def scans_in(part):
+    return things_in(PLAN.scans, part, SCANS_PER_PART)
+
+
+def pairs_in(part):
+    return things_in(list(PLAN.pairs_of("test")["pair"]), part, PAIRS_PER_PART)
+
+
+def subjects_in(part):
+    return things_in(PLAN.subjects, part, SCANS_PER_PART)
+
+
+def files_of(scans):
+    """What has to exist before scans can be read: parts of the embedded cohort, or the user's files."""
+    if PLAN.embedded:
+        return sorted({str(Path(PLAN.cohort.file(scan, "image")).parent) for scan in scans})
+    return [path for scan in scans for path in PLAN.cohort.files(scan).values()]
+
+
+def reference_files():
+    """The files of the image that scans are aligned to."""
+    return files_of([PLAN.reference]) if PLAN.reference in PLAN.cohort.table.index else [PLAN.reference]
+
+
+def scan_files(wildcards):
+    """The scans of a part, the reference, and the proof that a user's cohort has been read through."""
+    checked = [] if PLAN.embedded else [f"{PLAN.folder}/cohort_checked.txt"]
+    return sorted({*files_of(scans_in(wildcards.part)), *reference_files()}) + checked
+
+
+def label_table():
+    return [PLAN.label_table] if PLAN.label_table else []
+
+
+def prepared_parts(scans):
+    """The folders in which prepared scans lie."""
+    return sorted({str(Path(PLAN.prepared(scan)).parent) for scan in scans})
+
+
+def prepared_of_pairs(wildcards):
+    """The prepared scans of a part's pairs."""
+    pairs = PLAN.pairs_of("test").set_index("pair").loc[pairs_in(wildcards.part)]
+    return prepared_parts([*pairs["fixed"], *pairs["moving"]])
+
+
+def test_scans():
+    pairs = PLAN.pairs_of("test")
+    return sorted({*pairs["fixed"], *pairs["moving"]})
+
+
+def model_of(wildcards):
+    """The model that a learned method registers with; nothing for the others."""
+    return f"{PLAN.folder}/models/{wildcards.method}" if PLAN.learned(wildcards.method) else []
+
+
+def settings_of(wildcards):
+    return {} if wildcards.method == TRUTH else PLAN.settings(wildcards.method)
+
+
+def field_parts(name):
+    """The folders in which the test pairs' fields of a method lie."""
+    parts = part_names(len(PLAN.pairs_of("test")), PAIRS_PER_PART)
+    return [f"{PLAN.folder}/fields/{name}/{part}" for part in parts]
+
+
+def fields_of(wildcards):
+    return field_parts(wildcards.method)
+
+
+def true_fields_of(wildcards):
+    return field_parts(TRUTH) if PLAN.knows_truth else []
+
+
+def learned_methods():
+    return [name for name in PLAN.methods if PLAN.learned(name)]
+
+
+def table_entries():
+    """The rows of the tables, in their order."""
+    return [*PLAN.methods, *([TRUTH] if PLAN.knows_truth else [])]
+
+
+def spotlight():
+    """The methods whose pairs the report shows."""
+    chosen = config["evaluation"]["spotlight"]
+    if chosen is None:
+        return [name for name, method in PLAN.methods.items() if method not in ("identity", "affine")]
+    return chosen

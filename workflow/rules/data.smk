@@ -1,0 +1,50 @@
+"""From the scans as they are to images on one grid."""
+
+
+rule check_cohort:
+    """Read every voxel of a user's cohort once: a damaged file is found before any long work."""
+    input:
+        table=config["cohort"].get("table", []),
+        scans=[] if PLAN.embedded else files_of(PLAN.scans),
+    output:
+        "<study>/cohort_checked.txt",
+    log:
+        "<study>/logs/check_cohort.log",
+    benchmark:
+        "<study>/benchmarks/check_cohort.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        stage=STAGE_VERSIONS["check"],
+    message:
+        "Reading through the cohort"
+    script:
+        "../scripts/check_cohort.py"
+
+
+rule prepare:
+    """Align scans to the reference, bring them onto the common grid, normalise their intensities."""
+    input:
+        scans=scan_files,
+    output:
+        directory("<study>/prepared/{part}"),
+    log:
+        "<study>/logs/prepare/{part}.log",
+    benchmark:
+        "<study>/benchmarks/prepare/{part}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000 if LARGE else 2000,
+        runtime=240 if LARGE else 30,
+    params:
+        scans=lambda wildcards: scans_in(wildcards.part),
+        settings=config["preprocess"],
+        reference=PLAN.reference,
+        seed=config["seed"],
+        stage=STAGE_VERSIONS["prepare"],
+    message:
+        "Preparing scans ({wildcards.part})"
+    script:
+        "../scripts/prepare.py"

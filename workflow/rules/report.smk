@@ -1,0 +1,135 @@
+"""Tables, figures and the page, from result files alone."""
+
+
+rule tables:
+    """The summary, the Dice of every label, and the box plots."""
+    input:
+        metrics=expand("<study>/metrics/{entry}.parquet", entry=table_entries()),
+        models=expand("<study>/models/{method}", method=learned_methods()),
+        labels=label_table(),
+    output:
+        summary="<study>/tables/summary.csv",
+        summary_html=report(
+            "<study>/tables/summary.html",
+            caption="../report/summary.rst",
+            category="Comparison",
+            labels={"what": "summary", "kind": "table"},
+        ),
+        per_label=report(
+            "<study>/tables/dice_by_label.csv",
+            caption="../report/dice_by_label.rst",
+            category="Comparison",
+            labels={"what": "Dice of every label", "kind": "table"},
+        ),
+        boxes=report(
+            "<study>/figures/dice_by_label.png",
+            caption="../report/dice_boxes.rst",
+            category="Comparison",
+            labels={"what": "Dice by structure", "kind": "figure"},
+        ),
+    log:
+        "<study>/logs/tables.log",
+    benchmark:
+        "<study>/benchmarks/tables.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        entries=table_entries(),
+        scored=config["labels"],
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Making tables"
+    script:
+        "../scripts/tables.py"
+
+
+rule training_curves:
+    """Losses and validation Dice of every training."""
+    input:
+        models=expand("<study>/models/{method}", method=learned_methods()),
+    output:
+        report(
+            "<study>/figures/training_curves.png",
+            caption="../report/training_curves.rst",
+            category="Training",
+            labels={"what": "training curves", "kind": "figure"},
+        ),
+    log:
+        "<study>/logs/training_curves.log",
+    benchmark:
+        "<study>/benchmarks/training_curves.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        methods=learned_methods(),
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Drawing training curves"
+    script:
+        "../scripts/training_curves.py"
+
+
+rule pictures:
+    """The best, the median and the worst pair of a method."""
+    input:
+        metrics="<study>/metrics/{method}.parquet",
+        fields=fields_of,
+        scans=files_of(test_scans()),
+    output:
+        report(
+            "<study>/figures/pairs_{method}.png",
+            caption="../report/pairs.rst",
+            category="Pairs",
+            labels={"what": "{method}", "kind": "figure"},
+        ),
+    log:
+        "<study>/logs/pictures/{method}.log",
+    benchmark:
+        "<study>/benchmarks/pictures/{method}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Drawing pairs of {wildcards.method}"
+    script:
+        "../scripts/pictures.py"
+
+
+rule write_report:
+    """The page: one self-contained HTML file."""
+    input:
+        summary="<study>/tables/summary.csv",
+        per_label="<study>/tables/dice_by_label.csv",
+        boxes="<study>/figures/dice_by_label.png",
+        pictures=expand("<study>/figures/pairs_{method}.png", method=spotlight()),
+        curves="<study>/figures/training_curves.png" if learned_methods() else [],
+        fields=[part for name in PLAN.methods for part in field_parts(name)],
+    output:
+        report(
+            "<study>/report.html",
+            caption="../report/report.rst",
+            category="Comparison",
+            labels={"what": "the whole report", "kind": "page"},
+        ),
+    log:
+        "<study>/logs/write_report.log",
+    benchmark:
+        "<study>/benchmarks/write_report.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        config=config,
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Writing the report"
+    script:
+        "../scripts/write_report.py"

@@ -1,0 +1,69 @@
+"""The embedded cohort, made from the ICBM-152 template."""
+
+
+rule list_cohort:
+    """The embedded cohort's table, and the table of its labels."""
+    output:
+        cohort="<study>/cohort/cohort.tsv",
+        labels="<study>/cohort/labels.tsv",
+    log:
+        "<study>/logs/list_cohort.log",
+    benchmark:
+        "<study>/benchmarks/list_cohort.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=PLAN.embedded,
+        stage=STAGE_VERSIONS["synthesise"],
+    message:
+        "Listing the embedded cohort"
+    script:
+        "../scripts/list_cohort.py"
+
+
+rule synthesise:
+    """Images, labels, landmarks and true maps of some of the embedded cohort's subjects."""
+    output:
+        directory("<study>/cohort/{part}"),
+    log:
+        "<study>/logs/synthesise/{part}.log",
+    benchmark:
+        "<study>/benchmarks/synthesise/{part}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000 if LARGE else 2000,
+        runtime=240 if LARGE else 30,
+    params:
+        settings=PLAN.embedded,
+        seed=config["seed"],
+        subjects=lambda wildcards: subjects_in(wildcards.part),
+        stage=STAGE_VERSIONS["synthesise"],
+    message:
+        "Making subjects from the ICBM-152 template ({wildcards.part})"
+    script:
+        "../scripts/synthesise.py"
+
+
+rule true_fields:
+    """The known field of every test pair, in the layout of a method's fields."""
+    input:
+        scans=files_of(test_scans()),
+    output:
+        directory("<study>/fields/truth/{part}"),
+    log:
+        "<study>/logs/true_fields/{part}.log",
+    benchmark:
+        "<study>/benchmarks/true_fields/{part}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000 if LARGE else 2000,
+        runtime=120 if LARGE else 30,
+    params:
+        pairs=lambda wildcards: pairs_in(wildcards.part),
+        stage=STAGE_VERSIONS["synthesise"],
+    message:
+        "Composing the true fields ({wildcards.part})"
+    script:
+        "../scripts/true_fields.py"

@@ -1,0 +1,34 @@
+"""Training of learned methods."""
+
+
+rule train:
+    """Train a method on the training pairs; the weights with the best validation Dice are kept.
+
+    The state of the training lives beside the output, in a folder that Snakemake does not know and so
+    does not wipe: a killed training resumes.
+    """
+    input:
+        prepared=prepared_parts(PLAN.scans),
+        labels=label_table(),
+    output:
+        directory("<study>/models/{method}"),
+    log:
+        "<study>/logs/train/{method}.log",
+    benchmark:
+        "<study>/benchmarks/train/{method}.tsv"
+    threads: 8 if LARGE else 1
+    resources:
+        mem_mb=16000 if LARGE else 4000,
+        runtime=2880 if LARGE else 120,
+        gpu=1,
+    params:
+        method=lambda wildcards: PLAN.methods[wildcards.method],
+        settings=settings_of,
+        seed=config["seed"],
+        scored=config["labels"],
+        checkpoints=f"{PLAN.folder}/checkpoints",
+        stage=STAGE_VERSIONS["train"],
+    message:
+        "Training {wildcards.method} (a progress line every 15 s)"
+    script:
+        "../scripts/train.py"

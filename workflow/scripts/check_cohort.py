@@ -1,0 +1,9 @@
+"""Read through a user's cohort."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.study import check_scans
+
+with job(snakemake) as plan:
+    Path(snakemake.output[0]).write_text(check_scans(plan.cohort) + "\n")

@@ -1,0 +1,9 @@
+"""Prepare some scans."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.study import prepare_scans
+
+with job(snakemake) as plan:
+    prepare_scans(plan, snakemake.params.scans, Path(snakemake.output[0]))

@@ -1,0 +1,10 @@
+"""Register some test pairs with one method."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.study import register_pairs
+
+with job(snakemake) as plan:
+    model = Path(str(snakemake.input.model)) if snakemake.input.get("model") else None
+    register_pairs(plan, snakemake.wildcards.method, snakemake.params.pairs, model)

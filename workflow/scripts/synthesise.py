@@ -1,0 +1,7 @@
+"""Make some subjects of the embedded cohort."""
+
+from regcore.scripting import job
+from regcore.synthesis.icbm152 import synthesise
+
+with job(snakemake) as plan:
+    synthesise(plan.embedded, snakemake.params.subjects, snakemake.params.seed, snakemake.output[0])

@@ -1,0 +1,10 @@
+"""Train one method."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.study import train
+
+with job(snakemake) as plan:
+    name = snakemake.wildcards.method
+    train(plan, name, Path(snakemake.output[0]), Path(snakemake.params.checkpoints, name))
