@@ -191,15 +191,9 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
         found = [(atlas, scan) for scan in moving if scan != atlas]
     else:
         same = pairs["kind"] == "within-subject"
-        found = [
-            (f, m)
-            for f, m in itertools.product(fixed, moving)
-            if f != m and (subject[f] == subject[m]) == same
-        ]
+        found = [(f, m) for f, m in itertools.product(fixed, moving) if f != m and (subject[f] == subject[m]) == same]
     if not found:
-        raise InputError(
-            f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{pairs['kind']}'"
-        )
+        raise InputError(f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{pairs['kind']}'")
     wanted = pairs.get(split)
     if wanted is not None and wanted < len(found):
         chosen = np.random.default_rng(seed).choice(len(found), wanted, replace=False)

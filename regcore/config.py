@@ -88,7 +88,8 @@ def _explain(error: jsonschema.ValidationError, where: str) -> str:
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"{subject}: missing key {', '.join(map(repr, missing))}"
     if error.validator == "enum":
-        return f"{subject}: {error.instance!r} is not possible{did_you_mean(str(error.instance), map(str, error.validator_value))}"
+        hint = did_you_mean(str(error.instance), map(str, error.validator_value))
+        return f"{subject}: {error.instance!r} is not possible{hint}"
     if error.validator in ("oneOf", "anyOf"):
         reason = error.schema.get("errorMessage") or error.schema.get("description", error.message)
         return f"{subject}: {reason}"

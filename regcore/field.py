@@ -87,9 +87,7 @@ class DisplacementField:
         """
         common = transform_points(np.linalg.inv(to_fixed), fixed.to_world(_indices(fixed)))
         moved = self.at(common.reshape(-1, fixed.ndim))
-        return DisplacementField.from_world(
-            transform_points(to_moving, moved).reshape(*fixed.shape, fixed.ndim), fixed
-        )
+        return DisplacementField.from_world(transform_points(to_moving, moved).reshape(*fixed.shape, fixed.ndim), fixed)
 
     def save(self, path: str | Path) -> None:
         """Write the ITK vector NIfTI described above."""

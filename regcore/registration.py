@@ -58,9 +58,7 @@ def register_scans(method: Method, fixed: Prepared, moving: Prepared) -> Registr
 
 def on_own_grid(image, to_native: np.ndarray | None = None, native: Grid | None = None) -> Prepared:
     """A scan whose own grid is the common one."""
-    return Prepared(
-        image, np.eye(image.grid.ndim + 1) if to_native is None else to_native, native or image.grid
-    )
+    return Prepared(image, np.eye(image.grid.ndim + 1) if to_native is None else to_native, native or image.grid)
 
 
 def _as_scanned(scan: Prepared) -> Prepared:

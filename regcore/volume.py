@@ -74,9 +74,7 @@ class Grid:
 
     def same_as(self, other: "Grid", tolerance_mm: float = 1e-3) -> bool:
         """Whether both grids put every voxel in the same place, to within ``tolerance_mm``."""
-        return self.shape == other.shape and bool(
-            np.abs(self.corners() - other.corners()).max() <= tolerance_mm
-        )
+        return self.shape == other.shape and bool(np.abs(self.corners() - other.corners()).max() <= tolerance_mm)
 
     def corners(self) -> np.ndarray:
         """World positions of the corner voxels, shape (2 ** D, D)."""
@@ -86,9 +84,7 @@ class Grid:
     def overlaps(self, other: "Grid") -> bool:
         """Whether the world bounding boxes of the two grids meet."""
         mine, theirs = self.corners(), other.corners()
-        return bool(
-            np.all(mine.max(0) >= theirs.min(0)) and np.all(theirs.max(0) >= mine.min(0))
-        )
+        return bool(np.all(mine.max(0) >= theirs.min(0)) and np.all(theirs.max(0) >= mine.min(0)))
 
     @classmethod
     def centred(cls, shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float]) -> "Grid":

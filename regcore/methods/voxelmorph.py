@@ -18,7 +18,6 @@ from regcore.networks.unet import FlowHead, UNet
 from regcore.spatial.flow import integrate
 from regcore.spatial.warp import crop_to, pad_to_multiple, resize_displacement, warp
 
-
 #: Convolutions are faster in this layout, on CPUs and GPUs alike.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 

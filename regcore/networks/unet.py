@@ -6,6 +6,7 @@ is the raw input pair.  Kernel 3 and LeakyReLU 0.2 throughout; a 3-D network wit
 its flow head has 300,547 parameters.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -52,9 +53,7 @@ class UNet(nn.Module):
         self.stride = 2**levels
         self.out_channels = decoder[-1]
         sizes = [in_channels, *encoder]
-        self.down = nn.ModuleList(
-            conv(a, b, 3, stride=2, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.down = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes))
         self.up = nn.ModuleList()
         channels = encoder[-1]
         for level in range(levels):

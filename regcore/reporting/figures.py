@@ -101,18 +101,22 @@ class ShownPair:
     """A pair and the field between its scans, to be drawn."""
 
     title: str
+    fixed_name: str
+    moving_name: str
     fixed: Volume
     moving: Volume
     field: DisplacementField
 
 
 def pair_panels(pairs: Sequence[ShownPair]):
-    """Rows of fixed, moving, warped, difference, warped grid and displacement; images scaled 0 to 1.
+    """Rows of fixed, moving, warped, difference, warped grid and displacement; intensities are 0 to 1.
 
     In 3-D the coronal slice through the middle of the fixed image's content is shown.
     """
     heads = ("fixed", "moving", "warped", "fixed − warped", "warped grid", "displacement (mm)")
     figure, axes = plt.subplots(len(pairs), 6, figsize=(15, 2.75 * len(pairs)), squeeze=False)
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head)
     for row, shown in zip(axes, pairs, strict=True):
         view = _View(shown.fixed)
         unmoved = DisplacementField.identity(shown.fixed.grid).warp(shown.moving)
@@ -120,16 +124,17 @@ def pair_panels(pairs: Sequence[ShownPair]):
         warped = view.slice(shown.field.warp(shown.moving).data)
         for axis, image in zip(row, (fixed, view.slice(unmoved.data), warped), strict=False):
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, **view.frame)
-        row[3].imshow(fixed - warped, cmap="RdBu", vmin=-1, vmax=1, **view.frame)
+        difference = row[3].imshow(fixed - warped, cmap="RdBu", vmin=-0.5, vmax=0.5, **view.frame)
+        figure.colorbar(difference, ax=row[3], shrink=0.8)
         moves = shown.field.targets() - DisplacementField.identity(shown.field.grid).targets()
         _draw_grid(row[4], view, moves)
         colour = row[5].imshow(view.slice(np.linalg.norm(moves, axis=-1)), cmap="viridis", vmin=0, **view.frame)
         figure.colorbar(colour, ax=row[5], shrink=0.8)
-        row[0].set_ylabel(shown.title, fontsize=8)
-        for axis, head in zip(row, heads, strict=True):
+        row[0].set_ylabel(shown.title)
+        row[0].set_xlabel(shown.fixed_name, fontsize=8)
+        row[1].set_xlabel(shown.moving_name, fontsize=8)
+        for axis in row:
             axis.set(xticks=[], yticks=[])
-            if row is axes[0]:
-                axis.set_title(head)
     figure.tight_layout()
     return figure
 

@@ -53,8 +53,16 @@ def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
             prepare_image(read_volume(plan.cohort.file(scans.at[pair, side], "image")), plan.config["preprocess"])
             for side in ("fixed", "moving")
         )
-        title = f"{rank}: Dice {dice[pair]:.3f}\n{scans.at[pair, 'fixed']}\n← {scans.at[pair, 'moving']}"
-        shown.append(ShownPair(title, fixed, moving, read_field(plan.field(name, pair))))
+        shown.append(
+            ShownPair(
+                f"{rank}: Dice {dice[pair]:.3f}",
+                scans.at[pair, "fixed"],
+                scans.at[pair, "moving"],
+                fixed,
+                moving,
+                read_field(plan.field(name, pair)),
+            )
+        )
     save_figure(pair_panels(shown), output)
 
 
@@ -79,7 +87,7 @@ def write_page(plan: Plan, output: str) -> None:
             )
             shown.append(Figure(path, f"Pairs: {name}", caption))
     if (figures / "training_curves.png").exists():
-        caption = "Losses on training pairs and Dice on validation pairs; the circled weights registered the test pairs."
+        caption = "Losses on training pairs, Dice on validation pairs; the circled weights registered the test pairs."
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
     write_report(
         output,
@@ -142,4 +150,3 @@ def _field_facts(plan: Plan, name: str, pair: str) -> dict:
 
 def _model_facts(plan: Plan, name: str) -> dict:
     return json.loads((plan.folder / "models" / name / "model.json").read_text())
-

@@ -52,7 +52,7 @@ def with_training(table: pd.DataFrame, trained: Mapping[str, Mapping]) -> pd.Dat
     """Add what training cost: ``training_seconds`` and ``parameters``, empty for methods without one."""
     table = table.copy()
     table["training_seconds"] = pd.Series({name: facts["seconds"] for name, facts in trained.items()}, dtype=float)
-    table["parameters"] = pd.Series({name: facts["parameters"] for name, facts in trained.items()}, dtype="Int64")
+    table["parameters"] = pd.Series({name: facts["parameters"] for name, facts in trained.items()}, dtype=float)
     return table
 
 
@@ -77,7 +77,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
             shown[heading] = [_text(value, number) for value in table[metric]]
     if "training_seconds" in table:
         shown["Training"] = [_text(value / 60, "{:.1f} min") for value in table["training_seconds"]]
-        shown["Parameters"] = [_text(value, "{:,}") for value in table["parameters"]]
+        shown["Parameters"] = [_text(value, "{:,.0f}") for value in table["parameters"]]
     return shown
 
 

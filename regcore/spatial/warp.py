@@ -57,10 +57,11 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     base, weights = 0, []
     for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
         along = points[:, axis]
+        whole = along.detach().nan_to_num()  # a diverged displacement gives NaN, not an index out of bounds
         if mode == "nearest":
-            base = base + (along.detach().round().long() + margin).clamp(0, size - 1) * stride
+            base = base + (whole.round().long() + margin).clamp(0, size - 1) * stride
             continue
-        lower = along.detach().floor().clamp(-margin, size - 2 - margin)
+        lower = whole.floor().clamp(-margin, size - 2 - margin)
         base = base + (lower.long() + margin) * stride
         weights.append((along - lower).clamp(0, 1).unsqueeze(1).to(image.dtype))
     if mode == "nearest":

@@ -172,9 +172,7 @@ class Trainer:
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
             self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
-        self.history.append(
-            {"step": self.step, **losses, "validation_dice": score, "seconds": round(self.seconds, 1)}
-        )
+        self.history.append({"step": self.step, **losses, "validation_dice": score, "seconds": round(self.seconds, 1)})
         log.info(
             "step %d/%d  validation Dice %.4f%s",
             self.step,
@@ -186,9 +184,7 @@ class Trainer:
     def _progress(self, losses: Mapping[str, float], rate: float) -> str:
         total = self.method.settings["steps"]
         parts = "  ".join(f"{name} {value:.5f}" for name, value in losses.items())
-        return (
-            f"step {self.step}/{total}  {parts}  {rate:.1f} steps/s  {_duration((total - self.step) / rate)} left"
-        )
+        return f"step {self.step}/{total}  {parts}  {rate:.1f} steps/s  {_duration((total - self.step) / rate)} left"
 
     def _save(self) -> None:
         tensors = {f"model.{name}": value for name, value in self.module.state_dict().items()}

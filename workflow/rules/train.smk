@@ -16,6 +16,7 @@ rule train:
         "<study>/logs/train/{method}.log",
     benchmark:
         "<study>/benchmarks/train/{method}.tsv"
+    priority: 1  # the longest job starts first
     threads: 8 if LARGE else 1
     resources:
         mem_mb=16000 if LARGE else 4000,

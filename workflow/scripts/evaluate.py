@@ -4,6 +4,5 @@ from regcore.files import atomic_write
 from regcore.scripting import job
 from regcore.study import evaluate_method
 
-with job(snakemake) as plan:
-    with atomic_write(snakemake.output[0]) as path:
-        evaluate_method(plan, snakemake.wildcards.method).to_parquet(path, index=False)
+with job(snakemake) as plan, atomic_write(snakemake.output[0]) as path:
+    evaluate_method(plan, snakemake.wildcards.method).to_parquet(path, index=False)

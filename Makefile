@@ -1,0 +1,41 @@
+# Two commands for newcomers: `make study` and `make test`.  Both set up .venv by themselves.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+
+.PHONY: study test lock clean
+
+## run the embedded default study and say where its report is
+study: .venv/study-ready
+	$(BIN)/snakemake --cores all
+
+## run the test suite
+test: .venv/test-ready
+	$(BIN)/python -m pytest
+
+## write the lock files anew, from the ranges in pyproject.toml
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet '.[workflow]'
+	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' > requirements.lock
+	.venv-lock/bin/pip install --quiet '.[workflow,test]'
+	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' > requirements-test.lock
+	rm -rf .venv-lock build
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "regcore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+
+.venv/study-ready: requirements.lock pyproject.toml | .venv/bin/python
+	@echo "Installing regcore and what it needs into .venv (a few minutes the first time)"
+	$(PIP) install --quiet --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/test-ready: requirements-test.lock .venv/study-ready
+	$(PIP) install --quiet --requirement requirements-test.lock
+	@touch $@

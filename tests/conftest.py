@@ -1,0 +1,51 @@
+"""What every test shares: a calm process, seeded randomness, random smooth displacements, real data.
+
+The environment is set here because torch, ITK and Snakemake read it when they are loaded.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+_cache = tempfile.TemporaryDirectory(prefix="regcore-tests-")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+os.environ["XDG_CACHE_HOME"] = _cache.name
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from scipy.ndimage import gaussian_filter  # noqa: E402
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    """A source of random numbers that starts the same in every test."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def random_displacement(generator):
+    """``make(shape, rms, sigma)``: a smooth random displacement (1, D, *shape), float64, in voxels.
+
+    ``rms`` is that of each component, ``sigma`` the width of the Gaussian that smoothed it.
+    """
+
+    def make(shape: tuple[int, ...], rms: float, sigma: float) -> torch.Tensor:
+        noise = generator.standard_normal((len(shape), *shape))
+        smooth = np.stack([gaussian_filter(component, sigma, mode="nearest") for component in noise])
+        axes = tuple(range(1, len(shape) + 1))
+        return torch.from_numpy(smooth * rms / np.sqrt((smooth**2).mean(axis=axes, keepdims=True)))[None]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real scans: $REGCORE_TEST_DATA, else ``shared/data`` beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("REGCORE_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; set REGCORE_TEST_DATA")
+    return folder

@@ -1,0 +1,110 @@
+"""The cohort table, its checks, and the pairs made of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from regcore.cohort import check_files, make_pairs, read_cohort
+from regcore.config import load_yaml
+from regcore.errors import InputError
+from regcore.volume import Grid, Volume
+
+ROW_SCHEMA = load_yaml(Path(__file__).parents[1] / "workflow" / "schemas" / "cohort.schema.yaml")
+PAIRS = {"kind": "random", "atlas": None, "contrasts": ["T1w", "T1w"], "validation": None, "test": None}
+
+
+def write_table(folder, rows):
+    columns = ["subject", "session", "split", "contrast", "image", "labels"]
+    path = folder / "cohort.tsv"
+    pd.DataFrame([dict(zip(columns, row, strict=False)) for row in rows]).to_csv(path, sep="\t", index=False)
+    return path
+
+
+def row(subject, split="test", session="1", contrast="T1w"):
+    return (subject, session, split, contrast, f"{subject}_{session}.nii.gz", f"{subject}_seg.nii.gz")
+
+
+def test_paths_are_relative_to_the_table(tmp_path):
+    cohort = read_cohort(write_table(tmp_path, [row("a")]), ROW_SCHEMA)
+    assert cohort.file("a_1_T1w", "image") == tmp_path / "a_1.nii.gz"
+    assert cohort.file("a_1_T1w", "mask") is None
+    assert set(cohort.files("a_1_T1w")) == {"image", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([row("a", "train"), row("a", "test", session="2")], ["subject 'a'", "test and train"]),
+        ([row("a"), row("a")], ["more than once", "a_1_T1w"]),
+        ([row("a", "tests")], ["line 2", "split", "did you mean 'test'"]),
+        ([row("a b")], ["line 2", "subject", "a b"]),
+        ([("a", "1", "test", "T1w", "", "x")], ["line 2", "image"]),
+    ],
+)
+def test_a_wrong_table_is_explained(tmp_path, rows, words):
+    path = write_table(tmp_path, rows)
+    with pytest.raises(InputError) as caught:
+        read_cohort(path, ROW_SCHEMA)
+    assert all(word in str(caught.value) for word in [str(path), *words])
+
+
+def test_a_missing_table_or_column_is_explained(tmp_path):
+    with pytest.raises(InputError, match="no such cohort table"):
+        read_cohort(tmp_path / "none.tsv", ROW_SCHEMA)
+    (tmp_path / "commas.tsv").write_text("subject,session,split\n1,1,test\n")
+    with pytest.raises(InputError, match="lacks the column.*separated by tabs"):
+        read_cohort(tmp_path / "commas.tsv", ROW_SCHEMA)
+
+
+def test_labels_on_another_grid_missing_files_and_mixed_dimensions_are_found_together(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, shape, spacing in (("a_1", (8, 9, 10), 1), ("a_seg", (8, 9, 10), 2), ("b_1", (8, 9), 1)):
+        grid = Grid.centred(shape, [spacing] * len(shape), [0] * len(shape))
+        Volume(rng.random(shape).astype("f4"), grid).save(tmp_path / f"{name}.nii.gz")
+    cohort = read_cohort(write_table(tmp_path, [row("a"), row("b"), row("c")]), ROW_SCHEMA)
+    with pytest.raises(InputError) as caught:
+        check_files(cohort)
+    message = str(caught.value)
+    assert "a_seg.nii.gz" in message and "not on the grid" in message
+    assert "b_seg.nii.gz: no such file" in message
+    assert "c_1.nii.gz: no such file" in message
+    assert "2-D and 3-D images are mixed" in message
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    rows = [row(s, "test", session) for s in "abc" for session in "12"] + [row("t", "train"), row("r", "atlas")]
+    return read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "same_subject"),
+    [("random", 24, False), ("all", 24, False), ("within-subject", 6, True), ("atlas", 6, False)],
+)
+def test_pairs_of_each_kind(cohort, kind, count, same_subject):
+    pairs = make_pairs(cohort, "test", PAIRS | {"kind": kind, "atlas": "r"}, seed=0)
+    assert len(pairs) == count == pairs["pair"].nunique()
+    assert (pairs["fixed"] != pairs["moving"]).all()
+    same = pairs["fixed"].str[0] == pairs["moving"].str[0]
+    assert (same == same_subject).all()
+    if kind == "atlas":
+        assert set(pairs["fixed"]) == {"r_1_T1w"}
+
+
+def test_a_random_choice_follows_the_seed(cohort):
+    def draw(seed):
+        return list(make_pairs(cohort, "test", PAIRS | {"test": 5}, seed)["pair"])
+
+    assert len(draw(1)) == 5
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_an_empty_split_or_one_too_small_is_explained(cohort):
+    with pytest.raises(InputError, match=r"split 'validation' is empty"):
+        make_pairs(cohort, "validation", PAIRS, seed=0)
+    with pytest.raises(InputError, match=r"split 'test' is empty.*contrast T2w"):
+        make_pairs(cohort, "test", PAIRS | {"contrasts": ["T2w", "T1w"]}, seed=0)
+    with pytest.raises(InputError, match="too few scans"):
+        make_pairs(cohort, "train", PAIRS, seed=0)

@@ -1,0 +1,153 @@
+"""The embedded cohort: anatomy, known maps, contrasts, repeatability."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from regcore.cohort import checked_cohort
+from regcore.config import load_yaml, validated
+from regcore.evaluation.accuracy import read_landmarks
+from regcore.evaluation.overlap import dice_per_label
+from regcore.evaluation.regularity import folds_percent
+from regcore.field import read_field
+from regcore.study import true_field
+from regcore.synthesis.anatomy import build_anatomy
+from regcore.synthesis.icbm152 import cohort_table, label_table, synthesise
+from regcore.synthesis.mr_contrast import TISSUES, spin_echo, spoiled_gradient_echo, tissue_signals
+from regcore.volume import read_labels, read_volume
+
+SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
+
+
+def settings(**changes):
+    schema = load_yaml(SCHEMAS / "config.schema.yaml")["properties"]["cohort"]["properties"]["embedded"]
+    return validated({"train": 2, "validation": 2, "test": 4} | changes, schema, "embedded")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """The default slice cohort, small, as a checked cohort."""
+    folder = tmp_path_factory.mktemp("cohort")
+    chosen = settings(contrasts=["T1w", "T2w"])
+    table = cohort_table(chosen)
+    synthesise(chosen, list(dict.fromkeys(table["subject"])), 1, folder)
+    return checked_cohort(table, folder / "cohort.tsv", load_yaml(SCHEMAS / "cohort.schema.yaml"))
+
+
+def test_the_slice_has_at_least_sixteen_labels_of_four_groups():
+    anatomy = build_anatomy(2, 1.0, -14)
+    counts = np.bincount(anatomy.labels.ravel(), minlength=len(anatomy.table) + 1)[1:]
+    assert len(anatomy.table) >= 16
+    assert set(anatomy.table["group"]) == {"cortex", "deep grey", "white matter", "csf"}
+    assert counts.min() >= 50
+    brain = sum(anatomy.fractions.values()) > 0.5
+    assert (anatomy.labels[brain] > 0).all(), "every voxel of the brain has a label"
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_anatomy_is_where_it_should_be(ndim):
+    anatomy = build_anatomy(ndim, 3.0 if ndim == 3 else 1.0, -14)
+    centres = {}
+    for row in anatomy.table.itertuples():
+        centres[row.name] = anatomy.grid.to_world(np.argwhere(anatomy.labels == row.index)).mean(0)
+    up = ndim - 1
+    for name, centre in centres.items():
+        if name.startswith("left-"):
+            mirrored = centre * np.where(np.arange(ndim) == 0, -1, 1)
+            assert centre[0] < 0
+            # The template is symmetric; the mid-sagittal plane of voxels goes to one side.
+            assert np.abs(mirrored - centres["right-" + name.removeprefix("left-")]).max() < anatomy.grid.spacing[0]
+    assert centres["left-paracentral"][up] > centres["left-insula"][up] > centres["left-fusiform"][up]
+    assert abs(centres["left-insula"][0]) > abs(centres["left-thalamus"][0])
+    if ndim == 3:
+        assert centres["left-lateral-occipital"][1] < centres["left-insula"][1] < centres["left-frontal-pole"][1]
+
+
+def test_fractions_are_fractions():
+    anatomy = build_anatomy(2, 1.0, -14)
+    total = sum(anatomy.fractions.values())
+    assert total.min() >= 0 and total.max() <= 1 + 1e-6
+
+
+def test_signal_equations_at_their_limits():
+    grey = TISSUES["grey"]
+    assert spin_echo(grey, 1e6, 0) == pytest.approx(grey.pd)
+    assert spoiled_gradient_echo(grey, 1e6, 0, 90) == pytest.approx(grey.pd)
+    assert spoiled_gradient_echo(grey, 18, 0, 90) == pytest.approx(spin_echo(grey, 18, 0))
+    # The Ernst angle, cos α = exp(−TR / T1), gives the largest signal.
+    ernst = np.degrees(np.arccos(np.exp(-18 / grey.t1)))
+    best = spoiled_gradient_echo(grey, 18, 10, ernst)
+    assert best > max(spoiled_gradient_echo(grey, 18, 10, ernst + d) for d in (-2, 2))
+
+
+def test_contrasts_order_the_tissues_as_on_a_scanner():
+    t1, t2, pd_ = (tissue_signals(c) for c in ("T1w", "T2w", "PDw"))
+    assert t1["white"] > t1["deep"] > t1["grey"] > t1["csf"]
+    assert t2["csf"] > t2["grey"] > t2["deep"] > t2["white"]
+    assert pd_["csf"] > pd_["grey"] > pd_["white"]
+
+
+def test_the_true_field_leads_from_fixed_to_moving(cohort):
+    codes = label_table(settings())["index"]
+    for fixed, moving in [("sub-005_1_T1w", "sub-006_1_T1w"), ("sub-007_1_T1w", "icbm152_1_T1w")]:
+        truth = true_field(cohort, fixed, moving)
+        f, m = (read_labels(cohort.file(scan, "labels")) for scan in (fixed, moving))
+        before = np.nanmean(dice_per_label(f.data, m.data, codes))
+        after = np.nanmean(dice_per_label(f.data, truth.warp(m, nearest=True).data, codes))
+        # Two nearest-neighbour samplings cost a few per cent of 3 mm thick cortex.
+        assert after > 0.9 > 0.75 > before
+        assert folds_percent(truth.displacement, f.data > 0) == 0
+        a, b = (read_landmarks(cohort.file(scan, "landmarks"), 2) for scan in (fixed, moving))
+        assert np.linalg.norm(truth.at(a.to_numpy()) - b.to_numpy(), axis=1).max() < 0.1
+
+
+def test_the_two_directions_of_a_map_undo_each_other_inside_the_brain(cohort):
+    scan = "sub-003_1_T1w"
+    there, back = (read_field(cohort.file(scan, column)) for column in ("to_template", "from_template"))
+    points = there.grid.to_world(np.argwhere(read_labels(cohort.file(scan, "labels")).data > 0))
+    # Linear interpolation of both fields between their voxels leaves some hundredths of a millimetre.
+    assert np.linalg.norm(back.at(there.at(points)) - points, axis=1).max() < 0.1
+
+
+def test_dice_before_registration_is_as_in_the_papers(cohort):
+    codes = label_table(settings())["index"]
+    subjects = [scan for scan in cohort.table.index if scan.startswith("sub-") and scan.endswith("T1w")]
+    maps = {scan: read_labels(cohort.file(scan, "labels")).data for scan in subjects}
+    dice = [np.nanmean(dice_per_label(maps[a], maps[b], codes)) for a, b in itertools.combinations(subjects, 2)]
+    assert 0.55 <= np.mean(dice) <= 0.65
+
+
+def test_contrasts_of_a_subject_share_their_anatomy_and_differ_in_their_order(cohort):
+    t1, t2 = (read_volume(cohort.file(f"sub-001_1_{c}", "image")).data for c in ("T1w", "T2w"))
+    assert ((t1 > 0) == (t2 > 0)).mean() > 0.999
+    brain = t1 > 0
+    assert np.corrcoef(t1[brain], t2[brain])[0, 1] < -0.5
+
+
+def test_a_subject_is_the_same_alone_and_among_others_and_changes_with_the_seed(tmp_path):
+    chosen = settings(spacing=3)
+    synthesise(chosen, ["sub-001", "sub-002"], 1, tmp_path / "both")
+    synthesise(chosen, ["sub-002"], 1, tmp_path / "alone")
+    synthesise(chosen, ["sub-002"], 2, tmp_path / "other")
+    both, alone, other = (read_volume(tmp_path / f / "sub-002_T1w.nii.gz").data for f in ("both", "alone", "other"))
+    np.testing.assert_array_equal(both, alone)
+    assert not np.array_equal(both, other)
+
+
+def test_three_dimensions_come_from_the_same_code(tmp_path):
+    chosen = settings(ndim=3, spacing=4)
+    synthesise(chosen, ["sub-001"], 1, tmp_path)
+    image, labels = read_volume(tmp_path / "sub-001_T1w.nii.gz"), read_labels(tmp_path / "sub-001_labels.nii.gz")
+    assert image.grid.ndim == 3 and image.grid.same_as(labels.grid)
+    assert len(np.unique(labels.data)) > 40
+    assert read_field(tmp_path / "sub-001_to_template.nii.gz").displacement.shape[1] == 3
+
+
+def test_the_table_lists_every_file_that_is_made(cohort):
+    made = {path.name for path in cohort.path.parent.iterdir()}
+    listed = {Path(value).name for scan in cohort.table.index for value in cohort.files(scan).values()}
+    assert made == listed
+    assert isinstance(cohort.table, pd.DataFrame) and cohort.scans("atlas", "T1w") == ["icbm152_1_T1w"]
