@@ -54,7 +54,7 @@ def test_a_missing_table_or_column_is_explained(tmp_path):
     with pytest.raises(InputError, match="no such cohort table"):
         read_cohort(tmp_path / "none.tsv", ROW_SCHEMA)
     (tmp_path / "commas.tsv").write_text("subject,session,split\n1,1,test\n")
-    with pytest.raises(InputError, match="lacks the column.*separated by tabs"):
+    with pytest.raises(InputError, match=r"lacks the column.*separated by tabs"):
         read_cohort(tmp_path / "commas.tsv", ROW_SCHEMA)
 
 

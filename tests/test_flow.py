@@ -91,15 +91,14 @@ def test_no_squaring_leaves_the_velocity(shape, random_displacement):
 def test_the_exponentials_of_v_and_minus_v_are_inverse(shape, random_displacement):
     """Four voxels away from the border no path leaves the grid: velocities are shorter than that.
 
-    What remains is interpolation, whose error is at most the sum over axes of max |∂²u| / 8.
+    Interpolation leaves 0.005 to 0.02 voxels (eight seeds), while -u in place of the inverse leaves 0.05.
     """
     velocity = random_displacement(shape, 0.4, 3.0)
     assert 1 < velocity.norm(dim=1).max() < 4
     forward, backward = integrate(velocity), integrate(-velocity)
-    tolerance = sum(forward.diff(n=2, dim=axis).abs().max().item() / 8 for axis in range(2, forward.ndim))
-    assert tolerance < 0.1
     for there_and_back in (compose(forward, backward), compose(backward, forward)):
-        assert interior(there_and_back, 4).abs().max() < tolerance
+        assert interior(there_and_back, 4).abs().max() < 0.03
+    assert interior(compose(forward, -forward), 4).abs().max() > 0.05
 
 
 @per_shape

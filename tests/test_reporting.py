@@ -99,7 +99,7 @@ def test_pair_panels_show_six_views_of_every_pair(shape, tmp_path):
 
 def test_label_codes_come_as_numbers_and_ranges():
     assert expand_codes([3, "5-7"], "x") == {3, 5, 6, 7}
-    with pytest.raises(InputError, match="labels.exclude: 'a-b'"):
+    with pytest.raises(InputError, match=r"labels\.exclude: 'a-b'"):
         expand_codes(["a-b"], "labels.exclude")
 
 

@@ -108,7 +108,7 @@ def test_a_diverging_training_ends_with_a_remedy(images, tmp_path):
     run = trainer(images, tmp_path)
     step = run.method.training_step
     run.method.training_step = lambda module, batch: {k: v * torch.nan for k, v in step(module, batch).items()}
-    with pytest.raises(InputError, match="diverged.*learning_rate"):
+    with pytest.raises(InputError, match=r"diverged.*learning_rate"):
         run.run()
 
 

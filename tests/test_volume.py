@@ -66,6 +66,12 @@ def test_same_as_sees_shape_flip_and_a_rotation_that_keeps_the_origin(grid):
     assert not grid.same_as(Grid(grid.shape, swapped))
 
 
+def test_same_as_sees_another_number_of_voxels_between_the_same_corners():
+    coarse, fine = Grid.centred((6, 5), (2, 1), (0, 0)), Grid.centred((11, 5), (1, 1), (0, 0))
+    np.testing.assert_array_equal(coarse.corners(), fine.corners())
+    assert not coarse.same_as(fine)
+
+
 def test_same_as_sees_a_spacing_error_that_only_adds_up_at_the_far_corner():
     a = Grid.centred((201, 3), (1, 1), (0, 0))
     affine = a.affine.copy()

@@ -1,9 +1,8 @@
 """The plan of the study, and the functions that the rules ask for their inputs and parameters."""
 
 import re
+import sys
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 from regcore import STAGE_VERSIONS
 from regcore.errors import InputError
@@ -16,7 +15,7 @@ def make_plan():
     try:
         return plan_study(config, schemas, check=workflow.is_main_process)
     except InputError as error:
-        raise WorkflowError(f"the study cannot start:\n{error}") from None
+        sys.exit(f"The study cannot start:\n{error}")
 
 
 PLAN = make_plan()

@@ -1,0 +1,306 @@
+"""The workflow: lint, plan, a whole small study, resuming, and one clear message for every mistake."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from regcore.errors import InputError
+from regcore.field import read_field
+from regcore.plan import plan_study
+from regcore.volume import Grid, Volume, read_volume
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+TINY = {
+    "study": "tiny",
+    "cohort": {"embedded": {"ndim": 2, "spacing": 3, "train": 3, "validation": 2, "test": 3}},
+    "pairs": {"validation": 2, "test": 3},
+    "methods": {
+        "identity": None,
+        "affine": None,
+        "syn-short": {"method": "syn", "iterations": [20, 10]},
+        "voxelmorph": {"steps": 30, "validate_every": 10, "learning_rate": 0.001, "lambda": 0.01},
+    },
+}
+
+
+def environment():
+    return {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+def snakemake(folder, *arguments, config=None):
+    """Run Snakemake in ``folder`` on this repository's workflow."""
+    command = [str(BIN / "snakemake"), "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory", str(folder)]
+    command += ["--workflow-profile", str(ROOT / "workflow" / "profiles" / "default")]
+    if config is not None:
+        path = folder / "config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        command += ["--configfile", str(path)]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, env=environment())
+    done.output = done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "workflow"],
+        ["snakemake", "--lint"],
+    ],
+    ids=" ".join,
+)
+def test_linters_are_content(command):
+    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_default_study_has_a_readable_plan(tmp_path):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    done = snakemake(tmp_path, "-n", "--cores", "2", "--configfile", tmp_path / "config" / "config.yaml")
+    assert done.returncode == 0, done.output
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    assert {"synthesise", "prepare", "train", "register", "evaluate", "write_report"} <= set(counts)
+    assert counts["train"] == "1" and counts["evaluate"] == "5"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished tiny study."""
+    folder = tmp_path_factory.mktemp("study")
+    done = snakemake(folder, "--cores", "2", config=TINY)
+    assert done.returncode == 0, done.output
+    assert "results/tiny/report.html" in done.output
+    return folder
+
+
+def test_every_method_has_rows_for_every_pair(study):
+    rows = pd.concat(pd.read_parquet(p) for p in sorted(study.glob("results/tiny/metrics/*.parquet")))
+    expected = ["study", "method", "setting", "seed", "pair", "fixed", "moving", "label", "metric", "value"]
+    assert list(rows.columns) == expected
+    assert set(rows["method"]) == {*TINY["methods"], "truth"}
+    assert (rows[rows["metric"] == "folds_percent"].groupby("method")["pair"].nunique() == 3).all()
+    error = rows[rows["metric"] == "true_error_mm"].groupby("method")["value"].mean()
+    assert error["truth"] == 0
+    assert error["syn-short"] < error["affine"] < error["identity"]
+    dice = rows[rows["metric"] == "dice"].groupby("method")["value"].mean()
+    assert dice["truth"] > dice["syn-short"] > dice["affine"]
+    assert json.loads(rows.loc[rows["method"] == "syn-short", "setting"].iloc[0])["iterations"] == [20, 10]
+
+
+def test_the_report_is_one_file_that_needs_no_network(study):
+    page = (study / "results" / "tiny" / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    pictures = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    assert len(pictures) == 4  # boxes, the pairs of two methods, training curves
+    assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
+    for words in ("Dice by structure", "True error mm", "SyNOnly", "iterations", "torch 2.", "seed: 1", "truth"):
+        assert words in page
+    summary = pd.read_csv(study / "results" / "tiny" / "tables" / "summary.csv", index_col="method")
+    assert f"{summary.loc['affine', 'dice_mean']:.3f}" in page
+    assert summary.loc["voxelmorph", "training_seconds"] > 0
+
+
+def test_fields_lie_on_the_native_fixed_grid_with_what_they_took(study):
+    fields = sorted(study.glob("results/tiny/fields/voxelmorph/*/*.nii.gz"))
+    assert len(fields) == 3
+    fixed = fields[0].name.split("_")[0]
+    image = read_volume(next(study.glob(f"results/tiny/cohort/*/{fixed}_T1w.nii.gz")))
+    assert read_field(fields[0]).grid.same_as(image.grid)
+    facts = json.loads(fields[0].with_name(fields[0].name.replace(".nii.gz", ".json")).read_text())
+    assert facts["seconds"]["register"] > 0 and facts["versions"]["torch"]
+
+
+def test_a_second_run_has_nothing_to_do(study):
+    done = snakemake(study, "--cores", "2", config=TINY)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.output
+
+
+def test_only_what_depends_on_a_changed_setting_runs_again(study):
+    changed = {**TINY, "methods": {**TINY["methods"], "syn-short": {"method": "syn", "iterations": [20, 20]}}}
+    done = snakemake(study, "-n", "--cores", "2", config=changed)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    assert counts["register"] == "1" and counts["evaluate"] == "1"
+    assert not {"synthesise", "prepare", "train"} & set(counts)
+
+
+def test_a_report_can_be_made_again_without_registering_anything(study):
+    done = snakemake(study, "-n", "--cores", "1", "--forcerun", "tables", "pictures", "training_curves", config=TINY)
+    counts = set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.MULTILINE))
+    assert counts == {"tables", "pictures", "training_curves", "write_report", "all", "total"}
+
+
+def test_snakemake_bundles_the_figures_with_captions(study):
+    done = snakemake(study, "--report", study / "bundle.zip", config=TINY)
+    assert done.returncode == 0, done.output
+    unpacked = study / "bundle"
+    shutil.unpack_archive(study / "bundle.zip", unpacked)
+    text = "".join(p.read_text(errors="ignore") for p in unpacked.rglob("*.html"))
+    for category in ("Comparison", "Pairs", "Training"):
+        assert category in text
+    assert "Dice over the test pairs by structure" in text
+
+
+def test_a_trained_model_registers_any_pair_of_files(study, tmp_path):
+    images = sorted(study.glob("results/tiny/cohort/*/sub-00[67]_T1w.nii.gz"))
+    model = study / "results" / "tiny" / "models" / "voxelmorph"
+    command = [BIN / "regcore", "register", *images, "-o", tmp_path / "out", "--method", model]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "register.json").read_text())
+    assert report["correlation_after"] > report["correlation_before"]
+    assert (tmp_path / "out" / "inverse.nii.gz").exists()
+
+
+def test_a_killed_training_resumes_where_it_was(study, tmp_path):
+    config = json.loads(json.dumps(TINY))
+    config["study"] = "killed"
+    config["methods"] = {"voxelmorph": {"steps": 200, "validate_every": 20, "learning_rate": 0.001}}
+    shutil.copytree(study / "results" / "tiny" / "cohort", tmp_path / "results" / "killed" / "cohort")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command = [BIN / "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path]
+    command += ["--configfile", tmp_path / "config.yaml", "--cores", "2", "results/killed/models/voxelmorph"]
+    with (tmp_path / "out.txt").open("w") as out:
+        process = subprocess.Popen(
+            [str(c) for c in command], stdout=out, stderr=out, env=environment(), start_new_session=True
+        )
+    checkpoint = tmp_path / "results" / "killed" / "checkpoints" / "voxelmorph" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists(), (tmp_path / "out.txt").read_text()
+    assert not (tmp_path / "results" / "killed" / "models" / "voxelmorph" / "model.json").exists()
+
+    assert snakemake(tmp_path, "--unlock", config=config).returncode == 0
+    done = snakemake(tmp_path, "--cores", "2", "results/killed/models/voxelmorph", config=config)
+    assert done.returncode == 0, done.output
+    assert re.search(r"resuming at step [1-9]\d*", done.output), done.output
+
+
+def user_cohort(folder, splits=("train", "train", "validation", "validation", "test", "test")):
+    """Six small sound scans and their table."""
+    rng = np.random.default_rng(0)
+    grid = Grid.centred((20, 24, 18), (2, 2, 2), (0, 0, 0))
+    rows = []
+    for number, split in enumerate(splits):
+        data = rng.random(grid.shape).astype("f4")
+        Volume(data, grid).save(folder / f"s{number}.nii.gz")
+        Volume((data > 0.5).astype(np.int16), grid).save(folder / f"s{number}_seg.nii.gz")
+        rows.append((f"s{number}", "1", split, "T1w", f"s{number}.nii.gz", f"s{number}_seg.nii.gz"))
+    columns = ["subject", "session", "split", "contrast", "image", "labels"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "cohort.tsv", sep="\t", index=False)
+    return {"study": "mine", "cohort": {"table": str(folder / "cohort.tsv")}, "methods": {"identity": None}}
+
+
+def edit_table(folder, **changes):
+    table = pd.read_csv(folder / "cohort.tsv", sep="\t", dtype=str)
+    for column, value in changes.items():
+        table.loc[0, column] = value
+    table.to_csv(folder / "cohort.tsv", sep="\t", index=False)
+
+
+def spoil(kind, folder, config):
+    """Break a sound study in one way."""
+    good = read_volume(folder / "s0.nii.gz")
+    if kind == "missing file":
+        (folder / "s0.nii.gz").unlink()
+    elif kind == "one slice":
+        Volume(good.data[:, :, :1], Grid((20, 24, 1), good.grid.affine)).save(folder / "s0.nii.gz")
+    elif kind == "labels on another grid":
+        affine = good.grid.affine.copy()
+        affine[0, 3] += 5
+        Volume((good.data > 0.5).astype(np.int16), Grid(good.grid.shape, affine)).save(folder / "s0_seg.nii.gz")
+    elif kind == "subject in two splits":
+        edit_table(folder, subject="s5", session="2")
+    elif kind == "empty split":
+        config["pairs"] = {"contrasts": ["T2w", "T2w"]}
+    elif kind == "unknown method":
+        config["methods"] = {"voxelmorf": None}
+    elif kind == "misspelt setting":
+        config["methods"] = {"syn": {"itterations": [1]}}
+    elif kind == "misspelt key":
+        config["preproces"] = {}
+    elif kind == "no table":
+        config["cohort"] = {"table": "none.tsv"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing file", ["s0.nii.gz", "no such file"]),
+        ("one slice", ["s0.nii.gz", "one-slice"]),
+        ("labels on another grid", ["s0_seg.nii.gz", "not on the grid"]),
+        ("subject in two splits", ["cohort.tsv", "s5", "train"]),
+        ("empty split", ["cohort.tsv", "'validation' is empty"]),
+        ("unknown method", ["did you mean 'voxelmorph'"]),
+        ("misspelt setting", ["methods.syn", "did you mean 'iterations'"]),
+        ("misspelt key", ["did you mean 'preprocess'"]),
+        ("no table", ["none.tsv", "no such cohort table"]),
+    ],
+)
+def test_a_wrong_study_is_not_planned(tmp_path, kind, words):
+    config = user_cohort(tmp_path)
+    spoil(kind, tmp_path, config)
+    with pytest.raises(InputError) as caught:
+        plan_study(config, ROOT / "workflow" / "schemas", results=str(tmp_path / "results"))
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_snakemake_ends_with_the_message_alone_and_writes_nothing(tmp_path):
+    config = user_cohort(tmp_path)
+    spoil("misspelt setting", tmp_path, config)
+    done = snakemake(tmp_path, "--cores", "1", config=config)
+    assert done.returncode != 0
+    assert "did you mean 'iterations'" in done.output
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("kind", ["nan", "constant"])
+def test_a_damaged_scan_is_found_before_any_work(tmp_path, kind):
+    config = user_cohort(tmp_path)
+    good = read_volume(tmp_path / "s4.nii.gz")
+    data = np.ones_like(good.data) if kind == "constant" else good.data.copy()
+    data[0, 0, 0] = 1 if kind == "constant" else np.nan
+    good.with_data(data).save(tmp_path / "s4.nii.gz")
+    shutil.copy(tmp_path / "s3.nii.gz", tmp_path / "s5.nii.gz")
+    (tmp_path / "s5.nii.gz").write_bytes((tmp_path / "s5.nii.gz").read_bytes()[:-3000])
+    done = snakemake(tmp_path, "--cores", "1", config=config)
+    assert done.returncode != 0
+    assert "s4.nii.gz" in done.output
+    assert {"nan": "NaN", "constant": "nothing to register"}[kind] in done.output
+    assert "s5.nii.gz" in done.output and "copy the file again" in done.output, "all damage is listed at once"
+    assert "Preparing" not in done.output
+    made = {p for p in (tmp_path / "results" / "mine").rglob("*") if p.is_file() and "logs" not in p.parts}
+    assert not made
+
+
+def test_a_cohort_of_real_slices_runs_to_a_report(shared_data, tmp_path):
+    config = {
+        "study": "slices",
+        "cohort": {"table": str(shared_data / "brain-slices" / "cohort.tsv")},
+        "preprocess": {"spacing": 3, "affine": "none"},
+        "pairs": {"validation": 2, "test": 2},
+        "methods": {"affine": None},
+    }
+    done = snakemake(tmp_path, "--cores", "2", config=config)
+    assert done.returncode == 0, done.output
+    summary = pd.read_csv(tmp_path / "results" / "slices" / "tables" / "summary.csv", index_col="method")
+    assert 0.2 < summary.loc["affine", "dice_mean"] < 0.9
+    assert "true_error_mm" not in summary
