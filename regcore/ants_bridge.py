@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from regcore.volume import Grid, Volume
+from regcore.volume import Volume
 
 THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
@@ -90,12 +90,3 @@ def _flip(ndim: int) -> np.ndarray:
     flip = np.eye(ndim + 1)
     flip[0, 0] = flip[1, 1] = -1
     return flip
-
-
-def geometry_of(image) -> Grid:
-    """The grid of an ANTsImage."""
-    ndim = image.dimension
-    lps = np.eye(ndim + 1)
-    lps[:-1, :-1] = np.array(image.direction) * np.array(image.spacing)
-    lps[:-1, -1] = image.origin
-    return Grid(image.shape, _flip(ndim) @ lps)

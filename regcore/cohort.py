@@ -20,7 +20,6 @@ from regcore.volume import read_grid
 
 SPLITS = ("train", "validation", "test", "atlas")
 FILE_COLUMNS = ("image", "labels", "mask", "landmarks", "to_template", "from_template")
-PAIR_KINDS = ("random", "all", "atlas", "within-subject")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +161,7 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
     Parameters
     ----------
     pairs : mapping
-        The study's ``pairs`` section: ``kind`` (one of ``PAIR_KINDS``), ``contrasts`` (fixed, moving),
+        The study's ``pairs`` section: ``kind`` (random, all, atlas or within-subject), ``contrasts`` (fixed, moving),
         ``atlas`` (subject or scan; for kind ``atlas``) and the number wanted for ``split`` (None: all).
 
     Returns

@@ -67,11 +67,10 @@ class DisplacementField:
         ``nearest`` is for labels and keeps their type.
         """
         data = torch.from_numpy(np.ascontiguousarray(moving.data))[None, None]
-        warped = sample(
-            data if nearest else data.double(),
-            torch.from_numpy(np.moveaxis(moving.grid.to_voxels(self.targets()), -1, 0)[None].copy()),
-            mode="nearest" if nearest else "linear",
-        )
+        points = identity(self.grid.shape, self.displacement.double()) + self.displacement.double()
+        if not moving.grid.same_as(self.grid, tolerance_mm=0):
+            points = torch.from_numpy(np.moveaxis(moving.grid.to_voxels(self.targets()), -1, 0)[None].copy())
+        warped = sample(data if nearest else data.double(), points, mode="nearest" if nearest else "linear")
         values = warped[0, 0].numpy()
         return Volume(values if nearest else values.astype(np.float32), self.grid)
 
@@ -108,10 +107,22 @@ def read_field(path: str | Path) -> DisplacementField:
     """
     image = open_nifti(path)
     shape, ndim = image.shape[:3], image.shape[-1]
-    if len(image.shape) != 5 or image.shape[3] != 1 or ndim not in (2, 3) or (ndim == 2 and shape[2] != 1):
+    if (
+        len(image.shape) != 5
+        or image.shape[3] != 1
+        or ndim not in (2, 3)
+        or (ndim == 2 and shape[2] != 1)
+        or min(shape[:ndim]) < 2
+    ):
         raise InputError(
             f"{path}: not a displacement field (shape {image.shape}); a 5-D vector NIfTI of shape "
             "(x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, is needed"
+        )
+    kind, _, name = image.header.get_intent()
+    if kind != "vector" or name.startswith("NREG"):
+        raise InputError(
+            f"{path}: the header does not say ITK displacement (intent '{kind}' {name!r} instead of 'vector'); convert "
+            "the field to LPS millimetres with intent 1007 first"
         )
     grid = grid_of(image, shape[:ndim], path)
     data = load_values(image, path)

@@ -143,20 +143,18 @@ def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
     images = {scan: Path(plan.prepared(scan) + ".nii") for scan in plan.scans}
     sampler = PairSampler(pairs, images, seed)
     log.info("%s: %d training pairs, settings %s", name, len(pairs), json.dumps(method.settings))
-    trainer = Trainer(
-        method,
-        sampler,
-        validation_dice(plan, method),
-        checkpoints,
-        fingerprint(
-            plan.methods[name], method.settings, seed, pairs, plan.config["preprocess"], plan.config["cohort"],
-            regcore.STAGE_VERSIONS,
-        ),
-        grid.ndim,
+    identity = fingerprint(
+        plan.methods[name],
+        method.settings,
         seed,
-    )  # fmt: skip
+        pairs,
+        [(scan, path.stat().st_size, path.stat().st_mtime_ns) for scan, path in images.items()],
+        regcore.STAGE_VERSIONS["train"],
+    )
+    trainer = Trainer(method, sampler, validation_dice(plan, method), checkpoints, identity, grid.ndim, seed)
     trained = trainer.run()
     save_model(folder, plan.methods[name], method, trained, reference, grid, plan.config["preprocess"])
+    trainer.checkpoint.unlink()
 
 
 def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], float]:

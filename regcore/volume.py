@@ -17,6 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from regcore.errors import InputError
 from regcore.files import atomic_write
@@ -134,7 +135,7 @@ def read_volume(path: str | Path) -> Volume:
     if not np.isfinite(volume.data).all():
         count = int((~np.isfinite(volume.data)).sum())
         raise InputError(
-            f"{path}: {count} voxels are NaN or infinite; replace them (numpy.nan_to_num) and save it again"
+            f"{path}: {count} voxel(s) are NaN or infinite; replace them (numpy.nan_to_num) and save it again"
         )
     if volume.data.min() == volume.data.max():
         raise InputError(
@@ -173,6 +174,8 @@ def save_nifti(path: str | Path, data: np.ndarray, grid: Grid, intent: str = "no
     """Write ``data`` (first axes: the grid's) on ``grid``, under a temporary name first."""
     if data.dtype == bool:
         data = data.astype(np.uint8)
+    elif data.dtype == np.int64:
+        data = data.astype(np.int32)
     affine = np.eye(4)
     affine[: grid.ndim, : grid.ndim] = grid.affine[:-1, :-1]
     affine[: grid.ndim, 3] = grid.affine[:-1, -1]
@@ -191,7 +194,7 @@ def open_nifti(path: str | Path) -> nib.Nifti1Image:
         raise InputError(f"{path}: no such file; check the path (a table's paths are relative to the table)")
     try:
         return nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({error}); convert or copy it again") from error
 
 
@@ -199,7 +202,7 @@ def load_values(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
     """Read the voxels of an opened image; raises :class:`InputError` if the file is cut short or damaged."""
     try:
         data = np.asarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise InputError(f"{path}: truncated or damaged image data ({error}); copy the file again") from error
     if data.dtype.fields is not None or np.iscomplexobj(data):
         raise InputError(f"{path}: colour or complex values; a grey-scale image is needed")
@@ -212,22 +215,40 @@ def grid_of(image: nib.Nifti1Image, shape: Sequence[int], path: str | Path) -> G
     Raises
     ------
     InputError
-        The header's matrix is singular, or tilts a 2-D image out of its own plane.
+        The header's matrix is singular or sheared, or tilts a 2-D image out of its own plane, or qform
+        and sform put the image in two places: nibabel and ITK would each take another one.
     """
     ndim = len(shape)
     columns = image.affine[:3, :ndim]
     affine = np.eye(ndim + 1)
     affine[:ndim, :ndim] = columns[:ndim]
     affine[:ndim, ndim] = image.affine[:ndim, 3]
-    singular = abs(np.linalg.det(affine[:ndim, :ndim])) < 1e-8
-    tilted = ndim == 2 and np.abs(columns[2]).max() > 1e-3 * np.abs(columns).max()
-    if singular or tilted or not np.isfinite(affine).all():
-        plane = "a 2-D image must lie in its own x-y plane, as ITK requires: " if ndim == 2 else ""
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:ndim, :ndim])) < 1e-8:
+        plane = "; a 2-D image must lie in its own x-y plane, as ITK requires" if ndim == 2 else ""
         raise InputError(
-            f"{path}: the header's orientation matrix does not span the image's {ndim} axes; "
-            f"{plane}set the sform and qform to a valid matrix"
+            f"{path}: the header's orientation matrix does not span the image's {ndim} axes{plane}: "
+            "set the sform and qform to a valid matrix"
         )
-    return Grid(shape, affine)
+    if ndim == 2 and np.abs(columns[2]).max() > 1e-3 * np.abs(columns).max():
+        raise InputError(
+            f"{path}: the header tilts the 2-D image out of its own x-y plane, which ITK cannot represent: "
+            "set the sform and qform to a matrix in the plane"
+        )
+    grid = Grid(shape, affine)
+    directions = affine[:ndim, :ndim] / grid.spacing
+    if np.abs(directions.T @ directions - np.eye(ndim)).max() > 1e-3:
+        raise InputError(
+            f"{path}: the header's axes are sheared (not at right angles), which ITK cannot represent: "
+            "resample the image onto a rectangular grid"
+        )
+    if isinstance(image, nib.Nifti1Image) and image.header["qform_code"] > 0 and image.header["sform_code"] > 0:
+        qform = Grid(shape, np.block([[image.get_qform()[:ndim, :ndim], image.get_qform()[:ndim, 3:]], [affine[-1:]]]))
+        if not grid.same_as(qform, tolerance_mm=0.1):
+            raise InputError(
+                f"{path}: qform and sform put the image in two different places, and programs disagree about which "
+                "one counts: set both to the right matrix (nibabel: set_qform, set_sform)"
+            )
+    return grid
 
 
 def _image_grid(image: nib.Nifti1Image, path: str | Path) -> Grid:
@@ -237,6 +258,8 @@ def _image_grid(image: nib.Nifti1Image, path: str | Path) -> Grid:
             f"{path}: {len(shape)}-D image of shape {shape}; one 2-D or 3-D image is needed: "
             "split a series or pick one volume of it"
         )
+    if min(shape) < 1:
+        raise InputError(f"{path}: an empty image of shape {shape}; convert or copy it again")
     if 1 in shape:
         raise InputError(
             f"{path}: a one-slice volume of shape {shape}; save the slice as a 2-D image (squeeze the axis) "

@@ -75,10 +75,10 @@ def test_a_label_absent_from_one_image_scores_zero_and_from_both_nothing():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_folds_are_counted_where_space_turns_over(axis):
-    """u(x) = (x - 3)² / 20 - x: ∂φ/∂x = (x - 3) / 10, on which central differences are exact: x ≤ 3 folds."""
+    """u(x) = (x - 3.01)² / 20 - x: ∂φ/∂x = (x - 3.01) / 10, on which central differences are exact."""
     shape = (12, 11, 10)
     x = np.arange(shape[axis], dtype=float)
-    folded = stretched(shape, axis, (x - 3.01) ** 2 / 20 - x)  # 3.01: no determinant is zero up to rounding
+    folded = stretched(shape, axis, (x - 3.01) ** 2 / 20 - x)
     assert folds_percent(folded) == pytest.approx(100 * 4 / shape[axis], abs=1e-12)  # planes 0 to 3
     assert folds_percent(folded * 0) == 0
 

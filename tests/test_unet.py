@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from regcore.methods import make_method
 from regcore.methods.voxelmorph import VelocityNetwork
-from regcore.networks.unet import DECODER, ENCODER, FlowHead, UNet
+from regcore.networks.unet import DECODER, ENCODER, FlowHead, UNet, activation
 from regcore.spatial.flow import compose
 from regcore.spatial.warp import identity
 
@@ -61,6 +61,10 @@ def test_the_head_starts_with_the_stated_weights():
     weight = FlowHead(3, 16).convolution.weight  # 1296 values: their spread is known to 2 %
     assert weight.std().item() == pytest.approx(1e-5, rel=0.1)
     assert not FlowHead(3, 16).convolution.bias.any()
+
+
+def test_negative_activations_keep_a_fifth():
+    assert activation(torch.tensor([-1.0, 0.0, 2.0])).tolist() == pytest.approx([-0.2, 0, 2])
 
 
 def test_the_network_sees_both_images():

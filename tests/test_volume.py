@@ -235,7 +235,7 @@ def test_a_voxel_that_is_not_finite_is_counted_and_refused(value, generator, tmp
     volume = random_volume(GRIDS[0], generator)
     volume.data[2, 3, 1] = volume.data[4, 0, 2] = value
     volume.save(tmp_path / "bad.nii.gz")
-    refused(read_volume, tmp_path / "bad.nii.gz", "2 voxels are NaN or infinite; .*nan_to_num")
+    refused(read_volume, tmp_path / "bad.nii.gz", r"2 voxel\(s\) are NaN or infinite; .*nan_to_num")
     refused(read_labels, tmp_path / "bad.nii.gz", "integer type")
 
 
@@ -319,3 +319,43 @@ def test_a_failed_write_leaves_no_trace(existed, monkeypatch, tmp_path):
 def test_a_successful_write_leaves_the_file_alone(tmp_path):
     save_nifti(tmp_path / "new" / "image.nii.gz", np.zeros((4, 5), np.float32), Grid((4, 5), np.eye(3)))
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["image.nii.gz"]
+
+
+def test_a_qform_that_contradicts_the_sform_is_refused(tmp_path):
+    path = tmp_path / "two_places.nii.gz"
+    image = nib.Nifti1Image(np.random.default_rng(0).random((5, 6, 7)).astype("f4"), np.eye(4))
+    shifted = np.eye(4)
+    shifted[0, 3] = 6
+    image.set_qform(np.eye(4), code=1)
+    image.set_sform(shifted, code=4)
+    nib.save(image, path)
+    refused(read_volume, path, "qform and sform.*set both")
+
+
+def test_a_sheared_header_is_refused(tmp_path):
+    path = tmp_path / "sheared.nii.gz"
+    affine = np.eye(4)
+    affine[0, 1] = 0.1
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((5, 6, 7)).astype("f4"), affine), path)
+    refused(read_volume, path, "sheared.*resample")
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [(70, b"\x00\x10"), (42, b"\xff\xff"), (42, b"\x00\x00")],
+    ids=["unknown type", "negative length", "empty axis"],
+)
+def test_a_damaged_header_is_refused(tmp_path, where, value):
+    path = tmp_path / "damaged.nii"
+    save_nifti(path, np.random.default_rng(0).random((5, 6, 7)).astype("f4"), Grid((5, 6, 7), np.eye(4)))
+    content = bytearray(path.read_bytes())
+    content[where : where + 2] = value
+    path.write_bytes(content)
+    refused(read_volume, path, "copy|convert")
+
+
+def test_wide_integers_are_stored_as_what_programs_read(tmp_path):
+    grid = Grid((3, 4, 5), np.eye(4))
+    Volume(np.arange(60).reshape(3, 4, 5), grid).save(tmp_path / "labels.nii.gz")
+    assert nib.load(tmp_path / "labels.nii.gz").get_data_dtype() == np.int32
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nii.gz").data, np.arange(60).reshape(3, 4, 5))

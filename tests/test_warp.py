@@ -81,6 +81,19 @@ def test_points_far_outside_give_zero_or_the_corner(shape, generator):
 
 
 @per_shape
+@pytest.mark.parametrize("border", ["zero", "edge"])
+def test_a_point_that_is_nan_gives_nan_there_alone(shape, border, generator):
+    image, points = random_image(shape, generator), random_points(shape, generator)
+    expected = sample(image, points, border=border)
+    lost = points.clone()
+    lost[0, 1, 2] = torch.nan
+    found = sample(image, lost, border=border)
+    assert found[0, :, 2].isnan().all()
+    found[0, :, 2] = expected[0, :, 2]
+    assert torch.equal(found, expected)
+
+
+@per_shape
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("border", ["zero", "edge"])
 def test_a_zero_displacement_returns_the_image_bit_for_bit(shape, dtype, border, generator):
@@ -97,12 +110,12 @@ def test_a_whole_number_displacement_is_a_shift(shape, generator):
     """A pull: with u = (+1, -2, …) voxel p shows the value at p + u; what comes from outside is zero."""
     image = random_image(shape, generator)
     shift = (1, -2, 1)[: len(shape)]
-    displacement = torch.zeros(1, len(shape), *shape, dtype=torch.float64)
-    displacement += torch.tensor(shift).view(1, -1, *[1] * len(shape))
+    column = torch.tensor(shift, dtype=torch.float64).view(1, -1, *[1] * len(shape))
+    displacement = column.expand(1, len(shape), *shape)
     expected = torch.zeros_like(image)
-    expected[:, :, :-1, 2:] = image[:, :, 1:, :-2] if len(shape) == 2 else 0
-    if len(shape) == 3:
-        expected[:, :, :-1, 2:, :-1] = image[:, :, 1:, :-2, 1:]
+    here = (slice(None, -1), slice(2, None), slice(None, -1))[: len(shape)]
+    there = (slice(1, None), slice(None, -2), slice(1, None))[: len(shape)]
+    expected[(..., *here)] = image[(..., *there)]
     assert torch.equal(warp(image, displacement), expected)
 
 
@@ -188,3 +201,17 @@ def test_padding_appends_zeros_and_cropping_undoes_it(shape, generator):
 
 def test_padding_to_a_multiple_already_reached_adds_nothing():
     assert pad_to_multiple(torch.zeros(1, 1, 16, 32), 16).shape == (1, 1, 16, 32)
+
+
+def test_the_nearest_voxel_far_outside_is_that_of_the_edge():
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    far = torch.tensor([[1e30, -1e30, float("inf")], [1e30, -1e30, 0.0]]).view(1, 2, 3, 1)
+    assert sample(image, far, mode="nearest", border="edge").flatten().tolist() == [15.0, 0.0, 12.0]
+    assert sample(image, far, mode="nearest", border="zero").flatten().tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_displacement_that_is_not_a_number_stays_visible():
+    image = torch.ones(1, 1, 4, 4)
+    displacement = torch.zeros(1, 2, 4, 4)
+    displacement[0, 0, 1, 1] = float("nan")
+    assert warp(image, displacement).isnan().nonzero().tolist() == [[0, 0, 1, 1]]

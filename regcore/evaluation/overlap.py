@@ -19,7 +19,7 @@ def dice_per_label(fixed: np.ndarray, warped: np.ndarray, labels: Sequence[int])
         2 |A ∩ B| / (|A| + |B|).  A label absent from one image scores 0; absent from both, NaN, and
         means leave it out.
     """
-    codes = np.asarray(labels)
+    codes = np.asarray(labels, dtype=int)
     top = int(max(fixed.max(initial=0), warped.max(initial=0), codes.max(initial=0))) + 1
     sizes = np.bincount(fixed.ravel(), minlength=top) + np.bincount(warped.ravel(), minlength=top)
     both = np.bincount(fixed[fixed == warped].ravel(), minlength=top)

@@ -59,7 +59,7 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
         along = points[:, axis]
         whole = along.detach().nan_to_num()  # a diverged displacement gives NaN, not an index out of bounds
         if mode == "nearest":
-            base = base + (whole.round().long() + margin).clamp(0, size - 1) * stride
+            base = base + (whole.round().clamp(-margin, size - 1 - margin).long() + margin) * stride
             continue
         lower = whole.floor().clamp(-margin, size - 2 - margin)
         base = base + (lower.long() + margin) * stride
