@@ -49,7 +49,8 @@ def dice_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]):
     dice = dice.assign(structure=dice["label"].map(names))
     structures = list(dice.groupby("structure")["value"].mean().sort_values(ascending=False).index)
     methods = [name for name in order if name in set(dice["method"])]
-    chunks = [structures[i : i + STRUCTURES_PER_ROW] for i in range(0, len(structures), STRUCTURES_PER_ROW)]
+    longest = -(-len(structures) // -(-len(structures) // STRUCTURES_PER_ROW))
+    chunks = [structures[i : i + longest] for i in range(0, len(structures), longest)]
     figure, axes = plt.subplots(len(chunks), 1, figsize=(13, 3.6 * len(chunks)), squeeze=False, sharey=True)
     width = 0.8 / len(methods)
     values = {key: group["value"].to_numpy() for key, group in dice.groupby(["structure", "method"])}
@@ -69,7 +70,7 @@ def dice_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]):
             for part in (*boxes["whiskers"], *boxes["caps"]):
                 part.set_linewidth(0.6)
         axis.set_xticks(range(len(chunk)), chunk, rotation=30, ha="right")
-        axis.set_xlim(-0.6, max(len(chunk), min(len(structures), STRUCTURES_PER_ROW)) - 0.4)
+        axis.set_xlim(-0.6, longest - 0.4)
         axis.set_ylabel("Dice")
         axis.grid(axis="y", linewidth=0.3)
     axes[0, 0].legend(ncols=len(methods), loc="lower left", bbox_to_anchor=(0, 1.01), frameon=False)
@@ -114,7 +115,9 @@ def pair_panels(pairs: Sequence[ShownPair]):
     In 3-D the coronal slice through the middle of the fixed image's content is shown.
     """
     heads = ("fixed", "moving", "warped", "fixed − warped", "warped grid", "displacement (mm)")
-    figure, axes = plt.subplots(len(pairs), 6, figsize=(15, 2.75 * len(pairs)), squeeze=False)
+    _, width, _, height = _View(pairs[0].fixed).extent
+    row_inches = 2.1 * height / width + 0.4
+    figure, axes = plt.subplots(len(pairs), 6, figsize=(15, row_inches * len(pairs)), squeeze=False)
     for axis, head in zip(axes[0], heads, strict=True):
         axis.set_title(head)
     for row, shown in zip(axes, pairs, strict=True):
@@ -125,18 +128,24 @@ def pair_panels(pairs: Sequence[ShownPair]):
         for axis, image in zip(row, (fixed, view.slice(unmoved.data), warped), strict=False):
             axis.imshow(image, cmap="gray", vmin=0, vmax=1, **view.frame)
         difference = row[3].imshow(fixed - warped, cmap="RdBu", vmin=-0.5, vmax=0.5, **view.frame)
-        figure.colorbar(difference, ax=row[3], shrink=0.8)
+        _scale(row[3], difference)
         moves = shown.field.targets() - DisplacementField.identity(shown.field.grid).targets()
         _draw_grid(row[4], view, moves)
         colour = row[5].imshow(view.slice(np.linalg.norm(moves, axis=-1)), cmap="viridis", vmin=0, **view.frame)
-        figure.colorbar(colour, ax=row[5], shrink=0.8)
+        _scale(row[5], colour)
         row[0].set_ylabel(shown.title)
         row[0].set_xlabel(shown.fixed_name, fontsize=8)
         row[1].set_xlabel(shown.moving_name, fontsize=8)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    figure.tight_layout()
+    figure.subplots_adjust(wspace=0.26, hspace=0.16)
     return figure
+
+
+def _scale(axis, image) -> None:
+    """A colour bar beside ``axis`` that takes no room from it."""
+    bar = axis.figure.colorbar(image, cax=axis.inset_axes([1.03, 0, 0.05, 1]))
+    bar.ax.tick_params(labelsize=7)
 
 
 class _View:
