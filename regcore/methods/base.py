@@ -83,8 +83,10 @@ class LearnedMethod(Method):
     def register(self, fixed: Volume, moving: Volume) -> Registration:
         if self.module is None:
             raise RuntimeError("a learned method registers only after its weights are loaded")
+        device = next(self.module.parameters()).device
         with torch.inference_mode():
-            forward, inverse = self.displacements(self.module, as_tensor(fixed), as_tensor(moving))
+            images = (as_tensor(volume).to(device) for volume in (fixed, moving))
+            forward, inverse = self.displacements(self.module, *images)
         return Registration(
             DisplacementField(forward.cpu().clone(), fixed.grid),
             None if inverse is None else DisplacementField(inverse.cpu().clone(), moving.grid),

@@ -20,7 +20,7 @@ from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
 from regcore.training.checkpoint import load_tensors, save_tensors
-from regcore.training.trainer import Trained
+from regcore.training.trainer import Trained, default_device
 from regcore.volume import Grid, Volume, read_volume
 
 
@@ -77,7 +77,7 @@ def load_model(folder: str | Path) -> Model:
         method.module.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder}: the weights do not fit the method '{content['method']}' ({error})") from error
-    method.module.eval()
+    method.module.to(default_device()).eval()
     return Model(
         method,
         content["method"],

@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 PROGRESS_EVERY = 15
 
 
+def default_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass
 class Trained:
     """What a training left.
@@ -77,7 +82,7 @@ class Trainer:
     ):
         self.method, self.sampler, self.validate = method, sampler, validate
         self.folder, self.fingerprint = Path(folder), fingerprint
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else default_device()
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.optimiser = torch.optim.Adam(self.module.parameters(), lr=method.settings["learning_rate"])
