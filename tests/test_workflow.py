@@ -72,6 +72,7 @@ def test_the_default_study_has_a_readable_plan(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     done = snakemake(tmp_path, "-n", "--cores", "2", "--configfile", tmp_path / "config" / "config.yaml")
     assert done.returncode == 0, done.output
+    assert "Exception" not in done.output and "Traceback" not in done.output
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
     assert {"synthesise", "prepare", "train", "register", "evaluate", "write_report"} <= set(counts)
     assert counts["train"] == "1" and counts["evaluate"] == "5"
@@ -83,7 +84,8 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     done = snakemake(folder, "--cores", "2", config=TINY)
     assert done.returncode == 0, done.output
-    assert "results/tiny/report.html" in done.output
+    assert "The report: results/tiny/report.html" in done.output
+    assert "Exception" not in done.output and "Traceback" not in done.output
     return folder
 
 

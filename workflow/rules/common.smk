@@ -21,6 +21,7 @@ def make_plan():
 PLAN = make_plan()
 config.clear()
 config.update(PLAN.config)
+METHOD_NAMES = "|".join(map(re.escape, PLAN.methods))
 LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
 
 
@@ -80,7 +81,7 @@ def model_of(wildcards):
 
 
 def settings_of(wildcards):
-    return {} if wildcards.method == TRUTH else PLAN.settings(wildcards.method)
+    return PLAN.settings(wildcards.method)
 
 
 def field_parts(name):

@@ -12,6 +12,8 @@ rule register:
         "<study>/logs/register/{method}/{part}.log",
     benchmark:
         "<study>/benchmarks/register/{method}/{part}.tsv"
+    wildcard_constraints:
+        method=METHOD_NAMES,
     threads: 1
     resources:
         mem_mb=8000 if LARGE else 2000,
@@ -25,6 +27,3 @@ rule register:
         "Registering with {wildcards.method} ({wildcards.part})"
     script:
         "../scripts/register.py"
-
-
-ruleorder: true_fields > register

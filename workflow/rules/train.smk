@@ -16,6 +16,8 @@ rule train:
         "<study>/logs/train/{method}.log",
     benchmark:
         "<study>/benchmarks/train/{method}.tsv"
+    wildcard_constraints:
+        method=METHOD_NAMES,
     priority: 1  # the longest job starts first
     threads: 8 if LARGE else 1
     resources:
