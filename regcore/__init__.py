@@ -13,7 +13,7 @@ STAGE_VERSIONS = {
     "check": 1,
     "prepare": 1,
     "train": 1,
-    "register": 1,
+    "register": 2,
     "evaluate": 1,
     "report": 1,
 }

@@ -2,7 +2,10 @@
 
 import ctypes
 import logging
+import os
+import platform
 import sys
+from pathlib import Path
 
 
 def tune_process(threads: int | None = None) -> None:
@@ -25,6 +28,17 @@ def tune_process(threads: int | None = None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def processor_name() -> str:
+    """What the CPU calls itself, and how many cores of it this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.processor() or 'unknown processor'}, {cores} cores"
 
 
 def log_to(*paths: str, prefix: str = "regcore") -> None:

@@ -39,6 +39,7 @@ from regcore.preprocess import (
     save_prepared,
 )
 from regcore.registration import Stopwatch, register_scans
+from regcore.runtime import processor_name
 from regcore.spatial.warp import warp
 from regcore.synthesis.icbm152 import label_table
 from regcore.training.model import load_model, save_model
@@ -197,6 +198,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             "commands": found.commands,
             "seconds": watch.seconds,
             "threads": torch.get_num_threads(),
+            "processor": processor_name(),
             "versions": versions(),
         }
         with atomic_write(facts_path(path)) as temporary:

@@ -138,7 +138,7 @@ def pair_panels(pairs: Sequence[ShownPair]):
         row[1].set_xlabel(shown.moving_name, fontsize=8)
         for axis in row:
             axis.set(xticks=[], yticks=[])
-    figure.subplots_adjust(wspace=0.26, hspace=0.16)
+    figure.subplots_adjust(wspace=0.34, hspace=0.16)
     return figure
 
 

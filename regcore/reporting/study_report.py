@@ -124,15 +124,16 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _hardware(plan: Plan) -> str:
-    parts = [
+    trained = [
         f"{name} trained on {facts['device']}, {facts['threads']} thread(s)"
         for name in plan.methods
         if plan.learned(name)
         for facts in [_model_facts(plan, name)["training"]]
     ]
     pair = plan.pairs_of("test")["pair"][0]
-    threads = {_field_facts(plan, name, pair)["threads"] for name in plan.methods}
-    return "; ".join([*parts, f"pairs registered with {', '.join(map(str, sorted(threads)))} thread(s) each"])
+    places = {name: _field_facts(plan, name, pair) for name in plan.methods}
+    registered = sorted({f"{facts['processor']}, {facts['threads']} thread(s)" for facts in places.values()})
+    return "; ".join([*trained, f"pairs registered on {' and '.join(registered)}"])
 
 
 def _commands(plan: Plan) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod
+from regcore.runtime import processor_name
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.pairs import PairSampler
 
@@ -118,7 +119,7 @@ class Trainer:
                 "best_step": self.best_step,
                 "best_validation_dice": self.best_score,
                 "parameters": sum(p.numel() for p in self.module.parameters()),
-                "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+                "device": torch.cuda.get_device_name() if self.device.type == "cuda" else processor_name(),
                 "threads": torch.get_num_threads(),
             },
         )
