@@ -21,9 +21,11 @@ from regcore.volume import Grid, Volume, read_labels, read_volume
 
 #: Room (mm) left around the reference's content when a study gives no shape.
 MARGIN_MM = 8.0
-#: Affine alignment looks at volumes no finer than this: twelve numbers do not need every voxel, and ANTs
-#: takes ten times as long at 1 mm.
-ALIGNMENT_SPACING_MM = 2.0
+#: Affine alignment sees volumes of more than this many voxels no finer than the spacing: twelve numbers do
+#: not need every voxel, and ANTs takes ten times as long at 1 mm.  Small volumes it needs as they are.
+ALIGNMENT_VOXELS, ALIGNMENT_SPACING_MM = 2_000_000, 2.0
+#: An alignment that stretches or shrinks by more than this has failed.
+CREDIBLE_SCALES, ATTEMPTS = (0.5, 2.0), 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
     Raises
     ------
     InputError
-        ``kind`` is "none" and the two images do not meet in space.
+        ``kind`` is "none" and the two images do not meet in space, or ANTs found nothing credible.
     """
     if kind == "none":
         if not reference.grid.overlaps(scan.grid):
@@ -121,13 +123,22 @@ def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
         matrix = np.eye(reference.grid.ndim + 1)
         matrix[:-1, -1] = scan.grid.centre - reference.grid.centre
         return matrix
-    return estimate_affine(coarsened(reference), coarsened(scan), kind, seed)
+    fixed, moving = (coarsened(v) if v.data.size > ALIGNMENT_VOXELS else v for v in (reference, scan))
+    for attempt in range(ATTEMPTS):  # each with other random samples of the metric
+        matrix = estimate_affine(fixed, moving, kind, seed + 1000 * attempt)
+        scales = np.linalg.svd(matrix[:-1, :-1], compute_uv=False)
+        if CREDIBLE_SCALES[0] < scales.min() and scales.max() < CREDIBLE_SCALES[1]:
+            return matrix
+    raise InputError(
+        f"{scan.path}: could not be aligned to {reference.path} (scales {np.round(scales, 2).tolist()}); check that "
+        "both show the same thing, or align with 'centre' or 'none'"
+    )
 
 
 def coarsened(volume: Volume, spacing_mm: float = ALIGNMENT_SPACING_MM) -> Volume:
-    """Smooth and resample a 3-D image whose voxels are finer than ``spacing_mm``; others stay as they are."""
+    """Smooth and resample an image whose voxels are finer than ``spacing_mm``; others stay as they are."""
     factors = np.maximum(spacing_mm / volume.grid.spacing, 1)
-    if volume.grid.ndim == 2 or np.all(factors < 1.2):
+    if np.all(factors < 1.2):
         return volume
     smooth = gaussian_filter(volume.data, 0.5 * np.sqrt(factors**2 - 1))
     shape = np.maximum(np.round(np.array(volume.grid.shape) / factors), 2).astype(int)

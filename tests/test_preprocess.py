@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from regcore import ants_bridge
+from regcore import ants_bridge, preprocess
 from regcore.errors import InputError
 from regcore.methods import make_method
 from regcore.preprocess import (
@@ -107,6 +107,21 @@ def test_centre_alignment_joins_the_middles_and_none_trusts_the_headers(referenc
     far = Volume(scan.data, Grid.centred(scan.grid.shape, (1, 1, 1), (900, 0, 0)))
     with pytest.raises(InputError, match=r"does not overlap.*'affine'"):
         align(reference, far, "none", 0)
+
+
+def test_an_incredible_alignment_is_tried_again_and_then_refused(reference, monkeypatch):
+    tried = []
+
+    def estimate(fixed, moving, kind, seed):
+        tried.append(seed)
+        return np.diag([0.3, 1, 1, 1]) if len(tried) < 3 else np.eye(4)
+
+    monkeypatch.setattr(preprocess, "estimate_affine", estimate)
+    np.testing.assert_array_equal(align(reference, reference, "affine", 0), np.eye(4))
+    assert len(set(tried)) == 3
+    monkeypatch.setattr(preprocess, "estimate_affine", lambda *arguments: np.diag([0.3, 1, 1, 1]))
+    with pytest.raises(InputError, match="could not be aligned"):
+        align(reference, reference, "affine", 0)
 
 
 def test_a_coarser_volume_keeps_place_and_extent(reference):
