@@ -61,6 +61,8 @@ def register_files(
     if model and model.grid.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.grid.ndim}-D model cannot register {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
+    if centre and not method.aligned:
+        raise InputError(f"--centre: '{method_name}' leaves the images where their headers put them; use affine")
     if centre:
         shift = align(fixed, moving, "centre", seed)
     elif not fixed.grid.overlaps(moving.grid):

@@ -197,6 +197,7 @@ def test_a_bad_image_ends_in_one_message_and_no_output(pair, tmp_path, kind, rem
         (["--method", "syn", "--set", "iteration=[1]"], "did you mean 'iterations'"),
         (["--method", "syn", "--set", "radius=0"], "radius"),
         (["--method", "syn", "--set", "radius"], "KEY=VALUE"),
+        (["--method", "identity", "--centre"], "use affine"),
     ],
 )
 def test_a_wrong_method_or_setting_is_explained(pair, tmp_path, options, words):
