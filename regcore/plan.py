@@ -5,6 +5,7 @@ The workflow's rules take everything they need from a :class:`Plan`; scripts and
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Plan:
         """Settings of the embedded cohort, or None for a cohort table."""
         return self.config["cohort"].get("embedded")
 
-    @property
+    @cached_property
     def scans(self) -> list[str]:
         """The scans that occur in a pair, in the cohort's order: these are prepared."""
         used = set()
