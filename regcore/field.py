@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from regcore.errors import InputError
-from regcore.spatial.warp import identity, sample
+from regcore.spatial import identity, sample
 from regcore.volume import Grid, Volume, grid_of, load_values, open_nifti, save_nifti, transform_points
 
 

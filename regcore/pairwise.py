@@ -10,7 +10,7 @@ import torch
 
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
-from regcore.evaluation.regularity import folds_percent
+from regcore.evaluation.regularity import folds
 from regcore.files import atomic_write
 from regcore.methods import METHODS, make_method
 from regcore.methods.base import Method
@@ -92,7 +92,7 @@ def register_files(
         "seed": seed,
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
-        "folds_percent": folds_percent(found.field.displacement),
+        "folds_percent": folds(found.field.displacement),
         "correlation_before": correlation(fixed.data, before.data),
         "correlation_after": correlation(fixed.data, warped.data),
         "versions": versions(),

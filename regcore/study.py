@@ -24,7 +24,7 @@ from regcore.config import fingerprint
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field
-from regcore.evaluation.overlap import dice_per_label
+from regcore.evaluation.overlap import dice
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
 from regcore.labels import scored_labels
@@ -40,7 +40,7 @@ from regcore.preprocess import (
 )
 from regcore.registration import Stopwatch, register_scans
 from regcore.runtime import processor_name
-from regcore.spatial.warp import warp
+from regcore.spatial import warp
 from regcore.synthesis.icbm152 import label_table
 from regcore.training.model import load_model, save_model
 from regcore.training.pairs import PairSampler
@@ -172,7 +172,7 @@ def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], 
         for fixed, moving in zip(pairs["fixed"], pairs["moving"], strict=True):
             displacement, _ = method.displacements(module, images[fixed].to(device), images[moving].to(device))
             moved = warp(torch.from_numpy(labels[moving])[None, None], displacement.cpu(), mode="nearest")
-            values.append(np.nanmean(dice_per_label(labels[fixed], moved[0, 0].numpy(), codes)))
+            values.append(np.nanmean(dice(labels[fixed], moved[0, 0].numpy(), codes)))
         return float(np.mean(values))
 
     return score

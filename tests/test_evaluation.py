@@ -7,16 +7,10 @@ import SimpleITK as sitk
 import torch
 
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import (
-    correlation,
-    random_points,
-    read_landmarks,
-    target_registration_error_mm,
-    true_error_mm,
-)
+from regcore.evaluation import correlation, dice, target_registration_error_mm, true_error_mm
+from regcore.evaluation.accuracy import random_points, read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field
-from regcore.evaluation.overlap import dice_per_label
-from regcore.evaluation.regularity import folds_percent, sd_log_jacobian
+from regcore.evaluation.regularity import folds, sd_log_jacobian
 from regcore.field import DisplacementField
 from regcore.volume import Grid, Volume
 
@@ -47,7 +41,7 @@ def test_dice_agrees_with_sets_of_voxels(generator):
     for label in (1, 2, 3, 4):
         a, b = set(np.flatnonzero(fixed == label)), set(np.flatnonzero(warped == label))
         expected.append(2 * len(a & b) / (len(a) + len(b)))
-    np.testing.assert_allclose(dice_per_label(fixed, warped, [1, 2, 3, 4]), expected, rtol=1e-15)
+    np.testing.assert_allclose(dice(fixed, warped, [1, 2, 3, 4]), expected, rtol=1e-15)
 
 
 def test_dice_agrees_with_simpleitk(generator):
@@ -59,18 +53,45 @@ def test_dice_agrees_with_simpleitk(generator):
     codes = [2035, 1, 2]  # unsorted: the result keeps the order asked for
     expected = [measure.GetDiceCoefficient(code) for code in codes]
     assert len(set(expected)) == 3
-    np.testing.assert_allclose(dice_per_label(labels, other, codes), expected, rtol=1e-12)
+    np.testing.assert_allclose(dice(labels, other, codes), expected, rtol=1e-12)
 
 
 def test_dice_is_one_for_the_same_and_zero_for_disjoint_labels():
     labels = np.array([[0, 1, 1], [2, 2, 0]])
-    np.testing.assert_array_equal(dice_per_label(labels, labels, [1, 2]), [1, 1])
-    np.testing.assert_array_equal(dice_per_label(labels, np.array([[0, 2, 2], [1, 1, 0]]), [1, 2]), [0, 0])
+    np.testing.assert_array_equal(dice(labels, labels, [1, 2]), [1, 1])
+    np.testing.assert_array_equal(dice(labels, np.array([[0, 2, 2], [1, 1, 0]]), [1, 2]), [0, 0])
 
 
 def test_a_label_absent_from_one_image_scores_zero_and_from_both_nothing():
     fixed, warped = np.array([[0, 1, 3]]), np.array([[0, 3, 2]])
-    np.testing.assert_array_equal(dice_per_label(fixed, warped, [1, 2, 3, 4, 999]), [0, 0, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(dice(fixed, warped, [1, 2, 3, 4, 999]), [0, 0, 0, np.nan, np.nan])
+
+
+def test_dice_takes_any_integer_for_a_label():
+    """A table as long as the largest code would not fit in memory; in float64 2⁶³ and 2⁶³ + 1 are one number."""
+    names = np.array([-7, 0, 2**31, 2**62])
+    fixed, warped = np.array([[0, 1, 2, 3], [0, 1, 2, 2]]), np.array([[0, 1, 3, 3], [2, 1, 2, 2]])
+    expected = dice(fixed, warped, [3, 0, 2, 1])
+    np.testing.assert_allclose(expected, [2 / 3, 2 / 3, 2 / 3, 1])
+    np.testing.assert_array_equal(dice(names[fixed], names[warped], names[[3, 0, 2, 1]]), expected)
+    large = np.array([2**63, 2**63 + 1, 255], dtype=np.uint64)
+    small = np.array([0, 0, 255], dtype=np.uint8)
+    np.testing.assert_array_equal(dice(large, small, [2**63, -1, 255, 2**63 + 1, 2**70]), [0, np.nan, 1, 0, np.nan])
+    np.testing.assert_array_equal(dice(small, large, [2**63 + 1, 0, 255, 255]), [0, 0, 1, 1])
+    np.testing.assert_array_equal(dice(fixed > 0, warped > 0, [True]), [2 * 6 / 13])
+
+
+def test_dice_of_what_is_no_label_map_is_refused():
+    labels = np.zeros((2, 3), np.int32)
+    with pytest.raises(ValueError, match=r"b \(3, 2\) must have the shape of a \(2, 3\)"):
+        dice(labels, labels.T, [1])
+    with pytest.raises(ValueError, match=r"b \(1, 3\) must have the shape of a \(2, 3\)"):
+        dice(labels, labels[:1], [1])  # it would broadcast
+    with pytest.raises(ValueError, match=r"b \(2, 3\) of float32 must be a label map of integers"):
+        dice(labels, labels.astype(np.float32), [1])
+    for codes in ([1.0], 1, ["1"]):
+        with pytest.raises(ValueError, match="labels must be integers"):
+            dice(labels, labels, codes)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -79,18 +100,18 @@ def test_folds_are_counted_where_space_turns_over(axis):
     shape = (12, 11, 10)
     x = np.arange(shape[axis], dtype=float)
     folded = stretched(shape, axis, (x - 3.01) ** 2 / 20 - x)
-    assert folds_percent(folded) == pytest.approx(100 * 4 / shape[axis], abs=1e-12)  # planes 0 to 3
-    assert folds_percent(folded * 0) == 0
+    assert folds(folded) == pytest.approx(100 * 4 / shape[axis], abs=1e-12)  # planes 0 to 3
+    assert folds(folded * 0) == 0
 
     mask = np.zeros(shape, dtype=bool)
     mask[(slice(None),) * axis + (slice(2, 7),)] = True
-    assert folds_percent(folded, mask) == pytest.approx(100 * 2 / 5, abs=1e-12)  # planes 2 and 3 of 2 to 6
+    assert folds(folded, mask) == pytest.approx(100 * 2 / 5, abs=1e-12)  # planes 2 and 3 of 2 to 6
 
 
 @pytest.mark.parametrize("slope", [-1.0, -2.0])
 def test_a_collapse_and_a_mirror_fold_everything(slope):
     """det = 0 and det = -1, exactly."""
-    assert folds_percent(stretched((9, 8), 1, slope * np.arange(8))) == 100
+    assert folds(stretched((9, 8), 1, slope * np.arange(8))) == 100
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
@@ -183,10 +204,33 @@ def test_random_points_lie_in_the_voxels_of_the_mask(grid, generator):
 def test_correlation_agrees_with_numpy(generator):
     a = generator.standard_normal((9, 8, 7)).astype(np.float32)
     b = 0.3 * a - generator.standard_normal(a.shape).astype(np.float32) + 5
-    expected = np.corrcoef(a.ravel(), b.ravel())[0, 1]
-    assert correlation(a, b) == pytest.approx(expected, abs=1e-5)  # float32 sums
-    assert correlation(a, -2 * a + 3) == pytest.approx(-1, abs=1e-5)
-    assert correlation(a, np.full_like(a, 2)) == 0
+    expected = np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1]
+    assert correlation(a, b) == pytest.approx(expected, abs=1e-12)
+    assert correlation(a, -2 * a) == pytest.approx(-1, abs=1e-12)
+    assert max(correlation(row, row) for row in a.reshape(-1, 7)) <= 1  # not 1 and a rounding error
+    assert correlation(a, np.full_like(a, 2)) == correlation(np.full_like(a, 0.1), a) == 0
+    assert correlation(np.full((9, 8, 7), 0.1), np.full((9, 8, 7), 0.3)) == 0  # means of these are rounded
+
+
+def test_an_offset_does_not_change_the_correlation(generator):
+    """On 10⁶ a float32 mean errs by as much as a contrast of 16 has room for; a float64 one does not."""
+    a, b = generator.integers(0, 16, (2, 30, 30, 30)).astype(np.float32)
+    expected = correlation(a, b)
+    assert correlation(a + np.float32(1e6), b + np.float32(1e6)) == pytest.approx(expected, abs=1e-9)
+    assert correlation(a.astype(float) + 1e12, b) == pytest.approx(expected, abs=1e-9)
+    codes = a.astype(np.uint8)
+    assert correlation(codes, b) == pytest.approx(expected, abs=1e-12)  # integers do not wrap
+
+
+def test_images_that_cannot_be_correlated_are_refused():
+    image = np.arange(6.0).reshape(2, 3)
+    with pytest.raises(ValueError, match=r"warped \(3, 2\) must have the shape of fixed \(2, 3\)"):
+        correlation(image, image.T)
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"warped \(2, 3\) must not .* NaN or infinite"):
+            correlation(image, np.where(image == 2, value, image))
+    with pytest.raises(ValueError, match=r"fixed \(0,\) must not be empty"):
+        correlation(np.empty(0), np.empty(0))
 
 
 @pytest.fixture

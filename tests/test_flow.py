@@ -7,8 +7,7 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from regcore.spatial.flow import compose, integrate, invert, jacobian_determinant
-from regcore.spatial.warp import identity, sample
+from regcore.spatial import compose, identity, integrate, invert, jacobian_determinant, sample
 
 SHAPES = [(21, 18), (15, 17, 13)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])

@@ -10,8 +10,8 @@ import pytest
 from regcore.cohort import checked_cohort
 from regcore.config import load_yaml, validated
 from regcore.evaluation.accuracy import read_landmarks
-from regcore.evaluation.overlap import dice_per_label
-from regcore.evaluation.regularity import folds_percent
+from regcore.evaluation.overlap import dice
+from regcore.evaluation.regularity import folds
 from regcore.field import read_field
 from regcore.study import true_field
 from regcore.synthesis.anatomy import build_anatomy
@@ -95,11 +95,11 @@ def test_the_true_field_leads_from_fixed_to_moving(cohort):
     for fixed, moving in [("sub-005_1_T1w", "sub-006_1_T1w"), ("sub-007_1_T1w", "icbm152_1_T1w")]:
         truth = true_field(cohort, fixed, moving)
         f, m = (read_labels(cohort.file(scan, "labels")) for scan in (fixed, moving))
-        before = np.nanmean(dice_per_label(f.data, m.data, codes))
-        after = np.nanmean(dice_per_label(f.data, truth.warp(m, nearest=True).data, codes))
+        before = np.nanmean(dice(f.data, m.data, codes))
+        after = np.nanmean(dice(f.data, truth.warp(m, nearest=True).data, codes))
         # Two nearest-neighbour samplings cost a few per cent of 3 mm thick cortex.
         assert after > 0.9 > 0.75 > before
-        assert folds_percent(truth.displacement, f.data > 0) == 0
+        assert folds(truth.displacement, f.data > 0) == 0
         a, b = (read_landmarks(cohort.file(scan, "landmarks"), 2) for scan in (fixed, moving))
         assert np.linalg.norm(truth.at(a.to_numpy()) - b.to_numpy(), axis=1).max() < 0.1
 
@@ -116,8 +116,8 @@ def test_dice_before_registration_is_as_in_the_papers(cohort):
     codes = label_table(settings())["index"]
     subjects = [scan for scan in cohort.table.index if scan.startswith("sub-") and scan.endswith("T1w")]
     maps = {scan: read_labels(cohort.file(scan, "labels")).data for scan in subjects}
-    dice = [np.nanmean(dice_per_label(maps[a], maps[b], codes)) for a, b in itertools.combinations(subjects, 2)]
-    assert 0.55 <= np.mean(dice) <= 0.65
+    means = [np.nanmean(dice(maps[a], maps[b], codes)) for a, b in itertools.combinations(subjects, 2)]
+    assert 0.55 <= np.mean(means) <= 0.65
 
 
 def test_contrasts_of_a_subject_share_their_anatomy_and_differ_in_their_order(cohort):

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from regcore.methods import make_method
 from regcore.methods.voxelmorph import VelocityNetwork
 from regcore.networks.unet import DECODER, ENCODER, FlowHead, UNet, activation
-from regcore.spatial.flow import compose
-from regcore.spatial.warp import identity
+from regcore.spatial import compose, identity
 
 #: Spatial shapes; the network itself needs multiples of 16.
 MULTIPLES = [(32, 48), (16, 32, 16)]

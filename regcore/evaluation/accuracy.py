@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from regcore.checks import describe, require_same_shape
 from regcore.errors import InputError
 from regcore.field import DisplacementField
 from regcore.volume import Grid
@@ -53,7 +54,32 @@ def random_points(mask: np.ndarray, grid: Grid, count: int, generator: np.random
 
 
 def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
-    """Pearson correlation of two images over all voxels; 0 where one is constant."""
-    a, b = fixed.ravel() - fixed.mean(), warped.ravel() - warped.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else 0.0
+    """Pearson correlation of two images over all voxels: Σ ab / √(Σ a² Σ b²) with a and b about their means.
+
+    Sums are taken in float64, so that an offset far above the contrast does not matter.
+
+    Parameters
+    ----------
+    fixed, warped : ndarray, same shape
+
+    Returns
+    -------
+    float
+        Between -1 and 1; 0 where one image is constant.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, an image is empty, or a value is NaN or infinite.
+    """
+    require_same_shape("fixed", fixed, "warped", warped)
+    deviations = []
+    for name, image in (("fixed", fixed), ("warped", warped)):
+        if not image.size or not np.isfinite(image).all():
+            raise ValueError(f"{describe(name, image)} must not be empty, nor hold NaN or infinite values")
+        if image.min() == image.max():  # its mean may be rounded, and the deviations from it would not be zero
+            return 0.0
+        values = image.ravel().astype(np.float64)
+        deviations.append(values - values.mean())
+    a, b = deviations
+    return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))

@@ -11,8 +11,8 @@ import pandas as pd
 
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import random_points, target_registration_error_mm, true_error_mm
-from regcore.evaluation.overlap import dice_per_label
-from regcore.evaluation.regularity import folds_percent, sd_log_jacobian
+from regcore.evaluation.overlap import dice
+from regcore.evaluation.regularity import folds, sd_log_jacobian
 from regcore.field import DisplacementField
 from regcore.volume import Volume
 
@@ -74,9 +74,9 @@ def evaluate_field(
     warped = field.warp(moving_labels, nearest=True)
     rows = [
         (int(code), "dice", value)
-        for code, value in zip(labels, dice_per_label(fixed_labels.data, warped.data, labels), strict=True)
+        for code, value in zip(labels, dice(fixed_labels.data, warped.data, labels), strict=True)
     ]
-    rows.append((-1, "folds_percent", folds_percent(field.displacement, mask)))
+    rows.append((-1, "folds_percent", folds(field.displacement, mask)))
     rows.append((-1, "sd_log_jacobian", sd_log_jacobian(field.displacement, mask)))
     if truth and truth.field is not None:
         where = random_points(mask, field.grid, points, np.random.default_rng(seed))

@@ -1,1 +1,23 @@
 """What training and instance optimisation minimise: pure functions of tensors, each with its equation."""
+
+from regcore.losses.information import nmi
+from regcore.losses.mind import mind_ssc, mind_ssc_descriptor
+from regcore.losses.overlap import soft_dice
+from regcore.losses.priors import beta_log_prior, gaussian_log_prior
+from regcore.losses.similarity import field_mse, lncc, mse
+from regcore.losses.smoothness import bending_energy, diffusion, weighted_diffusion
+
+__all__ = [
+    "bending_energy",
+    "beta_log_prior",
+    "diffusion",
+    "field_mse",
+    "gaussian_log_prior",
+    "lncc",
+    "mind_ssc",
+    "mind_ssc_descriptor",
+    "mse",
+    "nmi",
+    "soft_dice",
+    "weighted_diffusion",
+]

@@ -1,8 +1,116 @@
-"""How alike two images are."""
+"""How alike two images, or two fields, are, voxel by voxel."""
 
+import torch
 from torch import Tensor
 
+from regcore.checks import require_field, require_finite_loss, require_image, require_same_shape
+from regcore.kernels import lncc as kernel
 
-def mean_squared_error(fixed: Tensor, warped: Tensor) -> Tensor:
-    """Mean squared intensity difference, Eq. 5 of VoxelMorph; images (B, 1, *space)."""
-    return (fixed - warped).square().mean()
+
+def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
+    """Mean squared intensity difference over the variance of the noise.
+
+    The mean of (f(p) − m∘φ(p))² / σ² over batch, channels and voxels p: Eq. 5 of VoxelMorph, divided by
+    the noise variance as HyperMorph scales it.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor, shape (B, C, *space)
+        Types narrower than float32 are compared in float32.
+    sigma : float
+        Standard deviation σ of the noise, in the images' units; 1 leaves the plain mean square.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not those of images, ``sigma`` is not positive, or a value on the CPU
+        is NaN or infinite.
+    """
+    require_image("fixed", fixed)
+    require_same_shape("fixed", fixed, "warped", warped)
+    if not sigma > 0:
+        raise ValueError(f"sigma {sigma} must be positive")
+    difference = _at_least_float32(fixed) - _at_least_float32(warped)
+    loss = difference.square().mean() / sigma**2
+    return require_finite_loss(loss, [("fixed", fixed), ("warped", warped)])
+
+
+def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", shape: str = "box") -> Tensor:
+    """Minus the mean squared local normalised cross-correlation, Eq. 6 of VoxelMorph.
+
+    With sums over the window around every voxel,
+
+        cc² = (Σ (f - f̄)(m - m̄))² / (Σ (f - f̄)² Σ (m - m̄)²)
+
+    which lies in [0, 1] here whatever the images hold: the sums are kept in float64 after the global means
+    are taken off, and autocast or TF32 have no part in them.
+
+    Parameters
+    ----------
+    fixed, moving : Tensor, shape (B, C, *space)
+        ``moving`` is the image already warped; the loss is differentiable with respect to both.
+    window : int
+        Side of the window in voxels.
+    variant : {"ants", "voxelmorph"}
+        ``ants`` counts the voxels of a window that lie inside the image, as the CC metric of ANTs does (Avants
+        et al. 2008), so that the loss is invariant to a·I + b; a window that is flat in either image counts
+        0.  ``voxelmorph`` is the authors' form: window^D voxels everywhere, zeros beyond the border, and
+        1e-5 added to the denominator.
+    shape : {"box", "gaussian"}
+        Weights of the window: equal, or a Gaussian of standard deviation ``window`` / 6.
+
+    Returns
+    -------
+    Tensor, scalar
+        Between -1 (alike up to a linear change of intensity in every window) and 0.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, ``window`` is below 2, ``variant`` or ``shape`` is unknown, or a value on the CPU is
+        NaN or infinite.
+    """
+    require_image("fixed", fixed)
+    require_same_shape("fixed", fixed, "moving", moving)
+    if window < 2:
+        raise ValueError(f"window must be 2 voxels or more, not {window}")
+    if variant not in kernel.VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(kernel.VARIANTS)}, not {variant!r}")
+    if shape not in ("box", "gaussian"):
+        raise ValueError(f"shape must be 'box' or 'gaussian', not {shape!r}")
+    loss = kernel.lncc(fixed, moving, window, variant, shape == "gaussian")
+    return require_finite_loss(loss, [("fixed", fixed), ("moving", moving)])
+
+
+def field_mse(field: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared length of the difference of two fields: the mean of |u(p) − v(p)|² over voxels p.
+
+    Parameters
+    ----------
+    field, reference : Tensor, shape (B, D, *space)
+        Displacements or velocities in voxels, components in the order of the axes.
+
+    Returns
+    -------
+    Tensor, scalar
+        In voxels²: the sum over components, averaged over batch and voxels; D times the mean over all
+        entries.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not those of fields, or a value on the CPU is NaN or infinite.
+    """
+    require_field("field", field)
+    require_same_shape("field", field, "reference", reference)
+    difference = _at_least_float32(field) - _at_least_float32(reference)
+    loss = difference.square().mean() * field.shape[1]
+    return require_finite_loss(loss, [("field", field), ("reference", reference)])
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

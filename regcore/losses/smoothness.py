@@ -1,7 +1,11 @@
 """How smooth a displacement or velocity is."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
+
+from regcore.checks import describe, require_field, require_finite_loss, require_image, require_same_space
+from regcore.kernels import diffusion as kernel
 
 
 def diffusion(field: Tensor) -> Tensor:
@@ -10,13 +14,110 @@ def diffusion(field: Tensor) -> Tensor:
     Parameters
     ----------
     field : Tensor, shape (B, D, *space)
-        In voxels.
+        Displacement or velocity in voxels, at least two voxels along every axis.
 
     Returns
     -------
     Tensor, scalar
         The mean over components and voxels, averaged over the D axes (as the authors' code does; the
         paper's sum differs by a constant factor that λ absorbs).
+
+    Raises
+    ------
+    ValueError
+        It is no field, too thin, or not finite.
     """
+    require_field("field", field)
+    _require_size("field", field, 2)
+    return require_finite_loss(kernel.diffusion(field), [("field", field)])
+
+
+def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
+    """Squared forward differences, each times the weight λ at its voxel: the second term of Eq. 19 of TM-SPR.
+
+    The mean over axes e, batch, components and voxels p of λ(p + e) |u(p + e) − u(p)|².  The weight is
+    that of the voxel in front, p + e, as in the authors' code; their Eq. 10 gives a difference the weight
+    of the voxel it starts from, p.
+
+    Parameters
+    ----------
+    field : Tensor, shape (B, D, *space)
+        Displacement or velocity in voxels, at least two voxels along every axis.
+    weight : Tensor, shape (B, 1, *space)
+        λ, not negative.
+
+    Returns
+    -------
+    Tensor, scalar
+        Normalised as :func:`diffusion`: a constant weight gives that weight times the diffusion.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong together, or a value on the CPU is NaN or infinite.
+    """
+    require_field("field", field)
+    require_image("weight", weight)
+    require_same_space("field", field, "weight", weight)
+    if weight.shape[1] != 1:
+        raise ValueError(f"{describe('weight', weight)} must have one channel, for {describe('field', field)}")
+    _require_size("field", field, 2)
+    total = 0
+    for axis in range(2, field.ndim):
+        squared_length = field.diff(dim=axis).square().sum(1, keepdim=True)
+        total = total + (weight.narrow(axis, 1, squared_length.shape[axis]) * squared_length).mean()
+    loss = total / field.shape[1] ** 2
+    return require_finite_loss(loss, [("field", field), ("weight", weight)])
+
+
+def bending_energy(field: Tensor) -> Tensor:
+    """Mean squared second derivatives of a field, the smoothness term of Rueckert et al. (IEEE TMI 1999).
+
+    The mean over batch, components and voxels of Σᵢⱼ (∂²u / ∂xᵢ∂xⱼ)², which has every mixed derivative
+    twice, by central differences: u(p + e) − 2 u(p) + u(p − e) along one axis, and along two a quarter of
+    u(p + e + f) − u(p + e − f) − u(p − e + f) + u(p − e − f).  Only voxels with all neighbours count.
+    Zero for an affine field.
+
+    Parameters
+    ----------
+    field : Tensor, shape (B, D, *space)
+        Displacement or velocity in voxels, at least three voxels along every axis.
+
+    Returns
+    -------
+    Tensor, scalar
+        In voxels⁻²; the sum over components would be D times as large.
+
+    Raises
+    ------
+    ValueError
+        If ``field`` has not the shape of a field or is too small, or a value on the CPU is NaN or infinite.
+    """
+    require_field("field", field)
+    _require_size("field", field, 3)
     axes = range(2, field.ndim)
-    return torch.stack([field.diff(dim=axis).square().mean() for axis in axes]).mean()
+    total = 0
+    for i in axes:
+        total = total + _interior(field.diff(n=2, dim=i), [j for j in axes if j != i]).square().mean()
+        for j in range(i + 1, field.ndim):
+            mixed = _central_difference(_central_difference(field, i), j)
+            total = total + 2 * _interior(mixed, [k for k in axes if k not in (i, j)]).square().mean()
+    return require_finite_loss(total, [("field", field)])
+
+
+def _require_size(name: str, field: Tensor, size: int) -> None:
+    if min(field.shape[2:]) < size:
+        raise ValueError(f"{describe(name, field)} must have at least {size} voxels along every axis")
+
+
+def _central_difference(values: Tensor, axis: int) -> Tensor:
+    """(values(p + e) − values(p − e)) / 2, without the first and last p along ``axis``."""
+    size = values.shape[axis] - 2
+    return (values.narrow(axis, 2, size) - values.narrow(axis, 0, size)) / 2
+
+
+def _interior(values: Tensor, axes: Sequence[int]) -> Tensor:
+    """``values`` without the first and last voxel along ``axes``."""
+    for axis in axes:
+        values = values.narrow(axis, 1, values.shape[axis] - 2)
+    return values

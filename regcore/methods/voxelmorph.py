@@ -11,12 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from regcore.losses.similarity import mean_squared_error
-from regcore.losses.smoothness import diffusion
+from regcore.losses import diffusion, mse
 from regcore.methods.base import LearnedMethod
 from regcore.networks.unet import FlowHead, UNet
-from regcore.spatial.flow import integrate
-from regcore.spatial.warp import crop_to, pad_to_multiple, resize_displacement, warp
+from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
 
 #: Convolutions are faster in this layout, on CPUs and GPUs alike.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -95,10 +93,10 @@ class VoxelMorph(LearnedMethod):
         fixed, moving = batch["fixed"], batch["moving"]
         velocity = self._velocity(module, fixed, moving)
         displacement = self._to_image(self._integrate(velocity), fixed)
-        similarity = mean_squared_error(fixed, warp(moving, displacement))
+        similarity = mse(fixed, warp(moving, displacement))
         if self.settings["bidirectional"]:
             inverse = self._to_image(self._integrate(-velocity), fixed)
-            similarity = 0.5 * (similarity + mean_squared_error(moving, warp(fixed, inverse)))
+            similarity = 0.5 * (similarity + mse(moving, warp(fixed, inverse)))
         smoothness = diffusion(velocity)
         return {
             "total": similarity + self.settings["lambda"] * smoothness,
@@ -117,7 +115,7 @@ class VoxelMorph(LearnedMethod):
         """Velocity at half resolution of the padded images, in voxels of that grid."""
         pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), module.unet.stride)
         velocity = module(pair)
-        return resize_displacement(velocity, [n // 2 for n in velocity.shape[2:]])
+        return resample_displacement(velocity, [n // 2 for n in velocity.shape[2:]])
 
     def _integrate(self, velocity: Tensor) -> Tensor:
         return integrate(velocity, self.settings["integration_steps"])
@@ -125,4 +123,4 @@ class VoxelMorph(LearnedMethod):
     def _to_image(self, displacement: Tensor, image: Tensor) -> Tensor:
         """From half resolution to the image's voxels, without the padding."""
         padded = [2 * n for n in displacement.shape[2:]]
-        return crop_to(resize_displacement(displacement, padded), image.shape[2:])
+        return crop_to(resample_displacement(displacement, padded), image.shape[2:])

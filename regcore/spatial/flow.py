@@ -4,30 +4,64 @@ Displacements and velocities are ``(B, D, *space)`` in voxels.  Outside its grid
 value at the edge, so that compositions near the border stay smooth.
 """
 
-import torch
 from torch import Tensor
 
-from regcore.spatial.warp import warp
+from regcore.checks import require_field, require_finite, require_same_shape
+from regcore.kernels import integrate as integration
+from regcore.kernels import jacobian
+from regcore.spatial.sampling import warp
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
-    """Displacement of "apply ``first``, then ``second``": u(p) = u₁(p) + u₂(p + u₁(p))."""
+    """Displacement of "apply ``first``, then ``second``": u(p) = u₁(p) + u₂(p + u₁(p)).
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (B, D, *space)
+        In voxels of the same grid.
+
+    Returns
+    -------
+    Tensor, shape (B, D, *space)
+
+    Raises
+    ------
+    ValueError
+        The two are no fields of one shape, or ``first`` is not finite.
+    """
+    require_field("second", second)
+    require_same_shape("first", first, "second", second)
     return first + warp(second, first, border="edge")
 
 
 def integrate(velocity: Tensor, steps: int = 7) -> Tensor:
-    """Displacement of exp(v) of a stationary velocity field by scaling and squaring.
+    """Displacement of exp(v) of a stationary velocity field by scaling and squaring (Arsigny et al. 2006).
+
+    The first map is p + v(p) / 2**steps, and every step composes the map with itself.  The backward keeps
+    the velocity alone and squares it anew.
 
     Parameters
     ----------
     velocity : Tensor, shape (B, D, *space)
+        In voxels of its own grid, which may be coarser than the image's; see
+        :func:`~regcore.spatial.resample_displacement`.
     steps : int
-        Number of squarings; the first map is p + v(p) / 2**steps.
+        Number of squarings.
+
+    Returns
+    -------
+    Tensor, shape (B, D, *space)
+
+    Raises
+    ------
+    ValueError
+        ``steps`` is negative, or the velocity is no field or not finite.
     """
-    displacement = velocity / 2**steps
-    for _ in range(steps):
-        displacement = compose(displacement, displacement)
-    return displacement
+    require_field("velocity", velocity)
+    require_finite("velocity", velocity)
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, not {steps}")
+    return integration.integrate(velocity, steps)
 
 
 def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
@@ -35,12 +69,24 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
 
     Converges where u is a contraction (‖∇u‖ < 1).
 
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *space)
+        In voxels.
+
     Returns
     -------
     inverse : Tensor, shape of ``displacement``
     residual : float
         Largest length of ``compose(inverse, displacement)`` in voxels; near zero where it converged.
+
+    Raises
+    ------
+    ValueError
+        The displacement is no field or not finite.
     """
+    require_field("displacement", displacement)
+    require_finite("displacement", displacement)
     inverse = -displacement
     for _ in range(iterations):
         inverse = -warp(displacement, inverse, border="edge")
@@ -54,12 +100,51 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     The determinant does not depend on units or orientation: voxels of the fixed grid in, voxels of the
     fixed grid out.
 
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *space)
+        In voxels, two or more along each axis.
+
     Returns
     -------
     Tensor, shape (B, *space)
+
+    Raises
+    ------
+    ValueError
+        The displacement is no field, not finite, or one voxel thin.
     """
-    ndim = displacement.shape[1]
-    gradients = torch.gradient(displacement, dim=tuple(range(2, 2 + ndim)))
-    jacobian = torch.stack(gradients, dim=-1).movedim(1, -2)
-    jacobian = jacobian + torch.eye(ndim, dtype=displacement.dtype, device=displacement.device)
-    return torch.linalg.det(jacobian)
+    _require_thick(displacement, 2)
+    return jacobian.determinant(displacement)
+
+
+def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
+    """det ∇φ at every inner voxel with a one-sided difference along each axis, on either side.
+
+    Liu et al. (IJCV 2024) show that a map is a digital diffeomorphism only where all of them are positive,
+    which central differences cannot tell.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *space)
+        In voxels, three or more along each axis.
+
+    Returns
+    -------
+    Tensor, shape (B, 2**D, *(n - 2 for n in space))
+        In the order of ``itertools.product((1, -1), repeat=D)``: 1 is the neighbour ahead on that axis.
+
+    Raises
+    ------
+    ValueError
+        The displacement is no field, not finite, or fewer than three voxels thick.
+    """
+    _require_thick(displacement, 3)
+    return jacobian.corner_determinants_reference(displacement)[:, : 2 ** displacement.shape[1]]
+
+
+def _require_thick(displacement: Tensor, voxels: int) -> None:
+    require_field("displacement", displacement)
+    require_finite("displacement", displacement)
+    if min(displacement.shape[2:]) < voxels:
+        raise ValueError(f"displacement {tuple(displacement.shape)} must have {voxels} voxels or more along each axis")

@@ -5,8 +5,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from regcore.spatial.flow import compose, integrate
-from regcore.spatial.warp import identity, sample
+from regcore.spatial import compose, identity, integrate, sample
 
 #: Smoothness (Gaussian σ, mm) of the velocity at each scale: lobes, gyri, details.
 SCALES_MM = (24.0, 12.0, 6.0)

@@ -72,7 +72,7 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
     import torch
 
     from regcore.field import DisplacementField
-    from regcore.spatial.warp import identity, sample
+    from regcore.spatial import identity, sample
     from regcore.synthesis.diffeomorphism import affine_then, random_affine, random_diffeomorphism, then_affine
     from regcore.volume import Volume
 

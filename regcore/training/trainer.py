@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regcore.checks import NotFiniteError
 from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod
 from regcore.runtime import processor_name
@@ -132,7 +133,10 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         counted = 0
         while self.step < total:
-            losses = self._train_step()
+            try:
+                losses = self._train_step()
+            except NotFiniteError:
+                raise self._diverged() from None
             self.step += 1
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach()
@@ -165,12 +169,12 @@ class Trainer:
             return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * self.step / settings["steps"]))
         return settings["learning_rate"]
 
+    def _diverged(self) -> InputError:
+        return InputError(f"training diverged at step {self.step}; lower 'learning_rate' or raise 'lambda'")
+
     def _validate(self, losses: dict[str, float]) -> None:
         if not all(map(math.isfinite, losses.values())):
-            raise InputError(
-                f"training diverged at step {self.step} (loss {losses['total']}); lower 'learning_rate' or "
-                "raise 'lambda'"
-            )
+            raise self._diverged()
         self.module.eval()
         with torch.inference_mode():
             score = self.validate(self.module)

@@ -1,0 +1,173 @@
+"""Whether two methods differ on the same cases: paired tests, their correction, an interval for the difference."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from regcore.checks import describe, require_same_shape
+
+#: Resamples drawn at a time; bounds the memory of a bootstrap over thousands of cases.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """What :func:`paired_comparison` found; differences are first minus second, in their unit.
+
+    Parameters
+    ----------
+    n, dropped : int
+        Pairs compared, and pairs left out because one value or both are NaN.
+    mean_difference : float
+        NaN without a pair.
+    ci_low, ci_high : float
+        Bootstrap confidence interval of the mean difference; NaN with fewer than two pairs.
+    p_wilcoxon, p_t : float
+        Two-sided p-values, not corrected; NaN with fewer than two pairs.
+    """
+
+    n: int
+    dropped: int
+    mean_difference: float
+    ci_low: float
+    ci_high: float
+    p_wilcoxon: float
+    p_t: float
+
+
+def paired_comparison(
+    a: Sequence[float], b: Sequence[float], confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+) -> PairedComparison:
+    """Compare two methods that were measured on the same cases.
+
+    The Wilcoxon signed-rank test (Wilcoxon, Biometrics Bulletin 1945) drops differences of zero and is exact
+    for up to 50 pairs without ties.  The t-test is Student's on the differences.  The interval is the
+    bias-corrected and accelerated bootstrap (BCa; Efron, JASA 1987) of the mean difference, over pairs.
+
+    Where all differences are zero both p-values are 1; where all are the same number but not zero, the t
+    statistic is infinite and its p-value 0; in both cases the interval is that one number.
+
+    Parameters
+    ----------
+    a, b : sequence of float, shape (n,)
+        Element i of both is case i.  A pair with a NaN is left out and counted.
+    confidence : float
+        Between 0 and 1.
+    resamples, seed : int
+        Of the bootstrap; the same seed gives the same interval.
+
+    Returns
+    -------
+    PairedComparison
+
+    Raises
+    ------
+    ValueError
+        The shapes differ or are not one-dimensional, or a value is infinite.
+    """
+    differences, dropped = _differences(a, b)
+    n = len(differences)
+    if n < 2:
+        mean = float(differences[0]) if n else np.nan
+        return PairedComparison(n, dropped, mean, np.nan, np.nan, np.nan, np.nan)
+    mean = float(differences.mean())
+    if not differences.any():
+        return PairedComparison(n, dropped, 0.0, 0.0, 0.0, 1.0, 1.0)
+    p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
+    if np.ptp(differences) == 0:  # SciPy would warn, and find no interval
+        same = float(differences[0])
+        return PairedComparison(n, dropped, same, same, same, p_wilcoxon, 0.0)
+    p_t = float(stats.ttest_1samp(differences, 0).pvalue)
+    low, high = _interval(differences, confidence, resamples, seed)
+    return PairedComparison(n, dropped, mean, low, high, p_wilcoxon, p_t)
+
+
+def compare_methods(
+    scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+) -> pd.DataFrame:
+    """Compare every two methods, and correct each test for the number of comparisons.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        One row for each case, one column for each method.
+    confidence, resamples, seed
+        As for :func:`paired_comparison`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each two columns: ``first second``, the fields of :class:`PairedComparison`, and
+        ``p_wilcoxon_holm`` and ``p_t_holm``.
+
+    Raises
+    ------
+    ValueError
+        A value is infinite.
+    """
+    rows = []
+    for first, second in combinations(scores.columns, 2):
+        found = paired_comparison(scores[first], scores[second], confidence, resamples, seed)
+        rows.append({"first": first, "second": second, **asdict(found)})
+    table = pd.DataFrame(rows, columns=["first", "second", *PairedComparison.__dataclass_fields__])
+    return table.assign(p_wilcoxon_holm=holm(table["p_wilcoxon"]), p_t_holm=holm(table["p_t"]))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Adjust p-values for their number (Holm, Scandinavian Journal of Statistics 1979).
+
+    With p₍₁₎ ≤ … ≤ p₍ₘ₎ the adjusted p₍ᵢ₎ is min(1, max over j ≤ i of (m − j + 1) p₍ⱼ₎).  Rejecting what is
+    below α keeps the chance of any false rejection at α, however the tests depend on each other.
+
+    Parameters
+    ----------
+    p_values : sequence of float, shape (n,)
+        Between 0 and 1; NaN is no test: it stays NaN and does not count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        In the order of ``p_values``.
+
+    Raises
+    ------
+    ValueError
+        Not one-dimensional, or a value is outside 0 to 1.
+    """
+    values = np.asarray(p_values, dtype=float)
+    if values.ndim != 1 or np.any((values < 0) | (values > 1)):
+        raise ValueError(f"{describe('p_values', values)} must be a list of numbers from 0 to 1, or NaN")
+    tested = np.flatnonzero(~np.isnan(values))
+    order = tested[np.argsort(values[tested])]
+    adjusted = np.full(values.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * values[order]), 1)
+    return adjusted
+
+
+def _differences(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, int]:
+    """Differences of the complete pairs, and the number of the others."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    require_same_shape("a", a, "b", b)
+    for name, values in (("a", a), ("b", b)):
+        if values.ndim != 1 or np.isinf(values).any():
+            raise ValueError(f"{describe(name, values)} must be one-dimensional and hold no infinite value")
+    differences = a - b
+    complete = ~np.isnan(differences)
+    return differences[complete], int(np.count_nonzero(~complete))
+
+
+def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    found = stats.bootstrap(
+        (differences,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=BATCH,
+        method="BCa",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -1,0 +1,12 @@
+"""The operators that training and evaluation spend their time in, written for the machine.
+
+Each module holds, top to bottom, the plain-torch reference, the Numba version for CPUs with its explicit
+backward, and its registration with ``torch.library``, so that autograd, ``torch.library.opcheck`` and
+``torch.compile`` know it.  The reference runs on every device and in every floating-point type; the
+kernel takes over for float32 and float64 on a CPU where Numba is installed.  Nothing in this room knows
+what registration is for; arguments are checked by the rooms above.
+"""
+
+from regcore.kernels.launch import reference_only
+
+__all__ = ["reference_only"]

@@ -1,0 +1,89 @@
+"""How a Numba kernel is compiled, chosen and run on several threads.
+
+A kernel is a function ``kernel(start, stop, *arrays_and_numbers)`` that does the work items ``start`` to
+``stop`` and releases the interpreter lock.  Ranges of items go to a pool of Python threads of our own:
+unlike Numba's ``prange`` this needs no OpenMP or TBB library, sleeps between calls instead of spinning
+against torch's threads, survives a fork, and compiles several times faster.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+try:
+    import numba
+except ImportError:  # every operator then runs as its plain-torch reference
+    numba = None
+
+#: Voxels below which a second thread costs more than it brings.
+VOXELS_PER_THREAD = 8192
+
+_reference_depth = 0
+
+
+def jit(function: Callable) -> Callable:
+    """Compile ``function`` on its first call, and keep the result on disk where there is a place for it.
+
+    Multiply-add is fused; other liberties with floating point are not taken, so that NaN stays NaN.
+    """
+    if numba is None:
+        return function
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder is writable
+        return numba.njit(**options)(function)
+
+
+@contextlib.contextmanager
+def reference_only() -> Iterator[None]:
+    """Within this context every operator runs as its plain-torch reference."""
+    global _reference_depth
+    _reference_depth += 1
+    try:
+        yield
+    finally:
+        _reference_depth -= 1
+
+
+def has_kernel(*tensors: Tensor, kinds: Sequence[torch.dtype] = (torch.float32, torch.float64)) -> bool:
+    """Whether the Numba kernels can take these tensors: on a CPU, and of one type, out of ``kinds``."""
+    if numba is None or _reference_depth:
+        return False
+    kind = tensors[0].dtype
+    return kind in kinds and all(t.is_cpu and t.dtype == kind for t in tensors)
+
+
+def run(kernel: Callable, count: int, voxels: int, *arguments) -> None:
+    """Call ``kernel(start, stop, *arguments)`` over all of ``range(count)``, on torch's number of threads.
+
+    Parameters
+    ----------
+    voxels : int
+        In all items together: small work stays on the calling thread.
+    *arguments
+        Tensors are handed over as NumPy arrays that share their memory; they must be contiguous.
+    """
+    arguments = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
+    threads = min(torch.get_num_threads(), count, 1 + voxels // VOXELS_PER_THREAD)
+    if threads == 1:
+        kernel(0, count, *arguments)
+        return
+    # A few ranges for each thread, so that one that is held up does not hold up all.
+    parts = min(count, 4 * threads)
+    ranges = [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+    list(_pool(threads).map(lambda bounds: kernel(*bounds, *arguments), ranges))
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="regcore-kernel")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not live on in a forked child
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,0 +1,475 @@
+"""Squared local correlation of two images, and its gradient, from sums over a box around every voxel.
+
+With n voxels in the box and sums over them, X = Σ I J − Σ I Σ J / n, V = Σ I² − (Σ I)² / n and W likewise of
+J, the squared correlation is cc² = X² / (V W).  As the difference of large sums it goes wrong in ways that
+users of other packages know well: values far below −1, NaN on flat background, other results on a GPU that
+rounds the products.  Here the global mean is subtracted first, sums are kept in float64, V and W are never
+negative, cc² never leaves [0, 1], and a box whose variance is only rounding counts as uncorrelated.
+
+Two variants differ in what lies beyond the border and in a flat box:
+
+``ants``
+    n counts the voxels inside the image, and cc² = 0 where V or W is below 1e-10 of the variance of the
+    whole image (times n): invariant to a·I + b everywhere.
+``voxelmorph``
+    n = window^D everywhere, beyond the border the image is 0, and cc² = X² / (V W + 1e-5).
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.warp import as_planes
+
+VARIANTS = ("ants", "voxelmorph")
+#: Added to V W in the ``voxelmorph`` variant.
+EPSILON = 1e-5
+#: A box of the ``ants`` variant is flat below this part of the variance of the whole image.
+FLAT = 1e-10
+#: Planes of a work item; a constant, so that results do not depend on the number of threads.
+PLANES = 48
+#: Bytes of running sums that a work item keeps, to stay in a core's second-level cache.
+CACHE = 600_000
+
+
+def box_sum(values: Tensor, window: int) -> Tensor:
+    """Sum of (B, C, *space) over a box of side ``window`` around each voxel; zero beyond the border.
+
+    A sum over 2k voxels is that over k voxels plus itself k voxels further: 9 = 8 + 1 takes four additions.
+    """
+    left, right = (window - 1) // 2, window // 2
+    for axis in range(2, values.ndim):
+        size = values.shape[axis]
+        part = F.pad(values.movedim(axis, -1), (left, right))
+        total, covered, width = None, 0, 1
+        while True:
+            if window & width:
+                piece = part.narrow(-1, covered, size)
+                total = piece if total is None else total + piece
+                covered += width
+            if 2 * width > window:
+                break
+            length = part.shape[-1] - width
+            part = part.narrow(-1, 0, length) + part.narrow(-1, width, length)
+            width *= 2
+        values = total.movedim(-1, axis)
+    return values
+
+
+def gaussian_sum(values: Tensor, window: int) -> Tensor:
+    """Sum of (B, C, *space) weighted by a Gaussian of standard deviation ``window`` / 6; zero beyond the border.
+
+    The weights are cut off at the window and add up to the number of voxels of a box.
+    """
+    left, right = (window - 1) // 2, window // 2
+    offsets = torch.arange(-left, right + 1, dtype=values.dtype, device=values.device)
+    weights = torch.exp(-0.5 * (offsets * 6 / window) ** 2)
+    weights = weights * window / weights.sum()
+    for axis in range(2, values.ndim):
+        size = values.shape[axis]
+        part = F.pad(values.movedim(axis, -1), (left, right))
+        values = sum(weight * part.narrow(-1, k, size) for k, weight in enumerate(weights)).movedim(-1, axis)
+    return values
+
+
+def lncc_map(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
+    """Squared local correlation (B, C, *space) in float64, for images (B, C, *space) of any type."""
+    axes = tuple(range(2, fixed.ndim))
+    total = gaussian_sum if gaussian else box_sum
+    i, j = fixed.double(), moving.double()
+    mean_i, mean_j = (x.detach().mean(axes, keepdim=True) for x in (i, j))
+    i, j = i - mean_i, j - mean_j
+    inside = total(torch.ones_like(i[:1, :1]), window)
+    count = inside if variant == "ants" else torch.full_like(inside, window ** len(axes))
+    sum_i, sum_j = total(i, window), total(j, window)
+    cross = total(i * j, window) - sum_i * sum_j / count
+    variance_i = total(i * i, window) - sum_i * sum_i / count
+    variance_j = total(j * j, window) - sum_j * sum_j / count
+    if variant == "voxelmorph":  # beyond the border the image is 0, which is -mean after the subtraction
+        cut = 1 - inside / count
+        cross = cross + cut * (mean_i * sum_j + mean_j * sum_i + mean_i * mean_j * inside)
+        variance_i = variance_i + cut * (2 * mean_i * sum_i + mean_i * mean_i * inside)
+        variance_j = variance_j + cut * (2 * mean_j * sum_j + mean_j * mean_j * inside)
+        product = variance_i.clamp(min=0) * variance_j.clamp(min=0) + EPSILON
+        known = torch.ones_like(product, dtype=torch.bool)
+    else:
+        flat_i, flat_j = (FLAT * x.detach().square().mean(axes, keepdim=True) * count for x in (i, j))
+        known = (variance_i > flat_i) & (variance_j > flat_j)
+        product = torch.where(known, variance_i * variance_j, 1)
+    return torch.where(known, (cross * cross / product).clamp(max=1), 0)
+
+
+def lncc_reference(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
+    """Minus the mean of :func:`lncc_map`, in the type of ``moving``."""
+    kind = moving.dtype if moving.dtype == torch.float64 else torch.float32
+    return -lncc_map(fixed, moving, window, variant, gaussian).mean().to(kind)
+
+
+def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
+    """As :func:`lncc_reference`, by the kernel where it can."""
+    if gaussian or not has_kernel(fixed, moving):
+        return lncc_reference(fixed, moving, window, variant, gaussian)
+    tracked = torch.is_grad_enabled()
+    return torch.ops.regcore.lncc(
+        fixed, moving, window, variant, tracked and fixed.requires_grad, tracked and moving.requires_grad
+    )[0]
+
+
+# The kernels slide: a sum over the planes of the box moves on by one plane, adding the one that enters and
+# taking away the one that leaves; from these sums one over its rows moves on by one row, and from those one
+# along the row by a voxel.  A work item is a part of the planes and a part of the rows of one image.
+
+
+# A loop over a row writes to one array and reads few: with more the compiler gives up telling them apart,
+# and does one voxel at a time instead of a vector of them.
+
+
+@jit
+def read_row(image, z, y, mean, out):
+    """``out`` = row (z, y) of the image less ``mean``; zero where the plane is outside the image."""
+    if 0 <= z < image.shape[0]:
+        row = image[z, y]
+        for x in range(row.size):
+            out[x] = row[x] - mean
+    else:
+        out[:] = 0
+
+
+@jit
+def add_products(total, plus_a, plus_b, minus_a, minus_b):
+    for x in range(plus_a.size):
+        total[x] += plus_a[x] * plus_b[x] - minus_a[x] * minus_b[x]
+
+
+@jit
+def slide_planes(sums, fixed, moving, mean_fixed, mean_moving, top, left, enter, leave, work):
+    """Add plane ``enter`` to the sums of I, J, I², J², I J over planes, and take away plane ``leave``.
+
+    ``sums`` (5, rows, width + window - 1) begins at row ``top`` of the images, ``left`` columns early.
+    Planes outside the images are zero.
+    """
+    plus_i, plus_j, minus_i, minus_j, ones = work[0], work[1], work[2], work[3], work[4]
+    for row in range(max(0, -top), min(sums.shape[1], fixed.shape[1] - top)):
+        read_row(fixed, enter, top + row, mean_fixed, plus_i)
+        read_row(moving, enter, top + row, mean_moving, plus_j)
+        read_row(fixed, leave, top + row, mean_fixed, minus_i)
+        read_row(moving, leave, top + row, mean_moving, minus_j)
+        add_products(sums[0, row, left:], plus_i, ones, minus_i, ones)
+        add_products(sums[1, row, left:], plus_j, ones, minus_j, ones)
+        add_products(sums[2, row, left:], plus_i, plus_i, minus_i, minus_i)
+        add_products(sums[3, row, left:], plus_j, plus_j, minus_j, minus_j)
+        add_products(sums[4, row, left:], plus_i, plus_j, minus_i, minus_j)
+
+
+@jit
+def slide_rows(sums, planes, enter, leave):
+    """Add row ``enter`` of the sums over planes to the sums over rows, and take away row ``leave`` (or none: -1)."""
+    for field in range(sums.shape[0]):
+        total, plus = sums[field], planes[field, enter]
+        if leave < 0:
+            for x in range(total.size):
+                total[x] += plus[x]
+        else:
+            minus = planes[field, leave]
+            for x in range(total.size):
+                total[x] += plus[x] - minus[x]
+
+
+@jit
+def slide_along(rows, field, window, sums):
+    """``sums``[x] = Σ of ``rows``[x ... x + window - 1], of three fields at once: one waits while others add."""
+    a, b, c = rows[field], rows[field + 1], rows[field + 2]
+    out_a, out_b, out_c = sums[field], sums[field + 1], sums[field + 2]
+    sum_a, sum_b, sum_c = 0.0, 0.0, 0.0
+    for x in range(window):
+        sum_a += a[x]
+        sum_b += b[x]
+        sum_c += c[x]
+    out_a[0], out_b[0], out_c[0] = sum_a, sum_b, sum_c
+    for x in range(1, sums.shape[1]):
+        ahead = x + window - 1
+        sum_a += a[ahead] - a[x - 1]
+        sum_b += b[ahead] - b[x - 1]
+        sum_c += c[ahead] - c[x - 1]
+        out_a[x], out_b[x], out_c[x] = sum_a, sum_b, sum_c
+
+
+@jit
+def inside_count(position, size, window):
+    """Voxels of the box around ``position`` that lie inside the image, along one axis."""
+    return min(size - 1, position + window // 2) - max(0, position - (window - 1) // 2) + 1
+
+
+@jit
+def centred(products, s, t, reciprocal, out):
+    """Σ I J − Σ I Σ J / n."""
+    for x in range(out.size):
+        out[x] = products[x] - s[x] * t[x] * reciprocal[x]
+
+
+@jit
+def beyond_border(inside, reciprocal, mean_s, s, mean_t, t, out):
+    """What the value 0 instead of the mean, in the part of a box beyond the border, adds to :func:`centred`."""
+    for x in range(out.size):
+        cut = 1 - inside[x] * reciprocal[x]
+        out[x] += cut * (mean_s * t[x] + mean_t * s[x] + mean_s * mean_t * inside[x])
+
+
+@jit
+def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoint, total):
+    """Add the squared correlations of one row to ``total``, and set the adjoints of its sums.
+
+    ``adjoint`` (fields, width), with 0, 3 or 5 fields: what a voxel of the box multiplies the other image
+    by, J by, and adds, in the gradient with respect to J; then the last two for I; see :func:`combine_items`.
+    """
+    s, t = sums[0], sums[1]
+    cross, v, w, scale, middle_i, middle_j = work[0], work[1], work[2], work[3], work[4], work[5]
+    centred(sums[4], s, t, reciprocal, cross)
+    centred(sums[2], s, s, reciprocal, v)
+    centred(sums[3], t, t, reciprocal, w)
+    if voxelmorph:
+        beyond_border(inside, reciprocal, means[0], s, means[1], t, cross)
+        beyond_border(inside, reciprocal, means[0], s, means[0], s, v)
+        beyond_border(inside, reciprocal, means[1], t, means[1], t, w)
+        for x in range(total.size):
+            product = (v[x] if v[x] > 0 else 0 * v[x]) * (w[x] if w[x] > 0 else 0 * w[x])
+            scale[x] = 1 / (product + 1e-5)
+    else:
+        for x in range(total.size):
+            # A comparison with NaN fails, so that NaN goes on to the result.
+            level_v, level_w = v[x] * reciprocal[x], w[x] * reciprocal[x]
+            scale[x] = 0.0 if (level_v <= flat[0]) | (level_w <= flat[1]) else 1 / (v[x] * w[x])
+    for x in range(total.size):
+        cc = cross[x] * cross[x] * scale[x]
+        total[x] += 1.0 if cc > 1 else cc
+    fields = adjoint.shape[0]
+    if fields == 0:
+        return
+    # Means in the box less the global means.
+    for x in range(total.size):
+        middle_i[x] = s[x] * reciprocal[x]
+    for x in range(total.size):
+        middle_j[x] = t[x] * reciprocal[x]
+    if voxelmorph:
+        for x in range(total.size):
+            middle_i[x] -= (1 - inside[x] * reciprocal[x]) * means[0]
+        for x in range(total.size):
+            middle_j[x] -= (1 - inside[x] * reciprocal[x]) * means[1]
+    by_cross, by_w, added = adjoint[0], adjoint[1], adjoint[2]
+    for x in range(total.size):
+        by_cross[x] = 2 * cross[x] * scale[x]
+    for x in range(total.size):
+        by_w[x] = -2 * (cross[x] * scale[x]) * (cross[x] * scale[x]) * v[x]
+    for x in range(total.size):
+        added[x] = by_cross[x] * middle_i[x] + by_w[x] * middle_j[x]
+    if fields == 5:
+        by_v, added = adjoint[3], adjoint[4]
+        for x in range(total.size):
+            by_v[x] = -2 * (cross[x] * scale[x]) * (cross[x] * scale[x]) * w[x]
+        for x in range(total.size):
+            added[x] = by_cross[x] * middle_j[x] + by_v[x] * middle_i[x]
+
+
+@jit
+def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, tiles, adjoints, totals):
+    """Squared correlations summed for every item, and their adjoints (fields, N, Z, Y, X)."""
+    depth, height, width = fixed.shape[1:]
+    parts, strips = tiles
+    left, right = (window - 1) // 2, window // 2
+    tall = (height + strips - 1) // strips + window - 1
+    planes = np.empty((5, tall, width + window - 1))
+    rows = np.empty((5, width + window - 1))
+    work = np.empty((6, width))
+    sums = np.empty((5, width))
+    fields = adjoints.shape[0]
+    row_adjoint = np.empty((fields, width))
+    total = np.empty(width)
+    inside_x, inside, reciprocal = np.empty(width), np.empty(width), np.empty(width)
+    for x in range(width):
+        inside_x[x] = inside_count(x, width, window)
+    axes = 2 if height == 1 else 3
+    for item in range(start, stop):
+        image = item // (parts * strips)
+        first = depth * (item // strips % parts) // parts
+        end = depth * (item // strips % parts + 1) // parts
+        top = height * (item % strips) // strips
+        bottom = height * (item % strips + 1) // strips
+        i, j = fixed[image], moving[image]
+        mean_i, mean_j = statistics[image, 0], statistics[image, 1]
+        flat = (statistics[image, 2], statistics[image, 3])
+        used = planes[:, : bottom - top + window - 1]
+        used[:] = 0
+        total[:] = 0
+        for z in range(first - left, end + right):
+            leave = z - window if z - window >= first - left else -1
+            work[4] = 1
+            slide_planes(used, i, j, mean_i, mean_j, top - left, left, z, leave, work)
+            here = z - right
+            if here < first:
+                continue
+            rows[:] = 0
+            for y in range(window - 1):
+                slide_rows(rows, used, y, -1)
+            for y in range(top, bottom):
+                slide_rows(rows, used, y - top + window - 1, y - top - 1 if y > top else -1)
+                slide_along(rows, 0, window, sums)
+                slide_along(rows, 2, window, sums)
+                box = inside_count(here, depth, window) * (1 if axes == 2 else inside_count(y, height, window))
+                for x in range(width):
+                    inside[x] = box * inside_x[x]
+                for x in range(width):
+                    reciprocal[x] = 1 / (window**axes if voxelmorph else inside[x])
+                correlate(sums, inside, reciprocal, (mean_i, mean_j), flat, voxelmorph, work, row_adjoint, total)
+                for field in range(fields):
+                    target, row = adjoints[field, image, here, y], row_adjoint[field]
+                    for x in range(width):
+                        target[x] = row[x]
+        totals[item] = total.sum()
+
+
+@jit
+def slide_field_planes(sums, field, top, left, enter, leave):
+    """:func:`slide_planes` for one ready field, (Z, Y, X)."""
+    depth, height, width = field.shape
+    for row in range(max(0, -top), min(sums.shape[0], height - top)):
+        target = sums[row, left:]
+        if 0 <= enter < depth and 0 <= leave < depth:
+            plus, minus = field[enter, top + row], field[leave, top + row]
+            for x in range(width):
+                target[x] += plus[x]
+                target[x] -= minus[x]
+        elif 0 <= enter < depth:
+            plus = field[enter, top + row]
+            for x in range(width):
+                target[x] += plus[x]
+        elif 0 <= leave < depth:
+            minus = field[leave, top + row]
+            for x in range(width):
+                target[x] -= minus[x]
+
+
+@jit
+def combine_items(
+    start, stop, fixed, moving, statistics, window, tiles, scale, adjoints, for_fixed, to_fixed, to_moving
+):
+    """Gradients: J gets I Σa + J Σb − Σc over all boxes that hold the voxel, I gets J Σa + I Σd − Σe.
+
+    ``to_fixed`` or ``to_moving`` is empty where it is not wanted.
+    """
+    depth, height, width = fixed.shape[1:]
+    parts, strips = tiles
+    # The boxes that hold a voxel are centred in the mirrored box around it.
+    left, right = window // 2, (window - 1) // 2
+    tall = (height + strips - 1) // strips + window - 1
+    fields = adjoints.shape[0]
+    planes = np.empty((fields, tall, width + window - 1))
+    rows = np.empty((fields, width + window - 1))
+    sums = np.empty((fields, width))
+    for item in range(start, stop):
+        image = item // (parts * strips)
+        first = depth * (item // strips % parts) // parts
+        end = depth * (item // strips % parts + 1) // parts
+        top = height * (item % strips) // strips
+        bottom = height * (item % strips + 1) // strips
+        mean_i, mean_j = statistics[image, 0], statistics[image, 1]
+        used = planes[:, : bottom - top + window - 1]
+        used[:] = 0
+        for entering in range(first - left, end + right):
+            leave = entering - window if entering - window >= first - left else -1
+            for field in range(fields):
+                slide_field_planes(used[field], adjoints[field, image], top - left, left, entering, leave)
+            z = entering - right
+            if z < first:
+                continue
+            rows[:] = 0
+            for y in range(window - 1):
+                slide_rows(rows, used, y, -1)
+            for y in range(top, bottom):
+                slide_rows(rows, used, y - top + window - 1, y - top - 1 if y > top else -1)
+                slide_along(rows, 0, window, sums)
+                if fields == 5:
+                    slide_along(rows, 2, window, sums)
+                i, j = fixed[image, z, y], moving[image, z, y]
+                if to_moving.shape[0] > 0:
+                    target = to_moving[image, z, y]
+                    for x in range(width):
+                        target[x] = scale * (sums[0, x] * (i[x] - mean_i) + sums[1, x] * (j[x] - mean_j) - sums[2, x])
+                if for_fixed:
+                    target = to_fixed[image, z, y]
+                    for x in range(width):
+                        target[x] = scale * (sums[0, x] * (j[x] - mean_j) + sums[3, x] * (i[x] - mean_i) - sums[4, x])
+
+
+@torch.library.custom_op("regcore::lncc", mutates_args=(), device_types="cpu")
+def _lncc(
+    fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = moving.shape
+    fixed, moving = (as_planes(image).flatten(0, 1) for image in (fixed, moving))
+    images, depth, height, width = fixed.shape
+    statistics = torch.empty(images, 4, dtype=torch.float64)
+    for column, image in enumerate((fixed, moving)):
+        values = image.flatten(1)
+        mean = values.mean(1, keepdim=True)
+        statistics[:, column] = mean[:, 0]
+        statistics[:, column + 2] = torch.linalg.vector_norm(values - mean, dim=1).square() * (FLAT / values.shape[1])
+    strip = max(16, CACHE // (5 * 8 * (width + window)) - window)
+    tiles = (math.ceil(depth / PLANES), math.ceil(height / strip))
+    items = images * tiles[0] * tiles[1]
+    voxels = fixed.numel()
+    # With a gradient of the moving image alone, three adjoint fields do.
+    fields = 5 if for_fixed else 3 if for_moving else 0
+    adjoints = fixed.new_empty(fields, images, depth, height, width)
+    totals = torch.empty(items, dtype=torch.float64)
+    run(
+        correlate_items,
+        items,
+        voxels,
+        fixed,
+        moving,
+        statistics,
+        window,
+        variant == "voxelmorph",
+        tiles,
+        adjoints,
+        totals,
+    )
+    loss = (-totals.sum() / voxels).to(fixed.dtype)
+    to_fixed = fixed.new_empty(fixed.shape if for_fixed else (0, 0, 0, 0))
+    to_moving = fixed.new_empty(fixed.shape if for_moving else (0, 0, 0, 0))
+    if fields:
+        run(
+            combine_items, items, voxels, fixed, moving, statistics, window, tiles, -1 / voxels, adjoints, for_fixed,
+            to_fixed, to_moving,
+        )  # fmt: skip
+    return loss, to_fixed.view(shape if for_fixed else 0), to_moving.view(shape if for_moving else 0)
+
+
+@_lncc.register_fake
+def _(
+    fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        fixed.new_empty(()),
+        fixed.new_empty(fixed.shape if for_fixed else 0),
+        moving.new_empty(moving.shape if for_moving else 0),
+    )
+
+
+def _remember(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*output[1:])
+
+
+def _backward(ctx, gradient: Tensor, *_):
+    to_fixed, to_moving = (
+        gradient * saved if needed else None
+        for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+    )
+    return to_fixed, to_moving, None, None, None, None
+
+
+_lncc.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,370 @@
+"""Linear interpolation of an image at displaced voxels, and its gradients.
+
+Along each axis the cell of a position p holds the voxels ``base`` and ``base + 1``, and their weights are
+the hat function max(0, 1 - |p - voxel|).  Outside the image the weights fall to zero within one voxel
+(border "zero"), or the position is clamped (border "edge").  At whole numbers the weights are exactly 1
+and 0, so that a zero displacement returns its input.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regcore.kernels.launch import has_kernel, jit, run
+
+
+def identity(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return the voxel coordinates of a grid, shape ``(1, D, *shape)``, in ``like``'s type and device."""
+    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def sample_reference(image: Tensor, points: Tensor, mode: str = "linear", border: str = "zero") -> Tensor:
+    """Interpolate ``image`` (B, C, *space) at voxel coordinates ``points`` (B or 1, D, *out) → (B, C, *out)."""
+    batch, channels = image.shape[:2]
+    points = points.expand(batch, *points.shape[1:])
+    margin = 0
+    if border == "zero":  # one voxel of zeros around the image, and everything beyond is that voxel
+        image = F.pad(image, [1, 1] * (image.ndim - 2))
+        margin = 1
+    shape = image.shape[2:]
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    flat_image = image.reshape(batch, channels, -1)
+
+    def values_at(index: Tensor) -> Tensor:
+        flat_index = index.reshape(batch, 1, -1).expand(-1, channels, -1)
+        return flat_image.gather(2, flat_index).view(batch, channels, *index.shape[1:])
+
+    base, weights = 0, []
+    for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        along = points[:, axis]
+        whole = along.detach().nan_to_num()  # a diverged displacement gives NaN, not an index out of bounds
+        if mode == "nearest":
+            base = base + (whole.round().clamp(-margin, size - 1 - margin).long() + margin) * stride
+            continue
+        lower = whole.floor().clamp(-margin, max(size - 2 - margin, -margin))
+        base = base + (lower.long() + margin) * stride
+        weights.append((along - lower).clamp(0, 1).unsqueeze(1).to(image.dtype))
+    if mode == "nearest":
+        return values_at(base)
+    # On an axis of one voxel the upper corner is the lower one.
+    steps = [stride if size > 1 else 0 for size, stride in zip(shape, strides, strict=True)]
+    corners = [values_at(base + sum(offset)) for offset in itertools.product(*[(0, step) for step in steps])]
+    for weight in reversed(weights):
+        corners = [torch.lerp(low, high, weight) for low, high in zip(corners[::2], corners[1::2], strict=True)]
+    return corners[0]
+
+
+def warp_reference(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    """``image`` (B, C, *moving) at p + u(p) for ``displacement`` u (B, D, *fixed) → (B, C, *fixed)."""
+    points = identity(displacement.shape[2:], displacement) + displacement
+    return sample_reference(image, points, border="edge" if edge else "zero")
+
+
+def warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    """As :func:`warp_reference`, by the kernel where it can."""
+    displacement = displacement.expand(image.shape[0], *displacement.shape[1:])
+    if has_kernel(image, displacement) and min(image.shape[2:]) > 1 and image.numel() < 2**31:
+        return torch.ops.regcore.warp(image, displacement, edge)
+    return warp_reference(image, displacement, edge)
+
+
+# In the kernels an image is (B, C, Z, Y, X) and a displacement (B, D, z, y, x); a 2-D one has Y = y = 1 and
+# no component for that axis.  A work item is a row along x.  Positions, weights and indices of a row are
+# worked out first, in loops that vectorise; the loop that gathers or scatters then has nothing else to do.
+
+
+@jit
+def locate(shift, start, step, size, edge, stride, base, low, high):
+    """Add ``stride`` times the cell to ``base``; set the weights of the cell's two voxels."""
+    one = low.dtype.type(1)
+    zero = low.dtype.type(0)
+    margin = zero if edge else one
+    least = -margin
+    most = low.dtype.type(size) - one + margin
+    last = low.dtype.type(size - 2)
+    for x in range(shift.size):
+        p = start + step * low.dtype.type(x) + shift[x]
+        p = p if p > least else least  # also where p is NaN
+        p = p if p < most else most
+        cell = np.floor(p)
+        cell = cell if cell > zero else zero
+        cell = cell if cell < last else last
+        base[x] += np.int32(cell) * np.int32(stride)
+        below = one - abs(p - cell)
+        above = one - abs(p - cell - one)
+        low[x] = below if below > zero else zero
+        high[x] = above if above > zero else zero
+
+
+@jit
+def slopes(shift, start, step, size, edge, low, high):
+    """Set the derivatives of the two weights with respect to the position."""
+    one = low.dtype.type(1)
+    zero = low.dtype.type(0)
+    margin = zero if edge else one
+    least = -margin
+    most = low.dtype.type(size) - one + margin
+    last = low.dtype.type(size - 1)
+    for x in range(shift.size):
+        p = start + step * low.dtype.type(x) + shift[x]
+        inside = one if least <= p <= most else zero
+        rising = zero if edge else (one if p < zero else zero)  # towards the first voxel, from outside
+        falling = zero if edge else (one if p >= last else zero)  # away from the last voxel
+        between = one - rising - falling
+        low[x] = inside * (rising - between)
+        high[x] = inside * (between - falling)
+
+
+@jit
+def locate_row(displacement, b, z, y, size, edge, base, weights):
+    """Cells and the weights (low z, high z, low y, high y, low x, high x) of one row."""
+    axes = displacement.shape[1]
+    kind = weights.dtype.type
+    depth, height, width = size
+    base[:] = 0
+    locate(displacement[b, 0, z, y], kind(z), kind(0), depth, edge, height * width, base, weights[0], weights[1])
+    if axes == 3:
+        locate(displacement[b, 1, z, y], kind(y), kind(0), height, edge, width, base, weights[2], weights[3])
+    else:
+        weights[2, :] = 1
+        weights[3, :] = 0
+    locate(displacement[b, axes - 1, z, y], kind(0), kind(1), width, edge, 1, base, weights[4], weights[5])
+
+
+@jit
+def warp_rows(start, stop, image, displacement, edge, out):
+    channels, depth, height, width = image.shape[1:]
+    rows, columns, length = displacement.shape[2:]
+    base = np.empty(length, np.int32)
+    w = np.empty((6, length), displacement.dtype)
+    down = np.int64(width) if height > 1 else np.int64(0)
+    deep = np.int64(height * width)
+    for item in range(start, stop):
+        b = item // (rows * columns)
+        z = item // columns % rows
+        y = item % columns
+        locate_row(displacement, b, z, y, (depth, height, width), edge, base, w)
+        for c in range(channels):
+            values = image[b, c].reshape(depth * height * width)
+            row = out[b, c, z, y]
+            for x in range(length):
+                i = np.uint64(base[x])
+                j = np.uint64(base[x] + down)
+                k = np.uint64(base[x] + deep)
+                m = np.uint64(base[x] + deep + down)
+                one = np.uint64(1)
+                near = w[2, x] * (w[4, x] * values[i] + w[5, x] * values[i + one]) + w[3, x] * (
+                    w[4, x] * values[j] + w[5, x] * values[j + one]
+                )
+                far = w[2, x] * (w[4, x] * values[k] + w[5, x] * values[k + one]) + w[3, x] * (
+                    w[4, x] * values[m] + w[5, x] * values[m + one]
+                )
+                row[x] = w[0, x] * near + w[1, x] * far
+
+
+@jit
+def pull_gradient_rows(start, stop, gradient, image, displacement, edge, out):
+    """Add to ``out`` the gradient with respect to the displacement: Σ_c gradient_c · ∇image_c(p + u)."""
+    channels, depth, height, width = image.shape[1:]
+    axes, rows, columns, length = displacement.shape[1:]
+    kind = displacement.dtype.type
+    base = np.empty(length, np.int32)
+    w = np.empty((6, length), displacement.dtype)
+    s = np.zeros((6, length), displacement.dtype)
+    down = np.int64(width) if height > 1 else np.int64(0)
+    deep = np.int64(height * width)
+    for item in range(start, stop):
+        b = item // (rows * columns)
+        z = item // columns % rows
+        y = item % columns
+        locate_row(displacement, b, z, y, (depth, height, width), edge, base, w)
+        slopes(displacement[b, 0, z, y], kind(z), kind(0), depth, edge, s[0], s[1])
+        if axes == 3:
+            slopes(displacement[b, 1, z, y], kind(y), kind(0), height, edge, s[2], s[3])
+        slopes(displacement[b, axes - 1, z, y], kind(0), kind(1), width, edge, s[4], s[5])
+        for c in range(channels):
+            values = image[b, c].reshape(depth * height * width)
+            g = gradient[b, c, z, y]
+            out_z = out[b, 0, z, y]
+            out_y = out[b, axes // 2, z, y]
+            out_x = out[b, axes - 1, z, y]
+            for x in range(length):
+                i = np.uint64(base[x])
+                j = np.uint64(base[x] + down)
+                k = np.uint64(base[x] + deep)
+                m = np.uint64(base[x] + deep + down)
+                one = np.uint64(1)
+                i0, i1, j0, j1 = values[i], values[i + one], values[j], values[j + one]
+                k0, k1, m0, m1 = values[k], values[k + one], values[m], values[m + one]
+                row_i = w[4, x] * i0 + w[5, x] * i1
+                row_j = w[4, x] * j0 + w[5, x] * j1
+                row_k = w[4, x] * k0 + w[5, x] * k1
+                row_m = w[4, x] * m0 + w[5, x] * m1
+                near = w[2, x] * row_i + w[3, x] * row_j
+                far = w[2, x] * row_k + w[3, x] * row_m
+                out_z[x] += g[x] * (s[0, x] * near + s[1, x] * far)
+                if axes == 3:
+                    out_y[x] += g[x] * (
+                        w[0, x] * (s[2, x] * row_i + s[3, x] * row_j) + w[1, x] * (s[2, x] * row_k + s[3, x] * row_m)
+                    )
+                near = w[2, x] * (s[4, x] * i0 + s[5, x] * i1) + w[3, x] * (s[4, x] * j0 + s[5, x] * j1)
+                far = w[2, x] * (s[4, x] * k0 + s[5, x] * k1) + w[3, x] * (s[4, x] * m0 + s[5, x] * m1)
+                out_x[x] += g[x] * (w[0, x] * near + w[1, x] * far)
+
+
+@jit
+def cell_of(p, size):
+    """First voxel of the cell that a position beyond the border is moved into."""
+    cell = np.floor(p)
+    cell = cell if cell > 0 else cell - cell
+    return np.int64(cell) if cell < size - 2 else np.int64(size - 2)
+
+
+@jit
+def reach_rows(start, stop, displacement, depth, reach):
+    """Set the first and the last plane of the image that each row along x is interpolated from."""
+    rows, columns, length = displacement.shape[2:]
+    for item in range(start, stop):
+        z = item // columns % rows
+        shift = displacement[item // (rows * columns), 0, z, item % columns]
+        nearest = shift[0]
+        farthest = shift[0]
+        for x in range(length):
+            nearest = shift[x] if shift[x] < nearest else nearest
+            farthest = shift[x] if shift[x] > farthest else farthest
+        reach[item, 0] = cell_of(z + nearest, depth)
+        reach[item, 1] = cell_of(z + farthest, depth) + 1
+
+
+@jit
+def push_slabs(start, stop, slabs, gradient, displacement, reach, edge, out):
+    """Add to ``out`` the gradient with respect to the image: every voxel gives to the 8 it was read from.
+
+    A work item is a slab of ``out`` along its first axis, and only its own voxels are written: no two
+    threads meet, and each voxel adds up in the order of the rows, whatever the number of threads.
+    """
+    batch, channels, depth, height, width = out.shape
+    rows, columns, length = displacement.shape[2:]
+    base = np.empty(length, np.int32)
+    w = np.empty((6, length), displacement.dtype)
+    down = np.int64(width) if height > 1 else np.int64(0)
+    deep = np.int64(height * width)
+    first = depth * start // slabs
+    end = depth * stop // slabs
+    for item in range(batch * rows * columns):
+        if reach[item, 1] < first or reach[item, 0] >= end:
+            continue
+        b = item // (rows * columns)
+        z = item // columns % rows
+        y = item % columns
+        locate_row(displacement, b, z, y, (depth, height, width), edge, base, w)
+        for c in range(channels):
+            values = out[b, c].reshape(depth * height * width)
+            g = gradient[b, c, z, y]
+            for x in range(length):
+                one = np.uint64(1)
+                if first * deep <= base[x] < end * deep:
+                    i = np.uint64(base[x])
+                    j = np.uint64(base[x] + down)
+                    near = g[x] * w[0, x]
+                    values[i] += near * w[2, x] * w[4, x]
+                    values[i + one] += near * w[2, x] * w[5, x]
+                    values[j] += near * w[3, x] * w[4, x]
+                    values[j + one] += near * w[3, x] * w[5, x]
+                if first * deep <= base[x] + deep < end * deep:
+                    k = np.uint64(base[x] + deep)
+                    m = np.uint64(base[x] + deep + down)
+                    far = g[x] * w[1, x]
+                    values[k] += far * w[2, x] * w[4, x]
+                    values[k + one] += far * w[2, x] * w[5, x]
+                    values[m] += far * w[3, x] * w[4, x]
+                    values[m + one] += far * w[3, x] * w[5, x]
+
+
+def as_planes(tensor: Tensor) -> Tensor:
+    """View (B, C, H, W) as (B, C, H, 1, W); leave three dimensions as they are."""
+    return (tensor if tensor.ndim == 5 else tensor.unsqueeze(3)).contiguous()
+
+
+def warp_kernel(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    out = image.new_empty(image.shape[:2] + displacement.shape[2:])
+    image, displacement, planes = as_planes(image), as_planes(displacement), as_planes(out)
+    rows = math.prod((displacement.shape[0], *displacement.shape[2:4]))
+    run(warp_rows, rows, rows * displacement.shape[-1], image, displacement, edge, planes)
+    return out
+
+
+def add_pull_gradient(out: Tensor, gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool) -> None:
+    """Add to ``out`` the gradient with respect to the displacement."""
+    rows = math.prod((displacement.shape[0], *displacement.shape[2:-1]))
+    voxels = rows * displacement.shape[-1]
+    arrays = [as_planes(tensor) for tensor in (gradient, image, displacement)]
+    run(pull_gradient_rows, rows, voxels, *arrays, edge, as_planes(out))
+
+
+def add_push(out: Tensor, gradient: Tensor, displacement: Tensor, edge: bool) -> None:
+    """Add to ``out`` the gradient with respect to the image."""
+    slabs = min(out.shape[2], 4 * torch.get_num_threads())
+    rows = math.prod((displacement.shape[0], *displacement.shape[2:-1]))
+    voxels = rows * displacement.shape[-1]
+    reach = torch.empty(rows, 2, dtype=torch.int32)
+    displacement = as_planes(displacement)
+    run(reach_rows, rows, voxels, displacement, out.shape[2], reach)
+    run(push_slabs, slabs, voxels, slabs, as_planes(gradient), displacement, reach, edge, as_planes(out))
+
+
+@torch.library.custom_op("regcore::warp", mutates_args=(), device_types="cpu")
+def _warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    return warp_kernel(image, displacement, edge)
+
+
+@_warp.register_fake
+def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    return image.new_empty(image.shape[:2] + displacement.shape[2:])
+
+
+@torch.library.custom_op("regcore::warp_backward", mutates_args=(), device_types="cpu")
+def _warp_backward(
+    gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
+) -> tuple[Tensor, Tensor]:
+    to_image = torch.zeros_like(image, memory_format=torch.contiguous_format) if for_image else image.new_empty(0)
+    if for_image:
+        add_push(to_image, gradient, displacement, edge)
+    if not for_displacement:
+        return to_image, displacement.new_empty(0)
+    to_displacement = torch.zeros_like(displacement, memory_format=torch.contiguous_format)
+    add_pull_gradient(to_displacement, gradient, image, displacement, edge)
+    return to_image, to_displacement
+
+
+@_warp_backward.register_fake
+def _(
+    gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
+) -> tuple[Tensor, Tensor]:
+    return (
+        image.new_empty(image.shape if for_image else 0),
+        displacement.new_empty(displacement.shape if for_displacement else 0),
+    )
+
+
+def _remember(ctx, inputs, output) -> None:
+    image, displacement, ctx.edge = inputs
+    ctx.save_for_backward(image, displacement)
+
+
+def _backward(ctx, gradient: Tensor):
+    image, displacement = ctx.saved_tensors
+    for_image, for_displacement, _ = ctx.needs_input_grad
+    to_image, to_displacement = torch.ops.regcore.warp_backward(
+        gradient, image, displacement, ctx.edge, for_image, for_displacement
+    )
+    return to_image if for_image else None, to_displacement if for_displacement else None, None
+
+
+_warp.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,154 @@
+"""How much the intensities of one image say about those of another, through their joint histogram.
+
+The histogram is smooth (Parzen windows), so that it has a gradient.  It is summed over chunks of voxels,
+and the backward pass makes the windows again: memory grows with the voxels, not with voxels times bins.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from regcore.checks import require_finite, require_finite_loss, require_image, require_same_shape
+
+# Window values held at a time: what fits a CPU's cache, and what keeps a GPU busy (16 MiB in float32).
+_CPU_CHUNK = 2**16
+_GPU_CHUNK = 2**22
+
+
+def nmi(
+    fixed: Tensor,
+    warped: Tensor,
+    bins: int = 32,
+    width: float = 0.5,
+    fixed_range: tuple[float, float] | None = None,
+    warped_range: tuple[float, float] | None = None,
+) -> Tensor:
+    """Minus the normalised mutual information of two images.
+
+    NMI(F, M) = (H(F) + H(M)) / H(F, M) (Studholme, Hill and Hawkes, Pattern Recognition 1999), with
+    H(P) = −Σ P log P: 1 for independent intensities, up to 2 where each image determines the other.  The
+    joint probability is the Parzen estimate P(a, b) = mean over voxels of w(a; F(p)) w(b; M(p)), where the
+    Gaussian window w(k; x) ∝ exp(−(x − k)² / 2 width²), x in bins, sums to one over the bins k, so that
+    the sums of P are the estimates of the two images alone.  Smooth windows blur the histogram: an image
+    has less than 2 with itself.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor, shape (B, C, *space)
+        Each channel of each batch element has its own histogram, built in float32 or float64, also under
+        autocast.
+    bins : int
+        Per image, at least 2; the centres of the first and the last lie on the ends of the range.
+    width : float
+        Standard deviation of the window, in bins.
+    fixed_range, warped_range : (float, float), optional
+        Lowest and highest intensity; values beyond count as the ends and have no gradient.  By default
+        those that each channel of each batch element has, as constants that no gradient passes through.
+        An image that is constant there has no information: NMI is 1 and its gradient 0.
+
+    Returns
+    -------
+    Tensor, scalar
+        −NMI, averaged over batch and channels.  It can be differentiated once, by both images.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not those of images, ``bins``, ``width`` or a range makes no histogram,
+        or a value on the CPU is NaN or infinite.
+    """
+    require_image("fixed", fixed)
+    require_same_shape("fixed", fixed, "warped", warped)
+    if bins < 2 or not width > 0:
+        raise ValueError(f"nmi needs at least 2 bins and a positive width, got bins={bins} and width={width}")
+    fixed_positions = _bin_positions("fixed", fixed, bins, fixed_range)
+    warped_positions = _bin_positions("warped", warped, bins, warped_range)
+    joint = _JointHistogram.apply(fixed_positions, warped_positions, bins, width)
+    joint_entropy = _entropy(joint.flatten(1))
+    mutual_information = _entropy(joint.sum(2)) + _entropy(joint.sum(1)) - joint_entropy
+    # Two constant images seen through narrow windows have entropies 0: they are independent, and NMI is 1.
+    loss = -(1 + mutual_information / joint_entropy.clamp_min(torch.finfo(joint.dtype).eps)).mean()
+    return require_finite_loss(loss, [("fixed", fixed), ("warped", warped)])
+
+
+def _bin_positions(name: str, image: Tensor, bins: int, limits: tuple[float, float] | None) -> Tensor:
+    """Intensities in bins, 0 to bins − 1: (B, C, *space) to (B · C, voxels)."""
+    values = image.to(torch.promote_types(image.dtype, torch.float32)).flatten(2).flatten(0, 1)
+    if limits is not None:
+        low, high = limits
+        if not low < high:
+            raise ValueError(f"{name}_range {limits} must rise")
+        require_finite(name, image)  # the clamp would hide an infinite value
+        return (values.clamp(low, high) - low) / (high - low) * (bins - 1)
+    low, high = torch.aminmax(values.detach(), dim=1, keepdim=True)
+    span, rounding = high - low, torch.finfo(values.dtype)
+    # Interpolation leaves a constant image constant up to rounding, which must not fill the histogram.
+    constant = span <= 8 * rounding.eps * torch.maximum(low.abs(), high.abs()) + bins * rounding.tiny
+    scale = torch.where(constant, 0, (bins - 1) / torch.where(constant, 1, span))
+    return (values - low) * scale
+
+
+def _entropy(probability: Tensor) -> Tensor:
+    """−Σ P log P over the last axis, where 0 log 0 = 0 and its slope, infinite in truth, is finite."""
+    return -(probability * probability.clamp_min(torch.finfo(probability.dtype).tiny).log()).sum(-1)
+
+
+def _windows(positions: Tensor, centres: Tensor, width: float) -> Tensor:
+    """Gaussian window of every voxel over the bins, (R, voxels) to (R, voxels, bins); sums to one."""
+    return (positions.unsqueeze(-1) - centres).square().mul_(-0.5 / width**2).softmax(-1)
+
+
+def _window_slope(windows: Tensor, centres: Tensor, width: float, gradient: Tensor) -> Tensor:
+    """Σₖ gₖ ∂wₖ/∂x over the bins, with ∂wₖ/∂x = wₖ (k − Σⱼ j wⱼ) / width²: (R, voxels, bins) to (R, voxels)."""
+    mean = (windows * centres).sum(-1, keepdim=True)
+    return ((centres - mean) * windows).mul_(gradient).sum(-1) / width**2
+
+
+class _JointHistogram(torch.autograd.Function):
+    """P(a, b) = mean over voxels of w(a; x) w(b; y): two (R, voxels) of positions in bins to (R, bins, bins).
+
+    Backward, with G = ∂L/∂P: ∂L/∂x = Σₐ ∂w(a; x)/∂x Σ_b G(a, b) w(b; y) / voxels, and likewise for y.
+    """
+
+    @staticmethod
+    def forward(ctx, fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
+        ctx.save_for_backward(fixed, warped)
+        ctx.bins, ctx.width = bins, width
+        dtype = torch.promote_types(fixed.dtype, warped.dtype)
+        total = torch.zeros(len(fixed), bins, bins, dtype=dtype, device=fixed.device)
+        for _, fixed_windows, warped_windows in _chunks(fixed, warped, bins, width):
+            total.baddbmm_(fixed_windows.mT, warped_windows)  # autocast leaves what is done in place alone
+        return total / fixed.shape[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        fixed, warped = ctx.saved_tensors
+        gradient = gradient / fixed.shape[1]
+        centres = torch.arange(ctx.bins, dtype=gradient.dtype, device=gradient.device)
+        by_fixed, by_warped = (
+            torch.empty_like(positions) if needed else None
+            for positions, needed in zip((fixed, warped), ctx.needs_input_grad[:2], strict=True)
+        )
+        with torch.autocast(gradient.device.type, enabled=False):
+            for part, fixed_windows, warped_windows in _chunks(fixed, warped, ctx.bins, ctx.width):
+                if by_fixed is not None:
+                    upstream = warped_windows @ gradient.mT
+                    by_fixed[:, part] = _window_slope(fixed_windows, centres, ctx.width, upstream)
+                if by_warped is not None:
+                    upstream = fixed_windows @ gradient
+                    by_warped[:, part] = _window_slope(warped_windows, centres, ctx.width, upstream)
+        return by_fixed, by_warped, None, None
+
+
+def _chunks(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield parts of the voxels and the windows of both images there, a bounded number of values of each."""
+    rows, voxels = fixed.shape
+    dtype = torch.promote_types(fixed.dtype, warped.dtype)
+    centres = torch.arange(bins, dtype=dtype, device=fixed.device)
+    size = max(1, (_CPU_CHUNK if fixed.is_cpu else _GPU_CHUNK) // (rows * bins))
+    for start in range(0, voxels, size):
+        part = slice(start, start + size)
+        yield part, _windows(fixed[:, part], centres, width), _windows(warped[:, part], centres, width)

@@ -1,0 +1,84 @@
+"""What is believed of the weight map λ of :func:`~regcore.losses.smoothness.weighted_diffusion` before any image.
+
+Hyperpriors of "Unsupervised learning of spatially varying regularization for diffeomorphic image
+registration" (TM-SPR).  Its loss, Eq. 19, adds minus these: a larger log-prior is better.
+"""
+
+import torch
+from torch import Tensor
+
+from regcore.checks import describe, require_finite_loss, require_image
+
+# By how much a weight may exceed 1: interpolating a map of ones may round upwards.
+_ROUNDING = 1e-5
+
+
+def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
+    """Logarithm of the Beta(α, 1) prior of a weight map, Eq. 18 of TM-SPR: (α − 1) · mean of log w(p).
+
+    Parameters
+    ----------
+    weight : Tensor, shape (B, 1, *space)
+        w = λ / λ_max, in (0, 1].
+    alpha : float
+        Shape α ≥ 1; 1 is the uniform prior, and larger draws w towards 1.  The paper tunes α′ = α − 1.
+
+    Returns
+    -------
+    Tensor, scalar
+        At most 0.  Averaged over batch and voxels, where the paper sums over voxels, and without the
+        constant log α − log λ_max.  The authors' code has minus this, of w clamped to [1e-6, 1], a clamp
+        that here is the business of whoever makes the map.
+
+    Raises
+    ------
+    ValueError
+        If ``weight`` has not the shape of an image, ``alpha`` is below 1, or a weight on the CPU is NaN
+        or outside (0, 1].
+    """
+    require_image("weight", weight)
+    if not alpha >= 1:
+        raise ValueError(f"alpha {alpha} must be at least 1")
+    _require_proportion(weight)
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return require_finite_loss((alpha - 1) * weight.log().mean(), [("weight", weight)])
+
+
+def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
+    """Logarithm of the Gaussian prior of a weight map, Eq. 16 of TM-SPR: −mean of (w(p) − 1)² / 2σ².
+
+    Parameters
+    ----------
+    weight : Tensor, shape (B, 1, *space)
+        w = λ / λ_mean, not negative.
+    sigma : float
+        Standard deviation σ of w; infinity is the uniform prior.  The authors' code tunes the factor
+        σ′ = 1 / 2σ² instead, so σ = (2σ′)^(−1/2).
+
+    Returns
+    -------
+    Tensor, scalar
+        At most 0.  Averaged over batch and voxels, where the paper sums over voxels, and without the
+        constant −log σ√2π − log λ_mean.  The authors' code has minus this, of w clamped to [1e-6, 5], a
+        clamp that here is the business of whoever makes the map.
+
+    Raises
+    ------
+    ValueError
+        If ``weight`` has not the shape of an image, ``sigma`` is not positive, or a weight on the CPU is
+        NaN or infinite.
+    """
+    require_image("weight", weight)
+    if not sigma > 0:
+        raise ValueError(f"sigma {sigma} must be positive")
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return require_finite_loss(-(weight - 1).square().mean() / (2 * sigma**2), [("weight", weight)])
+
+
+def _require_proportion(weight: Tensor) -> None:
+    """Refuse values outside (0, 1] where looking is cheap, as for values that are not finite."""
+    if torch.compiler.is_compiling() or not weight.is_cpu:
+        return
+    lowest, highest = torch.aminmax(weight.detach())
+    if lowest <= 0 or highest > 1 + _ROUNDING:
+        raise ValueError(f"{describe('weight', weight)} must be in (0, 1], found {lowest:.6g} to {highest:.6g}")

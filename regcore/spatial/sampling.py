@@ -1,0 +1,159 @@
+"""Sampling an image at points, warping it by a displacement, and resampling displacements.
+
+All coordinates are voxel indices with integer voxel centres.  Interpolation is written as an explicit
+blend of the corners of the cell, so that a zero displacement returns its input bit for bit, which the
+normalised coordinates of ``grid_sample`` cannot do.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from regcore.checks import describe, require_field, require_finite, require_image
+from regcore.kernels import warp as kernel
+from regcore.kernels.warp import identity
+
+__all__ = [
+    "crop_to",
+    "identity",
+    "pad_to_multiple",
+    "resample",
+    "resample_displacement",
+    "sample",
+    "warp",
+]
+
+
+def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "zero") -> Tensor:
+    """Interpolate ``image`` at ``points``.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B, C, *space)
+        Any real type; ``mode="linear"`` needs a floating one.
+    points : Tensor, shape (B or 1, D, *out)
+        Voxel coordinates in ``image``, component order = array axis order.
+    mode : {"linear", "nearest"}
+        ``linear`` is Eq. 3 of VoxelMorph.  ``nearest`` rounds halves to even and has no gradient.
+    border : {"zero", "edge"}
+        Value outside the image: 0, or that of the nearest voxel.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *out)
+
+    Raises
+    ------
+    ValueError
+        Unknown mode or border, shapes that do not fit, a type that cannot be interpolated, or points that
+        are NaN or infinite.
+    """
+    require_image("image", image)
+    _require_sampling(image, "points", points, mode, border)
+    require_finite("points", points)
+    return kernel.sample_reference(image, points, mode, border)
+
+
+def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str = "zero") -> Tensor:
+    """Pull ``image`` back through φ(p) = p + u(p): ``warped(p) = image(p + u(p))``, Eq. 3 of VoxelMorph.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B, C, *moving)
+        Any real type; ``mode="linear"`` needs a floating one.
+    displacement : Tensor, shape (B, D, *fixed)
+        In voxels, component order = array axis order.
+    mode : {"linear", "nearest"}
+    border : {"zero", "edge"}
+        As for :func:`sample`.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *fixed)
+        In the type of ``image``.  For a zero displacement it is the image, bit for bit.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`sample`, and where the displacement is no field or its batch differs from the image's.
+    """
+    require_image("image", image)
+    require_field("displacement", displacement)
+    _require_sampling(image, "displacement", displacement, mode, border)
+    require_finite("displacement", displacement)
+    if mode == "nearest":
+        points = identity(displacement.shape[2:], displacement) + displacement
+        return kernel.sample_reference(image, points, mode, border)
+    return kernel.warp(image, displacement, border == "edge")
+
+
+def _require_sampling(image: Tensor, name: str, where: Tensor, mode: str, border: str) -> None:
+    if mode not in ("linear", "nearest"):
+        raise ValueError(f"mode must be 'linear' or 'nearest', not {mode!r}")
+    if border not in ("zero", "edge"):
+        raise ValueError(f"border must be 'zero' or 'edge', not {border!r}")
+    if mode == "linear" and not image.is_floating_point():
+        raise ValueError(f"{describe('image', image)} of {image.dtype} can only be sampled with mode='nearest'")
+    fits = where.ndim >= 2 and where.shape[0] in (1, len(image)) and where.shape[1] == image.ndim - 2
+    if not fits or not where.is_floating_point():
+        raise ValueError(
+            f"{describe(name, where)} of {where.dtype} must be floating-point coordinates (batch, "
+            f"{image.ndim - 2}, ...) for {describe('image', image)}"
+        )
+
+
+def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample ``values`` (B, C, *space) linearly to ``shape``, corner voxels onto corner voxels.
+
+    Raises
+    ------
+    ValueError
+        ``values`` is no image, or ``shape`` has another number of axes.
+    """
+    require_image("values", values)
+    if len(shape) != values.ndim - 2:
+        raise ValueError(f"shape {tuple(shape)} must have one size for each axis of {describe('values', values)}")
+    if tuple(values.shape[2:]) == tuple(shape):
+        return values
+    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(values, size=tuple(shape), mode=mode, align_corners=True)
+
+
+def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample a displacement or velocity to ``shape`` and express it in the new grid's voxels.
+
+    With corners on corners, a voxel of the old grid is ``(new - 1) / (old - 1)`` voxels of the new one:
+    close to, but not, the ratio of the sizes.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *space)
+        In voxels of its grid, two or more along each axis.
+
+    Returns
+    -------
+    Tensor, shape (B, D, *shape)
+
+    Raises
+    ------
+    ValueError
+        It is no field, or ``shape`` has another number of axes.
+    """
+    require_field("displacement", displacement)
+    old = displacement.shape[2:]
+    scale = [(b - 1) / (a - 1) for a, b in zip(old, shape, strict=True)]
+    factors = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
+    return resample(displacement, shape) * factors.view(1, -1, *[1] * len(old))
+
+
+def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
+    """Append zeros to the end of each spatial axis of (B, C, *space) up to a multiple of ``multiple``."""
+    padding = [(-n) % multiple for n in values.shape[2:]]
+    return F.pad(values, [p for size in reversed(padding) for p in (0, size)])
+
+
+def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """Undo :func:`pad_to_multiple`: keep the first ``shape`` voxels of (B, C, *space)."""
+    return values[(..., *[slice(n) for n in shape])]
