@@ -174,27 +174,25 @@ def edges_of_row(field, z, y, dz, dy, dx, out):
 
 
 @jit
-def triples_of_row(a, b, c, out):
-    """Determinants of three edges (3, width) each."""
+def triples_of_row(a, b, c, sign, out):
+    """``sign`` times the determinants of three edges (3, width) each."""
     a0, a1, a2, b0, b1, b2, c0, c1, c2 = a[0], a[1], a[2], b[0], b[1], b[2], c[0], c[1], c[2]
+    # In two loops: with more than eight arrays to read the compiler does one voxel at a time.
     for x in range(out.size):
         out[x] = a0[x] * (b1[x] * c2[x] - b2[x] * c1[x])
     for x in range(out.size):
-        out[x] -= a1[x] * (b0[x] * c2[x] - b2[x] * c0[x])
-    for x in range(out.size):
-        out[x] += a2[x] * (b0[x] * c1[x] - b1[x] * c0[x])
+        out[x] = sign * (out[x] - a1[x] * (b0[x] * c2[x] - b2[x] * c0[x]) + a2[x] * (b0[x] * c1[x] - b1[x] * c0[x]))
 
 
 @jit
-def tally(found, sign, folded, simplices, volume):
-    """Count where ``sign`` · ``found`` ≤ 0, and add up how far it is below."""
-    for x in range(found.size):
-        folded[x] |= sign * found[x] <= 0
-    for x in range(found.size):
-        simplices[x] += 1.0 if sign * found[x] <= 0 else 0.0
-    for x in range(found.size):
-        below = -sign * found[x]
-        volume[x] += below if below > 0 else 0.0
+def simplices_of_row(edges, out):
+    """The ten determinants (10, width) at the inner voxels of a row, all positive for the identity."""
+    for simplex in range(8):
+        z, y, x = simplex // 4, simplex // 2 % 2, simplex % 2  # 1 where the neighbour is ahead
+        sign = 1.0 if (z + y + x) % 2 else -1.0
+        triples_of_row(edges[z], edges[2 + y], edges[4 + x], sign, out[simplex])
+    triples_of_row(edges[6], edges[7], edges[8], 1.0, out[8])
+    triples_of_row(edges[9], edges[10], edges[11], -1.0, out[9])
 
 
 @jit
@@ -203,21 +201,18 @@ def digital_fold_rows(start, stop, field, mask, counts):
     height, width = field.shape[2:]
     inner = width - 2
     edges = np.empty((12, 3, inner))
-    central = np.empty((3, 3, inner))
-    found = np.empty(inner)
-    folded = np.empty(inner, np.bool_)
-    simplices, volume = np.empty(inner), np.empty(inner)
+    slopes = np.empty((3, 3, inner))
+    central = np.empty(inner)
+    corners = np.empty((10, inner))
+    least = np.empty(inner)
     for item in range(start, stop):
         z, y = 1 + item // (height - 2), 1 + item % (height - 2)
         chosen = mask[z, y, 1 : width - 1]
         counts[item] = 0
-        voxels = chosen.sum()
-        if voxels == 0:
+        counts[item, 0] = chosen.sum()
+        if counts[item, 0] == 0:
             continue
-        folded[:] = False
-        simplices[:] = 0
-        volume[:] = 0
-        # Face neighbours 0-5: before and behind along z, y, x; diagonal ones 6-8 before and 9-11 behind.
+        # Face neighbours 0-5: behind and ahead along z, y, x; diagonal ones 6-8 behind and 9-11 ahead.
         for side in range(2):
             step = 2 * side - 1
             edges_of_row(field, z, y, step, 0, 0, edges[side])
@@ -227,28 +222,32 @@ def digital_fold_rows(start, stop, field, mask, counts):
             edges_of_row(field, z, y, step, 0, step, edges[7 + 3 * side])
             edges_of_row(field, z, y, 0, step, step, edges[8 + 3 * side])
         for axis in range(3):
-            central[axis] = 0.5 * (edges[2 * axis + 1] - edges[2 * axis])
-        triples_of_row(central[0], central[1], central[2], found)
-        folds = 0
-        for x in range(inner):
-            folds += chosen[x] * (found[x] <= 0)
-        for side_z in range(2):
-            for side_y in range(2):
-                for side_x in range(2):
-                    triples_of_row(edges[side_z], edges[2 + side_y], edges[4 + side_x], found)
-                    before = 3 - side_z - side_y - side_x
-                    tally(found, 1.0 - 2.0 * (before % 2), folded, simplices, volume)
-        triples_of_row(edges[6], edges[7], edges[8], found)
-        tally(found, 1.0, folded, simplices, volume)
-        triples_of_row(edges[9], edges[10], edges[11], found)
-        tally(found, -1.0, folded, simplices, volume)
-        counts[item, 0] = voxels
-        counts[item, 1] = folds
+            for component in range(3):
+                behind, ahead, slope = (
+                    edges[2 * axis, component],
+                    edges[2 * axis + 1, component],
+                    slopes[axis, component],
+                )
+                for x in range(inner):
+                    slope[x] = 0.5 * (ahead[x] - behind[x])
+        triples_of_row(slopes[0], slopes[1], slopes[2], 1.0, central)
+        simplices_of_row(edges, corners)
+        least[:] = central
+        for simplex in range(10):
+            found = corners[simplex]
+            for x in range(inner):
+                least[x] = found[x] if found[x] < least[x] else least[x]
+        if least.min() > 0:
+            continue
         for x in range(inner):
             if chosen[x]:
-                counts[item, 2] += folded[x]
-                counts[item, 3] += simplices[x]
-                counts[item, 4] += volume[x] / 12
+                folded = 0
+                for simplex in range(10):
+                    folded += corners[simplex, x] <= 0
+                    counts[item, 4] += max(-corners[simplex, x], 0.0) / 12
+                counts[item, 1] += central[x] <= 0
+                counts[item, 2] += folded > 0
+                counts[item, 3] += folded
 
 
 @torch.library.custom_op("regcore::jacobian_determinant", mutates_args=(), device_types="cpu")

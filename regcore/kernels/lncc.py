@@ -31,7 +31,7 @@ EPSILON = 1e-5
 #: A box of the ``ants`` variant is flat below this part of the variance of the whole image.
 FLAT = 1e-10
 #: Planes of a work item; a constant, so that results do not depend on the number of threads.
-PLANES = 48
+PLANES = 80
 #: Bytes of running sums that a work item keeps, to stay in a core's second-level cache.
 CACHE = 600_000
 
@@ -129,6 +129,25 @@ def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: boo
 
 
 @jit
+def plane_moments(start, stop, images, moments):
+    """Sums of I and I², less the image's first voxel, over each plane of ``images`` (N, Z, Y, X)."""
+    depth, height, width = images.shape[1:]
+    sums = np.empty((2, width))
+    for item in range(start, stop):
+        image, z = item // depth, item % depth
+        first = np.float64(images[image, 0, 0, 0])
+        sums[:] = 0
+        for y in range(height):
+            row, plain, squared = images[image, z, y], sums[0], sums[1]
+            for x in range(width):
+                plain[x] += row[x] - first
+            for x in range(width):
+                squared[x] += (row[x] - first) * (row[x] - first)
+        moments[item // depth, z, 0] = sums[0].sum()
+        moments[item // depth, z, 1] = sums[1].sum()
+
+
+@jit
 def read_row(image, z, y, mean, out):
     """``out`` = row (z, y) of the image less ``mean``; zero where the plane is outside the image."""
     if 0 <= z < image.shape[0]:
@@ -220,13 +239,15 @@ def beyond_border(inside, reciprocal, mean_s, s, mean_t, t, out):
 
 
 @jit
-def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoint, total):
+def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints, where, total):
     """Add the squared correlations of one row to ``total``, and set the adjoints of its sums.
 
-    ``adjoint`` (fields, width), with 0, 3 or 5 fields: what a voxel of the box multiplies the other image
-    by, J by, and adds, in the gradient with respect to J; then the last two for I; see :func:`combine_items`.
+    ``adjoints`` (fields, N, Z, Y, X), with 0, 3 or 5 fields, and ``where`` the row is in them: what a voxel of
+    the box multiplies the other image by, J by, and adds, in the gradient with respect to J; then the last
+    two for I; see :func:`combine_items`.
     """
     s, t = sums[0], sums[1]
+    image, z, y = where
     cross, v, w, scale, middle_i, middle_j = work[0], work[1], work[2], work[3], work[4], work[5]
     centred(sums[4], s, t, reciprocal, cross)
     centred(sums[2], s, s, reciprocal, v)
@@ -246,32 +267,31 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoint, 
     for x in range(total.size):
         cc = cross[x] * cross[x] * scale[x]
         total[x] += 1.0 if cc > 1 else cc
-    fields = adjoint.shape[0]
+    fields = adjoints.shape[0]
     if fields == 0:
         return
-    # Means in the box less the global means.
-    for x in range(total.size):
-        middle_i[x] = s[x] * reciprocal[x]
-    for x in range(total.size):
-        middle_j[x] = t[x] * reciprocal[x]
+    # Means in the box less the global means, times n.
     if voxelmorph:
         for x in range(total.size):
-            middle_i[x] -= (1 - inside[x] * reciprocal[x]) * means[0]
+            middle_i[x] = s[x] - (1 / reciprocal[x] - inside[x]) * means[0]
         for x in range(total.size):
-            middle_j[x] -= (1 - inside[x] * reciprocal[x]) * means[1]
-    by_cross, by_w, added = adjoint[0], adjoint[1], adjoint[2]
+            middle_j[x] = t[x] - (1 / reciprocal[x] - inside[x]) * means[1]
+    else:
+        middle_i, middle_j = s, t
+    by_cross, by_w, added = adjoints[0, image, z, y], adjoints[1, image, z, y], adjoints[2, image, z, y]
     for x in range(total.size):
         by_cross[x] = 2 * cross[x] * scale[x]
     for x in range(total.size):
         by_w[x] = -2 * (cross[x] * scale[x]) * (cross[x] * scale[x]) * v[x]
+    # From the numbers as they are stored, so that their rounding cancels in the gradient.
     for x in range(total.size):
-        added[x] = by_cross[x] * middle_i[x] + by_w[x] * middle_j[x]
+        added[x] = (by_cross[x] * middle_i[x] + by_w[x] * middle_j[x]) * reciprocal[x]
     if fields == 5:
-        by_v, added = adjoint[3], adjoint[4]
+        by_v, added = adjoints[3, image, z, y], adjoints[4, image, z, y]
         for x in range(total.size):
             by_v[x] = -2 * (cross[x] * scale[x]) * (cross[x] * scale[x]) * w[x]
         for x in range(total.size):
-            added[x] = by_cross[x] * middle_j[x] + by_v[x] * middle_i[x]
+            added[x] = (by_cross[x] * middle_j[x] + by_v[x] * middle_i[x]) * reciprocal[x]
 
 
 @jit
@@ -285,13 +305,12 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
     rows = np.empty((5, width + window - 1))
     work = np.empty((6, width))
     sums = np.empty((5, width))
-    fields = adjoints.shape[0]
-    row_adjoint = np.empty((fields, width))
     total = np.empty(width)
     inside_x, inside, reciprocal = np.empty(width), np.empty(width), np.empty(width)
     for x in range(width):
         inside_x[x] = inside_count(x, width, window)
-    axes = 2 if height == 1 else 3
+    flat_image = height == 1
+    whole = float(window**2 if flat_image else window**3)
     for item in range(start, stop):
         image = item // (parts * strips)
         first = depth * (item // strips % parts) // parts
@@ -299,7 +318,7 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
         top = height * (item % strips) // strips
         bottom = height * (item % strips + 1) // strips
         i, j = fixed[image], moving[image]
-        mean_i, mean_j = statistics[image, 0], statistics[image, 1]
+        means = (statistics[image, 0], statistics[image, 1])
         flat = (statistics[image, 2], statistics[image, 3])
         used = planes[:, : bottom - top + window - 1]
         used[:] = 0
@@ -307,7 +326,7 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
         for z in range(first - left, end + right):
             leave = z - window if z - window >= first - left else -1
             work[4] = 1
-            slide_planes(used, i, j, mean_i, mean_j, top - left, left, z, leave, work)
+            slide_planes(used, i, j, means[0], means[1], top - left, left, z, leave, work)
             here = z - right
             if here < first:
                 continue
@@ -318,16 +337,16 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
                 slide_rows(rows, used, y - top + window - 1, y - top - 1 if y > top else -1)
                 slide_along(rows, 0, window, sums)
                 slide_along(rows, 2, window, sums)
-                box = inside_count(here, depth, window) * (1 if axes == 2 else inside_count(y, height, window))
+                box = inside_count(here, depth, window) * (1 if flat_image else inside_count(y, height, window))
                 for x in range(width):
                     inside[x] = box * inside_x[x]
-                for x in range(width):
-                    reciprocal[x] = 1 / (window**axes if voxelmorph else inside[x])
-                correlate(sums, inside, reciprocal, (mean_i, mean_j), flat, voxelmorph, work, row_adjoint, total)
-                for field in range(fields):
-                    target, row = adjoints[field, image, here, y], row_adjoint[field]
+                if voxelmorph:
+                    reciprocal[:] = 1 / whole
+                else:
                     for x in range(width):
-                        target[x] = row[x]
+                        reciprocal[x] = 1 / inside[x]
+                where = (image, here, y)
+                correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints, where, total)
         totals[item] = total.sum()
 
 
@@ -413,10 +432,11 @@ def _lncc(
     images, depth, height, width = fixed.shape
     statistics = torch.empty(images, 4, dtype=torch.float64)
     for column, image in enumerate((fixed, moving)):
-        values = image.flatten(1)
-        mean = values.mean(1, keepdim=True)
-        statistics[:, column] = mean[:, 0]
-        statistics[:, column + 2] = torch.linalg.vector_norm(values - mean, dim=1).square() * (FLAT / values.shape[1])
+        moments = torch.empty(images, depth, 2, dtype=torch.float64)
+        run(plane_moments, images * depth, image.numel(), image, moments)
+        mean, square = (moments.sum(1) / (depth * height * width)).unbind(1)
+        statistics[:, column] = mean + image[:, 0, 0, 0]
+        statistics[:, column + 2] = FLAT * (square - mean * mean)
     strip = max(16, CACHE // (5 * 8 * (width + window)) - window)
     tiles = (math.ceil(depth / PLANES), math.ceil(height / strip))
     items = images * tiles[0] * tiles[1]

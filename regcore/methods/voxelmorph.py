@@ -1,23 +1,26 @@
 """VoxelMorph (Balakrishnan et al., TMI 2019), diffeomorphic variant.
 
 A U-Net predicts a stationary velocity from the pair; the velocity is integrated at half resolution by
-scaling and squaring and brought to full resolution.  The loss is Eq. 4 of the paper: mean squared error
-plus λ times the diffusion of the velocity, as in the authors' code (there on the half-resolution grid).
+scaling and squaring and brought to full resolution.  The loss is Eq. 4 of the paper: mean squared error or
+local correlation, plus λ times the diffusion of the velocity, as in the authors' code (there on the
+half-resolution grid).
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from regcore.losses import diffusion, mse
+from regcore.kernels.upsampled_convolution import CHANNELS_LAST
+from regcore.losses import diffusion, lncc, mse
 from regcore.methods.base import LearnedMethod
 from regcore.networks.unet import FlowHead, UNet
 from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
 
-#: Convolutions are faster in this layout, on CPUs and GPUs alike.
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+SIMILARITIES = {"mse": mse, "lncc": partial(lncc, window=9, variant="voxelmorph")}
 
 
 class VelocityNetwork(nn.Module):
@@ -35,9 +38,15 @@ class VelocityNetwork(nn.Module):
 
 
 class VoxelMorph(LearnedMethod):
-    """VoxelMorph with MSE."""
+    """VoxelMorph with MSE or local correlation."""
 
     properties: ClassVar[dict] = {
+        "similarity": {
+            "description": "mse (Eq. 5), or lncc: local correlation in windows of nine voxels (Eq. 6, as in the "
+            "authors' code); the two want different λ",
+            "enum": ["mse", "lncc"],
+            "default": "mse",
+        },
         "lambda": {
             "description": "weight of the smoothness term, λ of Eq. 4",
             "type": "number",
@@ -93,14 +102,15 @@ class VoxelMorph(LearnedMethod):
         fixed, moving = batch["fixed"], batch["moving"]
         velocity = self._velocity(module, fixed, moving)
         displacement = self._to_image(self._integrate(velocity), fixed)
-        similarity = mse(fixed, warp(moving, displacement))
+        name, compare = self.settings["similarity"], SIMILARITIES[self.settings["similarity"]]
+        similarity = compare(fixed, warp(moving, displacement))
         if self.settings["bidirectional"]:
             inverse = self._to_image(self._integrate(-velocity), fixed)
-            similarity = 0.5 * (similarity + mse(moving, warp(fixed, inverse)))
+            similarity = 0.5 * (similarity + compare(moving, warp(fixed, inverse)))
         smoothness = diffusion(velocity)
         return {
             "total": similarity + self.settings["lambda"] * smoothness,
-            "mse": similarity,
+            name: similarity,
             "diffusion": smoothness,
         }
 

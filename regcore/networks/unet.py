@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regcore.kernels.upsampled_convolution import CONVOLUTION, upsampled_convolution
+
 #: Fig. 3 of the paper, "VoxelMorph-2" of its repository.
 ENCODER = (16, 32, 32, 32)
 DECODER = (32, 32, 32, 32, 32, 16, 16)
@@ -71,16 +73,15 @@ class UNet(nn.Module):
         """Map (B, in_channels, *space), each axis a multiple of ``stride``, to (B, out_channels, *space)."""
         skips, x = [pair], pair
         for layer in self.down:
-            x = activation(layer(x))
+            x = activation(convolve(x, layer.weight, layer.bias, stride=2))
             skips.append(x)
         skips.pop()
         for level, layer in enumerate(self.up):
-            if level:
-                x = torch.cat([upsample(x), skips.pop()], dim=1)
-            x = activation(layer(x))
+            x = activation(convolve_joined(layer, x, skips.pop()) if level else layer(x))
         x = activation(self.at_half(x))
-        x = torch.cat([upsample(x), skips.pop()], dim=1)
-        for layer in self.at_full:
+        first, *rest = self.at_full
+        x = activation(convolve_joined(first, x, skips.pop()))
+        for layer in rest:
             x = activation(layer(x))
         return x
 
@@ -102,5 +103,22 @@ def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2)
 
 
-def upsample(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+def convolve_joined(layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
+    """``layer`` of the features ``coarse``, up-sampled by two, and ``skip`` together, which are never joined."""
+    features = coarse.shape[1]
+    own = convolve(skip, layer.weight[:, features:], layer.bias)
+    return upsampled_convolution(coarse, layer.weight[:, :features]) + own
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+    """Convolve with padding 1.
+
+    On a CPU the fast 3-D convolutions refuse few channels (a pair of 96³ takes ten times as long), so that
+    zeros are added up to eight.
+    """
+    missing = 8 - x.shape[1]
+    if x.is_cpu and x.ndim == 5 and missing > 0:
+        more = (0, 0) * 3 + (0, missing)
+        x = F.pad(x, more).contiguous(memory_format=torch.channels_last_3d)
+        weight = F.pad(weight, more)
+    return CONVOLUTION[x.ndim](x, weight, bias, stride=stride, padding=1)
