@@ -128,7 +128,7 @@ def our_training_step(similarity: str) -> Callable[[], Callable]:
     def make(fixed: Tensor, moving: Tensor) -> Callable[[], Tensor]:
         from regcore.methods.voxelmorph import VoxelMorph
 
-        method = VoxelMorph({"lambda": 1.0, **({} if similarity == "mse" else {"similarity": similarity})})
+        method = VoxelMorph({"lambda": 1.0, "similarity": similarity})
         module = method.build(3)
         optimiser = torch.optim.Adam(module.parameters(), lr=method.settings["learning_rate"])
 
@@ -141,24 +141,17 @@ def our_training_step(similarity: str) -> Callable[[], Callable]:
 
         return step
 
-    def load() -> Callable:
-        from regcore.methods.voxelmorph import VoxelMorph
-
-        if similarity != "mse" and "similarity" not in VoxelMorph.properties:
-            raise ImportError("regcore's VoxelMorph has no setting 'similarity'")
-        return make
-
-    return load
+    return given(make)
 
 
-def stock_training_step(similarity: Callable[[], Callable]) -> Callable[[], Callable]:
+def stock_training_step(similarity: Callable[[], Callable], **settings: object) -> Callable[[], Callable]:
     """Loader of a factory of training steps of the ``voxelmorph`` package."""
 
     def load() -> Callable:
         import voxelmorph  # noqa: F401  so that a missing package is known before the first call
 
         loss = similarity()
-        return lambda fixed, moving: peers.stock_training_step(fixed, moving, loss)
+        return lambda fixed, moving: peers.stock_training_step(fixed, moving, loss, **settings)
 
     return load
 
@@ -209,7 +202,7 @@ OPERATORS = {
     "lncc": Operator(
         image_pair,
         {
-            **both_of_ours("regcore.losses", "lncc", window=9),
+            **both_of_ours("regcore.losses", "lncc", window=9, variant="voxelmorph"),
             "torch, shifted slices": given(peers.lncc_shifts),
             "torch, cumulative sums": given(peers.lncc_cumsum),
             "torch, separable average pool": given(peers.lncc_avg_pool),
@@ -256,6 +249,7 @@ OPERATORS = {
             REFERENCE: our_training_step("lncc"),
             "voxelmorph (package), its own NCC": stock_training_step(peers.lncc_neurite),
             "voxelmorph (package), dense NCC": stock_training_step(given(peers.lncc_dense)),
+            "the same at half resolution": stock_training_step(given(peers.lncc_dense), half_resolution=True),
         },
         {STEP: None},
     ),
@@ -265,12 +259,17 @@ OPERATORS = {
             NUMBA: our_training_step("mse"),
             REFERENCE: our_training_step("mse"),
             "voxelmorph (package)": stock_training_step(given(F.mse_loss)),
+            "the same at half resolution": stock_training_step(given(F.mse_loss), half_resolution=True),
         },
         {STEP: None},
     ),
 }
 #: Left out by --skip-slow: (operator, contestant).
-KNOWN_SLOW = {("lncc", "TransMorph form, dense convolution"), ("training-lncc", "voxelmorph (package), dense NCC")}
+KNOWN_SLOW = {
+    ("lncc", "TransMorph form, dense convolution"),
+    ("training-lncc", "voxelmorph (package), dense NCC"),
+    ("training-lncc", "the same at half resolution"),
+}
 
 
 def load_contestant(operator: str, name: str) -> Callable:

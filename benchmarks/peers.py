@@ -237,15 +237,18 @@ def non_diffeomorphic_volume_scipy(displacement: Tensor, mask: np.ndarray) -> fl
 
 
 def stock_training_step(
-    fixed: Tensor, moving: Tensor, similarity: Callable[[Tensor, Tensor], Tensor], weight: float = 1.0
+    fixed: Tensor,
+    moving: Tensor,
+    similarity: Callable[[Tensor, Tensor], Tensor],
+    weight: float = 1.0,
+    half_resolution: bool = False,
 ) -> Callable[[], Tensor]:
     """One training step of the network of the ``voxelmorph`` package (0.3.4, torch) as a function of nothing.
 
-    U-Net with 16, 32, 32, 32 features, velocity halved in resolution, seven squarings, brought back, warp;
-    ``similarity`` plus ``weight`` times :func:`diffusion_stock` of the velocity; Adam.  Network, resizing,
-    integration and warp are the package's own modules.  The package builds only decoders with one
-    convolution for each encoder level, so its mirrored decoder stands for the paper's longer one, and it
-    integrates at full resolution by itself; both choices here make it faster.
+    ``VxmPairwise`` with 16, 32, 32, 32 features and seven squarings; ``similarity`` plus ``weight`` times
+    :func:`diffusion_stock` of the velocity; Adam.  The package integrates at full resolution, and with
+    ``half_resolution`` its own modules are put together as the paper does it.  It builds only decoders with
+    one convolution for each encoder level, so its mirrored decoder stands for the paper's longer one.
     """
     from voxelmorph.nn.models import VxmPairwise
     from voxelmorph.nn.modules import IntegrateVelocityField, ResizeDisplacementField, SpatialTransformer
@@ -256,8 +259,12 @@ def stock_training_step(
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
 
     def step() -> Tensor:
-        velocity = halve(network(moving, fixed, return_field_type="velocity"))
-        warped = warp(moving, double(integrate(velocity)))
+        if half_resolution:
+            velocity = halve(network(moving, fixed, return_field_type="velocity"))
+            warped = warp(moving, double(integrate(velocity)))
+        else:
+            _, warped = network(moving, fixed, return_warped_source=True)
+            velocity = network.velocity
         loss = similarity(fixed, warped) + weight * diffusion_stock(velocity)
         optimiser.zero_grad()
         loss.backward()

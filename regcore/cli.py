@@ -7,6 +7,7 @@ import click
 
 import regcore
 from regcore.errors import InputError
+from regcore.runtime import share_cores
 
 CONVENTIONS = """
 \b
@@ -33,6 +34,7 @@ class FriendlyGroup(click.Group):
 @click.version_option(regcore.__version__)
 def main() -> None:
     """Deformable registration of medical images."""
+    share_cores()
 
 
 @main.command(epilog=CONVENTIONS)

@@ -8,6 +8,15 @@ import sys
 from pathlib import Path
 
 
+def share_cores() -> None:
+    """Let waiting threads sleep instead of spinning; must be called before torch is imported.
+
+    Where other work wants the same cores, as the jobs of one workflow do, spinning threads take them from
+    those that compute: a training step takes up to five times as long.  A setting of the user's stands.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def tune_process(threads: int | None = None) -> None:
     """Keep freed memory instead of returning it to the system, and set torch's threads.
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from regcore.ants_bridge import THREADS_VARIABLE
 from regcore.errors import InputError
 from regcore.plan import Plan, plan_study
-from regcore.runtime import log_to, tune_process
+from regcore.runtime import log_to, share_cores, tune_process
 
 log = logging.getLogger(__name__)
+
+share_cores()  # here, because scripts import what uses torch after this module
 
 
 @contextmanager

@@ -159,6 +159,12 @@ def read_row(image, z, y, mean, out):
 
 
 @jit
+def add_difference(total, plus, minus):
+    for x in range(plus.size):
+        total[x] += plus[x] - minus[x]
+
+
+@jit
 def add_products(total, plus_a, plus_b, minus_a, minus_b):
     for x in range(plus_a.size):
         total[x] += plus_a[x] * plus_b[x] - minus_a[x] * minus_b[x]
@@ -171,14 +177,14 @@ def slide_planes(sums, fixed, moving, mean_fixed, mean_moving, top, left, enter,
     ``sums`` (5, rows, width + window - 1) begins at row ``top`` of the images, ``left`` columns early.
     Planes outside the images are zero.
     """
-    plus_i, plus_j, minus_i, minus_j, ones = work[0], work[1], work[2], work[3], work[4]
+    plus_i, plus_j, minus_i, minus_j = work[0], work[1], work[2], work[3]
     for row in range(max(0, -top), min(sums.shape[1], fixed.shape[1] - top)):
         read_row(fixed, enter, top + row, mean_fixed, plus_i)
         read_row(moving, enter, top + row, mean_moving, plus_j)
         read_row(fixed, leave, top + row, mean_fixed, minus_i)
         read_row(moving, leave, top + row, mean_moving, minus_j)
-        add_products(sums[0, row, left:], plus_i, ones, minus_i, ones)
-        add_products(sums[1, row, left:], plus_j, ones, minus_j, ones)
+        add_difference(sums[0, row, left:], plus_i, minus_i)
+        add_difference(sums[1, row, left:], plus_j, minus_j)
         add_products(sums[2, row, left:], plus_i, plus_i, minus_i, minus_i)
         add_products(sums[3, row, left:], plus_j, plus_j, minus_j, minus_j)
         add_products(sums[4, row, left:], plus_i, plus_j, minus_i, minus_j)
@@ -325,7 +331,6 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
         total[:] = 0
         for z in range(first - left, end + right):
             leave = z - window if z - window >= first - left else -1
-            work[4] = 1
             slide_planes(used, i, j, means[0], means[1], top - left, left, z, leave, work)
             here = z - right
             if here < first:

@@ -13,12 +13,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from regcore.kernels.upsampled_convolution import CHANNELS_LAST
+from regcore.kernels.convolution import CHANNELS_LAST
 from regcore.losses import diffusion, lncc, mse
 from regcore.methods.base import LearnedMethod
 from regcore.networks.unet import FlowHead, UNet
 from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
-
 
 SIMILARITIES = {"mse": mse, "lncc": partial(lncc, window=9, variant="voxelmorph")}
 

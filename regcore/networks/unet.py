@@ -9,11 +9,10 @@ its flow head has 300,547 parameters.
 import itertools
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regcore.kernels.upsampled_convolution import CONVOLUTION, upsampled_convolution
+from regcore.kernels.convolution import convolve, upsampled_convolution
 
 #: Fig. 3 of the paper, "VoxelMorph-2" of its repository.
 ENCODER = (16, 32, 32, 32)
@@ -77,12 +76,12 @@ class UNet(nn.Module):
             skips.append(x)
         skips.pop()
         for level, layer in enumerate(self.up):
-            x = activation(convolve_joined(layer, x, skips.pop()) if level else layer(x))
-        x = activation(self.at_half(x))
+            x = activation(convolve_joined(layer, x, skips.pop()) if level else convolve(x, layer.weight, layer.bias))
+        x = activation(convolve(x, self.at_half.weight, self.at_half.bias))
         first, *rest = self.at_full
         x = activation(convolve_joined(first, x, skips.pop()))
         for layer in rest:
-            x = activation(layer(x))
+            x = activation(convolve(x, layer.weight, layer.bias))
         return x
 
 
@@ -96,7 +95,7 @@ class FlowHead(nn.Module):
         nn.init.zeros_(self.convolution.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.convolution(features)
+        return convolve(features, self.convolution.weight, self.convolution.bias)
 
 
 def activation(x: Tensor) -> Tensor:
@@ -108,17 +107,3 @@ def convolve_joined(layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
     features = coarse.shape[1]
     own = convolve(skip, layer.weight[:, features:], layer.bias)
     return upsampled_convolution(coarse, layer.weight[:, :features]) + own
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
-    """Convolve with padding 1.
-
-    On a CPU the fast 3-D convolutions refuse few channels (a pair of 96³ takes ten times as long), so that
-    zeros are added up to eight.
-    """
-    missing = 8 - x.shape[1]
-    if x.is_cpu and x.ndim == 5 and missing > 0:
-        more = (0, 0) * 3 + (0, missing)
-        x = F.pad(x, more).contiguous(memory_format=torch.channels_last_3d)
-        weight = F.pad(weight, more)
-    return CONVOLUTION[x.ndim](x, weight, bias, stride=stride, padding=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from regcore.checks import require_field, require_finite, require_same_shape
 from regcore.kernels import integrate as integration
 from regcore.kernels import jacobian
-from regcore.spatial.sampling import warp
+from regcore.kernels import warp as kernel
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
@@ -27,11 +27,13 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        The two are no fields of one shape, or ``first`` is not finite.
+        The two are no fields of one shape, or not finite.
     """
-    require_field("second", second)
+    for name, field in (("first", first), ("second", second)):
+        require_field(name, field)
+        require_finite(name, field)
     require_same_shape("first", first, "second", second)
-    return first + warp(second, first, border="edge")
+    return _composed(first, second)
 
 
 def integrate(velocity: Tensor, steps: int = 7) -> Tensor:
@@ -89,8 +91,8 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
     require_finite("displacement", displacement)
     inverse = -displacement
     for _ in range(iterations):
-        inverse = -warp(displacement, inverse, border="edge")
-    residual = compose(inverse, displacement).norm(dim=1).max().item()
+        inverse = -kernel.warp(displacement, inverse, edge=True)
+    residual = _composed(inverse, displacement).norm(dim=1).max().item()
     return inverse, residual
 
 
@@ -141,6 +143,10 @@ def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
     """
     _require_thick(displacement, 3)
     return jacobian.corner_determinants_reference(displacement)[:, : 2 ** displacement.shape[1]]
+
+
+def _composed(first: Tensor, second: Tensor) -> Tensor:
+    return first + kernel.warp(second, first, edge=True)
 
 
 def _require_thick(displacement: Tensor, voxels: int) -> None:

@@ -47,11 +47,12 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     Raises
     ------
     ValueError
-        Unknown mode or border, shapes that do not fit, a type that cannot be interpolated, or points that
-        are NaN or infinite.
+        Unknown mode or border, shapes that do not fit, a type that cannot be interpolated, or an image or
+        points that are NaN or infinite.
     """
     require_image("image", image)
     _require_sampling(image, "points", points, mode, border)
+    require_finite("image", image)
     require_finite("points", points)
     return kernel.sample_reference(image, points, mode, border)
 
@@ -82,6 +83,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     require_image("image", image)
     require_field("displacement", displacement)
     _require_sampling(image, "displacement", displacement, mode, border)
+    require_finite("image", image)
     require_finite("displacement", displacement)
     if mode == "nearest":
         points = identity(displacement.shape[2:], displacement) + displacement

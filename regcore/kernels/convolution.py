@@ -1,4 +1,4 @@
-"""Convolution of an image twice as fine, without making the finer image.
+"""Convolutions of features: kept off torch's slow path, and on a finer grid without making the finer features.
 
 After nearest-neighbour up-sampling a kernel of three voxels sees only two different ones along each axis.
 For even voxels 2i the taps (a, b, c) meet the coarse voxels (i - 1, i, i), for odd ones 2i + 1 (i, i, i + 1):
@@ -20,6 +20,29 @@ CONVOLUTION = {4: F.conv2d, 5: F.conv3d}
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+#: Batch 1, and channels times the first two sizes up to this number: torch then leaves oneDNN aside.
+SLOW_PATH = 20480
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Convolve ``x`` (B, C, *space) with ``weight`` (F, C, k, ...) and half a kernel of zeros beyond the border.
+
+    On a CPU torch does small 3-D convolutions of one sample ten times as slowly as it could.  There few
+    channels are filled up with zeros to eight, and where that is not enough a sample of zeros is added.
+    """
+    function, padding = CONVOLUTION[x.ndim], weight.shape[-1] // 2
+    if not x.is_cpu or x.ndim == 4:
+        return function(x, weight, bias, stride, padding)
+    missing = 8 - x.shape[1]
+    if missing > 0:
+        more = (0, 0) * 3 + (0, missing)
+        x, weight = F.pad(x, more).contiguous(memory_format=CHANNELS_LAST[5]), F.pad(weight, more)
+    if x.shape[0] > 1 or math.prod(x.shape[1:4]) > SLOW_PATH:
+        return function(x, weight, bias, stride, padding)
+    pair = torch.cat([x, torch.zeros_like(x)]).contiguous(memory_format=CHANNELS_LAST[5])
+    return function(pair, weight, bias, stride, padding)[:1]
+
+
 def upsampled_convolution_reference(image: Tensor, weight: Tensor) -> Tensor:
     """Convolve ``image`` (B, C, *space), up-sampled by two, with ``weight`` (F, C, 3, ...) → (B, F, *2 space)."""
     finer = F.interpolate(image, scale_factor=2, mode="nearest")
@@ -30,7 +53,7 @@ def upsampled_convolution(image: Tensor, weight: Tensor) -> Tensor:
     """As :func:`upsampled_convolution_reference`, by the kernel where it can."""
     if not has_kernel(image, weight):
         return upsampled_convolution_reference(image, weight)
-    by_parity = CONVOLUTION[image.ndim](image, parity_weights(weight), padding=1)
+    by_parity = convolve(image, parity_weights(weight))
     return torch.ops.regcore.interleave(by_parity)
 
 
