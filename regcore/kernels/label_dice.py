@@ -13,6 +13,7 @@ Label maps hold indices here: 0 ... K - 1, and K for every other label.
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,27 +26,24 @@ from regcore.kernels.warp import as_planes, identity, locate_row, slopes
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def place_reference(labels: Tensor, codes: Tensor) -> Tensor:
-    """Index map of a label map of any shape: the place of each code in the sorted ``codes`` (K,), else K."""
-    place = torch.searchsorted(codes, labels.long()).clamp(max=len(codes) - 1)
-    return torch.where(codes[place] == labels, place, len(codes)).to(place_type(codes))
+def place_reference(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    """Index map of a label map of any shape: the place of each code in the ascending ``codes``, else their number."""
+    known = torch.tensor(codes, dtype=torch.int64, device=labels.device)
+    labels = labels.long()
+    place = torch.searchsorted(known, labels).clamp(max=len(codes) - 1)
+    return torch.where(known[place] == labels, place, len(codes)).to(place_type(codes))
 
 
-def place_type(codes: Tensor) -> torch.dtype:
+def place_type(codes: Sequence[int]) -> torch.dtype:
     """The smallest type that holds the indices, so that as many as possible lie close together."""
     return torch.uint8 if len(codes) < 256 else torch.int32
 
 
-def place(labels: Tensor, codes: Tensor) -> Tensor:
+def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
     """As :func:`place_reference`, by the kernel where it can."""
-    least, most = int(codes[0]), int(codes[-1])
-    if not has_kernel(labels, kinds=WHOLE) or least < 0 or most >= 2**16:
-        return place_reference(labels, codes)
-    table = torch.full((most + 2,), len(codes), dtype=place_type(codes))
-    table[codes] = torch.arange(len(codes), dtype=table.dtype)
-    out = torch.empty(labels.shape, dtype=table.dtype)
-    run(look_up, labels.numel(), labels.numel(), labels.contiguous().flatten(), table, out.flatten())
-    return out
+    if has_kernel(labels, kinds=WHOLE) and codes[0] >= 0 and codes[-1] < 2**16:
+        return torch.ops.regcore.label_places(labels, codes)
+    return place_reference(labels, codes)
 
 
 @jit
@@ -67,12 +65,17 @@ def overlaps_reference(
     flat_fixed = fixed.flatten(1).long()
     both = displacement.new_zeros(len(fixed), count + 1)
     warped = torch.zeros_like(both)
-    lower = [points[:, axis].detach().nan_to_num().floor() for axis in range(len(sizes))]
+    lower, weights = [], []
+    for axis, size in enumerate(sizes):
+        along = points[:, axis]
+        lower.append(along.detach().nan_to_num().floor().clamp(-1, size - 1))
+        above = (along - lower[-1]).clamp(0, 1)
+        weights.append((1 - above, above))
     for corner in itertools.product((0, 1), repeat=len(sizes)):
         weight, index, inside = 1, 0, True
         for axis, (side, size) in enumerate(zip(corner, sizes, strict=True)):
             voxel = lower[axis] + side
-            weight = weight * (1 - (points[:, axis] - voxel).abs())
+            weight = weight * weights[axis][side]
             inside = inside & (voxel >= 0) & (voxel < size)
             index = index * size + voxel.clamp(0, size - 1).long()
         # A NaN in the displacement is in the weight, and stays.
@@ -192,6 +195,20 @@ def overlap_gradient_rows(start, stop, fixed, moving, displacement, by_both, by_
             row_i, row_j = s[4, x] * value[0] + s[5, x] * value[1], s[4, x] * value[2] + s[5, x] * value[3]
             row_k, row_m = s[4, x] * value[4] + s[5, x] * value[5], s[4, x] * value[6] + s[5, x] * value[7]
             out_x[x] = w[0, x] * (w[2, x] * row_i + w[3, x] * row_j) + w[1, x] * (w[2, x] * row_k + w[3, x] * row_m)
+
+
+@torch.library.custom_op("regcore::label_places", mutates_args=(), device_types="cpu")
+def _places(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    table = torch.full((codes[-1] + 2,), len(codes), dtype=place_type(codes))
+    table[list(codes)] = torch.arange(len(codes), dtype=table.dtype)
+    out = torch.empty(labels.shape, dtype=table.dtype)
+    run(look_up, labels.numel(), labels.numel(), labels.contiguous().view(-1), table, out.view(-1))
+    return out
+
+
+@_places.register_fake
+def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    return torch.empty(labels.shape, dtype=place_type(codes), device=labels.device)
 
 
 @torch.library.custom_op("regcore::label_overlaps", mutates_args=(), device_types="cpu")

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from regcore.kernels.launch import has_kernel, jit, run
 from regcore.kernels.warp import as_planes
@@ -94,13 +95,16 @@ def lncc_map(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian:
         cross = cross + cut * (mean_i * sum_j + mean_j * sum_i + mean_i * mean_j * inside)
         variance_i = variance_i + cut * (2 * mean_i * sum_i + mean_i * mean_i * inside)
         variance_j = variance_j + cut * (2 * mean_j * sum_j + mean_j * mean_j * inside)
+        # Where a variance is only rounding so is the correlation, and small as EPSILON is, it would make it large.
+        cross = torch.where((variance_i > 0) & (variance_j > 0), cross, 0 * cross)
         product = variance_i.clamp(min=0) * variance_j.clamp(min=0) + EPSILON
-        known = torch.ones_like(product, dtype=torch.bool)
     else:
         flat_i, flat_j = (FLAT * x.detach().square().mean(axes, keepdim=True) * count for x in (i, j))
-        known = (variance_i > flat_i) & (variance_j > flat_j)
-        product = torch.where(known, variance_i * variance_j, 1)
-    return torch.where(known, (cross * cross / product).clamp(max=1), 0)
+        # A comparison with NaN fails, so that NaN goes on to the result.
+        flat = (variance_i <= flat_i) | (variance_j <= flat_j)
+        product = torch.where(flat, 1, variance_i * variance_j)
+        cross = torch.where(flat, 0, cross)
+    return (cross * cross / product).clamp(max=1)
 
 
 def lncc_reference(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
@@ -262,9 +266,12 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
         beyond_border(inside, reciprocal, means[0], s, means[1], t, cross)
         beyond_border(inside, reciprocal, means[0], s, means[0], s, v)
         beyond_border(inside, reciprocal, means[1], t, means[1], t, w)
+        # Where a variance is only rounding so is the correlation, and small as 1e-5 is, it would make it large.
+        for x in range(total.size):
+            cross[x] = cross[x] if (v[x] > 0) & (w[x] > 0) else 0 * cross[x]
         for x in range(total.size):
             product = (v[x] if v[x] > 0 else 0 * v[x]) * (w[x] if w[x] > 0 else 0 * w[x])
-            scale[x] = 1 / (product + 1e-5)
+            scale[x] = 1 / (product + EPSILON)
     else:
         for x in range(total.size):
             # A comparison with NaN fails, so that NaN goes on to the result.
@@ -301,7 +308,7 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
 
 
 @jit
-def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, tiles, adjoints, totals):
+def correlate_items(start, stop, fixed, moving, statistics, window, ndim, voxelmorph, tiles, adjoints, totals):
     """Squared correlations summed for every item, and their adjoints (fields, N, Z, Y, X)."""
     depth, height, width = fixed.shape[1:]
     parts, strips = tiles
@@ -315,8 +322,7 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
     inside_x, inside, reciprocal = np.empty(width), np.empty(width), np.empty(width)
     for x in range(width):
         inside_x[x] = inside_count(x, width, window)
-    flat_image = height == 1
-    whole = float(window**2 if flat_image else window**3)
+    whole = float(window**ndim)
     for item in range(start, stop):
         image = item // (parts * strips)
         first = depth * (item // strips % parts) // parts
@@ -342,7 +348,7 @@ def correlate_items(start, stop, fixed, moving, statistics, window, voxelmorph, 
                 slide_rows(rows, used, y - top + window - 1, y - top - 1 if y > top else -1)
                 slide_along(rows, 0, window, sums)
                 slide_along(rows, 2, window, sums)
-                box = inside_count(here, depth, window) * (1 if flat_image else inside_count(y, height, window))
+                box = inside_count(here, depth, window) * inside_count(y, height, window)
                 for x in range(width):
                     inside[x] = box * inside_x[x]
                 if voxelmorph:
@@ -432,7 +438,7 @@ def combine_items(
 def _lncc(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape = moving.shape
+    shape, ndim = moving.shape, moving.ndim - 2
     fixed, moving = (as_planes(image).flatten(0, 1) for image in (fixed, moving))
     images, depth, height, width = fixed.shape
     statistics = torch.empty(images, 4, dtype=torch.float64)
@@ -450,27 +456,14 @@ def _lncc(
     fields = 5 if for_fixed else 3 if for_moving else 0
     adjoints = fixed.new_empty(fields, images, depth, height, width)
     totals = torch.empty(items, dtype=torch.float64)
-    run(
-        correlate_items,
-        items,
-        voxels,
-        fixed,
-        moving,
-        statistics,
-        window,
-        variant == "voxelmorph",
-        tiles,
-        adjoints,
-        totals,
-    )
+    arrays = (fixed, moving, statistics)
+    run(correlate_items, items, voxels, *arrays, window, ndim, variant == "voxelmorph", tiles, adjoints, totals)
     loss = (-totals.sum() / voxels).to(fixed.dtype)
     to_fixed = fixed.new_empty(fixed.shape if for_fixed else (0, 0, 0, 0))
     to_moving = fixed.new_empty(fixed.shape if for_moving else (0, 0, 0, 0))
     if fields:
-        run(
-            combine_items, items, voxels, fixed, moving, statistics, window, tiles, -1 / voxels, adjoints, for_fixed,
-            to_fixed, to_moving,
-        )  # fmt: skip
+        results = (adjoints, for_fixed, to_fixed, to_moving)
+        run(combine_items, items, voxels, *arrays, window, tiles, -1 / voxels, *results)
     return loss, to_fixed.view(shape if for_fixed else 0), to_moving.view(shape if for_moving else 0)
 
 
@@ -489,6 +482,7 @@ def _remember(ctx, inputs, output) -> None:
     ctx.save_for_backward(*output[1:])
 
 
+@once_differentiable  # the gradients are ready, and cannot be differentiated again
 def _backward(ctx, gradient: Tensor, *_):
     to_fixed, to_moving = (
         gradient * saved if needed else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from regcore.checks import describe, require_field, require_finite_loss, require_same_space
+from regcore.checks import describe, require_field, require_finite, require_image, require_same_space
 from regcore.kernels.label_dice import WHOLE, overlaps, place
 
 
@@ -43,18 +43,19 @@ def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor,
     require_field("displacement", displacement)
     require_same_space("displacement", displacement, "fixed_labels", fixed_labels)
     for name, tensor in (("fixed_labels", fixed_labels), ("moving_labels", moving_labels)):
+        require_image(name, tensor)
         if tensor.dtype not in WHOLE or tensor.ndim != displacement.ndim or tensor.shape[:2] != (len(displacement), 1):
             raise ValueError(
                 f"{describe(name, tensor)} of {tensor.dtype} must be a map of integers (batch, 1, *space) that fits "
                 f"{describe('displacement', displacement)}"
             )
-    codes = torch.tensor(sorted(labels), dtype=torch.int64, device=displacement.device)
-    if codes.numel() == 0 or codes.unique().numel() < codes.numel():
+    codes = sorted(labels)
+    if not codes or len(set(codes)) < len(codes):
         raise ValueError(f"labels must be one code or more, each once, not {list(labels)}")
+    require_finite("displacement", displacement)
     fixed, moving = place(fixed_labels, codes), place(moving_labels, codes)
     both, warped, sizes = overlaps(fixed, moving, displacement, len(codes))
     total = warped + sizes
-    present = total.detach() != 0  # NaN is present, and goes on to the loss
+    present = total.detach() != 0  # NaN is present, and goes on
     dice = torch.where(present, 2 * both / torch.where(present, total, 1), 0)
-    loss = 1 - (dice.sum(1) / present.sum(1).clamp(min=1)).mean()
-    return require_finite_loss(loss, [("displacement", displacement)])
+    return 1 - (dice.sum(1) / present.sum(1).clamp(min=1)).mean()

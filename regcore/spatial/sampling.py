@@ -151,11 +151,29 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
-    """Append zeros to the end of each spatial axis of (B, C, *space) up to a multiple of ``multiple``."""
+    """Append zeros to the end of each spatial axis of (B, C, *space) up to a multiple of ``multiple``.
+
+    Raises
+    ------
+    ValueError
+        ``values`` is no image, or ``multiple`` is below 1.
+    """
+    require_image("values", values)
+    if multiple < 1:
+        raise ValueError(f"multiple must be 1 or more, not {multiple}")
     padding = [(-n) % multiple for n in values.shape[2:]]
     return F.pad(values, [p for size in reversed(padding) for p in (0, size)])
 
 
 def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Undo :func:`pad_to_multiple`: keep the first ``shape`` voxels of (B, C, *space)."""
+    """Undo :func:`pad_to_multiple`: keep the first ``shape`` voxels of (B, C, *space).
+
+    Raises
+    ------
+    ValueError
+        ``values`` is no image, or smaller than ``shape``.
+    """
+    require_image("values", values)
+    if len(shape) != values.ndim - 2 or any(n > old for n, old in zip(shape, values.shape[2:], strict=True)):
+        raise ValueError(f"shape {tuple(shape)} must lie within {describe('values', values)}")
     return values[(..., *[slice(n) for n in shape])]
