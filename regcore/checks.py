@@ -36,6 +36,12 @@ def require_field(name: str, tensor: Tensor) -> None:
         )
 
 
+def require_floating(name: str, tensor: Tensor) -> None:
+    """Raise ValueError unless ``tensor`` is of a floating-point type."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{describe(name, tensor)} of {tensor.dtype} must be of a floating-point type")
+
+
 def require_same_shape(first_name: str, first: Tensor, name: str, tensor: Tensor) -> None:
     """Raise ValueError unless two tensors have the same shape."""
     if first.shape != tensor.shape:
@@ -56,6 +62,13 @@ def require_finite(name: str, tensor: Tensor) -> None:
     if not (lowest.isfinite() and highest.isfinite()):
         count = int((~tensor.isfinite()).sum())
         raise NotFiniteError(f"{describe(name, tensor)} holds {count} values that are NaN or infinite")
+
+
+def require_not_negative(name: str, tensor: Tensor) -> None:
+    """Raise ValueError where a tensor on the CPU is negative anywhere, NaN or infinite."""
+    require_finite(name, tensor)
+    if not torch.compiler.is_compiling() and tensor.is_cpu and (lowest := tensor.detach().min()) < 0:
+        raise ValueError(f"{describe(name, tensor)} must not be negative, found {lowest:.6g}")
 
 
 def require_finite_loss(loss: Tensor, arguments: Sequence[tuple[str, Tensor]]) -> Tensor:

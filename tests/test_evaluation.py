@@ -22,7 +22,7 @@ per_grid = pytest.mark.parametrize("grid", [GRID, FLAT], ids=["3-D", "2-D"])
 
 def translation(grid: Grid, *voxels: float) -> DisplacementField:
     """The field that moves everything by ``voxels``, one number for each array axis."""
-    column = torch.tensor(voxels).view(1, -1, *[1] * grid.ndim)
+    column = torch.tensor(voxels, dtype=torch.float32).view(1, -1, *[1] * grid.ndim)
     return DisplacementField(column.expand(1, grid.ndim, *grid.shape).clone(), grid)
 
 

@@ -5,15 +5,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from regcore.checks import describe, require_same_shape
+from regcore.checks import describe, require_finite, require_same_shape
 from regcore.errors import InputError
 from regcore.field import DisplacementField
 from regcore.volume import Grid
 
 
 def true_error_mm(field: DisplacementField, truth: DisplacementField, points: np.ndarray) -> np.ndarray:
-    """Distance (mm) between where two fields send world points (n, D); shape (n,)."""
-    return np.linalg.norm(field.at(points) - truth.at(points), axis=1)
+    """Distance (mm) between where two fields send points.
+
+    Parameters
+    ----------
+    field, truth : DisplacementField
+    points : ndarray, shape (n, D)
+        World coordinates of the fixed image, mm.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        The points have another shape or are not finite, the fields have different numbers of axes, or one
+        is not finite.
+    """
+    if truth.grid.ndim != field.grid.ndim:
+        raise ValueError(f"truth has {truth.grid.ndim} axes and field {field.grid.ndim}")
+    return np.linalg.norm(_mapped("field", field, "points", points) - _mapped("truth", truth, "points", points), axis=1)
 
 
 def target_registration_error_mm(field: DisplacementField, fixed: pd.DataFrame, moving: pd.DataFrame) -> np.ndarray:
@@ -21,13 +40,40 @@ def target_registration_error_mm(field: DisplacementField, fixed: pd.DataFrame, 
 
     Parameters
     ----------
-    fixed, moving : DataFrame
-        From :func:`read_landmarks`.
+    field : DisplacementField
+    fixed, moving : DataFrame, shape (n, D)
+        World coordinates in mm, from :func:`read_landmarks`.
+
+    Returns
+    -------
+    ndarray, shape (pairs,)
+        In the order of ``fixed``; a landmark without a partner is left out.
+
+    Raises
+    ------
+    ValueError
+        No name is in both tables or one is in a table twice, the coordinates are not those of the field, or
+        something is not finite.
     """
+    for name, table in (("fixed", fixed), ("moving", moving)):
+        if table.shape[1] != field.grid.ndim or not np.isfinite(table.to_numpy(dtype=float)).all():
+            raise ValueError(f"{name} landmarks {table.shape} must be {field.grid.ndim} finite numbers for each name")
+        if table.index.has_duplicates:
+            raise ValueError(f"{name} landmarks {sorted(table.index[table.index.duplicated()])} are there twice")
+    if not set(fixed.index) & set(moving.index):
+        raise ValueError("fixed and moving landmarks have no name in common")
     both = fixed.join(moving, how="inner", lsuffix="_fixed", rsuffix="_moving")
     axes = list(fixed.columns)
-    mapped = field.at(both[[f"{axis}_fixed" for axis in axes]].to_numpy())
+    mapped = _mapped("field", field, "fixed", both[[f"{axis}_fixed" for axis in axes]].to_numpy())
     return np.linalg.norm(mapped - both[[f"{axis}_moving" for axis in axes]].to_numpy(), axis=1)
+
+
+def _mapped(name: str, field: DisplacementField, points_name: str, points: np.ndarray) -> np.ndarray:
+    points = np.asarray(points, dtype=float)
+    if points.ndim != 2 or points.shape[1] != field.grid.ndim or not np.isfinite(points).all():
+        raise ValueError(f"{describe(points_name, points)} must be finite coordinates (n, {field.grid.ndim})")
+    require_finite(f"{name}.displacement", field.displacement)
+    return field.at(points)
 
 
 def read_landmarks(path: str | Path, ndim: int) -> pd.DataFrame:

@@ -67,8 +67,11 @@ def paired_comparison(
     Raises
     ------
     ValueError
-        The shapes differ or are not one-dimensional, or a value is infinite.
+        The shapes differ or are not one-dimensional, a value is infinite, or ``confidence`` or ``resamples``
+        is out of range.
     """
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(f"confidence {confidence} must be between 0 and 1, and resamples {resamples} 1 or more")
     differences, dropped = _differences(a, b)
     n = len(differences)
     if n < 2:

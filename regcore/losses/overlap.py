@@ -50,8 +50,9 @@ def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor,
                 f"{describe('displacement', displacement)}"
             )
     codes = sorted(labels)
-    if not codes or len(set(codes)) < len(codes):
+    if not codes or len(set(codes)) < len(codes) or any(int(code) != code for code in codes):
         raise ValueError(f"labels must be one code or more, each once, not {list(labels)}")
+    codes = [int(code) for code in codes]
     require_finite("displacement", displacement)
     fixed, moving = place(fixed_labels, codes), place(moving_labels, codes)
     both, warped, sizes = overlaps(fixed, moving, displacement, len(codes))

@@ -4,10 +4,12 @@ Hyperpriors of "Unsupervised learning of spatially varying regularization for di
 registration" (TM-SPR).  Its loss, Eq. 19, adds minus these: a larger log-prior is better.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from regcore.checks import describe, require_finite_loss, require_image
+from regcore.checks import describe, require_finite_loss, require_image, require_not_negative
 
 # By how much a weight may exceed 1: interpolating a map of ones may round upwards.
 _ROUNDING = 1e-5
@@ -37,8 +39,8 @@ def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
         or outside (0, 1].
     """
     require_image("weight", weight)
-    if not alpha >= 1:
-        raise ValueError(f"alpha {alpha} must be at least 1")
+    if not 1 <= alpha < math.inf:
+        raise ValueError(f"alpha {alpha} must be at least 1, and finite")
     _require_proportion(weight)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     return require_finite_loss((alpha - 1) * weight.log().mean(), [("weight", weight)])
@@ -66,11 +68,12 @@ def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
     ------
     ValueError
         If ``weight`` has not the shape of an image, ``sigma`` is not positive, or a weight on the CPU is
-        NaN or infinite.
+        negative, NaN or infinite.
     """
     require_image("weight", weight)
     if not sigma > 0:
         raise ValueError(f"sigma {sigma} must be positive")
+    require_not_negative("weight", weight)
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     return require_finite_loss(-(weight - 1).square().mean() / (2 * sigma**2), [("weight", weight)])
 

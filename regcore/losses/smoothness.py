@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from regcore.checks import describe, require_field, require_finite_loss, require_image, require_same_space
+from regcore.checks import (
+    describe,
+    require_field,
+    require_finite,
+    require_finite_loss,
+    require_image,
+    require_not_negative,
+    require_same_space,
+)
 from regcore.kernels import diffusion as kernel
 
 
@@ -54,7 +62,7 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes do not belong together, or a value on the CPU is NaN or infinite.
+        If the shapes do not belong together, a weight is negative, or a value on the CPU is NaN or infinite.
     """
     require_field("field", field)
     require_image("weight", weight)
@@ -62,12 +70,13 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     if weight.shape[1] != 1:
         raise ValueError(f"{describe('weight', weight)} must have one channel, for {describe('field', field)}")
     _require_size("field", field, 2)
+    require_not_negative("weight", weight)
+    require_finite("field", field)
     total = 0
     for axis in range(2, field.ndim):
         squared_length = field.diff(dim=axis).square().sum(1, keepdim=True)
         total = total + (weight.narrow(axis, 1, squared_length.shape[axis]) * squared_length).mean()
-    loss = total / field.shape[1] ** 2
-    return require_finite_loss(loss, [("field", field), ("weight", weight)])
+    return total / field.shape[1] ** 2
 
 
 def bending_energy(field: Tensor) -> Tensor:
@@ -95,6 +104,7 @@ def bending_energy(field: Tensor) -> Tensor:
     """
     require_field("field", field)
     _require_size("field", field, 3)
+    require_finite("field", field)
     axes = range(2, field.ndim)
     total = 0
     for i in axes:
@@ -102,7 +112,7 @@ def bending_energy(field: Tensor) -> Tensor:
         for j in range(i + 1, field.ndim):
             mixed = _central_difference(_central_difference(field, i), j)
             total = total + 2 * _interior(mixed, [k for k in axes if k not in (i, j)]).square().mean()
-    return require_finite_loss(total, [("field", field)])
+    return total
 
 
 def _require_size(name: str, field: Tensor, size: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.checks import describe, require_field, require_finite, require_same_shape
+from regcore.checks import describe, require_field, require_finite, require_floating, require_same_shape
 from regcore.spatial.sampling import identity
 
 #: The planes that angles turn, first axis towards second: about axes 0, 1 and 2 in 3-D.
@@ -97,6 +97,7 @@ def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Tensor:
             f"{describe('matrix', matrix)} must be (batch, {ndim}, {ndim + 1}) or (batch, {ndim + 1}, {ndim + 1}) "
             f"for a grid of {tuple(shape)}"
         )
+    require_floating("matrix", matrix)
     require_finite("matrix", matrix)
     if matrix.shape[1] > ndim:
         _require_affine("matrix", matrix)
@@ -138,6 +139,8 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
     if points.ndim < 3 or points.shape[1] not in PLANES or kind not in ("affine", "rigid"):
         raise ValueError(f"{describe('points', points)} must be (batch, 2 or 3, *any), and kind {kind!r} a known one")
     require_same_shape("points", points, "targets", targets)
+    require_floating("points", points)
+    require_floating("targets", targets)
     require_finite("points", points)
     require_finite("targets", targets)
     share = _shares(weights, points)
@@ -261,7 +264,8 @@ def _require_affine(name: str, matrix: Tensor) -> None:
         return
     last = torch.zeros(matrix.shape[-1], dtype=matrix.dtype)
     last[-1] = 1
-    if not torch.equal(matrix.detach()[:, -1], last.expand(len(matrix), -1)):
+    # What a product or an exponential of matrices leaves there may be off by rounding.
+    if not torch.allclose(matrix.detach()[:, -1], last.expand(len(matrix), -1), rtol=0, atol=1e-6):
         raise ValueError(f"{describe(name, matrix)} must have the last row 0 ... 0 1; is it transposed?")
 
 
@@ -270,6 +274,7 @@ def _world_matrix(name: str, value: Tensor | np.ndarray, like: Tensor) -> Tensor
     matrix = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
     if matrix.ndim not in (2, 3) or matrix.shape[-1] - 1 not in PLANES or matrix.shape[-2] != matrix.shape[-1]:
         raise ValueError(f"{describe(name, matrix)} must be 3x3 or 4x4, or a batch of such")
+    require_floating(name, matrix)
     require_finite(name, matrix)
     matrix = matrix if matrix.ndim == 3 else matrix[None]
     _require_affine(name, matrix)

@@ -85,10 +85,12 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
     Raises
     ------
     ValueError
-        The displacement is no field or not finite.
+        The displacement is no field or not finite, or ``iterations`` is negative.
     """
     require_field("displacement", displacement)
     require_finite("displacement", displacement)
+    if iterations < 0:
+        raise ValueError(f"iterations must be 0 or more, not {iterations}")
     inverse = -displacement
     for _ in range(iterations):
         inverse = -kernel.warp(displacement, inverse, edge=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.checks import describe, require_field, require_finite, require_image
+from regcore.checks import describe, require_field, require_finite, require_floating, require_image
 from regcore.kernels import warp as kernel
 from regcore.kernels.warp import identity
 
@@ -64,7 +64,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     ----------
     image : Tensor, shape (B, C, *moving)
         Any real type; ``mode="linear"`` needs a floating one.
-    displacement : Tensor, shape (B, D, *fixed)
+    displacement : Tensor, shape (B or 1, D, *fixed)
         In voxels, component order = array axis order.
     mode : {"linear", "nearest"}
     border : {"zero", "edge"}
@@ -78,7 +78,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     Raises
     ------
     ValueError
-        As for :func:`sample`, and where the displacement is no field or its batch differs from the image's.
+        As for :func:`sample`, and where the displacement is no field.
     """
     require_image("image", image)
     require_field("displacement", displacement)
@@ -98,11 +98,11 @@ def _require_sampling(image: Tensor, name: str, where: Tensor, mode: str, border
         raise ValueError(f"border must be 'zero' or 'edge', not {border!r}")
     if mode == "linear" and not image.is_floating_point():
         raise ValueError(f"{describe('image', image)} of {image.dtype} can only be sampled with mode='nearest'")
-    fits = where.ndim >= 2 and where.shape[0] in (1, len(image)) and where.shape[1] == image.ndim - 2
+    fits = where.ndim >= 2 and where.shape[0] in (1, len(image)) and where.shape[1] == image.ndim - 2 and where.numel()
     if not fits or not where.is_floating_point():
         raise ValueError(
             f"{describe(name, where)} of {where.dtype} must be floating-point coordinates (batch, "
-            f"{image.ndim - 2}, ...) for {describe('image', image)}"
+            f"{image.ndim - 2}, ...), and not empty, for {describe('image', image)}"
         )
 
 
@@ -112,11 +112,15 @@ def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image, or ``shape`` has another number of axes.
+        ``values`` is no image or of integers (labels cannot be blended), or ``shape`` has another number of
+        axes or a size below 1.
     """
     require_image("values", values)
-    if len(shape) != values.ndim - 2:
-        raise ValueError(f"shape {tuple(shape)} must have one size for each axis of {describe('values', values)}")
+    require_floating("values", values)
+    if len(shape) != values.ndim - 2 or any(n < 1 for n in shape):
+        raise ValueError(
+            f"shape {tuple(shape)} must have one size, 1 or more, for each axis of {describe('values', values)}"
+        )
     if tuple(values.shape[2:]) == tuple(shape):
         return values
     mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
@@ -141,9 +145,16 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        It is no field, or ``shape`` has another number of axes.
+        It is no field or one voxel thin, or ``shape`` has another number of axes or a size below 1.
     """
     require_field("displacement", displacement)
+    if len(shape) != displacement.ndim - 2 or min(shape) < 1:
+        raise ValueError(
+            f"shape {tuple(shape)} must have one size, 1 or more, for each axis of "
+            f"{describe('displacement', displacement)}"
+        )
+    if min(displacement.shape[2:]) < 2:
+        raise ValueError(f"{describe('displacement', displacement)} must have 2 voxels or more along each axis")
     old = displacement.shape[2:]
     scale = [(b - 1) / (a - 1) for a, b in zip(old, shape, strict=True)]
     factors = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
@@ -151,7 +162,12 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
-    """Append zeros to the end of each spatial axis of (B, C, *space) up to a multiple of ``multiple``.
+    """Append zeros to the end of each spatial axis up to a multiple of ``multiple``.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, C, *space)
+    multiple : int
 
     Raises
     ------
@@ -171,9 +187,9 @@ def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image, or smaller than ``shape``.
+        ``values`` is no image, or ``shape`` does not lie within it.
     """
     require_image("values", values)
-    if len(shape) != values.ndim - 2 or any(n > old for n, old in zip(shape, values.shape[2:], strict=True)):
+    if len(shape) != values.ndim - 2 or any(not 0 < n <= old for n, old in zip(shape, values.shape[2:], strict=True)):
         raise ValueError(f"shape {tuple(shape)} must lie within {describe('values', values)}")
     return values[(..., *[slice(n) for n in shape])]
