@@ -28,7 +28,7 @@ WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 def place_reference(labels: Tensor, codes: Sequence[int]) -> Tensor:
     """Index map of a label map of any shape: the place of each code in the ascending ``codes``, else their number."""
-    known = torch.tensor(codes, dtype=torch.int64, device=labels.device)
+    known = torch.as_tensor(codes, dtype=torch.int64, device=labels.device)
     labels = labels.long()
     place = torch.searchsorted(known, labels).clamp(max=len(codes) - 1)
     return torch.where(known[place] == labels, place, len(codes)).to(place_type(codes))
@@ -95,8 +95,8 @@ def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) ->
 
 
 @jit
-def overlap_rows(start, stop, fixed, moving, displacement, sums):
-    """A, P and F of each row along x: ``sums`` (rows, 3, K + 1)."""
+def overlap_planes(start, stop, fixed, moving, displacement, sums):
+    """A, P and F of each plane of rows: ``sums`` (planes, 3, K + 1)."""
     depth, height, width = moving.shape[2:]
     rows, columns, length = displacement.shape[2:]
     base = np.empty(length, np.int32)
@@ -104,42 +104,43 @@ def overlap_rows(start, stop, fixed, moving, displacement, sums):
     down = np.int64(width) if height > 1 else np.int64(0)
     deep = np.int64(height * width)
     for item in range(start, stop):
-        b = item // (rows * columns)
-        z = item // columns % rows
-        y = item % columns
-        locate_row(displacement, b, z, y, (depth, height, width), False, base, w)
+        b, z = item // rows, item % rows
         labels = moving[b, 0].reshape(depth * height * width)
-        here = fixed[b, 0, z, y]
         sums[item] = 0
         a, p, f = sums[item, 0], sums[item, 1], sums[item, 2]
-        for x in range(length):
-            i = np.uint64(base[x])
-            j = np.uint64(base[x] + down)
-            k = np.uint64(base[x] + deep)
-            m = np.uint64(base[x] + deep + down)
-            one = np.uint64(1)
-            f[here[x]] += 1
-            first = labels[i]
-            near_low, near_high = w[0, x] * w[2, x], w[0, x] * w[3, x]
-            far_low, far_high = w[1, x] * w[2, x], w[1, x] * w[3, x]
-            if (
-                (labels[i + one] == first) & (labels[j] == first) & (labels[j + one] == first)
-                & (labels[k] == first) & (labels[k + one] == first) & (labels[m] == first) & (labels[m + one] == first)
-            ):  # fmt: skip
-                weight = (near_low + near_high + far_low + far_high) * (w[4, x] + w[5, x])
-                p[first] += weight
-                if first == here[x]:
-                    a[first] += weight
-            else:
-                for side in range(4):
-                    corner = i if side == 0 else j if side == 1 else k if side == 2 else m
-                    weight = near_low if side == 0 else near_high if side == 1 else far_low if side == 2 else far_high
-                    for last in range(2):
-                        label = labels[corner + np.uint64(last)]
-                        share = weight * w[4 + last, x]
-                        p[label] += share
-                        if label == here[x]:
-                            a[label] += share
+        for y in range(columns):
+            locate_row(displacement, b, z, y, (depth, height, width), False, base, w)
+            here = fixed[b, 0, z, y]
+            for x in range(length):
+                i = np.uint64(base[x])
+                j = np.uint64(base[x] + down)
+                k = np.uint64(base[x] + deep)
+                m = np.uint64(base[x] + deep + down)
+                one = np.uint64(1)
+                f[here[x]] += 1
+                first = labels[i]
+                near_low, near_high = w[0, x] * w[2, x], w[0, x] * w[3, x]
+                far_low, far_high = w[1, x] * w[2, x], w[1, x] * w[3, x]
+                if (
+                    (labels[i + one] == first) & (labels[j] == first) & (labels[j + one] == first)
+                    & (labels[k] == first) & (labels[k + one] == first) & (labels[m] == first) & (labels[m + one] == first)
+                ):  # fmt: skip
+                    weight = (near_low + near_high + far_low + far_high) * (w[4, x] + w[5, x])
+                    p[first] += weight
+                    if first == here[x]:
+                        a[first] += weight
+                else:
+                    for side in range(4):
+                        corner = i if side == 0 else j if side == 1 else k if side == 2 else m
+                        weight = (
+                            near_low if side == 0 else near_high if side == 1 else far_low if side == 2 else far_high
+                        )
+                        for last in range(2):
+                            label = labels[corner + np.uint64(last)]
+                            share = weight * w[4 + last, x]
+                            p[label] += share
+                            if label == here[x]:
+                                a[label] += share
 
 
 @jit
@@ -215,9 +216,9 @@ def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
 def _overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     batch = displacement.shape[0]
     fixed, moving, displacement = as_planes(fixed), as_planes(moving), as_planes(displacement)
-    rows = math.prod((batch, *displacement.shape[2:4]))
-    sums = torch.empty(rows, 3, count + 1, dtype=torch.float64)
-    run(overlap_rows, rows, rows * displacement.shape[-1], fixed, moving, displacement, sums)
+    planes = batch * displacement.shape[2]
+    sums = torch.empty(planes, 3, count + 1, dtype=torch.float64)
+    run(overlap_planes, planes, displacement[:, 0].numel(), fixed, moving, displacement, sums)
     sums = sums.view(batch, -1, 3, count + 1).sum(1).to(displacement.dtype)
     return tuple(sums[:, kind, :count].clone() for kind in range(3))
 

@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ VOXELS_PER_THREAD = 8192
 
 _reference_depth = 0
 
+#: What tells one version of this room's sources from another.
+_SOURCES = tuple(
+    sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in Path(__file__).parent.glob("*.py"))
+)
+
 
 def jit(function: Callable) -> Callable:
     """Compile ``function`` on its first call, and keep the result on disk where there is a place for it.
@@ -35,9 +41,12 @@ def jit(function: Callable) -> Callable:
         return function
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
-        return numba.njit(cache=True, **options)(function)
+        kernel = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder is writable
         return numba.njit(**options)(function)
+    # Numba takes what it keeps for stale when the function's own file changes; but kernels call each other.
+    kernel._cache._cache_file._source_stamp = _SOURCES
+    return kernel
 
 
 @contextlib.contextmanager

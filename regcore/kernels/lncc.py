@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regcore.kernels.launch import has_kernel, jit, run
 from regcore.kernels.warp import as_planes
@@ -478,15 +477,25 @@ def _(
     )
 
 
+@torch.library.custom_op("regcore::lncc_backward", mutates_args=(), device_types="cpu")
+def _lncc_backward(gradient: Tensor, ready: Tensor) -> Tensor:
+    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
+    return gradient * ready
+
+
+@_lncc_backward.register_fake
+def _(gradient: Tensor, ready: Tensor) -> Tensor:
+    return torch.empty_like(ready)
+
+
 def _remember(ctx, inputs, output) -> None:
     ctx.save_for_backward(*output[1:])
 
 
-@once_differentiable  # the gradients are ready, and cannot be differentiated again
 def _backward(ctx, gradient: Tensor, *_):
     to_fixed, to_moving = (
-        gradient * saved if needed else None
-        for saved, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        torch.ops.regcore.lncc_backward(gradient, ready) if needed else None
+        for ready, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
     )
     return to_fixed, to_moving, None, None, None, None
 

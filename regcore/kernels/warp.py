@@ -90,16 +90,17 @@ def locate(shift, start, step, size, edge, stride, base, low, high):
     last = low.dtype.type(size - 2)
     for x in range(shift.size):
         p = start + step * low.dtype.type(x) + shift[x]
-        p = p if p > least else least  # also where p is NaN
-        p = p if p < most else most
+        # A comparison with NaN fails, so that NaN finds a cell and stays in the weights.
+        p = least if p < least else p
+        p = most if p > most else p
         cell = np.floor(p)
         cell = cell if cell > zero else zero
         cell = cell if cell < last else last
         base[x] += np.int32(cell) * np.int32(stride)
         below = one - abs(p - cell)
         above = one - abs(p - cell - one)
-        low[x] = below if below > zero else zero
-        high[x] = above if above > zero else zero
+        low[x] = zero if below < zero else below
+        high[x] = zero if above < zero else above
 
 
 @jit
