@@ -49,37 +49,42 @@ def square_differences(start, stop, field, sums):
 
 
 @jit
-def add_differences(row, below, above, before, after, whole, scales, target):
-    """The part of a row that has both neighbours along it; ``whole`` is one voxel longer on both sides."""
+def set_differences(here, below, above, before, after, left, right, scales, out):
     scale_z, scale_y, scale_x = scales
-    left, right = whole[:-2], whole[2:]
-    for x in range(target.size):
-        target[x] = (
-            scale_z * ((row[x] - below[x]) + (row[x] - above[x]))
-            + scale_y * ((row[x] - before[x]) + (row[x] - after[x]))
-            + scale_x * ((row[x] - left[x]) + (row[x] - right[x]))
+    for x in range(out.size):
+        out[x] = (
+            scale_z * ((here[x] - below[x]) + (here[x] - above[x]))
+            + scale_y * ((here[x] - before[x]) + (here[x] - after[x]))
+            + scale_x * ((here[x] - left[x]) + (here[x] - right[x]))
         )
 
 
 @jit
-def difference_rows(start, stop, field, scales, out):
+def difference_planes(start, stop, field, scales, out):
     """Gradient: ``scales`` (of Z, Y, X) times what each voxel differs by from its two neighbours."""
     depth, height, width = field.shape[1:]
-    scale_z, scale_y, scale_x = scales
     for item in range(start, stop):
-        volume, z = field[item // depth], item % depth
-        gradient = out[item // depth, z]
+        volume, z = field[item // depth].reshape(depth, height * width), item % depth
+        target = out[item // depth, z].reshape(height * width)
+        # At a border the neighbour is the voxel itself.
+        plane, below, above = volume[z], volume[max(z - 1, 0)], volume[min(z + 1, depth - 1)]
+        # The first row, all inner ones, the last: within each, neighbours are a fixed number of voxels away.
+        for first, last in ((0, 1), (1, height - 1), (height - 1, height)):
+            back, ahead = width if first > 0 else 0, width if last < height else 0
+            i, j = first * width + 1, last * width - 1
+            if i < j:
+                set_differences(
+                    plane[i:j], below[i:j], above[i:j], plane[i - back : j - back], plane[i + ahead : j + ahead],
+                    plane[i - 1 : j - 1], plane[i + 1 : j + 1], scales, target[i:j],
+                )  # fmt: skip
+        # At the two ends of a row the loop above looked into the next one.
         for y in range(height):
-            row, target = volume[z, y], gradient[y]
-            # At a border the neighbour is the voxel itself.
-            below, above = volume[max(z - 1, 0), y], volume[min(z + 1, depth - 1), y]
-            before, after = volume[z, max(y - 1, 0)], volume[z, min(y + 1, height - 1)]
-            add_differences(row[1:-1], below[1:-1], above[1:-1], before[1:-1], after[1:-1], row, scales, target[1:-1])
-            for x, neighbour in ((0, 1), (width - 1, width - 2)):
-                target[x] = (
-                    scale_z * ((row[x] - below[x]) + (row[x] - above[x]))
-                    + scale_y * ((row[x] - before[x]) + (row[x] - after[x]))
-                    + scale_x * (row[x] - row[neighbour])
+            back, ahead = width if y > 0 else 0, width if y < height - 1 else 0
+            for i, neighbour in ((y * width, 1), (y * width + width - 1, -1)):
+                target[i] = (
+                    scales[0] * ((plane[i] - below[i]) + (plane[i] - above[i]))
+                    + scales[1] * ((plane[i] - plane[i - back]) + (plane[i] - plane[i + ahead]))
+                    + scales[2] * (plane[i] - plane[i + neighbour])
                 )
 
 
@@ -116,7 +121,7 @@ def _diffusion_backward(gradient: Tensor, field: Tensor) -> Tensor:
     out = torch.empty_like(array)
     kind = out.numpy().dtype.type
     scales = tuple(kind(2 * share * gradient.item()) for share in shares(field))
-    run(difference_rows, math.prod(array.shape[:2]), field.numel(), array, scales, out)
+    run(difference_planes, math.prod(array.shape[:2]), field.numel(), array, scales, out)
     return out.view(field.shape)
 
 

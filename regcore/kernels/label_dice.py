@@ -95,6 +95,16 @@ def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) ->
 
 
 @jit
+def one_label(labels, i, j, k, m):
+    """Whether the eight corners of a cell, at i, j, k, m and one further, share a label."""
+    one = np.uint64(1)
+    first = labels[i]
+    near = (labels[i + one] == first) & (labels[j] == first) & (labels[j + one] == first)
+    far = (labels[k] == first) & (labels[k + one] == first) & (labels[m] == first) & (labels[m + one] == first)
+    return near & far
+
+
+@jit
 def overlap_planes(start, stop, fixed, moving, displacement, sums):
     """A, P and F of each plane of rows: ``sums`` (planes, 3, K + 1)."""
     depth, height, width = moving.shape[2:]
@@ -116,15 +126,11 @@ def overlap_planes(start, stop, fixed, moving, displacement, sums):
                 j = np.uint64(base[x] + down)
                 k = np.uint64(base[x] + deep)
                 m = np.uint64(base[x] + deep + down)
-                one = np.uint64(1)
                 f[here[x]] += 1
                 first = labels[i]
                 near_low, near_high = w[0, x] * w[2, x], w[0, x] * w[3, x]
                 far_low, far_high = w[1, x] * w[2, x], w[1, x] * w[3, x]
-                if (
-                    (labels[i + one] == first) & (labels[j] == first) & (labels[j + one] == first)
-                    & (labels[k] == first) & (labels[k + one] == first) & (labels[m] == first) & (labels[m + one] == first)
-                ):  # fmt: skip
+                if one_label(labels, i, j, k, m):
                     weight = (near_low + near_high + far_low + far_high) * (w[4, x] + w[5, x])
                     p[first] += weight
                     if first == here[x]:
@@ -173,15 +179,9 @@ def overlap_gradient_rows(start, stop, fixed, moving, displacement, by_both, by_
             j = np.uint64(base[x] + down)
             k = np.uint64(base[x] + deep)
             m = np.uint64(base[x] + deep + down)
-            one = np.uint64(1)
-            first = labels[i]
-            same = (
-                (labels[i + one] == first) & (labels[j] == first) & (labels[j + one] == first)
-                & (labels[k] == first) & (labels[k + one] == first) & (labels[m] == first) & (labels[m + one] == first)
-            )  # fmt: skip
             # Inside one label the gradient is zero, but for the rim beyond the border where weights fall off.
             inner = (s[0, x] + s[1, x] == 0) & (s[2, x] + s[3, x] == 0) & (s[4, x] + s[5, x] == 0)
-            if same & inner:
+            if inner and one_label(labels, i, j, k, m):
                 continue
             for side in range(4):
                 corner = i if side == 0 else j if side == 1 else k if side == 2 else m
