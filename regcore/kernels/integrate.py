@@ -11,6 +11,7 @@ and arrive with one line of cache.  In 2-D Z = 1 and the first component is zero
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from regcore.kernels.launch import has_kernel, jit, run
 from regcore.kernels.warp import cell_of, locate, slopes, warp_reference
@@ -20,8 +21,13 @@ def integrate_reference(velocity: Tensor, steps: int) -> Tensor:
     """Displacement of exp(v) for a velocity (B, D, *space)."""
     displacement = velocity / 2**steps
     for _ in range(steps):
-        displacement = displacement + warp_reference(displacement, displacement, edge=True)
+        # The backward keeps the displacement before each squaring, and works out anew what lies within.
+        displacement = checkpoint(square_reference, displacement, use_reentrant=False)
     return displacement
+
+
+def square_reference(displacement: Tensor) -> Tensor:
+    return displacement + warp_reference(displacement, displacement, edge=True)
 
 
 def integrate(velocity: Tensor, steps: int) -> Tensor:

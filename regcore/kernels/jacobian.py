@@ -17,6 +17,9 @@ from torch import Tensor
 
 from regcore.kernels.launch import has_kernel, jit, run
 
+#: Planes that the reference of the digital folds looks at together.
+SLAB = 16
+
 
 def gradients(displacement: Tensor) -> Tensor:
     """∂φ_a/∂p_b by central differences, one-sided at the border: (B, D, *space) → (B, *space, D, D)."""
@@ -94,15 +97,23 @@ def digital_folds_reference(displacement: Tensor, mask: Tensor) -> Tensor:
         Voxels, voxels whose central determinant is ≤ 0, voxels with any simplex ≤ 0, simplices ≤ 0, and the
         volume turned inside out, in voxels.
     """
+    counts = torch.zeros(5, dtype=torch.float64, device=displacement.device)
+    # A slab at a time, with a plane more on both sides: all simplices of all voxels would fill the memory.
+    for first in range(0, displacement.shape[2] - 2, SLAB):
+        slab = displacement[:, :, first : first + SLAB + 2].double()
+        counts += _slab_folds(slab, mask[first : first + SLAB + 2])
+    return counts
+
+
+def _slab_folds(displacement: Tensor, mask: Tensor) -> Tensor:
     ndim = displacement.shape[1]
     inner = [slice(1, n - 1) for n in displacement.shape[2:]]
-    displacement, chosen = displacement.double(), mask[tuple(inner)]
     corners = corner_determinants_reference(displacement)[0]
     central = determinant_reference(displacement)[(0, *inner)]
     folded = corners <= 0
     volume = (-corners).clamp(min=0).sum(0) * 0.5 / math.factorial(ndim)
     parts = [torch.ones_like(volume), central <= 0, folded.any(0), folded.sum(0), volume]
-    return torch.stack([part[chosen].double().sum() for part in parts])
+    return torch.stack([part[mask[tuple(inner)]].double().sum() for part in parts])
 
 
 def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:

@@ -248,6 +248,18 @@ def beyond_border(inside, reciprocal, mean_s, s, mean_t, t, out):
 
 
 @jit
+def cut_off(inside, whole):
+    """The two ends of a row where boxes of ``whole`` voxels reach beyond the border; all of it is one of them
+    where they do along another axis."""
+    first, last = 0, inside.size
+    while first < last and inside[first] < whole - 0.5:
+        first += 1
+    while last > first and inside[last - 1] < whole - 0.5:
+        last -= 1
+    return (0, first), (last, inside.size)
+
+
+@jit
 def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints, where, total):
     """Add the squared correlations of one row to ``total``, and set the adjoints of its sums.
 
@@ -261,10 +273,13 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
     centred(sums[4], s, t, reciprocal, cross)
     centred(sums[2], s, s, reciprocal, v)
     centred(sums[3], t, t, reciprocal, w)
+    cut = cut_off(inside, 1 / reciprocal[0]) if voxelmorph else ((0, 0), (0, 0))
     if voxelmorph:
-        beyond_border(inside, reciprocal, means[0], s, means[1], t, cross)
-        beyond_border(inside, reciprocal, means[0], s, means[0], s, v)
-        beyond_border(inside, reciprocal, means[1], t, means[1], t, w)
+        for i, j in cut:
+            n, r = inside[i:j], reciprocal[i:j]
+            beyond_border(n, r, means[0], s[i:j], means[1], t[i:j], cross[i:j])
+            beyond_border(n, r, means[0], s[i:j], means[0], s[i:j], v[i:j])
+            beyond_border(n, r, means[1], t[i:j], means[1], t[i:j], w[i:j])
         # Where a variance is only rounding so is the correlation, and small as 1e-5 is, it would make it large.
         for x in range(total.size):
             cross[x] = cross[x] if (v[x] > 0) & (w[x] > 0) else 0 * cross[x]
@@ -284,10 +299,12 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
         return
     # Means in the box less the global means, times n.
     if voxelmorph:
-        for x in range(total.size):
-            middle_i[x] = s[x] - (1 / reciprocal[x] - inside[x]) * means[0]
-        for x in range(total.size):
-            middle_j[x] = t[x] - (1 / reciprocal[x] - inside[x]) * means[1]
+        middle_i[: s.size] = s
+        middle_j[: t.size] = t
+        for i, j in cut:
+            for x in range(i, j):
+                middle_i[x] -= (1 / reciprocal[x] - inside[x]) * means[0]
+                middle_j[x] -= (1 / reciprocal[x] - inside[x]) * means[1]
     else:
         middle_i, middle_j = s, t
     by_cross, by_w, added = adjoints[0, image, z, y], adjoints[1, image, z, y], adjoints[2, image, z, y]
