@@ -1,4 +1,4 @@
-"""Draw the table that operators.py wrote: one panel per operator, one bar per contestant, on a logarithmic axis.
+"""Draw the table that operators.py wrote: how many times as long as regcore's kernels every other form takes.
 
 python benchmarks/figure.py docs/results/operators.csv docs/images/operators.png
 """
@@ -9,52 +9,55 @@ import sys
 import matplotlib.pyplot as plt
 import pandas as pd
 
+OURS = "regcore (numba)"
 TITLES = {
     "warp": "warp",
     "integrate": "integrate, 7 squarings",
-    "lncc": "local correlation, 9³",
+    "lncc": "local correlation, window 9³",
     "dice": "soft Dice, 35 labels",
     "diffusion": "diffusion",
     "ndv": "non-diffeomorphic volume",
-    "training-lncc": "training step, local correlation",
-    "training-mse": "training step, MSE",
+    "training-lncc": "training step with local correlation",
+    "training-mse": "training step with MSE",
 }
-OURS, REFERENCE, OTHERS = "#1b7837", "#a6dba0", "#9e9e9e"
-
-
-def colour(contestant: str) -> str:
-    if contestant == "regcore (numba)":
-        return OURS
-    return REFERENCE if contestant.startswith("regcore") else OTHERS
+PASSES = {"forward+backward": ", forward + backward", "forward": ", forward", "step": ""}
+GREEN, GREY = "#7fbf7b", "#a8a8a8"
 
 
 def of_largest_size(table: pd.DataFrame, operator: str) -> pd.DataFrame:
-    """Rows of one operator at its largest size, forward+backward where there is one, the fastest last."""
+    """Rows of one operator at its largest size, forward+backward where there is one, the slowest first."""
     rows = table[(table["operator"] == operator) & table["median_ms"].notna()]
-    passes = rows["pass"].unique()
-    rows = rows[rows["pass"] == ("forward+backward" if "forward+backward" in passes else passes[-1])]
+    rows = rows[rows["pass"] == next(name for name in PASSES if name in set(rows["pass"]))]
     voxels = rows["size"].map(lambda size: math.prod(map(int, size.split("x"))))
     return rows[voxels == voxels.max()].sort_values("median_ms", ascending=False)
 
 
+def duration(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"
+
+
 def draw(table: pd.DataFrame, path: str) -> None:
-    operators = [name for name in TITLES if name in set(table["operator"])]
-    panels = [of_largest_size(table, name) for name in operators]
+    panels = {name: of_largest_size(table, name) for name in TITLES if name in set(table["operator"])}
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(8, 0.9 * len(panels) + 0.24 * sum(map(len, panels))), layout="constrained",
-        height_ratios=[len(panel) + 1 for panel in panels], squeeze=False,
+        len(panels), 1, figsize=(8, 0.42 * len(panels) + 0.2 * sum(map(len, panels.values()))), sharex=True,
+        layout="constrained", height_ratios=[len(panel) for panel in panels.values()], squeeze=False,
     )  # fmt: skip
-    for axis, name, panel in zip(axes[:, 0], operators, panels, strict=True):
-        bars = axis.barh(panel["contestant"], panel["median_ms"], color=panel["contestant"].map(colour))
-        labels = [f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms" for ms in panel["median_ms"]]
+    for axis, (name, panel) in zip(axes[:, 0], panels.items(), strict=True):
+        ours = panel.loc[panel["contestant"] == OURS, "median_ms"].iloc[0]
+        others = panel[panel["contestant"] != OURS]
+        ratios = others["median_ms"] / ours
+        colours = [GREEN if contestant.startswith("regcore") else GREY for contestant in others["contestant"]]
+        bars = axis.barh(others["contestant"], ratios - 1, left=1, color=colours)
+        labels = [f"{ratio:.3g}×  {duration(ms)}" for ratio, ms in zip(ratios, others["median_ms"], strict=True)]
         axis.bar_label(bars, labels, padding=3, fontsize=8)
+        what, size = PASSES[panel["pass"].iloc[0]], panel["size"].iloc[0].replace("x", "×")
+        axis.set_title(f"{TITLES[name]}{what}, {size} (regcore {duration(ours)})", fontsize=9, loc="left")
         axis.set_xscale("log")
-        axis.set_xlim(panel["median_ms"].min() / 3, panel["median_ms"].max() * 4)
-        what = {"step": "", "forward": ", forward"}.get(panel["pass"].iloc[0], ", forward + backward")
-        axis.set_title(f"{TITLES[name]}{what}, {panel['size'].iloc[0].replace('x', ' × ')}", fontsize=9, loc="left")
+        axis.set_xlim(1, 2000)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel("milliseconds, median", fontsize=8)
+    axes[-1, 0].set_xticks([1, 10, 100, 1000], ["1×", "10×", "100×", "1000×"])
+    axes[-1, 0].set_xlabel(f"times as long as {OURS}, medians", fontsize=8)
     figure.savefig(path, dpi=110)
 
 

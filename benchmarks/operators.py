@@ -249,7 +249,7 @@ OPERATORS = {
             REFERENCE: our_training_step("lncc"),
             "voxelmorph (package), its own NCC": stock_training_step(peers.lncc_neurite),
             "voxelmorph (package), dense NCC": stock_training_step(given(peers.lncc_dense)),
-            "the same at half resolution": stock_training_step(given(peers.lncc_dense), half_resolution=True),
+            "voxelmorph (package) at half resolution": stock_training_step(given(peers.lncc_dense), half_resolution=True),
         },
         {STEP: None},
     ),
@@ -259,7 +259,7 @@ OPERATORS = {
             NUMBA: our_training_step("mse"),
             REFERENCE: our_training_step("mse"),
             "voxelmorph (package)": stock_training_step(given(F.mse_loss)),
-            "the same at half resolution": stock_training_step(given(F.mse_loss), half_resolution=True),
+            "voxelmorph (package) at half resolution": stock_training_step(given(F.mse_loss), half_resolution=True),
         },
         {STEP: None},
     ),
@@ -268,7 +268,7 @@ OPERATORS = {
 KNOWN_SLOW = {
     ("lncc", "TransMorph form, dense convolution"),
     ("training-lncc", "voxelmorph (package), dense NCC"),
-    ("training-lncc", "the same at half resolution"),
+    ("training-lncc", "voxelmorph (package) at half resolution"),
 }
 
 
