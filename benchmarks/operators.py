@@ -249,7 +249,9 @@ OPERATORS = {
             REFERENCE: our_training_step("lncc"),
             "voxelmorph (package), its own NCC": stock_training_step(peers.lncc_neurite),
             "voxelmorph (package), dense NCC": stock_training_step(given(peers.lncc_dense)),
-            "voxelmorph (package) at half resolution": stock_training_step(given(peers.lncc_dense), half_resolution=True),
+            "voxelmorph (package) at half resolution": stock_training_step(
+                given(peers.lncc_dense), half_resolution=True
+            ),
         },
         {STEP: None},
     ),
