@@ -12,7 +12,7 @@ def share_cores() -> None:
     """Let waiting threads sleep instead of spinning; must be called before torch is imported.
 
     Where other work wants the same cores, as the jobs of one workflow do, spinning threads take them from
-    those that compute: a training step takes up to five times as long.  A setting of the user's stands.
+    those that compute.  A setting of the user's stands.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

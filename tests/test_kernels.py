@@ -568,7 +568,7 @@ with test_kernels.Entered() as entered:
 assert not entered.names
 """
     run_script(script, tmp_path / "found.pt")
-    without, found = torch.load(tmp_path / "found.pt"), everything()
+    without, found = torch.load(tmp_path / "found.pt", weights_only=True), everything()
     assert without.keys() == found.keys()
     for name, values in found.items():
         assert_close(without[name], values, roundings=2**12)

@@ -18,8 +18,6 @@ from regcore.kernels.launch import has_kernel, jit, run
 CONVOLUTION = {4: F.conv2d, 5: F.conv3d}
 #: The layout (B, *space, C), in which convolutions are fastest on CPUs and GPUs alike.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
 #: Batch 1, and channels times the first two sizes up to this number: torch then leaves oneDNN aside.
 SLOW_PATH = 20480
 
@@ -27,7 +25,7 @@ SLOW_PATH = 20480
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
     """Convolve ``x`` (B, C, *space) with ``weight`` (F, C, k, ...) and half a kernel of zeros beyond the border.
 
-    On a CPU torch does small 3-D convolutions of one sample ten times as slowly as it could.  There few
+    On a CPU torch does small 3-D convolutions of one sample far more slowly than it could.  There few
     channels are filled up with zeros to eight, and where that is not enough a sample of zeros is added.
     """
     function, padding = CONVOLUTION[x.ndim], weight.shape[-1] // 2
