@@ -1,13 +1,13 @@
 """The contract of a method: a pair of images in, a displacement field on the fixed grid out.
 
 From :meth:`Method.register` on nobody knows whether a classical tool, a network or an optimiser made the
-field.  Learned methods add what the trainer needs: a module and a training step.
+field.  Learned methods add what the trainer needs: a module, the field it predicts, and its losses.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,68 @@ from torch import Tensor, nn
 from regcore.config import settings_schema, validated
 from regcore.field import DisplacementField
 from regcore.volume import Volume
+
+#: Settings that the trainer reads; every learned method has them.
+TRAINING = {
+    "steps": {
+        "description": "training steps",
+        "type": "integer",
+        "minimum": 1,
+        "default": 150000,
+    },
+    "batch_size": {
+        "description": "pairs per step",
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+    },
+    "accumulate": {
+        "description": "parts that a batch is cut into, one after the other: less memory, the same gradient",
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+    },
+    "learning_rate": {
+        "description": "of Adam",
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "default": 1e-4,
+    },
+    "schedule": {
+        "description": "learning rate over the steps: constant (the paper), or a cosine that ends at zero",
+        "enum": ["constant", "cosine"],
+        "default": "constant",
+    },
+    "validate_every": {
+        "description": "steps between two looks at the validation pairs and two checkpoints",
+        "type": "integer",
+        "minimum": 1,
+        "default": 1000,
+    },
+    "patience": {
+        "description": "looks at the validation pairs without a better score after which training stops; null: never",
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "default": None,
+    },
+    "precision": {
+        "description": "of the network's arithmetic: float32, or bfloat16 (faster on GPUs; losses, fields and weights "
+        "stay float32)",
+        "enum": ["float32", "bfloat16"],
+        "default": "float32",
+    },
+    "compile": {
+        "description": "run the network through torch.compile: a slow start, then faster steps on GPUs",
+        "type": "boolean",
+        "default": False,
+    },
+    "training_subjects": {
+        "description": "train on so many of the training subjects, drawn by the study's seed; null: on all",
+        "type": ["integer", "null"],
+        "minimum": 2,
+        "default": None,
+    },
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +102,25 @@ class Method(ABC):
     """A method with checked settings.
 
     ``properties`` is the JSON schema of the settings, under the names of the method's paper; every one
-    has a default.  ``aligned`` says whether the affine alignment of the scans is part of the result.
+    has a default.  A method with ``presets`` has the setting ``preset``, which changes defaults; what is
+    given beside it stands.  ``aligned`` says whether the affine alignment of the scans is part of the
+    result.
     """
 
     properties: ClassVar[dict] = {}
+    presets: ClassVar[dict[str, dict]] = {}
     aligned: ClassVar[bool] = True
+    uses_masks: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping, where: str = "method"):
-        self.settings = validated(dict(settings), settings_schema(self.properties), where)
+        preset = settings.get("preset")
+        defaults = self.presets.get(preset, {}) if isinstance(preset, str) else {}
+        self.settings = validated({**defaults, **settings}, settings_schema(self.properties), where)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method computes."""
+        return torch.device("cpu")
 
     @abstractmethod
     def register(self, fixed: Volume, moving: Volume) -> Registration:
@@ -57,40 +130,82 @@ class Method(ABC):
 class LearnedMethod(Method):
     """A method that is a network.
 
+    The network predicts a *flow*: the displacement, or what the displacement is computed from (a
+    velocity, a field at lower resolution).  Losses are a function of flow and batch, so that the same
+    objective trains the network and, pair by pair, refines its prediction.
+
     ``module`` is made by :meth:`build` and moved, trained and loaded by the trainer.
     """
 
     module: nn.Module | None = None
+
+    @property
+    def observed(self) -> Any:
+        """The labels that training looks at, or None where it looks at images alone."""
+        return None
 
     @abstractmethod
     def build(self, ndim: int) -> nn.Module:
         """Make the untrained network for ``ndim`` dimensions; its weights follow torch's seed."""
 
     @abstractmethod
-    def training_step(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
+        """Flow of image pairs, float32.
+
+        Parameters
+        ----------
+        module : callable
+            What :meth:`build` made, perhaps wrapped: only to be called, its attributes may be hidden.
+        fixed, moving : Tensor, shape (B, 1, *space)
+        """
+
+    @abstractmethod
+    def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses by name; ``total`` is what is minimised.
 
         Parameters
         ----------
         batch : mapping
-            ``fixed`` and ``moving`` images, (B, 1, *space).
+            ``fixed`` and ``moving`` images, (B, 1, *space).  Where ``observed`` is not None also
+            ``fixed_labels`` and ``moving_labels`` of integers, (B, 1, *space), and ``codes``, the list of
+            the codes in them that count.
         """
 
     @abstractmethod
-    def displacements(self, module: nn.Module, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Displacement fixed → moving, (B, D, *space) in voxels, and its inverse where there is one."""
+    def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Displacement fixed → moving in voxels, (B, D, *space) like ``image``, and its inverse where there is one."""
+
+    def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Losses of the network's prediction for a batch."""
+        return self.losses(self.predict(module, batch["fixed"], batch["moving"]), batch)
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
+        device = self.device
+        images = [as_tensor(volume).to(device) for volume in (fixed, moving)]
+        with torch.inference_mode():
+            found = self.displacements(self.predict(self.module, *images), images[0])
+        return as_registration(*found, fixed, moving)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is.
+
+        Raises
+        ------
+        RuntimeError
+            There is none yet.
+        """
         if self.module is None:
             raise RuntimeError("a learned method registers only after its weights are loaded")
-        device = next(self.module.parameters()).device
-        with torch.inference_mode():
-            images = (as_tensor(volume).to(device) for volume in (fixed, moving))
-            forward, inverse = self.displacements(self.module, *images)
-        return Registration(
-            DisplacementField(forward.cpu().clone(), fixed.grid),
-            None if inverse is None else DisplacementField(inverse.cpu().clone(), moving.grid),
-        )
+        return next(self.module.parameters()).device
+
+
+def as_registration(forward: Tensor, inverse: Tensor | None, fixed: Volume, moving: Volume) -> Registration:
+    """What a method found as tensors (1, D, *space) in voxels, on the grids of the two images."""
+    return Registration(
+        DisplacementField(forward.cpu().clone(), fixed.grid),
+        None if inverse is None else DisplacementField(inverse.cpu().clone(), moving.grid),
+    )
 
 
 def as_tensor(volume: Volume) -> Tensor:

@@ -1,61 +1,60 @@
-"""VoxelMorph (Balakrishnan et al., TMI 2019), diffeomorphic variant.
+"""VoxelMorph (Balakrishnan et al., TMI 2019), and its diffeomorphic variant (Dalca et al., MedIA 2019).
 
-A U-Net predicts a stationary velocity from the pair; the velocity is integrated at half resolution by
-scaling and squaring and brought to full resolution.  The loss is Eq. 4 of the paper: mean squared error or
-local correlation, plus λ times the diffusion of the velocity, as in the authors' code (there on the
-half-resolution grid).
+A U-Net predicts a flow from the pair: the displacement itself (the paper), or a stationary velocity, which
+is integrated by scaling and squaring (the authors' current code).  The loss is Eq. 4 of the paper,
+similarity plus λ times the diffusion of the flow at the resolution at which it is used, and with
+segmentations Eq. 10, which adds γ times the overlap of warped labels.
 """
 
-from collections.abc import Mapping
-from functools import partial
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from regcore.kernels.convolution import CHANNELS_LAST
-from regcore.losses import diffusion, lncc, mse
-from regcore.methods.base import LearnedMethod
-from regcore.networks.unet import FlowHead, UNet
+from regcore.errors import InputError
+from regcore.losses import diffusion, soft_dice
+from regcore.methods.base import TRAINING, LearnedMethod
+from regcore.methods.objective import similarity, similarity_settings
+from regcore.networks.unet import ARCHITECTURES, FlowNetwork
 from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
 
-SIMILARITIES = {"mse": mse, "lncc": partial(lncc, window=9, variant="voxelmorph")}
-
-
-class VelocityNetwork(nn.Module):
-    """U-Net and flow head: image pair (B, 2, *space) → velocity (B, D, *space)."""
-
-    def __init__(self, ndim: int):
-        super().__init__()
-        self.unet = UNet(ndim)
-        self.head = FlowHead(ndim, self.unet.out_channels)
-        self.to(memory_format=CHANNELS_LAST[ndim + 2])
-
-    def forward(self, pair: Tensor) -> Tensor:
-        pair = pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim])
-        return self.head(self.unet(pair)).contiguous()
+#: λ of the paper for mean squares (Section V-G) and of its repository for local correlation.
+PUBLISHED_LAMBDA = {"mse": 0.02, "lncc": 1.0}
+#: γ of Eq. 10 that leaves the labels alone: image and smoothness terms are 0 (Section V-G).
+LABELS_ALONE = "infinity"
 
 
 class VoxelMorph(LearnedMethod):
-    """VoxelMorph with MSE or local correlation."""
+    """VoxelMorph, unsupervised or with auxiliary segmentations; displacement or velocity."""
 
     properties: ClassVar[dict] = {
-        "similarity": {
-            "description": "mse (Eq. 5), or lncc: local correlation in windows of nine voxels (Eq. 6, as in the "
-            "authors' code); the two want different λ",
-            "enum": ["mse", "lncc"],
-            "default": "mse",
+        "preset": {
+            "description": "where the defaults come from: paper (displacement at full resolution, lncc), code (the "
+            "authors' current repository: max pooling, velocity at half resolution, mse) or null, regcore's own",
+            "enum": ["paper", "code", None],
+            "default": None,
         },
-        "lambda": {
-            "description": "weight of the smoothness term, λ of Eq. 4",
-            "type": "number",
-            "minimum": 0,
-            "default": 0.02,
+        "architecture": {
+            "description": "the U-Net; see regcore/networks/unet.py",
+            "enum": list(ARCHITECTURES),
+            "default": "paper",
         },
-        "bidirectional": {
-            "description": "also compare the fixed image, warped by the inverse, with the moving one",
-            "type": "boolean",
-            "default": False,
+        "width": {
+            "description": "multiplies the features of every layer (2 is the paper's ×2)",
+            "type": "integer",
+            "minimum": 1,
+            "default": 1,
+        },
+        "flow": {
+            "description": "what the network predicts: velocity (integrated; invertible) or displacement",
+            "enum": ["velocity", "displacement"],
+            "default": "velocity",
+        },
+        "flow_resolution": {
+            "description": "1: the flow is used on the images' grid; 2: on one half as fine",
+            "enum": [1, 2],
+            "default": 2,
         },
         "integration_steps": {
             "description": "squarings of scaling and squaring",
@@ -63,73 +62,105 @@ class VoxelMorph(LearnedMethod):
             "minimum": 0,
             "default": 7,
         },
-        "steps": {
-            "description": "training steps",
-            "type": "integer",
-            "minimum": 1,
-            "default": 150000,
+        **similarity_settings("mse", window=9),
+        "lambda": {
+            "description": "weight of the smoothness term, λ of Eq. 4; null: the published one, 0.02 for mse and 1 for "
+            "lncc",
+            "type": ["number", "null"],
+            "minimum": 0,
+            "default": None,
         },
-        "batch_size": {
-            "description": "pairs per step",
+        "bidirectional": {
+            "description": "also compare the fixed image, warped by the inverse, with the moving one; needs a velocity",
+            "type": "boolean",
+            "default": False,
+        },
+        "gamma": {
+            "description": "weight of the overlap of labels in training, γ of Eq. 10; infinity: labels alone",
+            "anyOf": [{"type": "number", "minimum": 0}, {"const": LABELS_ALONE}],
+            "default": 0,
+        },
+        "observed": {
+            "description": "labels that training with γ sees: all, half or one of the structures, groups (labels "
+            "merged into the study's groups), or a list of numbers and ranges",
+            "anyOf": [{"enum": ["all", "half", "one", "groups"]}, {"type": "array", "minItems": 1}],
+            "default": "all",
+        },
+        "observed_draw": {
+            "description": "which draw of half the structures, or of one",
             "type": "integer",
             "minimum": 1,
             "default": 1,
         },
-        "learning_rate": {
-            "description": "of Adam",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 1e-4,
-        },
-        "schedule": {
-            "description": "learning rate over the steps: constant (the paper), or a cosine that ends at zero",
-            "enum": ["constant", "cosine"],
-            "default": "constant",
-        },
-        "validate_every": {
-            "description": "steps between two looks at the validation pairs and two checkpoints",
-            "type": "integer",
-            "minimum": 1,
-            "default": 1000,
-        },
+        **TRAINING,
+    }
+    presets: ClassVar[dict[str, dict]] = {
+        "paper": {"flow": "displacement", "flow_resolution": 1, "similarity": "lncc"},
+        # λ is 0.01 there, times the factor 2 that goes with half resolution (loss_mult).
+        "code": {"architecture": "code", "similarity": "mse", "lambda": 0.02},
     }
 
+    def __init__(self, settings: Mapping, where: str = "method"):
+        super().__init__(settings, where)
+        chosen = self.settings
+        self.architecture = ARCHITECTURES[chosen["architecture"]]
+        if chosen["lambda"] is None:
+            if chosen["similarity"] not in PUBLISHED_LAMBDA:
+                raise InputError(f"{where}: no λ is published for {chosen['similarity']}; set 'lambda'")
+            chosen["lambda"] = PUBLISHED_LAMBDA[chosen["similarity"]]
+        if chosen["bidirectional"] and chosen["flow"] == "displacement":
+            raise InputError(f"{where}: 'bidirectional' needs the inverse, which 'flow: displacement' does not have")
+        if self.architecture.resolution > chosen["flow_resolution"]:
+            raise InputError(
+                f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
+                "'flow_resolution: 2'"
+            )
+        self._unlikeness = similarity(chosen, lncc_variant="voxelmorph")
+
+    @property
+    def observed(self) -> Any:
+        return self.settings["observed"] if self.settings["gamma"] != 0 else None
+
     def build(self, ndim: int) -> nn.Module:
-        return VelocityNetwork(ndim)
+        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])
 
-    def training_step(self, module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
+        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
+        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.architecture.stride)
+        flow = module(pair).float()
+        shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]
+        return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)
+
+    def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         fixed, moving = batch["fixed"], batch["moving"]
-        velocity = self._velocity(module, fixed, moving)
-        displacement = self._to_image(self._integrate(velocity), fixed)
-        name, compare = self.settings["similarity"], SIMILARITIES[self.settings["similarity"]]
-        similarity = compare(fixed, warp(moving, displacement))
-        if self.settings["bidirectional"]:
-            inverse = self._to_image(self._integrate(-velocity), fixed)
-            similarity = 0.5 * (similarity + compare(moving, warp(fixed, inverse)))
-        smoothness = diffusion(velocity)
-        return {
-            "total": similarity + self.settings["lambda"] * smoothness,
-            name: similarity,
-            "diffusion": smoothness,
-        }
+        gamma = self.settings["gamma"]
+        if gamma == LABELS_ALONE and "codes" not in batch:
+            raise InputError(f"a model trained with 'gamma: {LABELS_ALONE}' has no loss without labels")
+        displacement = self._displacement(flow, fixed)
+        found, total = {}, 0
+        if gamma != LABELS_ALONE:
+            unlikeness = self._unlikeness(fixed, warp(moving, displacement))
+            if self.settings["bidirectional"]:
+                inverse = self._displacement(-flow, fixed)
+                unlikeness = 0.5 * (unlikeness + self._unlikeness(moving, warp(fixed, inverse)))
+            smoothness = diffusion(flow)
+            found |= {self.settings["similarity"]: unlikeness, "diffusion": smoothness}
+            total = unlikeness + self.settings["lambda"] * smoothness
+        if "codes" in batch:
+            overlap = soft_dice(batch["fixed_labels"], batch["moving_labels"], displacement, batch["codes"])
+            found["label_dice"] = overlap
+            total = total + overlap * (1 if gamma == LABELS_ALONE else gamma)
+        return {"total": total, **found}
 
-    def displacements(self, module: nn.Module, fixed: Tensor, moving: Tensor) -> tuple[Tensor, Tensor | None]:
-        velocity = self._velocity(module, fixed, moving)
-        return (
-            self._to_image(self._integrate(velocity), fixed),
-            self._to_image(self._integrate(-velocity), fixed),
-        )
+    def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        inverse = None if self.settings["flow"] == "displacement" else self._displacement(-flow, image)
+        return self._displacement(flow, image), inverse
 
-    def _velocity(self, module: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
-        """Velocity at half resolution of the padded images, in voxels of that grid."""
-        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), module.unet.stride)
-        velocity = module(pair)
-        return resample_displacement(velocity, [n // 2 for n in velocity.shape[2:]])
-
-    def _integrate(self, velocity: Tensor) -> Tensor:
-        return integrate(velocity, self.settings["integration_steps"])
-
-    def _to_image(self, displacement: Tensor, image: Tensor) -> Tensor:
-        """From half resolution to the image's voxels, without the padding."""
-        padded = [2 * n for n in displacement.shape[2:]]
-        return crop_to(resample_displacement(displacement, padded), image.shape[2:])
+    def _displacement(self, flow: Tensor, image: Tensor) -> Tensor:
+        """From the flow to the image's voxels, without the padding."""
+        if self.settings["flow"] == "velocity":
+            flow = integrate(flow, self.settings["integration_steps"])
+        factor = self.settings["flow_resolution"]
+        if factor > 1:
+            flow = resample_displacement(flow, [factor * n for n in flow.shape[2:]])
+        return crop_to(flow, image.shape[2:])

@@ -1,88 +1,226 @@
-"""The U-Net of VoxelMorph (Balakrishnan et al., TMI 2019, Fig. 3), in two and three dimensions.
+"""The U-Nets of VoxelMorph (Balakrishnan et al., TMI 2019) and of what followed it, in two and three dimensions.
 
-Four encoder convolutions with stride 2 lead to 1/16 of the input; the decoder alternates convolution,
-nearest up-sampling and a skip connection; two more convolutions refine at full resolution, where the skip
-is the raw input pair.  Kernel 3 and LeakyReLU 0.2 throughout; a 3-D network with the default features and
-its flow head has 300,547 parameters.
+An :class:`Architecture` says which convolutions a network has, and :data:`ARCHITECTURES` names those that
+papers and their code have used.  Kernel 3 and LeakyReLU 0.2 in all of them.  Features that are up-sampled and
+joined with a skip connection are convolved apart and summed, so that the joined tensor is never made.
 """
 
 import itertools
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regcore.kernels.convolution import convolve, upsampled_convolution
+from regcore.errors import did_you_mean
+from regcore.kernels.convolution import CHANNELS_LAST, convolve, upsampled_convolution
 
-#: Fig. 3 of the paper, "VoxelMorph-2" of its repository.
-ENCODER = (16, 32, 32, 32)
-DECODER = (32, 32, 32, 32, 32, 16, 16)
+CHOICES = {
+    "downsampling": ("stride", "max-pool"),
+    "full_skip": ("images", "features"),
+    "upsampling": ("nearest", "linear"),
+}
 
 
-def convolution(ndim: int) -> type[nn.Module]:
-    """``nn.Conv2d`` or ``nn.Conv3d``."""
-    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+@dataclass(frozen=True)
+class Architecture:
+    """The convolutions of a U-Net, from the images down to 1/2ⁿ of their resolution and up again.
+
+    What is about to be halved is kept for the skip connection at its resolution.
+
+    Attributes
+    ----------
+    encoder : tuple of int
+        Features of the n convolutions on the way down.
+    decoder : tuple of int
+        Features of the n convolutions on the way up: at 1/2ⁿ, …, 1/4, 1/2, all but the first after a skip
+        connection.
+    at_half : tuple of int
+        Features of further convolutions at half resolution.
+    at_full : tuple of int
+        Features of the convolutions at full resolution, the first after a skip connection.  None: the
+        output stays at half resolution.
+    downsampling : {"stride", "max-pool"}
+        How resolution is halved: the convolution that follows takes steps of two, or sees the maxima of
+        blocks of two voxels a side.
+    full_skip : {"images", "features"}
+        What the skip connection at full resolution carries: the images, so that the first convolution
+        already halves them, or features, which a first convolution makes at full resolution.
+    upsampling : {"nearest", "linear"}
+        Linear sets corner voxels onto corner voxels.
+    slope : float
+        Of the LeakyReLU for negative values; 0 is the ReLU.
+    """
+
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+    at_half: tuple[int, ...] = ()
+    at_full: tuple[int, ...] = ()
+    downsampling: str = "stride"
+    full_skip: str = "images"
+    upsampling: str = "nearest"
+    slope: float = 0.2
+
+    def __post_init__(self):
+        if len(self.encoder) != len(self.decoder) or not self.encoder:
+            raise ValueError(
+                f"encoder and decoder need one convolution or more, and the same number, "
+                f"not {self.encoder} and {self.decoder}"
+            )
+        for name, features in self.features().items():
+            if any(n < 1 for n in features):
+                raise ValueError(f"{name} must have 1 feature or more in each convolution, not {features}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
+
+    def features(self) -> dict[str, tuple[int, ...]]:
+        """The four groups of convolutions, by name."""
+        return {name: getattr(self, name) for name in ("encoder", "decoder", "at_half", "at_full")}
+
+    def widened(self, width: int) -> "Architecture":
+        """Multiply the features of every convolution by ``width``."""
+        if width < 1:
+            raise ValueError(f"width must be 1 or more, not {width}")
+        return replace(self, **{name: tuple(width * n for n in group) for name, group in self.features().items()})
+
+    @property
+    def stride(self) -> int:
+        """Each axis of the images must be a multiple of this."""
+        return 2 ** len(self.encoder)
+
+    @property
+    def resolution(self) -> int:
+        """1 where the output is at full resolution, 2 where it is at half."""
+        return 1 if self.at_full else 2
+
+    def skips(self, in_channels: int) -> list[int]:
+        """Channels of what is kept before each halving, the finest first."""
+        return [in_channels, *self.encoder[:-1]] if self.full_skip == "images" else list(self.encoder)
+
+    def channels(self, in_channels: int) -> list[tuple[int, int]]:
+        """Input and output channels of every convolution, in order, for images of ``in_channels`` channels."""
+        skips = self.skips(in_channels)
+        outputs = [*self.encoder, *self.decoder, *self.at_half, *self.at_full]
+        inputs = [in_channels, *outputs[:-1]]
+        levels, half = len(self.encoder), len(self.at_half)
+        joined = [*[0] * levels, 0, *reversed(skips[1:]), *[0] * half, *(skips[:1] if self.at_full else [])]
+        return [(own + skip, out) for own, out, skip in itertools.zip_longest(inputs, outputs, joined, fillvalue=0)]
+
+
+#: Counts are those of the 3-D network of a pair of grey-scale images, flow head included.
+ARCHITECTURES = {
+    # TMI 2019, Fig. 3; "VoxelMorph-2" of CVPR 2018 and of the repository that came with it.  300,547
+    "paper": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_half=(32,), at_full=(16, 16)),
+    # "VoxelMorph-1": one convolution less at full resolution, and fewer features in the last three.  223,363
+    "paper-vm1": Architecture((16, 32, 32, 32), (32, 32, 32, 8), at_half=(8,), at_full=(8,)),
+    # The diffeomorphic network of MICCAI 2018, which has a second head for log σ.  265,075, 266,374 with both
+    "paper-diff": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_half=(16,)),
+    # The first PyTorch version of the authors' library; "VoxelMorph-2" among TransMorph's baselines.  301,411
+    "strided": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_full=(32, 16, 16)),
+    # "VoxelMorph-1" among TransMorph's baselines.  274,387
+    "strided-vm1": Architecture((8, 32, 32, 32), (32, 32, 32, 32), at_full=(32, 8, 8)),
+    # The authors' library since it has max pooling.  327,331
+    "code": Architecture(
+        (16, 32, 32, 32),
+        (32, 32, 32, 32),
+        at_full=(32, 16, 16),
+        downsampling="max-pool",
+        full_skip="features",
+    ),
+    # The same library at half resolution: the network whose weights HyperMorph predicts (IPMI 2021).  313,507
+    "half": Architecture(
+        (16, 32, 32, 32),
+        (32, 32, 32, 32),
+        at_half=(32, 16, 16),
+        downsampling="max-pool",
+        full_skip="features",
+    ),
+}
 
 
 class UNet(nn.Module):
-    """Image pair → features at full resolution.
+    """Image pair → features.
 
     Parameters
     ----------
     ndim : {2, 3}
     in_channels : int
         2 for a pair of grey-scale images.
-    encoder : sequence of int
-        Features of each stride-2 convolution.
-    decoder : sequence of int
-        Features of the decoder: one for each encoder level, one more at half resolution, then the
-        convolutions at full resolution.
+    architecture : Architecture
+    width : int
+        Multiplies the features of every convolution; 2 is the "×2" of Table III.
+
+    Attributes
+    ----------
+    stride : int
+        Each axis must be a multiple of it.
+    resolution : int
+        1 where the features are at full resolution, 2 where they are at half.
+    out_channels : int
     """
 
     def __init__(
         self,
         ndim: int,
         in_channels: int = 2,
-        encoder: Sequence[int] = ENCODER,
-        decoder: Sequence[int] = DECODER,
+        architecture: Architecture = ARCHITECTURES["paper"],
+        width: int = 1,
     ):
         super().__init__()
-        conv = convolution(ndim)
-        levels = len(encoder)
-        if len(decoder) < levels + 2:
-            raise ValueError(f"{levels} encoder levels need at least {levels + 2} decoder features, got {len(decoder)}")
-        self.stride = 2**levels
-        self.out_channels = decoder[-1]
-        sizes = [in_channels, *encoder]
-        self.down = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes))
-        self.up = nn.ModuleList()
-        channels = encoder[-1]
-        for level in range(levels):
-            skip = encoder[levels - 1 - level] if level else 0
-            self.up.append(conv(channels + skip, decoder[level], 3, padding=1))
-            channels = decoder[level]
-        self.at_half = conv(channels, decoder[levels], 3, padding=1)
-        self.at_full = nn.ModuleList()
-        channels = decoder[levels] + in_channels
-        for features in decoder[levels + 1 :]:
-            self.at_full.append(conv(channels, features, 3, padding=1))
-            channels = features
+        self.architecture = architecture.widened(width)
+        self.stride, self.resolution = architecture.stride, architecture.resolution
+        channels = self.architecture.channels(in_channels)
+        self.out_channels = channels[-1][1]
+        layers = iter(convolution(ndim)(*pair, 3, padding=1) for pair in channels)
+
+        def group(features: tuple[int, ...]) -> nn.ModuleList:
+            return nn.ModuleList(itertools.islice(layers, len(features)))
+
+        self.down, self.up = group(architecture.encoder), group(architecture.decoder)
+        self.at_half, self.at_full = group(architecture.at_half), group(architecture.at_full)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Map (B, in_channels, *space), each axis a multiple of ``stride``, to (B, out_channels, *space)."""
-        skips, x = [pair], pair
-        for layer in self.down:
-            x = activation(convolve(x, layer.weight, layer.bias, stride=2))
-            skips.append(x)
-        skips.pop()
-        for level, layer in enumerate(self.up):
-            x = activation(convolve_joined(layer, x, skips.pop()) if level else convolve(x, layer.weight, layer.bias))
-        x = activation(convolve(x, self.at_half.weight, self.at_half.bias))
-        first, *rest = self.at_full
-        x = activation(convolve_joined(first, x, skips.pop()))
-        for layer in rest:
-            x = activation(convolve(x, layer.weight, layer.bias))
+        """Map (B, in_channels, *space) to (B, out_channels, *space / resolution)."""
+        skips, x = [], pair
+        bottom, *up = self.up
+        for layer, halved in zip([*self.down, bottom], self._halvings(), strict=True):
+            if halved:
+                skips.append(x)
+                x = self._convolved_at_half(layer, x)
+            else:
+                x = self._convolved(layer, x)
+        for layer in up:
+            x = self._joined(layer, x, skips.pop())
+        for layer in self.at_half:
+            x = self._convolved(layer, x)
+        for number, layer in enumerate(self.at_full):
+            x = self._convolved(layer, x) if number else self._joined(layer, x, skips.pop())
         return x
+
+    def _halvings(self) -> list[bool]:
+        """Whether resolution is halved for each convolution on the way down and the first of the way up."""
+        halvings = [True] * len(self.down)
+        return [*halvings, False] if self.architecture.full_skip == "images" else [False, *halvings]
+
+    def _convolved(self, layer: nn.Module, x: Tensor, stride: int = 1) -> Tensor:
+        return F.leaky_relu(convolve(x, layer.weight, layer.bias, stride), self.architecture.slope)
+
+    def _convolved_at_half(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if self.architecture.downsampling == "stride":
+            return self._convolved(layer, x, stride=2)
+        pool = {4: F.max_pool2d, 5: F.max_pool3d}[x.ndim]
+        return self._convolved(layer, pool(x, 2))
+
+    def _joined(self, layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
+        """``layer`` of the features ``coarse``, up-sampled by two, and ``skip`` together, which are never joined."""
+        features = coarse.shape[1]
+        own = convolve(skip, layer.weight[:, features:], layer.bias)
+        weight = layer.weight[:, :features]
+        if self.architecture.upsampling == "nearest":
+            return F.leaky_relu(upsampled_convolution(coarse, weight) + own, self.architecture.slope)
+        mode = {4: "bilinear", 5: "trilinear"}[coarse.ndim]
+        finer = F.interpolate(coarse, size=skip.shape[2:], mode=mode, align_corners=True)
+        return F.leaky_relu(convolve(finer, weight) + own, self.architecture.slope)
 
 
 class FlowHead(nn.Module):
@@ -98,12 +236,51 @@ class FlowHead(nn.Module):
         return convolve(features, self.convolution.weight, self.convolution.bias)
 
 
-def activation(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+class FlowNetwork(nn.Module):
+    """U-Net and flow head: image pair → displacement or velocity, in voxels of the grid it is given on.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+    architecture : str or Architecture
+        A name in :data:`ARCHITECTURES`, or an architecture of one's own.
+    width : int
+        Multiplies the features of every convolution.
+
+    Attributes
+    ----------
+    stride : int
+        Each axis of the images must be a multiple of it.
+    resolution : int
+        1 where the flow is at full resolution, 2 where it is at half.
+
+    Raises
+    ------
+    ValueError
+        ``architecture`` is not known, or ``width`` is below 1.
+    """
+
+    def __init__(self, ndim: int, architecture: str | Architecture = "paper", width: int = 1):
+        super().__init__()
+        if isinstance(architecture, str):
+            architecture = named_architecture(architecture)
+        self.unet = UNet(ndim, architecture=architecture, width=width)
+        self.head = FlowHead(ndim, self.unet.out_channels)
+        self.stride, self.resolution = self.unet.stride, self.unet.resolution
+        self.to(memory_format=CHANNELS_LAST[ndim + 2])
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Map (B, 2, *space) to (B, D, *space / resolution)."""
+        pair = pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim])
+        return self.head(self.unet(pair)).contiguous()
 
 
-def convolve_joined(layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
-    """``layer`` of the features ``coarse``, up-sampled by two, and ``skip`` together, which are never joined."""
-    features = coarse.shape[1]
-    own = convolve(skip, layer.weight[:, features:], layer.bias)
-    return upsampled_convolution(coarse, layer.weight[:, :features]) + own
+def named_architecture(name: str) -> Architecture:
+    if name not in ARCHITECTURES:
+        raise ValueError(f"there is no architecture '{name}'{did_you_mean(name, ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def convolution(ndim: int) -> type[nn.Module]:
+    """``nn.Conv2d`` or ``nn.Conv3d``."""
+    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
