@@ -45,13 +45,15 @@ def main() -> None:
     "--method",
     default="syn",
     show_default=True,
-    help="identity, affine, syn, or the folder of a trained model (results/<study>/models/<name>).",
+    help="identity, affine, syn, instance, refine, or the folder of a trained model (results/<study>/models/<name>).",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 @click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
+@click.option("--fixed-mask", type=click.Path(path_type=Path), help="0 where FIXED must not pull; method instance.")
+@click.option("--moving-mask", type=click.Path(path_type=Path), help="0 where MOVING must not pull; method instance.")
 @click.option("--seed", default=0, show_default=True, help="Of the affine alignment's sampling.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, centre, seed, threads) -> None:
+def register(fixed, moving, output, method, settings, centre, fixed_mask, moving_mask, seed, threads) -> None:
     """Register MOVING to FIXED.
 
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (where the method has one) and
@@ -60,7 +62,7 @@ def register(fixed, moving, output, method, settings, centre, seed, threads) -> 
     _settle(threads)
     from regcore.pairwise import register_files
 
-    report = register_files(fixed, moving, output, method, _parse(settings), centre, seed)
+    report = register_files(fixed, moving, output, method, _parse(settings), centre, seed, fixed_mask, moving_mask)
     before, after = report["correlation_before"], report["correlation_after"]
     click.echo(
         f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "

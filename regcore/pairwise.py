@@ -15,10 +15,10 @@ from regcore.files import atomic_write
 from regcore.methods import METHODS, make_method
 from regcore.methods.base import Method
 from regcore.preprocess import Prepared, align, prepare, prepare_image, resample
-from regcore.registration import Stopwatch, on_own_grid, register_scans
+from regcore.registration import Stopwatch, register_scans
 from regcore.study import versions
 from regcore.training.model import Model, load_model
-from regcore.volume import Volume, read_volume
+from regcore.volume import Volume, read_labels, read_volume
 
 #: How images are normalised for methods that bring no preparation of their own.
 NORMALISATION = {"mask": False, "percentiles": [0.5, 99.5]}
@@ -32,6 +32,8 @@ def register_files(
     settings: Mapping[str, Any],
     centre: bool = False,
     seed: int = 0,
+    fixed_mask_path: Path | None = None,
+    moving_mask_path: Path | None = None,
 ) -> dict[str, Any]:
     """Register two images and write the results into ``output``.
 
@@ -41,6 +43,8 @@ def register_files(
         A method that needs no training, or the folder of a trained model.
     centre : bool
         Start from aligned image centres; without it the images must overlap in space.
+    fixed_mask_path, moving_mask_path : path, optional
+        0 where the image must not pull, on the grid of its image.
 
     Returns
     -------
@@ -50,12 +54,17 @@ def register_files(
     Raises
     ------
     InputError
-        An image cannot be used, the two differ in dimension or do not overlap, or the method is unknown.
+        An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, or the
+        method is unknown.
     """
     watch = Stopwatch()
     method, model = _method(method_name, settings)
     with watch("load"):
         fixed, moving = read_volume(fixed_path), read_volume(moving_path)
+        masks = [_mask(fixed_mask_path, fixed), _mask(moving_mask_path, moving)]
+    if any(masks) and not method.uses_masks:
+        able = [name for name in METHODS if METHODS[name].masks]
+        raise InputError(f"--method {method_name} takes no masks; {', '.join(able)} does")
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.grid.ndim != fixed.grid.ndim:
@@ -71,7 +80,7 @@ def register_files(
             "image centres first, or correct the headers"
         )
     with watch("align"):
-        scans = _prepared(fixed, moving, method, model, shift, seed)
+        scans = _prepared(fixed, moving, masks, method, model, shift, seed)
     with watch("register"):
         found = register_scans(method, *scans)
     before = resample(moving, fixed.grid, shift)
@@ -89,6 +98,8 @@ def register_files(
         "settings": method.settings,
         "commands": found.commands,
         "centre": centre,
+        "fixed_mask": fixed_mask_path and str(fixed_mask_path),
+        "moving_mask": moving_mask_path and str(moving_mask_path),
         "seed": seed,
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
@@ -106,7 +117,14 @@ def _method(name: str, settings: Mapping[str, Any]) -> tuple[Method, Model | Non
     if name in METHODS:
         if METHODS[name].learned:
             raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
-        return make_method(name, settings, f"--method {name}"), None
+        method = make_method(name, settings, f"--method {name}")
+        if not METHODS[name].refines:
+            return method, None
+        if method.settings["start"] is None:
+            raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
+        model = load_model(method.settings["start"])
+        method.start_from(model.method)
+        return method, model
     if Path(name).is_dir():
         if settings:
             raise InputError("--set: a trained model's settings are fixed")
@@ -115,8 +133,25 @@ def _method(name: str, settings: Mapping[str, Any]) -> tuple[Method, Model | Non
     return make_method(name, settings, "--method"), None  # raises, and suggests the nearest name
 
 
+def _mask(path: Path | None, image: Volume) -> Volume | None:
+    if path is None:
+        return None
+    mask = read_labels(path)
+    if not mask.grid.same_as(image.grid, tolerance_mm=0.01):
+        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that")
+    if not mask.data.any():
+        raise InputError(f"{path}: the mask is empty (all zero)")
+    return mask
+
+
 def _prepared(
-    fixed: Volume, moving: Volume, method: Method, model: Model | None, shift: np.ndarray, seed: int
+    fixed: Volume,
+    moving: Volume,
+    masks: list[Volume | None],
+    method: Method,
+    model: Model | None,
+    shift: np.ndarray,
+    seed: int,
 ) -> tuple[Prepared, Prepared]:
     """Bring both scans onto one grid: the model's, or the fixed image's own."""
     if model:
@@ -128,7 +163,11 @@ def _prepared(
     to_moving = shift
     if method.aligned:
         to_moving = align(fixed_image, moving_image, "affine", seed)
+    fixed_mask, moving_mask = masks
+    if moving_mask is not None:
+        moving_mask = resample(moving_mask, fixed.grid, to_moving, nearest=True)
+    moved = resample(moving_image, fixed.grid, to_moving)
     return (
-        on_own_grid(fixed_image),
-        on_own_grid(resample(moving_image, fixed.grid, to_moving), to_moving, moving.grid),
+        Prepared(fixed_image, np.eye(fixed.grid.ndim + 1), fixed.grid, fixed_mask),
+        Prepared(moved, to_moving, moving.grid, moving_mask),
     )

@@ -40,11 +40,14 @@ class Prepared:
         World of the common grid → world of the native scan, RAS mm.
     native : Grid
         The native scan's grid.
+    mask : Volume or None
+        On the common grid: 0 where the image must not pull.
     """
 
     image: Volume
     to_native: np.ndarray
     native: Grid
+    mask: Volume | None = None
 
 
 def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> np.ndarray:

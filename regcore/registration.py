@@ -4,13 +4,12 @@ A method sees images on one grid; here the scans are brought there and its field
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from regcore.methods.base import Method, Registration
 from regcore.preprocess import Prepared
-from regcore.volume import Grid
 
 
 @dataclass
@@ -48,7 +47,8 @@ def register_scans(method: Method, fixed: Prepared, moving: Prepared) -> Registr
     """
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)
-    found = method.register(fixed.image, moving.image)
+    masks = {"fixed_mask": fixed.mask, "moving_mask": moving.mask} if method.uses_masks else {}
+    found = method.register(fixed.image, moving.image, **masks)
     return Registration(
         found.field.between_scans(fixed.native, fixed.to_native, moving.to_native),
         found.inverse and found.inverse.between_scans(moving.native, moving.to_native, fixed.to_native),
@@ -56,10 +56,5 @@ def register_scans(method: Method, fixed: Prepared, moving: Prepared) -> Registr
     )
 
 
-def on_own_grid(image, to_native: np.ndarray | None = None, native: Grid | None = None) -> Prepared:
-    """A scan whose own grid is the common one."""
-    return Prepared(image, np.eye(image.grid.ndim + 1) if to_native is None else to_native, native or image.grid)
-
-
 def _as_scanned(scan: Prepared) -> Prepared:
-    return Prepared(scan.image, np.eye(scan.native.ndim + 1), scan.native)
+    return replace(scan, to_native=np.eye(scan.native.ndim + 1))

@@ -39,6 +39,20 @@ def tune_process(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
+def default_device():
+    """Where networks and optimisers run: a GPU where there is one; of several the current one.
+
+    Each process of a training that runs in several has one to itself.
+
+    Returns
+    -------
+    torch.device
+    """
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def processor_name() -> str:
     """What the CPU calls itself, and how many cores of it this process may use."""
     try:

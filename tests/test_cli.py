@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
+from regcore import pairwise
 from regcore.cli import main
 from regcore.field import read_field
+from regcore.methods import make_method
+from regcore.training.model import save_model
+from regcore.training.trainer import Trained
 from regcore.volume import Grid, Volume, read_labels, read_volume
 
 
@@ -235,3 +240,155 @@ def test_the_installed_command_ends_without_traceback(tmp_path):
 def test_help_explains_files_and_coordinates():
     for command in ("register", "apply", "evaluate"):
         assert "LPS" in run(command, "--help").output
+
+
+SHORT = ["--method", "instance", "--set", "shrink=[4, 2]", "--set", "iterations=[20, 20]"]
+
+
+@pytest.fixture(scope="module")
+def masks(pair):
+    """A mask of each image, which hides one half of it."""
+    for name in ("fixed", "moving"):
+        volume = read_volume(pair / f"{name}.nii.gz")
+        data = np.ones(volume.grid.shape, np.int16)
+        data[: volume.grid.shape[0] // 2] = 0
+        Volume(data, volume.grid).save(pair / f"{name}_mask.nii.gz")
+    return pair / "fixed_mask.nii.gz", pair / "moving_mask.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def optimised(pair):
+    out = pair / "instance"
+    result = run("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", out, *SHORT)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_instance_writes_the_four_files_and_improves_the_match(optimised):
+    names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "register.json"}
+    assert {p.name for p in optimised.iterdir()} == names
+    report = json.loads((optimised / "register.json").read_text())
+    assert report["correlation_after"] > 0.98 > report["correlation_before"]
+    assert report["folds_percent"] == 0
+    assert report["settings"]["iterations"] == [20, 20] and report["settings"]["similarity"] == "lncc"
+    assert report["fixed_mask"] is None and report["moving_mask"] is None
+    forward, inverse = read_field(optimised / "displacement.nii.gz"), read_field(optimised / "inverse.nii.gz")
+    points = np.random.default_rng(1).uniform(-10, 10, (50, 3))
+    assert np.linalg.norm(inverse.at(forward.at(points)) - points, axis=1).max() < 0.75
+
+
+def test_masks_are_recorded_and_change_the_field(pair, masks, optimised, tmp_path):
+    plain = read_field(optimised / "displacement.nii.gz").displacement
+    for number, options in enumerate((["--fixed-mask", masks[0]], ["--moving-mask", masks[1]])):
+        out = tmp_path / str(number)
+        result = run("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", out, *SHORT, *options)
+        assert result.exit_code == 0, result.output
+        report = json.loads((out / "register.json").read_text())
+        expected = [None, None]
+        expected[number] = str(options[1])
+        assert [report["fixed_mask"], report["moving_mask"]] == expected
+        masked = read_field(out / "displacement.nii.gz").displacement
+        assert (masked - plain).abs().max() > 0.1
+
+
+def test_the_moving_mask_is_aligned_with_its_image(pair, tmp_path, monkeypatch):
+    """The mask is the ball that the image shows."""
+    handed = []
+    real = pairwise.register_scans
+    monkeypatch.setattr(pairwise, "register_scans", lambda method, *scans: handed.extend(scans) or real(method, *scans))
+    options = ["--method", "instance", "--set", "shrink=[4]", "--set", "iterations=[1]"]
+    options += ["--fixed-mask", pair / "fixed_labels.nii.gz", "--moving-mask", pair / "moving_labels.nii.gz"]
+    result = run("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    for scan in handed:
+        assert scan.mask.grid.same_as(handed[0].image.grid)
+        ball, mask = scan.image.data > 0.35, scan.mask.data > 0
+        assert 2 * (ball & mask).sum() > 0.95 * (ball.sum() + mask.sum())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("wrong grid", ["moving_mask.nii.gz", "not on the grid of its image", "fixed.nii.gz"]),
+        ("empty", ["empty.nii.gz", "the mask is empty"]),
+        ("missing", ["none.nii.gz", "no such file"]),
+        ("fractions", ["fixed.nii.gz", "whole numbers"]),
+        ("method", ["--method syn takes no masks", "instance does"]),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_explained(pair, masks, tmp_path, kind, words):
+    options, mask = SHORT, masks[0]
+    if kind == "wrong grid":
+        mask = masks[1]
+    elif kind == "empty":
+        mask = tmp_path / "empty.nii.gz"
+        volume = read_labels(masks[0])
+        volume.with_data(np.zeros_like(volume.data)).save(mask)
+    elif kind == "missing":
+        mask = tmp_path / "none.nii.gz"
+    elif kind == "fractions":
+        mask = pair / "fixed.nii.gz"
+    else:
+        options = ["--method", "syn"]
+    images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
+    result = run("register", *images, "-o", tmp_path / "out", *options, "--fixed-mask", mask)
+    assert result.exit_code == 2
+    assert all(word in result.output for word in words)
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_moving_mask_is_on_the_grid_of_the_moving_image(pair, masks, tmp_path):
+    images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
+    result = run("register", *images, "-o", tmp_path / "out", *SHORT, "--moving-mask", masks[0])
+    assert result.exit_code == 2
+    assert "not on the grid of its image" in result.output and "moving.nii.gz" in result.output
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    """Two discs and the folder of a network for them that no one trained."""
+    folder = tmp_path_factory.mktemp("slices")
+    grid = Grid.centred((40, 44), (1.5, 1.5), (0, 0))
+    for name, centre, radius in (("fixed", (0, 0), (18, 18)), ("moving", (2, -1), (21, 16))):
+        Volume(blob(grid.shape, grid, centre, radius)[0], grid).save(folder / f"{name}.nii.gz")
+    torch.manual_seed(0)
+    method = make_method("voxelmorph", {"lambda": 0.001})
+    method.module = method.build(2)
+    trained = Trained(method.module.state_dict(), [], {})
+    preprocess = {"affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+    save_model(folder / "model", "voxelmorph", method, trained, read_volume(folder / "fixed.nii.gz"), grid, preprocess)
+    return folder
+
+
+def test_refine_starts_from_the_folder_of_a_model(slices, tmp_path):
+    images = slices / "fixed.nii.gz", slices / "moving.nii.gz"
+    after = []
+    for number, options in enumerate((["iterations=0"], ["iterations=60", "step=0.1"])):
+        settings = [part for option in options for part in ("--set", option)]
+        out = tmp_path / str(number)
+        start = f"start={slices / 'model'}"
+        result = run("register", *images, "-o", out, "--method", "refine", "--set", start, *settings)
+        assert result.exit_code == 0, result.output
+        report = json.loads((out / "register.json").read_text())
+        assert report["method"] == "refine" and report["settings"]["start"] == str(slices / "model")
+        assert {p.name for p in out.iterdir()} >= {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz"}
+        after.append(report["correlation_after"])
+    assert 1 - after[1] < 0.5 * (1 - after[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "give the folder of a trained model, --set start=<folder>"),
+        (["--set", "start="], "give the folder of a trained model, --set start=<folder>"),
+        (["--set", "start=nowhere"], "nowhere: not a model folder"),
+        (["--set", "start=nowhere", "--set", "iteration=3"], "did you mean 'iterations'"),
+    ],
+)
+def test_a_refinement_without_a_model_is_explained(slices, tmp_path, options, words):
+    images = slices / "fixed.nii.gz", slices / "moving.nii.gz"
+    result = run("register", *images, "-o", tmp_path / "out", "--method", "refine", *options)
+    assert result.exit_code == 2
+    assert words in result.output and result.output.count("\n") == 1
+    assert not (tmp_path / "out").exists()

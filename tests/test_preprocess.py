@@ -19,7 +19,7 @@ from regcore.preprocess import (
     resample,
     save_prepared,
 )
-from regcore.registration import on_own_grid, register_scans
+from regcore.registration import register_scans
 from regcore.volume import Grid, Volume, transform_points
 
 SETTINGS = {"spacing": None, "shape": None, "affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
@@ -154,7 +154,7 @@ def test_a_prepared_scan_survives_the_disk(reference, scan, tmp_path):
 
 
 def test_the_affine_method_maps_between_native_scans_and_identity_trusts_the_headers(reference, scan):
-    fixed = on_own_grid(reference)
+    fixed = Prepared(reference, np.eye(4), reference.grid)
     moving = Prepared(resample(scan, reference.grid, TRUE_AFFINE), TRUE_AFFINE, scan.grid)
     points = np.random.default_rng(0).uniform(-15, 15, (100, 3))
     found = register_scans(make_method("affine"), fixed, moving)

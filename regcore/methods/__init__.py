@@ -12,16 +12,20 @@ from regcore.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method lives, and whether it has to be trained before it can register."""
+    """Where a method lives; whether it is trained, starts from one that was, and takes masks."""
 
     location: str
     learned: bool = False
+    refines: bool = False
+    masks: bool = False
 
 
 METHODS = {
     "identity": Entry("regcore.methods.classical:Identity"),
     "affine": Entry("regcore.methods.classical:Affine"),
     "syn": Entry("regcore.methods.classical:SyN"),
+    "instance": Entry("regcore.methods.instance:Instance", masks=True),
+    "refine": Entry("regcore.methods.refine:Refine", refines=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),
 }
 

@@ -19,6 +19,7 @@ from regcore.spatial.sampling import (
     resample,
     resample_displacement,
     sample,
+    smooth,
     warp,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "resample",
     "resample_displacement",
     "sample",
+    "smooth",
     "warp",
 ]

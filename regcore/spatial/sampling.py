@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regcore.checks import describe, require_field, require_finite, require_floating, require_image
+from regcore.kernels import smoothing
 from regcore.kernels import warp as kernel
 from regcore.kernels.warp import identity
 
@@ -22,6 +23,7 @@ __all__ = [
     "resample",
     "resample_displacement",
     "sample",
+    "smooth",
     "warp",
 ]
 
@@ -159,6 +161,36 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     scale = [(b - 1) / (a - 1) for a, b in zip(old, shape, strict=True)]
     factors = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
     return resample(displacement, shape) * factors.view(1, -1, *[1] * len(old))
+
+
+def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
+    """Smooth an image or field with a Gaussian, cut off at three standard deviations.
+
+    Beyond the border the value at the edge goes on, so that a constant stays constant.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, C, *space)
+    sigma : float, or one for each axis of space
+        Standard deviation in voxels; 0 leaves an axis as it is.
+
+    Returns
+    -------
+    Tensor, shape of ``values``
+
+    Raises
+    ------
+    ValueError
+        ``values`` is no image or of integers, or ``sigma`` is negative or does not fit.
+    """
+    require_image("values", values)
+    require_floating("values", values)
+    sigmas = [float(sigma)] * (values.ndim - 2) if isinstance(sigma, int | float) else [float(s) for s in sigma]
+    if len(sigmas) != values.ndim - 2 or not all(0 <= s < float("inf") for s in sigmas):
+        raise ValueError(
+            f"sigma must be 0 or more, one number or one for each axis of {describe('values', values)}, not {sigma}"
+        )
+    return smoothing.gaussian(values, sigmas) if any(sigmas) else values
 
 
 def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:

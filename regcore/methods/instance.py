@@ -1,0 +1,300 @@
+"""Registration of one pair from nothing: a multi-resolution optimiser that needs no training.
+
+The field is either a displacement that every step is composed into (as greedy and FireANTs do), or a
+stationary velocity that is integrated.  A step follows the gradient of the similarity with momentum; at
+every voxel it is as long as the ratio of the gradient's running mean to its running root mean square, so
+that flat and steep regions move alike, and it is smoothed before and the field after.  Smoothing is the
+only regularisation.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regcore.errors import InputError
+from regcore.methods.base import Method, Registration, as_registration, as_tensor
+from regcore.methods.objective import similarity, similarity_settings
+from regcore.runtime import default_device
+from regcore.spatial import (
+    compose,
+    integrate,
+    invert,
+    jacobian_determinant,
+    resample,
+    resample_displacement,
+    smooth,
+    warp,
+)
+from regcore.volume import Volume
+
+Unlikeness = Callable[[Tensor, Tensor], Tensor]
+
+#: Smallest size of a level along an axis, in voxels: below it windows see nothing but border.
+SMALLEST = 8
+#: Share of the mean gradient below which a voxel's gradient counts as noise and is not scaled up.
+NOISE_SHARE = 0.3
+#: Iterations over which the loss has to fall by more than the tolerance.
+STOPPING_WINDOW = 10
+#: How often a field with folds is smoothed before it is handed over as it is.
+REPAIRS = 10
+
+
+class Instance(Method):
+    """Optimise the field of one pair, without training."""
+
+    uses_masks: ClassVar[bool] = True
+    properties: ClassVar[dict] = {
+        **similarity_settings("lncc", window=5),
+        "transformation": {
+            "description": "displacement (every step is composed into it; fast and accurate) or velocity (integrated, "
+            "at half resolution; its inverse is exact)",
+            "enum": ["displacement", "velocity"],
+            "default": "displacement",
+        },
+        "shrink": {
+            "description": "how much coarser each level is than the images' finest spacing, coarse to fine",
+            "type": "array",
+            "items": {"type": "number", "minimum": 1},
+            "minItems": 1,
+            "default": [8, 4, 2, 1],
+        },
+        "iterations": {
+            "description": "most iterations at each level",
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0},
+            "minItems": 1,
+            "default": [50, 50, 50, 25],
+        },
+        "step": {
+            "description": "length of a step in voxels of the level",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1,
+            "default": 0.5,
+        },
+        "momentum": {
+            "description": "share of the steps before that a step keeps",
+            "type": "number",
+            "minimum": 0,
+            "exclusiveMaximum": 1,
+            "default": 0.9,
+        },
+        "smooth_gradient": {
+            "description": "standard deviation of the Gaussian that smooths each gradient, in voxels of the level",
+            "type": "number",
+            "minimum": 0,
+            "default": 1.0,
+        },
+        "smooth_field": {
+            "description": "standard deviation of the Gaussian that smooths the field after each step, in voxels of "
+            "the level",
+            "type": "number",
+            "minimum": 0,
+            "default": 0.5,
+        },
+        "tolerance": {
+            "description": "a level ends where ten iterations lower the loss by less than this share of it",
+            "type": "number",
+            "minimum": 0,
+            "default": 1e-3,
+        },
+    }
+
+    def __init__(self, settings: Mapping, where: str = "method"):
+        super().__init__(settings, where)
+        shrink, iterations = self.settings["shrink"], self.settings["iterations"]
+        if len(shrink) != len(iterations):
+            raise InputError(f"{where}: 'shrink' has {len(shrink)} levels and 'iterations' {len(iterations)}")
+        self._unlikeness = similarity(self.settings)
+
+    @property
+    def device(self) -> torch.device:
+        return default_device()
+
+    def register(
+        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+    ) -> Registration:
+        masks = [None if m is None else (as_tensor(m) > 0).float().to(self.device) for m in (fixed_mask, moving_mask)]
+        images = [as_tensor(volume).to(self.device) for volume in (fixed, moving)]
+        found = self.optimise(*images, fixed.grid.spacing, *masks)
+        return as_registration(*found, fixed, moving)
+
+    def optimise(
+        self,
+        fixed: Tensor,
+        moving: Tensor,
+        spacing: np.ndarray,
+        fixed_mask: Tensor | None = None,
+        moving_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Find the displacement fixed → moving and its inverse.
+
+        Parameters
+        ----------
+        fixed, moving : Tensor, shape (B, 1, *space)
+            On one grid.
+        spacing : ndarray, shape (D,)
+            Size of a voxel; only ratios matter, levels are made as isotropic as they can be.
+        fixed_mask, moving_mask : Tensor, shape (B, 1, *space), optional
+            0 where the image must not pull.  It still counts in the windows of its neighbours.
+
+        Returns
+        -------
+        displacement, inverse : Tensor, shape (B, D, *space)
+            In voxels.
+        """
+        kind = {"displacement": _Displacement, "velocity": _Velocity}[self.settings["transformation"]]
+        transformation = kind(fixed)
+        for factor, iterations in zip(self.settings["shrink"], self.settings["iterations"], strict=True):
+            factors = np.maximum(factor * spacing.min() / spacing, 1)
+            images = [_coarser(image, factors) for image in (fixed, moving)]
+            masks = [mask if mask is None else _coarser(mask, factors) for mask in (fixed_mask, moving_mask)]
+            transformation.move_to(images[0].shape[2:])
+            self._descend(transformation, _Level(*images, *masks, self._unlikeness), iterations)
+        return transformation.result(fixed.shape[2:])
+
+    def _descend(self, transformation: "_Transformation", level: "_Level", iterations: int) -> None:
+        chosen = self.settings
+        momentum = _Momentum(chosen["momentum"])
+        losses: list[Tensor] = []
+        for _ in range(iterations):
+            loss, gradient = level.gradient(transformation)
+            losses.append(loss)
+            direction = momentum.direction(smooth(gradient, chosen["smooth_gradient"]))
+            transformation.add(-chosen["step"] * direction, chosen["smooth_field"])
+            if _has_settled(losses, chosen["tolerance"]):
+                break
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """The pair at one resolution, and what compares it."""
+
+    fixed: Tensor
+    moving: Tensor
+    fixed_mask: Tensor | None
+    moving_mask: Tensor | None
+    unlikeness: Unlikeness
+
+    def gradient(self, transformation: "_Transformation") -> tuple[Tensor, Tensor]:
+        """Loss, and its gradient with respect to the transformation's parameters."""
+        parameters = transformation.field.detach().requires_grad_()
+        with torch.enable_grad():
+            displacement = transformation.displacement(parameters)
+            warped = self._held(warp(self.moving, displacement, border="edge"), displacement.detach())
+            loss = self.unlikeness(self.fixed, warped)
+            (gradient,) = torch.autograd.grad(loss, parameters)
+        return loss.detach(), gradient
+
+    def _held(self, warped: Tensor, displacement: Tensor) -> Tensor:
+        """``warped``, with no gradient where a mask is 0."""
+        for mask in self._masks(displacement):
+            warped = mask * warped + (1 - mask) * warped.detach()
+        return warped
+
+    def _masks(self, displacement: Tensor) -> Iterator[Tensor]:
+        if self.fixed_mask is not None:
+            yield self.fixed_mask
+        if self.moving_mask is not None:
+            yield warp(self.moving_mask, displacement, border="edge")
+
+
+class _Momentum:
+    """Running means of a gradient and of its squared length, and the direction that follows from them."""
+
+    def __init__(self, share: float):
+        self.share = share
+        self.slow_share = 1 - (1 - share) / 10
+        self.count = 0
+        self.mean: Tensor | None = None
+        self.square: Tensor | None = None
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Vectors of length about 1 where gradients agree over time, shorter where they do not or are weak."""
+        self.count += 1
+        square = gradient.square().sum(1, keepdim=True)
+        if self.mean is None:
+            self.mean, self.square = torch.zeros_like(gradient), torch.zeros_like(square)
+        self.mean.lerp_(gradient, 1 - self.share)
+        self.square.lerp_(square, 1 - self.slow_share)
+        size = (self.square / (1 - self.slow_share**self.count)).sqrt_()
+        floor = NOISE_SHARE * size.mean(dim=tuple(range(1, size.ndim)), keepdim=True)
+        tiny = torch.finfo(size.dtype).tiny  # where no voxel has a gradient nothing moves
+        return (self.mean / (1 - self.share**self.count)) / (size + floor).clamp_min(tiny)
+
+
+class _Transformation:
+    """A field of parameters on a grid that follows the levels."""
+
+    def __init__(self, image: Tensor):
+        batch, _, *space = image.shape
+        self.field = image.new_zeros(batch, len(space), *(min(2, n) for n in space))
+
+
+class _Displacement(_Transformation):
+    def move_to(self, shape: torch.Size) -> None:
+        self.field = resample_displacement(self.field, shape)
+
+    def displacement(self, parameters: Tensor) -> Tensor:
+        return parameters
+
+    def add(self, step: Tensor, sigma: float) -> None:
+        self.field = smooth(compose(step, self.field), sigma)
+
+    def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        displacement = _smoothed_until_unfolded(resample_displacement(self.field, shape), lambda field: (field,))
+        return displacement, invert(displacement)[0]
+
+
+class _Velocity(_Transformation):
+    shape: torch.Size
+
+    def move_to(self, shape: torch.Size) -> None:
+        self.shape = shape
+        self.field = resample_displacement(self.field, [max(SMALLEST, -(-n // 2)) for n in shape])
+
+    def displacement(self, parameters: Tensor) -> Tensor:
+        return resample_displacement(integrate(parameters), self.shape)
+
+    def add(self, step: Tensor, sigma: float) -> None:
+        self.field = smooth(self.field + step, sigma)
+
+    def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        velocity = _smoothed_until_unfolded(self.field, lambda field: self._both_ways(field, shape))
+        return self._both_ways(velocity, shape)
+
+    @staticmethod
+    def _both_ways(velocity: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        forward, backward = (resample_displacement(integrate(sign * velocity), shape) for sign in (1, -1))
+        return forward, backward
+
+
+def _coarser(image: Tensor, factors: np.ndarray) -> Tensor:
+    """Smooth and resample an image to voxels ``factors`` times as large, but no fewer than ``SMALLEST``."""
+    sizes = image.shape[2:]
+    shape = [max(min(n, SMALLEST), round(n / factor)) for n, factor in zip(sizes, factors, strict=True)]
+    if list(sizes) == shape:
+        return image
+    sigmas = [0.0 if n == small else 0.5 * n / small for n, small in zip(sizes, shape, strict=True)]
+    return resample(smooth(image, sigmas), shape)
+
+
+def _has_settled(losses: list[Tensor], tolerance: float) -> bool:
+    """Whether the last iterations hardly lowered the loss; looks now and then, because looking halts a GPU."""
+    if len(losses) < 2 * STOPPING_WINDOW or len(losses) % (STOPPING_WINDOW // 2):
+        return False
+    recent = torch.stack(losses[-2 * STOPPING_WINDOW :]).view(2, -1).mean(1).tolist()
+    return recent[0] - recent[1] < tolerance * abs(recent[0])
+
+
+def _smoothed_until_unfolded(field: Tensor, displacements: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
+    """The field, smoothed until its displacements have no fold (steps of half a voxel hardly ever leave one)."""
+    for _ in range(REPAIRS):
+        if all((jacobian_determinant(displacement) > 0).all() for displacement in displacements(field)):
+            break
+        field = smooth(field, 0.5)
+    return field

@@ -1,0 +1,71 @@
+"""A network's field, refined for each pair: instance-specific optimisation, Section V-D of VoxelMorph.
+
+The flow that a trained network predicts becomes the parameters of an optimisation of the network's own
+loss on that one pair.  The network is only read.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from regcore.methods.base import LearnedMethod, Method, Registration, as_registration, as_tensor
+from regcore.volume import Volume
+
+
+class Refine(Method):
+    """Continue from a trained network's field with some iterations on the pair itself."""
+
+    properties: ClassVar[dict] = {
+        "start": {
+            "description": "where the field starts: a learned method of the study, or the folder of a trained model",
+            "type": ["string", "null"],
+            "default": None,
+        },
+        "iterations": {
+            "description": "steps of Adam on the flow (100 in the paper)",
+            "type": "integer",
+            "minimum": 0,
+            "default": 100,
+        },
+        "step": {
+            "description": "learning rate of Adam, in voxels of the flow",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 0.1,
+        },
+    }
+
+    def __init__(self, settings: Mapping, where: str = "method"):
+        super().__init__(settings, where)
+        self.start: LearnedMethod | None = None
+
+    def start_from(self, method: LearnedMethod) -> None:
+        """Take the network, whose weights are loaded, whose fields are refined."""
+        self.start = method
+
+    @property
+    def device(self) -> torch.device:
+        return super().device if self.start is None else self.start.device
+
+    def register(self, fixed: Volume, moving: Volume) -> Registration:
+        if self.start is None:
+            raise RuntimeError("refinement needs the network it starts from")
+        images = [as_tensor(volume).to(self.start.device) for volume in (fixed, moving)]
+        with torch.no_grad():
+            flow = self.start.predict(self.start.module, *images)
+        flow = self.refined(flow, *images)
+        with torch.no_grad():
+            return as_registration(*self.start.displacements(flow, images[0]), fixed, moving)
+
+    def refined(self, flow: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
+        """The flow after the iterations; shapes as for :meth:`LearnedMethod.predict`."""
+        flow = flow.detach().clone().requires_grad_()
+        optimiser = torch.optim.Adam([flow], lr=self.settings["step"])
+        with torch.enable_grad():
+            for _ in range(self.settings["iterations"]):
+                loss = self.start.losses(flow, {"fixed": fixed, "moving": moving})["total"]
+                (flow.grad,) = torch.autograd.grad(loss, flow)
+                optimiser.step()
+        return flow.detach()
