@@ -12,8 +12,8 @@ STAGE_VERSIONS = {
     "synthesise": 1,
     "check": 1,
     "prepare": 1,
-    "train": 2,
-    "register": 3,
-    "evaluate": 1,
-    "report": 1,
+    "train": 3,
+    "register": 4,
+    "evaluate": 2,
+    "report": 2,
 }

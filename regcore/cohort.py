@@ -1,13 +1,12 @@
-"""The cohort table: who, which split, which scan, which labels; and the pairs that a study makes of it.
+"""The cohort table: who, which split, which scan, which labels; and which pairs a study can make of it.
 
 A cohort is a tab-separated table with the columns ``subject session split contrast image labels`` and
 optionally ``mask landmarks dataset to_template from_template`` (others are ignored); paths are relative to
 the table.  Nothing here reads voxels, and nothing draws a split: the table's split is the split.
 """
 
-import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,24 +154,97 @@ def check_files(cohort: Cohort) -> None:
         raise InputError(shown + more)
 
 
-def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.DataFrame:
-    """List the (fixed, moving) pairs of a split.
+class EligiblePairs(Sequence[tuple[str, str]]):
+    """The (fixed, moving) scans that may meet, as a sequence that lists nothing.
+
+    Pairs are numbered by fixed scan, then by moving scan, each in the order given.  Memory grows with the
+    number of scans, not of pairs, and a pair is found from its number by bisection: drawing a number
+    uniformly draws a pair uniformly.
+
+    Parameters
+    ----------
+    fixed, moving : sequence of str
+        Names of scans.
+    subject : mapping
+        Scan → subject.
+    kind : str
+        ``within-subject``: two scans of one subject; ``atlas``: any two; else of different subjects.  No
+        scan meets itself.
+    """
+
+    def __init__(self, fixed: Sequence[str], moving: Sequence[str], subject: Mapping[str, str], kind: str):
+        self.fixed, self.moving, self.kind = list(fixed), list(moving), kind
+        self._subject = {scan: subject[scan] for scan in (*self.fixed, *self.moving)}
+        self._kin: dict[str, list[int]] = {}
+        for place, scan in enumerate(self.moving):
+            self._kin.setdefault(self._family(scan), []).append(place)
+        self._counts = [self._count_partners(scan) for scan in self.fixed]
+        self._ends = np.cumsum([0, *self._counts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> tuple[str, str]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        row = int(np.searchsorted(self._ends, number, side="right")) - 1
+        return self.fixed[row], self._partner(self.fixed[row], int(number - self._ends[row]))
+
+    @property
+    def scans(self) -> set[str]:
+        """The scans that occur in a pair."""
+        mirrored = EligiblePairs(self.moving, self.fixed, self._subject, self.kind)
+        return {
+            scan
+            for side in (self, mirrored)
+            for scan, partners in zip(side.fixed, side._counts, strict=True)
+            if partners
+        }
+
+    @property
+    def identity(self) -> list:
+        """JSON-like, equal exactly where every number means the same pair."""
+        return [self.kind, self.fixed, self.moving, [self._subject[scan] for scan in (*self.fixed, *self.moving)]]
+
+    def _family(self, scan: str) -> str:
+        """What decides whether two scans may meet: that they share it, or that they do not."""
+        return scan if self.kind == "atlas" else self._subject[scan]
+
+    def _count_partners(self, fixed: str) -> int:
+        kin = self._kin.get(self._family(fixed), [])
+        if self.kind == "within-subject":
+            return sum(self.moving[place] != fixed for place in kin)
+        return len(self.moving) - len(kin)
+
+    def _partner(self, fixed: str, number: int) -> str:
+        kin = self._kin.get(self._family(fixed), [])
+        if self.kind == "within-subject":
+            return [self.moving[place] for place in kin if self.moving[place] != fixed][number]
+        for place in kin:  # ascending: each one at or before the partner moves it one further
+            number += place <= number
+        return self.moving[number]
+
+
+def eligible_pairs(
+    cohort: Cohort, split: str, pairs: Mapping, subjects: int | None = None, seed: int = 0, where: str = "pairs"
+) -> EligiblePairs:
+    """The pairs that a split can make.
 
     Parameters
     ----------
     pairs : mapping
-        The study's ``pairs`` section: ``kind`` (random, all, atlas or within-subject), ``contrasts`` (fixed, moving),
-        ``atlas`` (subject or scan; for kind ``atlas``) and the number wanted for ``split`` (None: all).
-
-    Returns
-    -------
-    DataFrame
-        Columns ``pair split fixed moving``; the pair's name is ``fixed--moving``.
+        The study's ``pairs`` section: ``kind`` (random, all, atlas or within-subject), ``contrasts`` (fixed,
+        moving) and ``atlas`` (subject or scan; for kind ``atlas``).
+    subjects : int, optional
+        Only those of so many subjects, the atlas not counted.  The choice follows ``seed``, and a smaller
+        number chooses among the subjects of a larger one.
+    where : str
+        The key that ``subjects`` came from, for messages.
 
     Raises
     ------
     InputError
-        The split has no scan of the contrast, or too few to make a pair.
+        The split has no scan of the contrast, too few to make a pair, or fewer subjects than asked for.
     """
     fixed_contrast, moving_contrast = pairs["contrasts"]
     fixed, moving = cohort.scans(split, fixed_contrast), cohort.scans(split, moving_contrast)
@@ -182,21 +254,64 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
                 f"{cohort.path}: the split '{split}' is empty (no row with split {split} and contrast "
                 f"{contrast}); name the split in the table, or the contrast under 'pairs'"
             )
-    subject = cohort.table["subject"]
     if pairs["kind"] == "atlas":
         if not pairs.get("atlas"):
             raise InputError("pairs: kind 'atlas' needs 'atlas', the subject that is the fixed image")
-        atlas = cohort.scan_of(pairs["atlas"])
-        found = [(atlas, scan) for scan in moving if scan != atlas]
-    else:
-        same = pairs["kind"] == "within-subject"
-        found = [(f, m) for f, m in itertools.product(fixed, moving) if f != m and (subject[f] == subject[m]) == same]
-    if not found:
+        fixed = [cohort.scan_of(pairs["atlas"])]
+    subject = cohort.table["subject"].to_dict()
+    found = EligiblePairs(fixed, moving, subject, pairs["kind"])
+    if not len(found):
         raise InputError(f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{pairs['kind']}'")
+    if subjects is None:
+        return found
+    atlas = set(fixed) if pairs["kind"] == "atlas" else set()
+    usable = found.scans - atlas
+    chosen = choose_subjects([subject[s] for s in cohort.table.index if s in usable], subjects, seed, where)
+    found = EligiblePairs(
+        [scan for scan in fixed if subject[scan] in chosen or scan in atlas],
+        [scan for scan in moving if subject[scan] in chosen],
+        subject,
+        pairs["kind"],
+    )
+    if not len(found):
+        raise InputError(f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs['kind']}'; take more")
+    return found
+
+
+def choose_subjects(usable: Sequence[str], count: int, seed: int, where: str) -> set[str]:
+    """Draw ``count`` of the subjects ``usable`` (repetitions do not count); a larger draw holds every smaller one.
+
+    Raises
+    ------
+    InputError
+        There are fewer.
+    """
+    subjects = list(dict.fromkeys(usable))
+    if count > len(subjects):
+        raise InputError(f"{where}: {count} subjects are wanted, but the cohort has {len(subjects)} to train on")
+    order = np.random.default_rng(seed).permutation(len(subjects))
+    return {subjects[i] for i in order[:count]}
+
+
+def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.DataFrame:
+    """List the (fixed, moving) pairs of a split, or as many of them as ``pairs`` wants for it (None: all).
+
+    Returns
+    -------
+    DataFrame
+        Columns ``pair split fixed moving``; the pair's name is ``fixed--moving``.
+
+    Raises
+    ------
+    InputError
+        See :func:`eligible_pairs`.
+    """
+    eligible = eligible_pairs(cohort, split, pairs)
     wanted = pairs.get(split)
-    if wanted is not None and wanted < len(found):
-        chosen = np.random.default_rng(seed).choice(len(found), wanted, replace=False)
-        found = [found[i] for i in sorted(chosen)]
+    numbers = range(len(eligible))
+    if wanted is not None and wanted < len(eligible):
+        numbers = sorted(np.random.default_rng(seed).choice(len(eligible), wanted, replace=False))
+    found = [eligible[number] for number in numbers]
     return pd.DataFrame(
         {
             "pair": [f"{f}--{m}" for f, m in found],

@@ -1,11 +1,16 @@
-"""Which labels are scored, what they are called, and how they are grouped."""
+"""Which labels are scored, what they are called, how they are grouped, and which of them training sees."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from regcore.errors import InputError
+
+#: The group of every label where a study has no groups, and of a label without one where it has.
+NO_GROUPS, UNGROUPED = "all", "other"
 
 
 def expand_codes(items: Iterable[int | str], where: str) -> set[int]:
@@ -48,14 +53,86 @@ def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Pat
         table = read_label_table(table_path)
         names = dict(zip(table["index"], table["name"], strict=True))
         if "group" in table:
-            groups = dict(zip(table["index"], table["group"], strict=True))
+            groups = {code: group for code, group in zip(table["index"], table["group"], strict=True) if group}
         codes &= set(names)
     for group, items in settings["groups"].items():
         groups |= dict.fromkeys(expand_codes(items, f"labels.groups.{group}"), group)
     if not codes:
         raise InputError("labels: no label is left to score; check 'labels.exclude' and 'labels.table'")
-    rows = [(code, names.get(code, str(code)), groups.get(code, "all" if not groups else "other")) for code in codes]
+    default = UNGROUPED if groups else NO_GROUPS
+    rows = [(code, names.get(code, str(code)), groups.get(code, default)) for code in codes]
     return pd.DataFrame(sorted(rows), columns=["index", "name", "group"])
+
+
+def structures(labels: pd.DataFrame) -> pd.Series:
+    """Label code → name of its structure: the label's name without its side."""
+    return labels.set_index("index")["name"].astype(str).str.replace("^(left|right|Left|Right)[- ]", "", regex=True)
+
+
+def drawn_codes(labels: pd.DataFrame, observed: str, draw: int) -> list[int]:
+    """The codes of one structure, another for every draw, or of half of them; both sides of each together."""
+    names = structures(labels)
+    different = sorted(set(names))
+    if observed == "one":
+        chosen = {different[np.random.default_rng(0).permutation(len(different))[(draw - 1) % len(different)]]}
+    else:
+        chosen = set(np.random.default_rng(draw).permutation(different)[: -(-len(different) // 2)])
+    return [code for code, name in names.items() if name in chosen]
+
+
+def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int = 1) -> dict[int, int]:
+    """Number the classes that a training with labels tells apart.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        The study's labels, as from :func:`scored_labels`.
+    observed : {"all", "half", "one", "groups"} or list
+        Every label is a class; or those of half the structures, or of one; or the labels of a group are
+        one, and those without a group none; or only the listed numbers and ranges are classes.
+    draw : int
+        Which draw of half the structures, or of one.
+    where : str
+        The key that ``observed`` came from, for messages.
+
+    Returns
+    -------
+    dict of int → int
+        Label code → class, 1 to K without a gap.
+
+    Raises
+    ------
+    InputError
+        Nothing is observed, or the study has no groups.
+    """
+    if observed == "groups":
+        group = dict(zip(labels["index"], labels["group"], strict=True))
+        names = sorted(set(group.values()) - {UNGROUPED})
+        if names in ([], [NO_GROUPS]):
+            raise InputError(f"{where}: the study has no groups; give 'labels.groups' or a column 'group' of the table")
+        return {int(code): 1 + names.index(name) for code, name in group.items() if name in names}
+    codes = sorted(map(int, labels["index"]))
+    if observed in ("half", "one"):
+        codes = sorted(drawn_codes(labels, observed, draw))
+    elif observed != "all":
+        wanted = expand_codes(observed, where)
+        codes = [code for code in codes if code in wanted]
+    if not codes:
+        raise InputError(f"{where}: none of {observed} is a scored label of the study (see 'labels')")
+    return {code: number for number, code in enumerate(codes, start=1)}
+
+
+def classify(labels: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
+    """Replace label codes by their class, and codes without one by 0.
+
+    Returns
+    -------
+    ndarray of int16, same shape
+    """
+    codes = np.array(sorted(classes))
+    numbers = np.array([classes[code] for code in codes], dtype=np.int16)
+    place = np.searchsorted(codes, labels).clip(max=len(codes) - 1)
+    return np.where(codes[place] == labels, numbers[place], np.int16(0))
 
 
 def read_label_table(path: str | Path) -> pd.DataFrame:

@@ -4,18 +4,28 @@ The workflow's rules take everything they need from a :class:`Plan`; scripts and
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from regcore.cohort import Cohort, check_files, checked_cohort, make_pairs, read_cohort
+from regcore.cohort import (
+    Cohort,
+    EligiblePairs,
+    check_files,
+    checked_cohort,
+    eligible_pairs,
+    make_pairs,
+    read_cohort,
+)
 from regcore.config import load_yaml, validated
 from regcore.errors import InputError, did_you_mean
+from regcore.experiments import Experiments, voxelmorph
 from regcore.methods import entry, make_method
 from regcore.synthesis import icbm152
+from regcore.training.parts import check_division
 from regcore.volume import read_grid
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
@@ -37,20 +47,23 @@ class Plan:
     cohort : Cohort
     folder : Path
         ``results/<study>``.
-    training_pairs : DataFrame
-        All (fixed, moving) pairs that training draws from; empty without learned methods.
+    training_pairs : dict of str → EligiblePairs
+        For each learned method of the study, the pairs that its training draws from.
     pairs : DataFrame
         The validation and test pairs: ``pair split fixed moving``.
     reference : str
         Name of the scan, or path of the image, that scans are aligned to.
+    experiments : dict of str → Experiments
+        By paper.
     """
 
     config: dict[str, Any]
     cohort: Cohort
     folder: Path
-    training_pairs: pd.DataFrame
+    training_pairs: dict[str, EligiblePairs]
     pairs: pd.DataFrame
     reference: str
+    experiments: dict[str, Experiments] = field(default_factory=dict)
 
     @property
     def embedded(self) -> dict | None:
@@ -60,9 +73,9 @@ class Plan:
     @cached_property
     def scans(self) -> list[str]:
         """The scans that occur in a pair, in the cohort's order: these are prepared."""
-        used = set()
-        for pairs in (self.training_pairs, self.pairs):
-            used |= set(pairs["fixed"]) | set(pairs["moving"])
+        used = {*self.pairs["fixed"], *self.pairs["moving"]}
+        for pairs in self.training_pairs.values():
+            used |= pairs.scans
         return [scan for scan in self.cohort.table.index if scan in used]
 
     @property
@@ -71,15 +84,30 @@ class Plan:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Name in the study → method."""
-        return {name: settings.get("method", name) for name, settings in self.config["methods"].items()}
+        """Name in the study → method, of the methods that the report compares."""
+        return {name: self.method_of(name) for name in self.config["methods"]}
+
+    @property
+    def entries(self) -> dict[str, dict]:
+        """Name → settings of all that can be trained and registered with: methods, and variants of experiments."""
+        return _entries(self.config, self.experiments)
+
+    def method_of(self, name: str) -> str:
+        """The method behind an entry."""
+        return self.entries[name].get("method", name)
 
     def learned(self, name: str) -> bool:
-        return entry(self.methods[name]).learned
+        return entry(self.method_of(name)).learned
+
+    def model_of(self, name: str) -> str | None:
+        """The entry whose trained model an entry registers with: its own, or the one it refines."""
+        if entry(self.method_of(name)).refines:
+            return self.entries[name]["start"]
+        return name if self.learned(name) else None
 
     def settings(self, name: str) -> dict[str, Any]:
-        """The settings of a study's method, without the key ``method``."""
-        return {key: value for key, value in self.config["methods"][name].items() if key != "method"}
+        """The settings of an entry, without the key ``method``."""
+        return _without_method(self.entries[name])
 
     def pairs_of(self, split: str) -> pd.DataFrame:
         return self.pairs[self.pairs["split"] == split].reset_index(drop=True)
@@ -149,13 +177,14 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
     folder = Path(results) / config["study"]
     cohort = _cohort(config, folder, row_schema)
-    _check_methods(config, settings=check)
+    experiments = _experiments(config, cohort)
+    entries = _entries(config, experiments)
+    _check_methods(config, entries, settings=check)
     if check and not config["cohort"].get("embedded"):
         check_files(cohort)
     pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in ("validation", "test")]
-    learned = any(entry(s.get("method", name)).learned for name, s in config["methods"].items())
-    training = make_pairs(cohort, "train", config["pairs"], config["seed"]) if learned else pairs[0].iloc[:0]
-    if not learned:
+    training = _training_pairs(config, entries, cohort, check)
+    if not training:
         pairs = pairs[1:]
     scored = pd.concat(pairs, ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
@@ -163,7 +192,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
             raise InputError(
                 f"{cohort.path}: scan '{scan}' has no labels; validation and test scans are scored by their labels"
             )
-    return Plan(config, cohort, folder, training, scored, _reference(config, cohort))
+    return Plan(config, cohort, folder, training, scored, _reference(config, cohort), experiments)
 
 
 def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
@@ -178,18 +207,84 @@ def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
     return checked_cohort(table, folder / "cohort" / "cohort.tsv", row_schema)
 
 
-def _check_methods(config: Mapping, settings: bool) -> None:
-    for name, values in config["methods"].items():
+def _experiments(config: Mapping, cohort: Cohort) -> dict[str, Experiments]:
+    settings = config["experiments"]["voxelmorph"]
+    if settings is None:
+        return {}
+    classical = [
+        name
+        for name, values in config["methods"].items()
+        for kind in [entry(values.get("method", name), f"methods.{name}")]
+        if not kind.learned and not kind.refines and name != "identity"
+    ]
+    training = cohort.table[cohort.table["split"] == "train"]
+    labelled = bool((training["labels"] != "").all())
+    return {"voxelmorph": voxelmorph.experiments(settings, classical, training["subject"].nunique(), labelled)}
+
+
+def _entries(config: Mapping, experiments: Mapping[str, Experiments]) -> dict[str, dict]:
+    variants = {name: values for paper in experiments.values() for name, values in paper.variants.items()}
+    return {**variants, **config["methods"]}
+
+
+def _without_method(values: Mapping) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "method"}
+
+
+def _check_methods(config: Mapping, entries: Mapping[str, dict], settings: bool) -> None:
+    for name, values in entries.items():
         if name == TRUTH:
             raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
         where = f"methods.{name}"
         method = values.get("method", name)
         entry(method, where)
         if settings:
-            make_method(method, {k: v for k, v in values.items() if k != "method"}, where)
+            make_method(method, _without_method(values), where)
+        if entry(method).refines:
+            _check_start(values.get("start"), entries, where)
     for name in config["evaluation"]["spotlight"] or []:
         if name not in config["methods"]:
             raise InputError(f"evaluation.spotlight: no method '{name}'{did_you_mean(name, config['methods'])}")
+
+
+def _check_start(start: str | None, entries: Mapping[str, dict], where: str) -> None:
+    learned = [name for name, values in entries.items() if entry(values.get("method", name)).learned]
+    if start not in learned:
+        raise InputError(
+            f"{where}: 'start' must be a learned method of the study, not {start!r}{did_you_mean(str(start), learned)}"
+        )
+
+
+def _training_pairs(
+    config: Mapping, entries: Mapping[str, dict], cohort: Cohort, check: bool
+) -> dict[str, EligiblePairs]:
+    """The pairs that each learned method draws from; ``check`` its batches, and that there are labels to look at."""
+    found, drawn = {}, {}
+    for name, values in entries.items():
+        method, where = values.get("method", name), f"methods.{name}"
+        if not entry(method).learned:
+            continue
+        count = values.get("training_subjects")
+        if count not in drawn:
+            drawn[count] = eligible_pairs(
+                cohort, "train", config["pairs"], count, config["seed"], f"{where}.training_subjects"
+            )
+        found[name] = drawn[count]
+        if check:
+            made = make_method(method, _without_method(values), where)
+            check_division(made.settings, where=where)
+            if made.observed is not None:
+                _check_training_labels(cohort, found[name], where)
+    return found
+
+
+def _check_training_labels(cohort: Cohort, pairs: EligiblePairs, where: str) -> None:
+    missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
+    if missing:
+        raise InputError(
+            f"{where}: its training looks at labels, but {len(missing)} training scan(s) of {cohort.path} have none "
+            f"(the first: '{missing[0]}'); add them, or leave out 'gamma'"
+        )
 
 
 def _reference(config: Mapping, cohort: Cohort) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from regcore.evaluation.evaluate import Truth, evaluate_field
 from regcore.evaluation.overlap import dice
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
-from regcore.labels import scored_labels
+from regcore.labels import observed_classes, scored_labels
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod, Method, as_tensor
 from regcore.plan import TRUTH, Plan
@@ -42,12 +43,16 @@ from regcore.registration import Stopwatch, register_scans
 from regcore.runtime import processor_name
 from regcore.spatial import warp
 from regcore.synthesis.icbm152 import label_table
+from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
 from regcore.training.model import load_model, save_model
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
 from regcore.volume import Volume, read_labels, read_volume
 
 log = logging.getLogger(__name__)
+
+#: Training pairs that the finished network is scored on, beside the validation pairs.
+TRAINING_PAIRS_SCORED = 16
 
 #: Packages whose versions are written beside every result.
 PACKAGES = ("regcore", "torch", "numpy", "scipy", "nibabel", "antspyx", "nilearn", "snakemake")
@@ -127,6 +132,8 @@ def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
 def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
     """Train a learned method on the training pairs and choose its weights on the validation pairs.
 
+    Several processes train where there are several GPUs, or ``REGCORE_PROCESSES`` says so.
+
     Parameters
     ----------
     name : str
@@ -136,32 +143,79 @@ def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
     checkpoints : Path
         Where the training keeps its state; from there it resumes.
     """
-    method = make_method(plan.methods[name], plan.settings(name), f"methods.{name}")
+    method = make_method(plan.method_of(name), plan.settings(name), f"methods.{name}")
+    count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
+    if count > 1:
+        log.info("%s trains in %d processes", name, count)
+        launch(count, train, plan, name, folder, checkpoints)
+        return
+    with process_group() as processes:
+        _train(plan, name, method, processes, folder, checkpoints)
+
+
+def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, folder: Path, checkpoints: Path) -> None:
     seed = plan.config["seed"]
     reference = reference_image(plan)
     grid = common_grid(reference, plan.config["preprocess"])
-    pairs = list(zip(plan.training_pairs["fixed"], plan.training_pairs["moving"], strict=True))
-    images = {scan: Path(plan.prepared(scan) + ".nii") for scan in plan.scans}
-    sampler = PairSampler(pairs, images, seed)
-    log.info("%s: %d training pairs, settings %s", name, len(pairs), json.dumps(method.settings))
-    identity = fingerprint(
-        plan.methods[name],
+    pairs = plan.training_pairs[name]
+    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
+    log.info("%s: %d training pairs of %d scans", name, len(pairs), len(pairs.scans))
+    log.info("settings %s", json.dumps(method.settings))
+    identity = _training_identity(plan, name, method, classes)
+    validate = validation_dice(plan, method)
+    trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, processes=processes)
+    trained = trainer.run()
+    if not processes.first:
+        return
+    trainer.module.load_state_dict(trained.weights)
+    chosen = sampler.some(TRAINING_PAIRS_SCORED)
+    trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
+    trained.facts["observed"] = sorted(classes or {})
+    trained.facts["training_dice"] = training_dice(plan, method, chosen, trainer.module.eval())
+    save_model(folder, plan.method_of(name), method, trained, reference, grid, plan.config["preprocess"])
+    trainer.checkpoint.unlink()
+
+
+def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
+    """Fingerprint of all that a training's outcome depends on."""
+    training, validation = plan.training_pairs[name], plan.pairs_of("validation")
+    files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
+    return fingerprint(
+        plan.method_of(name),
         method.settings,
-        seed,
-        pairs,
-        [(scan, path.stat().st_size, path.stat().st_mtime_ns) for scan, path in images.items()],
+        plan.config["seed"],
+        training.identity,
+        list(validation["pair"]),
+        plan.config["labels"],
+        sorted((classes or {}).items()),
+        [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         regcore.STAGE_VERSIONS["train"],
     )
-    trainer = Trainer(method, sampler, validation_dice(plan, method), checkpoints, identity, grid.ndim, seed)
-    trained = trainer.run()
-    save_model(folder, plan.methods[name], method, trained, reference, grid, plan.config["preprocess"])
-    trainer.checkpoint.unlink()
 
 
 def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], float]:
     """Make the function that scores a network: mean Dice of the validation pairs on the common grid."""
     pairs = plan.pairs_of("validation")
-    scans = sorted(set(pairs["fixed"]) | set(pairs["moving"]))
+    return _mean_dice(plan, method, list(zip(pairs["fixed"], pairs["moving"], strict=True)))
+
+
+def training_dice(
+    plan: Plan, method: LearnedMethod, pairs: Sequence[tuple[str, str]], module: nn.Module
+) -> float | None:
+    """Mean Dice of a network on those of the training ``pairs`` that have labels; None where none has.
+
+    What it exceeds the validation Dice by is the generalisation gap.
+    """
+    labelled = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
+    if not labelled:
+        return None
+    with torch.inference_mode():
+        return _mean_dice(plan, method, labelled)(module)
+
+
+def _mean_dice(plan: Plan, method: LearnedMethod, pairs: Sequence[tuple[str, str]]) -> Callable[[nn.Module], float]:
+    scans = sorted({scan for pair in pairs for scan in pair})
     images = {scan: as_tensor(read_volume(plan.prepared(scan) + ".nii")) for scan in scans}
     labels = {scan: read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans}
     codes = scored_labels(found_labels(labels.values()), plan.config["labels"], plan.label_table)["index"]
@@ -169,8 +223,10 @@ def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], 
     def score(module: nn.Module) -> float:
         device = next(module.parameters()).device
         values = []
-        for fixed, moving in zip(pairs["fixed"], pairs["moving"], strict=True):
-            displacement, _ = method.displacements(module, images[fixed].to(device), images[moving].to(device))
+        for fixed, moving in pairs:
+            image = images[fixed].to(device)
+            flow = method.predict(module, image, images[moving].to(device))
+            displacement, _ = method.displacements(flow, image)
             moved = warp(torch.from_numpy(labels[moving])[None, None], displacement.cpu(), mode="nearest")
             values.append(np.nanmean(dice(labels[fixed], moved[0, 0].numpy(), codes)))
         return float(np.mean(values))
@@ -178,9 +234,32 @@ def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], 
     return score
 
 
+def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+    """The classes of a training with labels: of the scored labels that occur in training or validation scans."""
+    scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.pairs_of("validation"))))
+    maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
+    labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
+    draw = plan.settings(name).get("observed_draw", 1)
+    return observed_classes(labels, observed, f"methods.{name}.observed", draw)
+
+
+def _scans(pairs: pd.DataFrame) -> list[str]:
+    return sorted({*pairs["fixed"], *pairs["moving"]})
+
+
+def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
+    """An entry of the study, ready to register: with its weights, or those of the network it refines."""
+    if model is None or plan.model_of(name) != name:
+        method = make_method(plan.method_of(name), plan.settings(name))
+        if model is not None:
+            method.start_from(load_model(model).method)
+        return method
+    return load_model(model).method
+
+
 def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:
     """Register test pairs with one method and write each field, with a JSON of what it took."""
-    method: Method = load_model(model).method if model else make_method(plan.methods[name], plan.settings(name))
+    method = method_to_register(plan, name, model)
     table = plan.pairs_of("test").set_index("pair")
     for number, pair in enumerate(pairs, start=1):
         watch = Stopwatch()
@@ -193,12 +272,13 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             found.field.save(path)
         facts = {
             "pair": pair,
-            "method": plan.methods[name],
+            "method": plan.method_of(name),
             "settings": method.settings,
             "commands": found.commands,
             "seconds": watch.seconds,
             "threads": torch.get_num_threads(),
             "processor": processor_name(),
+            "device": method.device.type,
             "versions": versions(),
         }
         with atomic_write(facts_path(path)) as temporary:

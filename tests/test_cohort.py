@@ -1,12 +1,16 @@
 """The cohort table, its checks, and the pairs made of it."""
 
+import time
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chisquare
 
-from regcore.cohort import check_files, make_pairs, read_cohort
+from regcore.cohort import check_files, checked_cohort, eligible_pairs, make_pairs, read_cohort
 from regcore.config import load_yaml
 from regcore.errors import InputError
 from regcore.volume import Grid, Volume
@@ -108,3 +112,82 @@ def test_an_empty_split_or_one_too_small_is_explained(cohort):
         make_pairs(cohort, "test", PAIRS | {"contrasts": ["T2w", "T1w"]}, seed=0)
     with pytest.raises(InputError, match="too few scans"):
         make_pairs(cohort, "train", PAIRS, seed=0)
+
+
+def listed(cohort, split, kind):
+    """The pairs of different contrasts by going through all of them."""
+    subject, atlas = cohort.table["subject"], "r_1_T2w"
+    fixed, moving = cohort.scans(split, "T2w"), cohort.scans(split, "T1w")
+    if kind == "atlas":
+        return [(atlas, m) for m in moving]
+    return [(f, m) for f, m in product(fixed, moving) if (subject[f] == subject[m]) == (kind == "within-subject")]
+
+
+@pytest.fixture
+def two_contrasts(tmp_path):
+    """Subjects with unequal numbers of scans, in an order that mixes them."""
+    scans = ["a1T1w", "b1T2w", "a1T2w", "c1T1w", "b1T1w", "a2T1w", "d1T2w", "a3T2w", "b2T1w", "e1T1w"]
+    rows = [row(s[0], "train", s[1], s[2:]) for s in scans] + [row("r", "atlas", "1", "T2w")]
+    return read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+
+
+@pytest.mark.parametrize("kind", ["random", "all", "within-subject", "atlas"])
+def test_eligible_pairs_are_numbered_as_if_they_were_listed(cohort, two_contrasts, kind):
+    pairs = PAIRS | {"kind": kind, "contrasts": ["T2w", "T1w"], "atlas": "r"}
+    found = eligible_pairs(two_contrasts, "train", pairs)
+    assert list(found) == listed(two_contrasts, "train", kind)
+    assert found.scans == {scan for pair in found for scan in pair}
+    one = eligible_pairs(cohort, "test", PAIRS | {"kind": kind, "atlas": "a"})
+    assert all(fixed != moving for fixed, moving in one)
+    assert len(set(one)) == len(one) == {"random": 24, "all": 24, "within-subject": 6, "atlas": 5}[kind]
+    for number in (-1, len(one)):
+        with pytest.raises(IndexError):
+            one[number]
+
+
+@pytest.mark.parametrize("kind", ["random", "within-subject", "atlas"])
+def test_every_eligible_pair_is_drawn_equally_often(two_contrasts, kind):
+    found = eligible_pairs(two_contrasts, "train", PAIRS | {"kind": kind, "contrasts": ["T2w", "T1w"], "atlas": "r"})
+    drawn = Counter(found[n] for n in np.random.default_rng(0).integers(len(found), size=400 * len(found)))
+    assert drawn.keys() == set(found)
+    assert chisquare(list(drawn.values())).pvalue > 0.01
+
+
+@pytest.mark.parametrize("kind", ["random", "atlas"])
+def test_fewer_training_subjects_are_among_more_of_them(tmp_path, kind):
+    rows = [row(f"s{i}", "train", session) for i in range(20) for session in "12"] + [row("r", "atlas")]
+    cohort = read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+    pairs = PAIRS | {"kind": kind, "atlas": "r"}
+
+    def drawn(count, seed=0):
+        scans = eligible_pairs(cohort, "train", pairs, count, seed).scans - {"r_1_T1w"}
+        return set(cohort.table.loc[list(scans), "subject"])
+
+    assert [len(drawn(n)) for n in (2, 5, 10, 20)] == [2, 5, 10, 20]
+    assert drawn(2) < drawn(5) < drawn(10) < drawn(20)
+    assert drawn(5) == drawn(5) != drawn(5, seed=1)
+    with pytest.raises(InputError, match=r"methods.x.training_subjects: 21 subjects are wanted, but .* has 20"):
+        eligible_pairs(cohort, "train", pairs, 21, 0, "methods.x.training_subjects")
+
+
+def test_subjects_that_can_make_no_pair_do_not_count(cohort, tmp_path):
+    rows = [row("a", "train"), *(row("b", "train", session) for session in "12")]
+    cohort = read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+    with pytest.raises(InputError, match="2 subjects are wanted, but the cohort has 1"):
+        eligible_pairs(cohort, "train", PAIRS | {"kind": "within-subject"}, 2, 0)
+
+
+def test_thousands_of_scans_are_paired_without_listing_their_pairs():
+    count = 5000
+    rows = [
+        dict(zip(("subject", "session", "split", "contrast"), row(f"s{i}", "train"), strict=False))
+        for i in range(count)
+    ]
+    table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
+    cohort = checked_cohort(table, "cohort.tsv", ROW_SCHEMA)
+    started = time.perf_counter()
+    found = eligible_pairs(cohort, "train", PAIRS, 4000, seed=0)
+    some = make_pairs(cohort, "train", PAIRS | {"train": 30}, seed=0)
+    assert len(found) == 4000 * 3999 and len(found.scans) == 4000 and len(some) == 30
+    assert found[len(found) - 1] == (found.fixed[-1], found.moving[-2])
+    assert time.perf_counter() - started < 2, "listing the pairs takes ten times as long"

@@ -54,9 +54,9 @@ def evaluate_field(
     Returns
     -------
     DataFrame
-        Columns ``label metric value``: ``dice`` per label; ``folds_percent`` and ``sd_log_jacobian`` over
-        the labelled region of the fixed scan; ``true_error_mm`` and ``landmark_error_mm`` (means) where
-        the truth is known.  ``label`` is -1 for what is no label's.
+        Columns ``label metric value``: ``dice`` per label; ``folds_percent``, ``folds_count`` (voxels) and
+        ``sd_log_jacobian`` over the labelled region of the fixed scan; ``true_error_mm`` and
+        ``landmark_error_mm`` (means) where the truth is known.  ``label`` is -1 for what is no label's.
 
     Raises
     ------
@@ -76,7 +76,9 @@ def evaluate_field(
         (int(code), "dice", value)
         for code, value in zip(labels, dice(fixed_labels.data, warped.data, labels), strict=True)
     ]
-    rows.append((-1, "folds_percent", folds(field.displacement, mask)))
+    folded = folds(field.displacement, mask)
+    rows.append((-1, "folds_percent", folded))
+    rows.append((-1, "folds_count", folded * mask.sum() / 100))
     rows.append((-1, "sd_log_jacobian", sd_log_jacobian(field.displacement, mask)))
     if truth and truth.field is not None:
         where = random_points(mask, field.grid, points, np.random.default_rng(seed))

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 
 from regcore.field import DisplacementField
 from regcore.files import atomic_write
+from regcore.labels import structures
 from regcore.volume import Grid, Volume
 
 #: Fill and hatch of each method's boxes: told apart in greyscale too.
@@ -44,13 +45,13 @@ def dice_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]):
     Boxes span the quartiles over pairs (and sides), the line is the median, whiskers reach 1.5 times the
     box, points lie beyond.
     """
-    names = labels.set_index("index")["name"].astype(str).str.replace("^(left|right|Left|Right)[- ]", "", regex=True)
+    names = structures(labels)
     dice = rows[rows["metric"] == "dice"].dropna(subset="value")
     dice = dice.assign(structure=dice["label"].map(names))
-    structures = list(dice.groupby("structure")["value"].mean().sort_values(ascending=False).index)
+    shown = list(dice.groupby("structure")["value"].mean().sort_values(ascending=False).index)
     methods = [name for name in order if name in set(dice["method"])]
-    longest = -(-len(structures) // -(-len(structures) // STRUCTURES_PER_ROW))
-    chunks = [structures[i : i + longest] for i in range(0, len(structures), longest)]
+    longest = -(-len(shown) // -(-len(shown) // STRUCTURES_PER_ROW))
+    chunks = [shown[i : i + longest] for i in range(0, len(shown), longest)]
     figure, axes = plt.subplots(len(chunks), 1, figsize=(13, 3.6 * len(chunks)), squeeze=False, sharey=True)
     width = 0.8 / len(methods)
     values = {key: group["value"].to_numpy() for key, group in dice.groupby(["structure", "method"])}
@@ -82,7 +83,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]):
     """Training losses and validation Dice against the training step, one row per method."""
     figure, axes = plt.subplots(len(histories), 2, figsize=(11, 3.2 * len(histories)), squeeze=False)
     for (losses, dice), (name, history) in zip(axes, histories.items(), strict=True):
-        terms = [c for c in history if c not in ("step", "validation_dice", "seconds")]
+        terms = [c for c in history if c not in ("step", "validation_dice", "seconds", "learning_rate")]
         for style, term in zip(("-", "--", ":", "-."), terms, strict=False):
             losses.plot(history["step"], history[term], style, label=term, marker=".", color="black")
         losses.set(xlabel="training step", ylabel="loss (training pairs)", yscale="log", title=name)

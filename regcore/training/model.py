@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 import regcore
 from regcore.errors import InputError
 from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
+from regcore.runtime import default_device
 from regcore.training.checkpoint import load_tensors, save_tensors
-from regcore.training.trainer import Trained, default_device
+from regcore.training.trainer import Trained, save_history
 from regcore.volume import Grid, Volume, read_volume
 
 
@@ -43,8 +43,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "weights.safetensors", trained.weights, {"method": name})
     reference.save(folder / "reference.nii.gz")
-    with atomic_write(folder / "history.csv") as path:
-        pd.DataFrame(trained.history).to_csv(path, index=False)
+    save_history(folder, trained.history)
     content = {
         "method": name,
         "settings": method.settings,

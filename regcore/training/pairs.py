@@ -1,15 +1,23 @@
-"""Drawing training pairs: which scans meet at which step, and their images as tensors."""
+"""Drawing training pairs: which scans meet at which step, and their images and labels as tensors."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from regcore.labels import classify
 from regcore.methods.base import as_tensor
-from regcore.volume import read_volume
+from regcore.volume import read_grid, read_labels, read_volume
+
+#: Scans in memory at most, and the bytes that their images may take.
+CACHED_SCANS, CACHED_BYTES = 512, 4 << 30
+#: Second word of the seed of draws that belong to no step; steps are smaller.
+BESIDE_TRAINING = 2**63
 
 
 class PairSampler:
@@ -22,23 +30,60 @@ class PairSampler:
     ----------
     pairs : sequence of (str, str)
         All (fixed, moving) scans to draw from.
-    images : mapping
-        Path of each scan's prepared image.
+    stems : mapping
+        Path of each scan's prepared files without their endings: ``.nii`` and ``_labels.nii``.
     seed : int
-    cached : int
-        How many images to keep in memory.
+    classes : mapping, optional
+        Label code → class, 1 to K; given, batches hold labels too.
     """
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], images: Mapping[str, Path], seed: int, cached: int = 512):
-        self.pairs = list(pairs)
-        self.seed = seed
-        self._load: Callable[[str], Tensor] = lru_cache(cached)(lambda scan: as_tensor(read_volume(images[scan])))
+    def __init__(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        stems: Mapping[str, str | Path],
+        seed: int,
+        classes: Mapping[int, int] | None = None,
+    ):
+        self.pairs, self.seed, self.classes = pairs, seed, classes
+        self._stems = stems
 
-    def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The ``fixed`` and ``moving`` images of a step, each (size, 1, *space)."""
-        chosen = np.random.default_rng([self.seed, step]).integers(len(self.pairs), size=size)
-        fixed, moving = zip(*(self.pairs[i] for i in chosen), strict=True)
-        return {
-            "fixed": torch.cat([self._load(scan) for scan in fixed]),
-            "moving": torch.cat([self._load(scan) for scan in moving]),
-        }
+    def batch(self, step: int, size: int, part: slice = slice(None)) -> dict[str, Any]:
+        """The batch of a step, or a part of it.
+
+        Returns
+        -------
+        dict
+            ``fixed`` and ``moving`` images, (B, 1, *space) float32; with classes also ``fixed_labels`` and
+            ``moving_labels``, int16, where 0 is no class, and ``codes``, the list 1 to K.
+        """
+        chosen = [self.pairs[number] for number in self._draw(step).integers(len(self.pairs), size=size)[part]]
+        batch: dict[str, Any] = {}
+        for place, side in enumerate(("fixed", "moving")):
+            images, labels = zip(*(self._load(pair[place]) for pair in chosen), strict=True)
+            batch[side] = torch.cat(images)
+            if self.classes is not None:
+                batch[f"{side}_labels"] = torch.cat(labels)
+        if self.classes is not None:
+            batch["codes"] = list(range(1, max(self.classes.values()) + 1))
+        return batch
+
+    def some(self, count: int) -> list[tuple[str, str]]:
+        """Different pairs, ``count`` of them where there are as many, that follow the seed alone."""
+        count = min(count, len(self.pairs))
+        return [self.pairs[n] for n in self._draw(BESIDE_TRAINING).choice(len(self.pairs), count, replace=False)]
+
+    def _draw(self, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, step])
+
+    @cached_property
+    def _load(self) -> Callable[[str], tuple[Tensor, Tensor | None]]:
+        """:meth:`_read` that remembers the scans it read last."""
+        one = 4 * math.prod(read_grid(f"{next(iter(self._stems.values()))}.nii").shape)
+        return lru_cache(min(CACHED_SCANS, max(2, CACHED_BYTES // one)))(self._read)
+
+    def _read(self, scan: str) -> tuple[Tensor, Tensor | None]:
+        image = as_tensor(read_volume(f"{self._stems[scan]}.nii"))
+        if self.classes is None:
+            return image, None
+        labels = classify(read_labels(f"{self._stems[scan]}_labels.nii").data, self.classes)
+        return image, torch.from_numpy(labels)[None, None]

@@ -2,36 +2,39 @@
 
 State is one dictionary of tensors and one of facts; both go into one checkpoint file, which is replaced
 atomically.  A training that was killed resumes from it and ends, on a CPU, with the weights that an
-uninterrupted one ends with: batches depend on the step alone, and nothing else is random.
+uninterrupted one ends with: batches, and what a method draws at random, depend on the step alone.
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from regcore.checks import NotFiniteError
 from regcore.errors import InputError
+from regcore.files import atomic_write
 from regcore.methods.base import LearnedMethod
-from regcore.runtime import processor_name
+from regcore.runtime import default_device, processor_name
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
+from regcore.training.distributed import Processes
+from regcore.training.forward import forward
+from regcore.training.memory import check_memory, step_bytes
 from regcore.training.pairs import PairSampler
+from regcore.training.parts import check_division
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two progress lines.
 PROGRESS_EVERY = 15
-
-
-def default_device() -> torch.device:
-    """A GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass
@@ -41,11 +44,13 @@ class Trained:
     Parameters
     ----------
     weights : dict of str → Tensor
-        Those with the best validation score.
+        Those with the best validation score; empty in all processes but the first.
     history : list of dict
-        One row per validation: step, mean losses since the last one, validation score, seconds so far.
+        One row per validation: step, mean losses since the last one, validation score, seconds so far, and
+        the learning rate.
     facts : dict
-        Steps, seconds, best step and score, number of parameters, device and threads.
+        Steps, seconds, best step and score, whether it stopped early, number of parameters, device,
+        processes and threads.
     """
 
     weights: dict[str, Tensor]
@@ -59,8 +64,7 @@ class Trainer:
     Parameters
     ----------
     method : LearnedMethod
-        Its settings give ``steps``, ``batch_size``, ``learning_rate``, ``schedule`` and
-        ``validate_every``.
+        Its settings hold those of :data:`regcore.methods.base.TRAINING`.
     sampler : PairSampler
     validate : callable
         Module → score on the validation pairs, the higher the better (mean Dice).
@@ -69,6 +73,13 @@ class Trainer:
     fingerprint : str
         Of everything that determines the training; a checkpoint with another one is not resumed.
     ndim, seed : int
+    processes : Processes
+        Those that train together.
+
+    Raises
+    ------
+    InputError
+        The batch cannot be cut into the parts that are wanted.
     """
 
     def __init__(
@@ -81,13 +92,18 @@ class Trainer:
         ndim: int,
         seed: int,
         device: str | None = None,
+        processes: Processes | None = None,
     ):
         self.method, self.sampler, self.validate = method, sampler, validate
-        self.folder, self.fingerprint = Path(folder), fingerprint
+        self.folder, self.fingerprint, self.seed = Path(folder), fingerprint, seed
         self.device = torch.device(device) if device else default_device()
+        self.processes = processes or Processes()
+        settings = method.settings
+        check_division(settings, self.processes.count)
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
-        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=method.settings["learning_rate"])
+        self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
+        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=settings["learning_rate"])
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step = float("-inf"), 0
@@ -103,86 +119,133 @@ class Trainer:
         Raises
         ------
         InputError
-            The loss became NaN or infinite, or another process trains in the same folder.
+            The loss became NaN or infinite, another process trains in the same folder, or a step does not
+            fit into memory.
         """
-        with exclusive(self.folder):
+        with exclusive(self.folder) if self.processes.first else nullcontext():
             self._resume()
+            self.processes.wait()  # the first process may end soon, and its checkpoint with it
+            if not self._finished:
+                self._check_memory()
             self._loop()
-        settings = self.method.settings
-        log.info("done: %d steps in %s, best at step %d", self.step, _duration(self.seconds), self.best_step)
+        log.info(
+            "done: %d steps in %s, best at step %d%s",
+            self.step,
+            _duration(self.seconds),
+            self.best_step,
+            "; stopped early, the validation Dice no longer rises" if self._stopped_early else "",
+        )
         return Trained(
             self.best,
             self.history,
             {
                 "steps": self.step,
-                "batch_size": settings["batch_size"],
+                "stopped_early": self._stopped_early,
+                "batch_size": self.method.settings["batch_size"],
                 "seconds": round(self.seconds, 1),
                 "best_step": self.best_step,
                 "best_validation_dice": self.best_score,
                 "parameters": sum(p.numel() for p in self.module.parameters()),
                 "device": torch.cuda.get_device_name() if self.device.type == "cuda" else processor_name(),
+                "processes": self.processes.count,
                 "threads": torch.get_num_threads(),
             },
         )
 
     def _loop(self) -> None:
         settings = self.method.settings
-        total = settings["steps"]
         started, first = time.monotonic() - self.seconds, self.step
         began, reported = time.monotonic(), time.monotonic()
         sums: dict[str, Tensor] = {}
         counted = 0
-        while self.step < total:
+        while not self._finished:
             try:
                 losses = self._train_step()
             except NotFiniteError:
                 raise self._diverged() from None
             self.step += 1
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach()
-            counted += 1
+                sums[name] = sums.get(name, 0) + value
+            counted += settings["accumulate"]
             self.seconds = time.monotonic() - started
             if time.monotonic() - reported > PROGRESS_EVERY:
                 reported = time.monotonic()
                 rate = (self.step - first) / (reported - began)
                 log.info("%s", self._progress({k: v.item() / counted for k, v in sums.items()}, rate))
-            if self.step % settings["validate_every"] == 0 or self.step == total:
-                self._validate({name: value.item() / counted for name, value in sums.items()})
+            if self.step % settings["validate_every"] == 0 or self.step == settings["steps"]:
+                self._validate({name: self.processes.mean(value).item() / counted for name, value in sums.items()})
                 sums, counted = {}, 0
                 self.seconds = time.monotonic() - started
-                self._save()
+                if self.processes.first:
+                    self._save()
 
     def _train_step(self) -> Mapping[str, Tensor]:
-        batch = self.sampler.batch(self.step, self.method.settings["batch_size"])
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        losses = self.method.training_step(self.module, batch)
+        """Take one step; returns the losses of this process's parts of the batch, added up."""
+        settings = self.method.settings
+        rounds = settings["accumulate"]
+        size = settings["batch_size"] // (rounds * self.processes.count)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self._learning_rate(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        losses["total"].backward()
+        sums: dict[str, Tensor] = {}
+        for part in range(self.processes.rank * rounds, (self.processes.rank + 1) * rounds):
+            batch = self.sampler.batch(self.step, settings["batch_size"], slice(part * size, (part + 1) * size))
+            batch = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step, part]).generate_state(1)[0]))
+            losses = self.method.training_step(self.forward, batch)
+            (losses["total"] / rounds).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        self.processes.average_gradients(self.module)
         self.optimiser.step()
-        return losses
+        return sums
 
-    def _learning_rate(self) -> float:
+    def _learning_rate(self, step: int) -> float:
+        """Of the step that follows ``step`` others."""
         settings = self.method.settings
         if settings["schedule"] == "cosine":
-            return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * self.step / settings["steps"]))
+            return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
         return settings["learning_rate"]
+
+    @property
+    def _stopped_early(self) -> bool:
+        """Whether the last looks at the validation pairs, as many as patience allows, brought nothing better."""
+        patience = self.method.settings["patience"]
+        since = sum(row["step"] > self.best_step for row in self.history)
+        return patience is not None and since >= patience and self.step < self.method.settings["steps"]
+
+    @property
+    def _finished(self) -> bool:
+        return self.step >= self.method.settings["steps"] or self._stopped_early
 
     def _diverged(self) -> InputError:
         return InputError(f"training diverged at step {self.step}; lower 'learning_rate' or raise 'lambda'")
 
+    def _check_memory(self) -> None:
+        settings = self.method.settings
+        batch = self.sampler.batch(self.step, 1)
+        size = settings["batch_size"] // (settings["accumulate"] * self.processes.count)
+        shape, classes = batch["fixed"].shape[2:], len(batch.get("codes", []))
+        sharing = 1 if self.device.type == "cuda" else self.processes.local_count
+        check_memory(step_bytes(self.method, self.module, shape, size, classes), self.device, sharing)
+
     def _validate(self, losses: dict[str, float]) -> None:
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged()
-        self.module.eval()
-        with torch.inference_mode():
-            score = self.validate(self.module)
-        self.module.train()
+        score = self.processes.told(self._score() if self.processes.first else 0.0, self.device)
         if score > self.best_score:
             self.best_score, self.best_step = score, self.step
-            self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
-        self.history.append({"step": self.step, **losses, "validation_dice": score, "seconds": round(self.seconds, 1)})
+            if self.processes.first:
+                self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+        self.history.append(
+            {
+                "step": self.step,
+                **losses,
+                "validation_dice": score,
+                "seconds": round(self.seconds, 1),
+                "learning_rate": self._learning_rate(self.step - 1),
+            }
+        )
         log.info(
             "step %d/%d  validation Dice %.4f%s",
             self.step,
@@ -190,6 +253,13 @@ class Trainer:
             score,
             "  (best so far)" if self.best_step == self.step else "",
         )
+
+    def _score(self) -> float:
+        self.module.eval()
+        with torch.inference_mode():
+            score = self.validate(self.module)
+        self.module.train()
+        return score
 
     def _progress(self, losses: Mapping[str, float], rate: float) -> str:
         total = self.method.settings["steps"]
@@ -210,8 +280,12 @@ class Trainer:
             "history": self.history,
         }
         save_tensors(self.checkpoint, tensors, facts)
+        save_history(self.folder, self.history)
 
     def _resume(self) -> None:
+        if self.processes.first:
+            for torn in self.folder.glob(f".*.{self.checkpoint.name}"):  # a process was killed while it wrote
+                torn.unlink()
         if not self.checkpoint.exists():
             return
         tensors, facts = load_tensors(self.checkpoint)
@@ -219,7 +293,7 @@ class Trainer:
             log.info("the checkpoint belongs to other settings or data; starting afresh")
             return
         self.module.load_state_dict(_section(tensors, "model."))
-        self.best = _section(tensors, "best.")
+        self.best = _section(tensors, "best.") if self.processes.first else {}
         adam: dict[int, dict[str, Tensor]] = {}
         for name, value in _section(tensors, "adam.").items():
             index, _, key = name.partition(".")
@@ -229,6 +303,12 @@ class Trainer:
         self.best_step, self.best_score = facts["best_step"], facts["best_score"]
         self.history = facts["history"]
         log.info("resuming at step %d", self.step)
+
+
+def save_history(folder: Path, history: list[dict[str, float]]) -> None:
+    """Write the training curve as ``history.csv``."""
+    with atomic_write(folder / "history.csv") as path:
+        pd.DataFrame(history).to_csv(path, index=False)
 
 
 def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ def make_plan():
 PLAN = make_plan()
 config.clear()
 config.update(PLAN.config)
-METHOD_NAMES = "|".join(map(re.escape, PLAN.methods))
+METHOD_NAMES = "|".join(map(re.escape, PLAN.entries))
+GPUS_PER_TRAINING = int(any(Path("/dev").glob("nvidia[0-9]*")))  # without a GPU trainings need not wait for each other
 LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
 
 
@@ -76,8 +77,9 @@ def test_scans():
 
 
 def model_of(wildcards):
-    """The model that a learned method registers with; nothing for the others."""
-    return f"{PLAN.folder}/models/{wildcards.method}" if PLAN.learned(wildcards.method) else []
+    """The model that an entry registers with: a learned method's own, the one that is refined, or none."""
+    model = PLAN.model_of(wildcards.method)
+    return f"{PLAN.folder}/models/{model}" if model else []
 
 
 def settings_of(wildcards):
@@ -100,6 +102,29 @@ def true_fields_of(wildcards):
 
 def learned_methods():
     return [name for name in PLAN.methods if PLAN.learned(name)]
+
+
+def experiment_inputs(wildcards):
+    """The scores and the trained models that an experiment shows."""
+    paper = PLAN.experiments[wildcards.paper]
+    scored = paper.scored.get(wildcards.experiment, [])
+    trained = [*paper.trained.get(wildcards.experiment, []), *(name for name in scored if PLAN.learned(name))]
+    return {
+        "metrics": [f"{PLAN.folder}/metrics/{name}.parquet" for name in scored],
+        "models": [f"{PLAN.folder}/models/{name}" for name in dict.fromkeys(trained)],
+    }
+
+
+def experiment_outputs(paper, kinds):
+    """The files of a paper's experiments of some kinds: tables, figures."""
+    planned = PLAN.experiments[paper]
+    return [
+        f"{PLAN.folder}/experiments/{paper}/{experiment}{suffix}"
+        for experiment in sorted({*planned.scored, *planned.trained})
+        for kind, suffixes in (("table", (".csv", ".html")), ("fig", (".csv", ".png")))
+        if kind in kinds and experiment.startswith(kind)
+        for suffix in suffixes
+    ]
 
 
 def table_entries():

@@ -19,7 +19,7 @@ rule register:
         mem_mb=8000 if LARGE else 2000,
         runtime=1440 if LARGE else 60,
     params:
-        method=lambda wildcards: PLAN.methods[wildcards.method],
+        method=lambda wildcards: PLAN.method_of(wildcards.method),
         settings=settings_of,
         pairs=lambda wildcards: pairs_in(wildcards.part),
         stage=STAGE_VERSIONS["register"],

@@ -23,12 +23,13 @@ rule train:
     resources:
         mem_mb=16000 if LARGE else 4000,
         runtime=2880 if LARGE else 120,
-        gpu=1,
+        gpu=GPUS_PER_TRAINING,
     params:
-        method=lambda wildcards: PLAN.methods[wildcards.method],
+        method=lambda wildcards: PLAN.method_of(wildcards.method),
         settings=settings_of,
         seed=config["seed"],
         scored=config["labels"],
+        pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
         checkpoints=f"{PLAN.folder}/checkpoints",
         stage=STAGE_VERSIONS["train"],
     message:

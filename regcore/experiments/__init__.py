@@ -1,0 +1,26 @@
+"""The experiments of the papers, as variants of a method that a study trains, registers with and scores.
+
+Nothing here runs anything: an experiment is a list of named method settings, which the workflow's rules
+treat like the methods of the study, and :mod:`regcore.reporting` makes tables and figures of their scores.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """What the experiments of one paper need.
+
+    Parameters
+    ----------
+    variants : dict of str → dict
+        Settings by name, with the key ``method``.
+    scored : dict of str → list of str
+        Experiment → entries of the study (variants or methods) whose test scores it shows.
+    trained : dict of str → list of str
+        Experiment → entries whose models alone it needs (validation and training scores).
+    """
+
+    variants: dict[str, dict] = field(default_factory=dict)
+    scored: dict[str, list[str]] = field(default_factory=dict)
+    trained: dict[str, list[str]] = field(default_factory=dict)

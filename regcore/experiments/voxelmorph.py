@@ -1,0 +1,127 @@
+"""Tables I–IV and Figures 5, 7, 8 and 9 of VoxelMorph (Balakrishnan et al., TMI 2019), on any cohort.
+
+Which of them is atlas-based and which between subjects (Table III) follows from the study's pairs.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from regcore.experiments import Experiments
+
+TABLES = ("table1", "table2", "table3", "table4")
+FIGURES = ("fig5", "fig7", "fig8", "fig9")
+#: Names of the paper: what the two losses are called there, and which labels training sees (Fig. 9 a–d).
+LOSSES = {"mse": "MSE", "lncc": "CC"}
+SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all structures", "groups": "coarse labels"}
+#: γ that leaves the image and smoothness terms out.
+LABELS_ALONE = "infinity"
+
+
+def base(similarity: str, width: int = 1) -> str:
+    """Name of the plain network with one loss; ``width`` 2 is the ×2 of Table III."""
+    return f"vm-{similarity}" + (f"-x{width}" if width > 1 else "")
+
+
+def refined(name: str) -> str:
+    return f"{name}-inst"
+
+
+def with_lambda(similarity: str, value: float) -> str:
+    return f"{base(similarity)}-lambda-{value:g}"
+
+
+def with_subjects(count: int) -> str:
+    return f"{base('mse')}-n{count}"
+
+
+def with_gamma(scenario: str, fold: int, gamma: float | str) -> str:
+    value = gamma if gamma == LABELS_ALONE else f"{gamma:g}"
+    return f"{base('mse')}-{scenario}{fold}-gamma-{value}"
+
+
+def folds_of(settings: Mapping, scenario: str) -> range:
+    """The draws of the labels that training sees."""
+    return range(1, 1 + settings["folds"].get(scenario, 1))
+
+
+def sizes(settings: Mapping, subjects: int) -> list[int]:
+    """Numbers of training subjects below that of the cohort, ascending."""
+    return sorted({count for count in settings["training_subjects"] if count < subjects})
+
+
+def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labelled: bool) -> Experiments:
+    """The variants, and which experiment needs which.
+
+    Parameters
+    ----------
+    settings : mapping
+        The study's ``experiments.voxelmorph``.
+    classical : sequence of str
+        The study's methods that need no training: the rows and lines to compare with.
+    subjects : int
+        Training subjects of the cohort.
+    labelled : bool
+        Whether training scans have labels; without them there is nothing to vary γ on.
+    """
+    networks = [base(similarity) for similarity in LOSSES]
+    wide = [base(similarity, 2) for similarity in LOSSES]
+    lambdas = {s: [with_lambda(s, value) for value in settings["lambda"][s]] for s in LOSSES}
+    by_size = [with_subjects(count) for count in sizes(settings, subjects)] + [base("mse")]
+    scored = {
+        "table1": [*classical, *networks],
+        "table2": [*classical, *_and_refined(networks)],
+        "table3": [*classical, *networks, *_and_refined(wide)],
+        "fig5": [*classical, *networks],
+        "fig8": _and_refined(by_size),
+    }
+    if labelled:
+        scored["fig9"] = scored["table4"] = [*classical, base("mse"), *_gamma_names(settings)]
+    return Experiments(
+        dict(_variants(settings, subjects, labelled)),
+        scored,
+        {"fig7": [name for names in lambdas.values() for name in names], "fig8": by_size},
+    )
+
+
+def _and_refined(names: Iterable[str]) -> list[str]:
+    return [entry for name in names for entry in (name, refined(name))]
+
+
+def _gamma_names(settings: Mapping) -> list[str]:
+    return [
+        with_gamma(scenario, fold, gamma)
+        for scenario in SCENARIOS
+        for fold in folds_of(settings, scenario)
+        for gamma in settings["gamma"]
+    ]
+
+
+def _variants(settings: Mapping, subjects: int, labelled: bool) -> Iterable[tuple[str, dict[str, Any]]]:
+    for similarity in LOSSES:
+        own = {
+            "method": "voxelmorph",
+            **settings["settings"],
+            "similarity": similarity,
+            "lambda": settings["chosen_lambda"][similarity],
+        }
+        for width in (1, 2):
+            name = base(similarity, width)
+            yield name, own | {"width": width * own.get("width", 1)}
+            yield refined(name), _refine(settings, name)
+        for value in settings["lambda"][similarity]:
+            yield with_lambda(similarity, value), own | {"lambda": value}
+    own = own | {"similarity": "mse", "lambda": settings["chosen_lambda"]["mse"]}
+    for count in sizes(settings, subjects):
+        yield with_subjects(count), own | {"training_subjects": count}
+        yield refined(with_subjects(count)), _refine(settings, with_subjects(count))
+    if not labelled:
+        return
+    for scenario in SCENARIOS:
+        for fold in folds_of(settings, scenario):
+            for gamma in settings["gamma"]:
+                seen = {"observed": scenario, "observed_draw": fold, "gamma": gamma}
+                yield with_gamma(scenario, fold, gamma), own | seen
+
+
+def _refine(settings: Mapping, start: str) -> dict[str, Any]:
+    return {"method": "refine", **settings["refine"], "start": start}

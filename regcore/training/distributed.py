@@ -1,0 +1,203 @@
+"""Training on several GPUs, or several processes: who takes part, and what they tell each other.
+
+``torchrun --nproc-per-node 4 script.py`` starts every process of a training; inside,
+:func:`process_group` joins them.  :func:`launch` does the same for one function.  Every process draws the
+same pairs, computes its share of each batch, and all take the same step with the mean of their gradients;
+the first alone validates and writes.
+"""
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from regcore.errors import InputError
+from regcore.runtime import tune_process
+from regcore.training.parts import check_division, dividing
+
+log = logging.getLogger(__name__)
+
+#: How many processes train, where it is not the number of GPUs.
+PROCESSES_VARIABLE = "REGCORE_PROCESSES"
+#: Others wait so long while the first process validates.
+PATIENCE = timedelta(hours=4)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training, seen from one of them.
+
+    Parameters
+    ----------
+    rank, count : int
+        Number of this process, and how many there are.
+    local_count : int
+        How many of them are on this machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Replace the gradients of every process by their mean, in one exchange."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(together)
+        together /= self.count
+        for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of the processes' values."""
+        if self.count == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def told(self, value: float, device: torch.device) -> float:
+        """What the first process has; the others wait for it."""
+        if self.count == 1:
+            return value
+        message = torch.tensor(value, dtype=torch.float64, device=device)
+        dist.broadcast(message, src=0)
+        return message.item()
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def launched() -> bool:
+    """Whether this process was started as one of several, by torchrun or a cluster."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def process_group() -> Iterator[Processes]:
+    """Join the other processes of a training that was :func:`launched`; alone, nothing happens."""
+    if not launched():
+        yield Processes()
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    if dist.get_rank() > 0:
+        logging.getLogger("regcore").setLevel(logging.WARNING)  # the first speaks for all
+    try:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
+        yield Processes(dist.get_rank(), dist.get_world_size(), local)
+    finally:
+        dist.destroy_process_group()
+
+
+def wanted_processes(settings: Mapping[str, Any], where: str = "method") -> int:
+    """How many processes a training with these settings shall have.
+
+    ``REGCORE_PROCESSES`` says so; without it, as many as there are GPUs and as the batch can be divided over.
+
+    Raises
+    ------
+    InputError
+        The variable is no number, or the batch cannot be divided by it.
+    """
+    given = os.environ.get(PROCESSES_VARIABLE)
+    if given is None:
+        return dividing(settings, max(1, torch.cuda.device_count()))
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"{PROCESSES_VARIABLE}={given!r} is not a number of processes; give 1 or more")
+    check_division(settings, int(given), where)
+    return int(given)
+
+
+def launch(processes: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call ``function(*arguments)`` in so many processes on this machine that find each other by :func:`process_group`.
+
+    What regcore logs in the first of them is logged here.
+
+    Raises
+    ------
+    InputError
+        One of them raised it.
+    RuntimeError
+        They failed in another way.
+    """
+    with tempfile.TemporaryDirectory(prefix="regcore-launch-") as name:
+        folder = Path(name)
+        threads = max(1, torch.get_num_threads() // processes)
+        (folder / "job").write_bytes(pickle.dumps((function, arguments, threads)))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["-m", __name__, str(folder)]
+        with (
+            (folder / "errors").open("w") as errors,
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            ) as running,
+        ):
+            try:
+                for line in running.stdout:
+                    log.info("%s", line.rstrip("\n"))
+            except BaseException:
+                running.terminate()
+                raise
+        mistakes = sorted(folder.glob("mistake-*"))
+        if mistakes:
+            raise InputError(mistakes[0].read_text())
+        if running.returncode:
+            raise RuntimeError(
+                f"{processes} training processes ended with code {running.returncode}:\n"
+                + (folder / "errors").read_text()[-8000:]
+            )
+
+
+class Line(logging.StreamHandler):
+    """Log to whoever launched this process, and end when it is no longer there."""
+
+    def handleError(self, record):
+        raise  # logging calls this while it handles the error
+
+
+def work(folder: Path) -> int:
+    """What each process started by :func:`launch` does; returns its exit code."""
+    function, arguments, threads = pickle.loads((folder / "job").read_bytes())
+    tune_process(threads)
+    rank = os.environ["RANK"]
+    if rank == "0":
+        regcore_log = logging.getLogger("regcore")
+        regcore_log.setLevel(logging.INFO)
+        regcore_log.addHandler(Line(sys.stdout))
+    try:
+        function(*arguments)
+    except InputError as error:
+        (folder / f"mistake-{rank}").write_text(str(error))
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(work(Path(sys.argv[1])))

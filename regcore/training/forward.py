@@ -1,0 +1,57 @@
+"""Calling the network: its precision, and its compilation."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from regcore.errors import InputError
+
+#: Modules of torch whose exceptions mean that the network could not be compiled, not that it is wrong.
+COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "triton")
+
+
+def forward(
+    module: nn.Module, device: torch.device, precision: str = "float32", compiled: bool = False
+) -> Callable[[Tensor], Tensor]:
+    """The function that calls ``module`` in training; weights and ``state_dict`` stay the module's own.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+        bfloat16 is torch's autocast: convolutions and products in bfloat16, what needs range in float32.
+    compiled : bool
+        Through ``torch.compile``.
+
+    Raises
+    ------
+    InputError
+        By the function, at its first call: the network cannot be compiled on this machine.
+    """
+    call = _compiled(module) if compiled else module
+    if precision == "float32":
+        return call
+
+    def lowered(*inputs: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return call(*inputs)
+
+    return lowered
+
+
+def _compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    fast = torch.compile(module, dynamic=False)
+
+    def call(*inputs: Tensor) -> Tensor:
+        try:
+            return fast(*inputs)
+        except Exception as error:
+            if not type(error).__module__.startswith(COMPILER_MODULES):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"the network cannot be compiled on this machine ({type(error).__name__}: {reason}); torch.compile "
+                "needs a C++ compiler such as g++, and Triton on GPUs. Set 'compile: false'"
+            ) from error
+
+    return call

@@ -1,0 +1,78 @@
+"""The experiments of the papers: tables and figures of variants that train, register and score like methods."""
+
+
+rule experiment_table:
+    """One table of a paper, as numbers and as a page of its own."""
+    input:
+        unpack(experiment_inputs),
+        labels=label_table(),
+    output:
+        csv="<study>/experiments/{paper}/{experiment}.csv",
+        html=report(
+            "<study>/experiments/{paper}/{experiment}.html",
+            caption="../report/experiment.rst",
+            category="Experiments",
+            subcategory="{paper}",
+            labels={"what": "{experiment}", "kind": "table"},
+        ),
+    log:
+        "<study>/logs/experiments/{paper}_{experiment}.log",
+    benchmark:
+        "<study>/benchmarks/experiments/{paper}_{experiment}.tsv"
+    wildcard_constraints:
+        paper="|".join(PLAN.experiments) or "none",
+        experiment=r"table\d+",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=config["experiments"],
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Making {wildcards.experiment} of {wildcards.paper}"
+    script:
+        "../scripts/experiment.py"
+
+
+rule experiment_figure:
+    """One figure of a paper, with the numbers that it shows."""
+    input:
+        unpack(experiment_inputs),
+        labels=label_table(),
+    output:
+        csv="<study>/experiments/{paper}/{experiment}.csv",
+        png=report(
+            "<study>/experiments/{paper}/{experiment}.png",
+            caption="../report/experiment.rst",
+            category="Experiments",
+            subcategory="{paper}",
+            labels={"what": "{experiment}", "kind": "figure"},
+        ),
+    log:
+        "<study>/logs/experiments/{paper}_{experiment}.log",
+    benchmark:
+        "<study>/benchmarks/experiments/{paper}_{experiment}.tsv"
+    wildcard_constraints:
+        paper="|".join(PLAN.experiments) or "none",
+        experiment=r"fig\d+",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=config["experiments"],
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Drawing {wildcards.experiment} of {wildcards.paper}"
+    script:
+        "../scripts/experiment.py"
+
+
+if "voxelmorph" in PLAN.experiments:
+
+    rule voxelmorph:
+        input:
+            experiment_outputs("voxelmorph", ("table", "fig")),
+        """Every table and figure of the VoxelMorph paper, on this study's cohort."""
+        localrule: True
