@@ -70,7 +70,6 @@ def greedy(threads: int) -> Contestant:
 
 def contestants(threads: int, arguments: argparse.Namespace) -> dict[str, Contestant]:
     found = {"affine": of_method("affine", {}), "instance": of_method("instance", {})}
-    found["instance (velocity)"] = of_method("instance", {"transformation": "velocity"})
     if importlib.util.find_spec("picsl_greedy"):
         found["greedy NCC"] = greedy(threads)
     if arguments.syn:
