@@ -53,6 +53,11 @@ def default_device():
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def gpu_count() -> int:
+    """NVIDIA GPUs of this machine, found without loading torch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
 def processor_name() -> str:
     """What the CPU calls itself, and how many cores of it this process may use."""
     try:

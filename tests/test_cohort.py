@@ -185,9 +185,9 @@ def test_thousands_of_scans_are_paired_without_listing_their_pairs():
     ]
     table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
     cohort = checked_cohort(table, "cohort.tsv", ROW_SCHEMA)
-    started = time.perf_counter()
+    started = time.process_time()
     found = eligible_pairs(cohort, "train", PAIRS, 4000, seed=0)
     some = make_pairs(cohort, "train", PAIRS | {"train": 30}, seed=0)
     assert len(found) == 4000 * 3999 and len(found.scans) == 4000 and len(some) == 30
     assert found[len(found) - 1] == (found.fixed[-1], found.moving[-2])
-    assert time.perf_counter() - started < 2, "listing the pairs takes ten times as long"
+    assert time.process_time() - started < 2, "listing the pairs takes ten times as long"

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from regcore.errors import InputError
@@ -39,8 +40,8 @@ SMALLEST = 8
 NOISE_SHARE = 0.3
 #: Iterations over which the loss has to fall by more than the tolerance.
 STOPPING_WINDOW = 10
-#: How often a field with folds is smoothed before it is handed over as it is.
-REPAIRS = 10
+#: How often a field is smoothed where it folds before it is handed over as it is, and how far around, in voxels.
+REPAIRS, REPAIR_RADIUS = 30, 3
 
 
 class Instance(Method):
@@ -237,7 +238,7 @@ class _Transformation:
 
 class _Displacement(_Transformation):
     def move_to(self, shape: torch.Size) -> None:
-        self.field = resample_displacement(self.field, shape)
+        self.field = resample_displacement(self._sound(), shape)
 
     def displacement(self, parameters: Tensor) -> Tensor:
         return parameters
@@ -246,8 +247,12 @@ class _Displacement(_Transformation):
         self.field = smooth(compose(step, self.field), sigma)
 
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        displacement = _smoothed_until_unfolded(resample_displacement(self.field, shape), lambda field: (field,))
+        self.field = resample_displacement(self.field, shape)
+        displacement = self._sound()
         return displacement, invert(displacement)[0]
+
+    def _sound(self) -> Tensor:
+        return _unfolded(self.field, lambda field: (field,))
 
 
 class _Velocity(_Transformation):
@@ -264,7 +269,7 @@ class _Velocity(_Transformation):
         self.field = smooth(self.field + step, sigma)
 
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        velocity = _smoothed_until_unfolded(self.field, lambda field: self._both_ways(field, shape))
+        velocity = _unfolded(self.field, lambda field: self._both_ways(field, shape))
         return self._both_ways(velocity, shape)
 
     @staticmethod
@@ -291,10 +296,33 @@ def _has_settled(losses: list[Tensor], tolerance: float) -> bool:
     return recent[0] - recent[1] < tolerance * abs(recent[0])
 
 
-def _smoothed_until_unfolded(field: Tensor, displacements: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
-    """The field, smoothed until its displacements have no fold (steps of half a voxel hardly ever leave one)."""
+def _unfolded(field: Tensor, displacements: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
+    """The field, smoothed where its displacements fold, and only there, until they do not.
+
+    Parameters
+    ----------
+    displacements : callable
+        Field → displacements that must not fold, on grids of any resolution.
+    """
     for _ in range(REPAIRS):
-        if all((jacobian_determinant(displacement) > 0).all() for displacement in displacements(field)):
+        folded = sum(_fold_map(displacement, field.shape[2:]) for displacement in displacements(field))
+        if not folded.any():
             break
-        field = smooth(field, 0.5)
+        # Wide enough for the neighbours that take part in the fold, and without a step at its edge.
+        weight = smooth(_dilated((folded > 0).to(field.dtype), REPAIR_RADIUS), 1.0)
+        field = torch.lerp(field, smooth(field, 1.0), weight)
     return field
+
+
+def _fold_map(displacement: Tensor, shape: torch.Size) -> Tensor:
+    """Where, on a grid of ``shape``, the displacement folds: (B, 1, *shape), above 0."""
+    folded = (jacobian_determinant(displacement) <= 0).to(displacement.dtype).unsqueeze(1)
+    if not folded.any() or folded.shape[2:] == shape:
+        return folded if folded.shape[2:] == shape else folded.new_zeros(*folded.shape[:2], *shape)
+    return resample(_dilated(folded, 1), shape)
+
+
+def _dilated(mask: Tensor, radius: int) -> Tensor:
+    """A mask of 0 and 1, (B, 1, *space), grown by ``radius`` voxels along every axis."""
+    pool = {2: F.max_pool2d, 3: F.max_pool3d}[mask.ndim - 2]
+    return pool(mask, 2 * radius + 1, stride=1, padding=radius)

@@ -7,6 +7,7 @@ from pathlib import Path
 from regcore import STAGE_VERSIONS
 from regcore.errors import InputError
 from regcore.plan import PAIRS_PER_PART, SCANS_PER_PART, TRUTH, part_names, plan_study, things_in
+from regcore.runtime import gpu_count
 
 
 def make_plan():
@@ -22,7 +23,7 @@ PLAN = make_plan()
 config.clear()
 config.update(PLAN.config)
 METHOD_NAMES = "|".join(map(re.escape, PLAN.entries))
-GPUS_PER_TRAINING = int(any(Path("/dev").glob("nvidia[0-9]*")))  # without a GPU trainings need not wait for each other
+GPUS_PER_TRAINING = min(1, gpu_count())  # without a GPU trainings need not wait for each other
 LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
 
 
@@ -115,15 +116,14 @@ def experiment_inputs(wildcards):
     }
 
 
-def experiment_outputs(paper, kinds):
-    """The files of a paper's experiments of some kinds: tables, figures."""
+def experiment_outputs(paper):
+    """The tables and figures of a paper's experiments."""
+    if paper not in PLAN.experiments:
+        sys.exit(f"The study plans no experiments of {paper}: add 'experiments: {{{paper}: {{}}}}' to its file")
     planned = PLAN.experiments[paper]
     return [
-        f"{PLAN.folder}/experiments/{paper}/{experiment}{suffix}"
+        f"{PLAN.folder}/experiments/{paper}/{experiment}{'.html' if experiment.startswith('table') else '.png'}"
         for experiment in sorted({*planned.scored, *planned.trained})
-        for kind, suffixes in (("table", (".csv", ".html")), ("fig", (".csv", ".png")))
-        if kind in kinds and experiment.startswith(kind)
-        for suffix in suffixes
     ]
 
 
