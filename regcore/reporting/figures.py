@@ -86,7 +86,8 @@ def training_curves(histories: Mapping[str, pd.DataFrame]):
         terms = [c for c in history if c not in ("step", "validation_dice", "seconds", "learning_rate")]
         for style, term in zip(("-", "--", ":", "-."), terms, strict=False):
             losses.plot(history["step"], history[term], style, label=term, marker=".", color="black")
-        losses.set(xlabel="training step", ylabel="loss (training pairs)", yscale="log", title=name)
+        scale = "log" if (history[terms] > 0).all(axis=None) else "linear"  # correlations are below zero
+        losses.set(xlabel="training step", ylabel="loss (training pairs)", yscale=scale, title=name)
         losses.legend()
         best = history["validation_dice"].idxmax()
         dice.plot(history["step"], history["validation_dice"], "-", marker=".", color="black")
