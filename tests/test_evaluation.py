@@ -249,15 +249,16 @@ def test_evaluate_field_returns_one_tidy_row_per_number(labels):
     )
     rows = evaluate_field(translation(GRID, 1, 0, 0), labels, labels, [1, 2, 7], truth, points=50)
     assert list(rows.columns) == ["label", "metric", "value"]
-    assert rows["label"].tolist() == [1, 2, 7, -1, -1, -1, -1]
+    assert rows["label"].tolist() == [1, 2, 7, -1, -1, -1, -1, -1]
     assert rows["metric"].tolist() == ["dice"] * 3 + [
         "folds_percent",
+        "folds_count",
         "sd_log_jacobian",
         "true_error_mm",
         "landmark_error_mm",
     ]
     # Pulled by one voxel along the first axis each box of four planes keeps three of them.
-    expected = [0.75, 0.75, np.nan, 0, 0, 0, np.sqrt(1 + 9)]
+    expected = [0.75, 0.75, np.nan, 0, 0, 0, 0, np.sqrt(1 + 9)]
     np.testing.assert_allclose(rows["value"].to_numpy(), expected, atol=1e-6)
 
 
@@ -268,7 +269,7 @@ def test_evaluate_field_pulls_the_moving_labels_onto_the_fixed_ones(labels):
     wrong = evaluate_field(translation(GRID, 0, -2, 0), labels, shifted, [1, 2])
     assert right.loc[right["metric"] == "dice", "value"].tolist() == [1, 1]
     assert wrong.loc[wrong["metric"] == "dice", "value"].max() < 0.5
-    assert set(right["metric"]) == {"dice", "folds_percent", "sd_log_jacobian"}
+    assert set(right["metric"]) == {"dice", "folds_percent", "folds_count", "sd_log_jacobian"}
 
 
 def test_evaluate_field_measures_regularity_in_the_labelled_region_alone(labels):
@@ -280,6 +281,7 @@ def test_evaluate_field_measures_regularity_in_the_labelled_region_alone(labels)
     reached = evaluate_field(field, labels, labels, [1]).set_index("metric")["value"]
     assert outside["folds_percent"] == pytest.approx(0)
     assert reached["folds_percent"] == pytest.approx(100 * 2 / 10)
+    assert outside["folds_count"] == 0 and reached["folds_count"] == pytest.approx(2 * 6 * 4)
 
 
 def test_evaluate_field_scores_moving_labels_on_another_grid(labels):

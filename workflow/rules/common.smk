@@ -116,6 +116,10 @@ def experiment_inputs(wildcards):
     }
 
 
+def voxelmorph_outputs(wildcards):
+    return experiment_outputs("voxelmorph")
+
+
 def experiment_outputs(paper):
     """The tables and figures of a paper's experiments."""
     if paper not in PLAN.experiments:

@@ -70,7 +70,7 @@ rule experiment_figure:
 
 
 rule voxelmorph:
-    input:
-        lambda wildcards: experiment_outputs("voxelmorph"),
     """Every table and figure of the VoxelMorph paper, on this study's cohort."""
+    input:
+        voxelmorph_outputs,
     localrule: True
