@@ -63,8 +63,7 @@ def register_files(
         fixed, moving = read_volume(fixed_path), read_volume(moving_path)
         masks = [_mask(fixed_mask_path, fixed), _mask(moving_mask_path, moving)]
     if any(masks) and not method.uses_masks:
-        able = [name for name in METHODS if METHODS[name].masks]
-        raise InputError(f"--method {method_name} takes no masks; {', '.join(able)} does")
+        raise InputError(f"--method {method_name} takes no masks; instance does")
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.grid.ndim != fixed.grid.ndim:

@@ -87,7 +87,7 @@ class Plan:
         """Name in the study → method, of the methods that the report compares."""
         return {name: self.method_of(name) for name in self.config["methods"]}
 
-    @property
+    @cached_property
     def entries(self) -> dict[str, dict]:
         """Name → settings of all that can be trained and registered with: methods, and variants of experiments."""
         return _entries(self.config, self.experiments)
@@ -214,8 +214,9 @@ def _experiments(config: Mapping, cohort: Cohort) -> dict[str, Experiments]:
     classical = [
         name
         for name, values in config["methods"].items()
-        for kind in [entry(values.get("method", name), f"methods.{name}")]
-        if not kind.learned and not kind.refines and name != "identity"
+        for method in [values.get("method", name)]
+        for kind in [entry(method, f"methods.{name}")]
+        if not kind.learned and not kind.refines and method != "identity"
     ]
     training = cohort.table[cohort.table["split"] == "train"]
     labelled = bool((training["labels"] != "").all())

@@ -8,12 +8,10 @@ from typing import Any
 
 from regcore.experiments import Experiments
 
-TABLES = ("table1", "table2", "table3", "table4")
-FIGURES = ("fig5", "fig7", "fig8", "fig9")
 #: Names of the paper: what the two losses are called there, and which labels training sees (Fig. 9 a–d).
 LOSSES = {"mse": "MSE", "lncc": "CC"}
 SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all structures", "groups": "coarse labels"}
-#: γ that leaves the image and smoothness terms out.
+#: γ of Eq. 10 that leaves the labels alone: image and smoothness terms are 0 (Section V-G).
 LABELS_ALONE = "infinity"
 
 

@@ -12,19 +12,18 @@ from regcore.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method lives; whether it is trained, starts from one that was, and takes masks."""
+    """Where a method lives, whether it is trained, and whether it starts from one that was."""
 
     location: str
     learned: bool = False
     refines: bool = False
-    masks: bool = False
 
 
 METHODS = {
     "identity": Entry("regcore.methods.classical:Identity"),
     "affine": Entry("regcore.methods.classical:Affine"),
     "syn": Entry("regcore.methods.classical:SyN"),
-    "instance": Entry("regcore.methods.instance:Instance", masks=True),
+    "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),
 }

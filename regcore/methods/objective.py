@@ -48,4 +48,4 @@ def similarity(settings: Mapping, lncc_variant: str = "ants") -> Callable[[Tenso
         return lambda fixed, warped: lncc(fixed, warped, settings["window"], lncc_variant)
     if name == "nmi":
         return lambda fixed, warped: nmi(fixed, warped, settings["bins"], fixed_range=(0, 1), warped_range=(0, 1))
-    return lambda fixed, warped: mind_ssc(fixed, warped)
+    return mind_ssc

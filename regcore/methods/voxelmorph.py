@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from regcore.errors import InputError
+from regcore.experiments.voxelmorph import LABELS_ALONE
 from regcore.losses import diffusion, soft_dice
 from regcore.methods.base import TRAINING, LearnedMethod
 from regcore.methods.objective import similarity, similarity_settings
@@ -21,8 +22,6 @@ from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displa
 
 #: λ of the paper for mean squares (Section V-G) and of its repository for local correlation.
 PUBLISHED_LAMBDA = {"mse": 0.02, "lncc": 1.0}
-#: γ of Eq. 10 that leaves the labels alone: image and smoothness terms are 0 (Section V-G).
-LABELS_ALONE = "infinity"
 
 
 class VoxelMorph(LearnedMethod):

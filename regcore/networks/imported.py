@@ -1,6 +1,6 @@
 """Weights of other packages' VoxelMorph, converted to a :class:`~regcore.networks.unet.FlowNetwork`.
 
-    architecture, weights = weights_from_monai(torch.load("voxelmorph.pt"))
+    architecture, weights = weights_from_monai(torch.load("voxelmorph.pt", weights_only=True))
     network = FlowNetwork(3, architecture)
     network.load_state_dict(weights)
 

@@ -184,6 +184,7 @@ class Line(logging.StreamHandler):
 
 def work(folder: Path) -> int:
     """What each process started by :func:`launch` does; returns its exit code."""
+    # Not a file format: what launch() has just written into a folder that only this user can read.
     function, arguments, threads = pickle.loads((folder / "job").read_bytes())
     tune_process(threads)
     rank = os.environ["RANK"]
