@@ -13,7 +13,7 @@ STAGE_VERSIONS = {
     "check": 1,
     "prepare": 1,
     "train": 3,
-    "register": 4,
-    "evaluate": 2,
-    "report": 2,
+    "register": 5,
+    "evaluate": 3,
+    "report": 3,
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 import regcore
-from regcore.errors import InputError
+from regcore.errors import InputError, RegistrationFailed
 from regcore.runtime import share_cores
 
 CONVENTIONS = """
@@ -28,6 +28,9 @@ class FriendlyGroup(click.Group):
         except InputError as error:
             click.echo(f"regcore: {error}", err=True)
             ctx.exit(2)
+        except RegistrationFailed as error:
+            click.echo(f"regcore: the registration failed: {error}", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=FriendlyGroup, epilog=CONVENTIONS)

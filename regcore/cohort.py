@@ -17,6 +17,8 @@ from regcore.config import validated
 from regcore.errors import InputError
 from regcore.volume import read_grid
 
+#: Columns of a table of pairs.
+PAIR_COLUMNS = ["pair", "split", "fixed", "moving", "contrasts"]
 SPLITS = ("train", "validation", "test", "atlas")
 FILE_COLUMNS = ("image", "labels", "mask", "landmarks", "to_template", "from_template")
 
@@ -53,14 +55,15 @@ class Cohort:
         """All files of a scan by column, as plain text."""
         return {column: self.table.at[scan, column] for column in FILE_COLUMNS if self.table.at[scan, column]}
 
-    def scan_of(self, subject: str) -> str:
-        """The first scan of ``subject``, or the scan of that very name."""
+    def scan_of(self, subject: str, contrast: str | None = None) -> str:
+        """The first scan of ``subject``, of that contrast where there is one, or the scan of that very name."""
         if subject in self.table.index:
             return subject
-        mine = self.table.index[self.table["subject"] == subject]
-        if not len(mine):
+        mine = self.table[self.table["subject"] == subject]
+        if mine.empty:
             raise InputError(f"{self.path}: no subject or scan is called '{subject}'")
-        return mine[0]
+        wanted = mine.index[mine["contrast"] == contrast]
+        return wanted[0] if len(wanted) else mine.index[0]
 
 
 def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
@@ -225,16 +228,54 @@ class EligiblePairs(Sequence[tuple[str, str]]):
         return self.moving[number]
 
 
+class PooledPairs(Sequence[tuple[str, str]]):
+    """The pairs of several :class:`EligiblePairs`, one after the other, as a sequence that lists nothing."""
+
+    def __init__(self, parts: Sequence[EligiblePairs]):
+        self.parts = list(parts)
+        self._ends = np.cumsum([0, *map(len, self.parts)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> tuple[str, str]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        part = int(np.searchsorted(self._ends, number, side="right")) - 1
+        return self.parts[part][number - int(self._ends[part])]
+
+    @property
+    def scans(self) -> set[str]:
+        """The scans that occur in a pair."""
+        return set().union(*(part.scans for part in self.parts))
+
+    @property
+    def identity(self) -> list:
+        """JSON-like, equal exactly where every number means the same pair."""
+        return [part.identity for part in self.parts]
+
+
+def pairings(pairs: Mapping) -> list[tuple[str, str]]:
+    """The (fixed, moving) contrasts of a study's ``pairs`` section, which holds one such pair or a list of them."""
+    contrasts = pairs["contrasts"]
+    return [tuple(contrasts)] if isinstance(contrasts[0], str) else [tuple(pairing) for pairing in contrasts]
+
+
+def contrasts_of(fixed: str, moving: str) -> str:
+    """How tables call a pairing of contrasts: ``T2w to T1w``, moving to fixed."""
+    return f"{moving} to {fixed}"
+
+
 def eligible_pairs(
     cohort: Cohort, split: str, pairs: Mapping, subjects: int | None = None, seed: int = 0, where: str = "pairs"
-) -> EligiblePairs:
+) -> EligiblePairs | PooledPairs:
     """The pairs that a split can make.
 
     Parameters
     ----------
     pairs : mapping
-        The study's ``pairs`` section: ``kind`` (random, all, atlas or within-subject), ``contrasts`` (fixed,
-        moving) and ``atlas`` (subject or scan; for kind ``atlas``).
+        The study's ``pairs`` section: ``kind`` (random, all, listed, atlas or within-subject), ``contrasts``
+        (fixed, moving; or several such pairings) and ``atlas`` (subject or scan; for kind ``atlas``).
     subjects : int, optional
         Only those of so many subjects, the atlas not counted.  The choice follows ``seed``, and a smaller
         number chooses among the subjects of a larger one.
@@ -244,9 +285,33 @@ def eligible_pairs(
     Raises
     ------
     InputError
-        The split has no scan of the contrast, too few to make a pair, or fewer subjects than asked for.
+        The split has no scan of a contrast, too few to make a pair, or fewer subjects than asked for.
     """
-    fixed_contrast, moving_contrast = pairs["contrasts"]
+    parts = [_of_contrasts(cohort, split, pairs, *pairing) for pairing in pairings(pairs)]
+    if subjects is not None:
+        subject = cohort.table["subject"].to_dict()
+        atlas = {scan for part in parts for scan in part.fixed} if pairs["kind"] == "atlas" else set()
+        usable = set().union(*(part.scans for part in parts)) - atlas
+        chosen = choose_subjects([subject[s] for s in cohort.table.index if s in usable], subjects, seed, where)
+        parts = [
+            EligiblePairs(
+                [scan for scan in part.fixed if subject[scan] in chosen or scan in atlas],
+                [scan for scan in part.moving if subject[scan] in chosen],
+                subject,
+                pairs["kind"],
+            )
+            for part in parts
+        ]
+        if not all(parts):
+            raise InputError(
+                f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs['kind']}'; take more"
+            )
+    return parts[0] if len(parts) == 1 else PooledPairs(parts)
+
+
+def _of_contrasts(
+    cohort: Cohort, split: str, pairs: Mapping, fixed_contrast: str, moving_contrast: str
+) -> EligiblePairs:
     fixed, moving = cohort.scans(split, fixed_contrast), cohort.scans(split, moving_contrast)
     for scans, contrast in ((fixed, fixed_contrast), (moving, moving_contrast)):
         if not scans:
@@ -257,24 +322,10 @@ def eligible_pairs(
     if pairs["kind"] == "atlas":
         if not pairs.get("atlas"):
             raise InputError("pairs: kind 'atlas' needs 'atlas', the subject that is the fixed image")
-        fixed = [cohort.scan_of(pairs["atlas"])]
-    subject = cohort.table["subject"].to_dict()
-    found = EligiblePairs(fixed, moving, subject, pairs["kind"])
+        fixed = [cohort.scan_of(pairs["atlas"], fixed_contrast)]
+    found = EligiblePairs(fixed, moving, cohort.table["subject"].to_dict(), pairs["kind"])
     if not len(found):
         raise InputError(f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{pairs['kind']}'")
-    if subjects is None:
-        return found
-    atlas = set(fixed) if pairs["kind"] == "atlas" else set()
-    usable = found.scans - atlas
-    chosen = choose_subjects([subject[s] for s in cohort.table.index if s in usable], subjects, seed, where)
-    found = EligiblePairs(
-        [scan for scan in fixed if subject[scan] in chosen or scan in atlas],
-        [scan for scan in moving if subject[scan] in chosen],
-        subject,
-        pairs["kind"],
-    )
-    if not len(found):
-        raise InputError(f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs['kind']}'; take more")
     return found
 
 
@@ -296,27 +347,88 @@ def choose_subjects(usable: Sequence[str], count: int, seed: int, where: str) ->
 def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.DataFrame:
     """List the (fixed, moving) pairs of a split, or as many of them as ``pairs`` wants for it (None: all).
 
+    Where several contrasts are paired, that many of each; the same subjects, where all have every contrast.
+    With kind ``listed`` the test pairs are those of the table ``table``.
+
     Returns
     -------
     DataFrame
-        Columns ``pair split fixed moving``; the pair's name is ``fixed--moving``.
+        Columns ``PAIR_COLUMNS``; the pair's name is ``fixed--moving``.
 
     Raises
     ------
     InputError
-        See :func:`eligible_pairs`.
+        See :func:`eligible_pairs` and :func:`read_pairs`.
     """
-    eligible = eligible_pairs(cohort, split, pairs)
+    if pairs["kind"] == "listed" and split == "test":
+        return _listed_pairs(cohort, pairs)
     wanted = pairs.get(split)
-    numbers = range(len(eligible))
-    if wanted is not None and wanted < len(eligible):
-        numbers = sorted(np.random.default_rng(seed).choice(len(eligible), wanted, replace=False))
-    found = [eligible[number] for number in numbers]
-    return pd.DataFrame(
-        {
-            "pair": [f"{f}--{m}" for f, m in found],
-            "split": split,
-            "fixed": [f for f, _ in found],
-            "moving": [m for _, m in found],
-        }
-    )
+    found = []
+    for pairing in pairings(pairs):
+        eligible = _of_contrasts(cohort, split, pairs, *pairing)
+        numbers = range(len(eligible))
+        if wanted is not None and wanted < len(eligible):
+            numbers = sorted(np.random.default_rng(seed).choice(len(eligible), wanted, replace=False))
+        found += [eligible[number] for number in numbers]
+    return _table_of_pairs(cohort, split, found)
+
+
+def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
+    """Read a list of pairs: a tab-separated table with the columns ``fixed moving`` (scans or subjects).
+
+    Parameters
+    ----------
+    columns : str
+        More that it must have.
+
+    Returns
+    -------
+    DataFrame
+        Text; ``fixed`` and ``moving`` are scans.
+
+    Raises
+    ------
+    InputError
+        The table is missing or lacks a column, a name is no scan or subject of the cohort, or a pair is
+        listed twice.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such list of pairs; give a tab-separated table")
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    missing = [column for column in ("fixed", "moving", *columns) if column not in table]
+    if missing:
+        raise InputError(
+            f"{path}: the list of pairs lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}. "
+            "Columns are separated by tabs"
+        )
+    for side in ("fixed", "moving"):
+        known = {*cohort.table.index, *cohort.table["subject"]}
+        for line, name in enumerate(table[side], start=2):
+            if name not in known:
+                raise InputError(f"{path}, line {line}: '{name}' is no scan or subject of {cohort.path}")
+        table[side] = [cohort.scan_of(name) for name in table[side]]
+    doubled = table[table.duplicated(["fixed", "moving"])]
+    if len(doubled):
+        line, row = doubled.index[0] + 2, doubled.iloc[0]
+        raise InputError(f"{path}, line {line}: the pair {row['fixed']}, {row['moving']} is listed twice")
+    return table
+
+
+def _listed_pairs(cohort: Cohort, pairs: Mapping) -> pd.DataFrame:
+    if not pairs["table"]:
+        raise InputError("pairs: kind 'listed' needs 'table', the path of a list of test pairs")
+    table = read_pairs(pairs["table"], cohort)
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        for side in ("fixed", "moving"):
+            split = cohort.table.at[row[side], "split"]
+            if split not in ("test", "atlas"):
+                raise InputError(f"{pairs['table']}, line {line}: '{row[side]}' is a {split} scan, not a test scan")
+    if table.empty:
+        raise InputError(f"{pairs['table']}: the list has no pairs")
+    return _table_of_pairs(cohort, "test", list(zip(table["fixed"], table["moving"], strict=True)))
+
+
+def _table_of_pairs(cohort: Cohort, split: str, found: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    contrast = cohort.table["contrast"]
+    rows = [(f"{f}--{m}", split, f, m, contrasts_of(contrast[f], contrast[m])) for f, m in found]
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The exceptions that a program is to catch: a mistake of the user, and a pair without a field."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,13 @@ class InputError(Exception):
 
     The command line and the workflow's scripts print the message alone and exit with status 2: a
     traceback would hide it.
+    """
+
+
+class RegistrationFailed(Exception):
+    """There is no usable field for a pair; the message says why.
+
+    It costs that pair: in a study the failure is recorded in place of the field.
     """
 
 

@@ -133,6 +133,35 @@ def read_field(path: str | Path) -> DisplacementField:
     return DisplacementField.from_world(grid.to_world(_indices(grid)) + vectors, grid)
 
 
+def read_voxel_field(path: str | Path, fixed: Grid, moving: Grid) -> DisplacementField:
+    """Read a displacement field as the Learn2Reg challenges define it.
+
+    A 4-D NIfTI ``(x, y, z, 3)`` (2-D: ``(x, y, 2)``) in voxels, components in the order of the array axes:
+    ``warped[p] = moving[p + u(p)]``, both images indexed as arrays; the file's own header does not count.
+
+    Parameters
+    ----------
+    fixed, moving : Grid
+        Of the two images.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, its shape is not that of the fixed image, or it holds NaN or infinite
+        values.
+    """
+    image = open_nifti(path)
+    wanted = (*fixed.shape, fixed.ndim)
+    if image.shape != wanted:
+        raise InputError(
+            f"{path}: a field of shape {wanted} is needed for the fixed image {fixed.shape}, not {image.shape}"
+        )
+    data = load_values(image, path).astype(np.float64)
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: the displacement has NaN or infinite values; register the pair again")
+    return DisplacementField.from_world(moving.to_world(_indices(fixed) + data), fixed)
+
+
 def _indices(grid: Grid) -> np.ndarray:
     """Voxel coordinates of ``grid``, shape (*grid.shape, D), float64."""
     return np.moveaxis(identity(grid.shape, torch.empty(0, dtype=torch.float64))[0].numpy(), 0, -1)

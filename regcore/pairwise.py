@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from regcore.cost import Cost
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
@@ -15,7 +16,7 @@ from regcore.files import atomic_write
 from regcore.methods import METHODS, make_method
 from regcore.methods.base import Method
 from regcore.preprocess import Prepared, align, prepare, prepare_image, resample
-from regcore.registration import Stopwatch, register_scans
+from regcore.registration import register_scans
 from regcore.study import versions
 from regcore.training.model import Model, load_model
 from regcore.volume import Volume, read_labels, read_volume
@@ -57,9 +58,9 @@ def register_files(
         An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, or the
         method is unknown.
     """
-    watch = Stopwatch()
+    cost = Cost()
     method, model = _method(method_name, settings)
-    with watch("load"):
+    with cost.stage("load"):
         fixed, moving = read_volume(fixed_path), read_volume(moving_path)
         masks = [_mask(fixed_mask_path, fixed), _mask(moving_mask_path, moving)]
     if any(masks) and not method.uses_masks:
@@ -68,6 +69,8 @@ def register_files(
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.grid.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.grid.ndim}-D model cannot register {fixed.grid.ndim}-D images")
+    if method_name in METHODS and fixed.grid.ndim not in METHODS[method_name].dimensions:
+        raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
     if centre and not method.aligned:
         raise InputError(f"--centre: '{method_name}' leaves the images where their headers put them; use affine")
@@ -78,14 +81,13 @@ def register_files(
             f"{moving_path} does not overlap {fixed_path} in space (by their headers): pass --centre to align the "
             "image centres first, or correct the headers"
         )
-    with watch("align"):
+    with cost.stage("align"):
         scans = _prepared(fixed, moving, masks, method, model, shift, seed)
-    with watch("register"):
-        found = register_scans(method, *scans)
+    found = register_scans(method, *scans, cost=cost)
     before = resample(moving, fixed.grid, shift)
-    with watch("warp"):
+    with cost.stage("warp"):
         warped = found.field.warp(moving)
-    with watch("save"):
+    with cost.stage("save"):
         warped.save(output / "warped.nii.gz")
         found.field.save(output / "displacement.nii.gz")
         if found.inverse is not None:
@@ -96,12 +98,13 @@ def register_files(
         "method": method_name,
         "settings": method.settings,
         "commands": found.commands,
+        "tool": found.tool,
         "centre": centre,
         "fixed_mask": fixed_mask_path and str(fixed_mask_path),
         "moving_mask": moving_mask_path and str(moving_mask_path),
         "seed": seed,
         "threads": torch.get_num_threads(),
-        "seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+        "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
         "folds_percent": folds(found.field.displacement),
         "correlation_before": correlation(fixed.data, before.data),
         "correlation_after": correlation(fixed.data, warped.data),
@@ -116,7 +119,12 @@ def _method(name: str, settings: Mapping[str, Any]) -> tuple[Method, Model | Non
     if name in METHODS:
         if METHODS[name].learned:
             raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
+        if METHODS[name].imported:
+            raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
         method = make_method(name, settings, f"--method {name}")
+        missing = METHODS[name].missing(method.settings)
+        if missing:
+            raise InputError(f"--method {name}: {missing}")
         if not METHODS[name].refines:
             return method, None
         if method.settings["start"] is None:

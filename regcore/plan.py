@@ -14,11 +14,14 @@ import pandas as pd
 from regcore.cohort import (
     Cohort,
     EligiblePairs,
+    PooledPairs,
     check_files,
     checked_cohort,
     eligible_pairs,
     make_pairs,
+    pairings,
     read_cohort,
+    read_pairs,
 )
 from regcore.config import load_yaml, validated
 from regcore.errors import InputError, did_you_mean
@@ -47,23 +50,29 @@ class Plan:
     cohort : Cohort
     folder : Path
         ``results/<study>``.
-    training_pairs : dict of str → EligiblePairs
+    training_pairs : dict of str → EligiblePairs or PooledPairs
         For each learned method of the study, the pairs that its training draws from.
     pairs : DataFrame
-        The validation and test pairs: ``pair split fixed moving``.
+        The validation and test pairs: ``pair split fixed moving contrasts``.
     reference : str
         Name of the scan, or path of the image, that scans are aligned to.
     experiments : dict of str → Experiments
         By paper.
+    unavailable : dict of str → str
+        Methods of the configuration that cannot run here, and why and what to do about it.
+    imported : dict of str → dict of str → str
+        For each method whose fields were made elsewhere, test pair → path of its field, where there is one.
     """
 
     config: dict[str, Any]
     cohort: Cohort
     folder: Path
-    training_pairs: dict[str, EligiblePairs]
+    training_pairs: dict[str, EligiblePairs | PooledPairs]
     pairs: pd.DataFrame
     reference: str
     experiments: dict[str, Experiments] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    imported: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def embedded(self) -> dict | None:
@@ -85,12 +94,12 @@ class Plan:
     @property
     def methods(self) -> dict[str, str]:
         """Name in the study → method, of the methods that the report compares."""
-        return {name: self.method_of(name) for name in self.config["methods"]}
+        return {name: self.method_of(name) for name in self.config["methods"] if name not in self.unavailable}
 
     @cached_property
     def entries(self) -> dict[str, dict]:
         """Name → settings of all that can be trained and registered with: methods, and variants of experiments."""
-        return _entries(self.config, self.experiments)
+        return _entries(_available(self.config["methods"], self.unavailable), self.experiments)
 
     def method_of(self, name: str) -> str:
         """The method behind an entry."""
@@ -123,7 +132,7 @@ class Plan:
 
     @property
     def ndim(self) -> int:
-        return self.embedded["ndim"] if self.embedded else read_grid(self.cohort.table["image"].iloc[0]).ndim
+        return _dimensions(self.config, self.cohort)
 
     @property
     def knows_truth(self) -> bool:
@@ -177,11 +186,17 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
     folder = Path(results) / config["study"]
     cohort = _cohort(config, folder, row_schema)
-    experiments = _experiments(config, cohort)
-    entries = _entries(config, experiments)
-    _check_methods(config, entries, settings=check)
+    _check_methods(config, config["methods"], settings=check)
     if check and not config["cohort"].get("embedded"):
         check_files(cohort)
+    unavailable = _unavailable(config, cohort)
+    methods = _available(config["methods"], unavailable)
+    if not methods:
+        raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
+    experiments = _experiments(config, methods, cohort)
+    entries = _entries(methods, experiments)
+    if experiments:
+        _check_methods(config, entries, settings=check)
     pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in ("validation", "test")]
     training = _training_pairs(config, entries, cohort, check)
     if not training:
@@ -192,7 +207,52 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
             raise InputError(
                 f"{cohort.path}: scan '{scan}' has no labels; validation and test scans are scored by their labels"
             )
-    return Plan(config, cohort, folder, training, scored, _reference(config, cohort), experiments)
+    imported = {
+        name: _imported_fields(name, values, cohort, scored[scored["split"] == "test"])
+        for name, values in methods.items()
+        if entry(values.get("method", name)).imported
+    }
+    reference = _reference(config, cohort)
+    return Plan(config, cohort, folder, training, scored, reference, experiments, unavailable, imported)
+
+
+def _dimensions(config: Mapping, cohort: Cohort) -> int:
+    settings = config["cohort"].get("embedded")
+    return settings["ndim"] if settings else read_grid(cohort.table["image"].iloc[0]).ndim
+
+
+def _unavailable(config: Mapping, cohort: Cohort) -> dict[str, str]:
+    """The methods that need what is not there, or cannot register such images."""
+    ndim, found = _dimensions(config, cohort), {}
+    for name, values in config["methods"].items():
+        method = entry(values.get("method", name))
+        if ndim not in method.dimensions:
+            found[name] = f"it registers {method.dimensions[0]}-D images alone, and these are {ndim}-D"
+        elif missing := method.missing(values):
+            found[name] = missing
+    return found
+
+
+def _available(methods: Mapping[str, dict], unavailable: Mapping[str, str]) -> dict[str, dict]:
+    return {name: values for name, values in methods.items() if name not in unavailable}
+
+
+def _imported_fields(name: str, values: Mapping, cohort: Cohort, pairs: pd.DataFrame) -> dict[str, str]:
+    """Test pair → path of its field, of those that the list of an import names."""
+    where, folder = f"methods.{name}", values.get("folder")
+    if not folder or not Path(folder).is_dir():
+        raise InputError(f"{where}.folder: {folder!r} is no folder; give the one with the fields")
+    path = values.get("pairs") or str(Path(folder) / "pairs.tsv")
+    listed = read_pairs(path, cohort, "field")
+    files = {(row.fixed, row.moving): str(Path(folder) / row.field) for row in listed.itertuples() if row.field}
+    found = {row.pair: files[row.fixed, row.moving] for row in pairs.itertuples() if (row.fixed, row.moving) in files}
+    if not found:
+        raise InputError(
+            f"{path}: none of its pairs is a test pair of the study (the first: {pairs['fixed'].iloc[0]}, "
+            f"{pairs['moving'].iloc[0]}); list the test pairs, or take over these with pairs: "
+            "{kind: listed, table: …}"
+        )
+    return found
 
 
 def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
@@ -207,25 +267,25 @@ def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
     return checked_cohort(table, folder / "cohort" / "cohort.tsv", row_schema)
 
 
-def _experiments(config: Mapping, cohort: Cohort) -> dict[str, Experiments]:
+def _experiments(config: Mapping, methods: Mapping[str, dict], cohort: Cohort) -> dict[str, Experiments]:
     settings = config["experiments"]["voxelmorph"]
     if settings is None:
         return {}
     classical = [
         name
-        for name, values in config["methods"].items()
+        for name, values in methods.items()
         for method in [values.get("method", name)]
         for kind in [entry(method, f"methods.{name}")]
-        if not kind.learned and not kind.refines and method != "identity"
+        if not kind.learned and not kind.refines and not kind.imported and method != "identity"
     ]
     training = cohort.table[cohort.table["split"] == "train"]
     labelled = bool((training["labels"] != "").all())
     return {"voxelmorph": voxelmorph.experiments(settings, classical, training["subject"].nunique(), labelled)}
 
 
-def _entries(config: Mapping, experiments: Mapping[str, Experiments]) -> dict[str, dict]:
+def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:
     variants = {name: values for paper in experiments.values() for name, values in paper.variants.items()}
-    return {**variants, **config["methods"]}
+    return {**variants, **methods}
 
 
 def _without_method(values: Mapping) -> dict[str, Any]:
@@ -243,9 +303,11 @@ def _check_methods(config: Mapping, entries: Mapping[str, dict], settings: bool)
             make_method(method, _without_method(values), where)
         if entry(method).refines:
             _check_start(values.get("start"), entries, where)
-    for name in config["evaluation"]["spotlight"] or []:
-        if name not in config["methods"]:
-            raise InputError(f"evaluation.spotlight: no method '{name}'{did_you_mean(name, config['methods'])}")
+    for key in ("spotlight", "reference"):
+        named = config["evaluation"][key] or []
+        for name in [named] if isinstance(named, str) else named:
+            if name not in config["methods"]:
+                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, config['methods'])}")
 
 
 def _check_start(start: str | None, entries: Mapping[str, dict], where: str) -> None:
@@ -291,7 +353,7 @@ def _check_training_labels(cohort: Cohort, pairs: EligiblePairs, where: str) -> 
 def _reference(config: Mapping, cohort: Cohort) -> str:
     wanted = config["preprocess"]["reference"]
     if wanted is None:
-        contrast = config["pairs"]["contrasts"][0]
+        contrast = pairings(config["pairs"])[0][0]
         return (cohort.scans("atlas", contrast) + cohort.scans("train", contrast) + list(cohort.table.index))[0]
     if wanted in cohort.table.index or wanted in set(cohort.table["subject"]):
         return cohort.scan_of(wanted)

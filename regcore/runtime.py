@@ -7,6 +7,20 @@ import platform
 import sys
 from pathlib import Path
 
+#: What tells the libraries in circulation how many threads to use; some read it only when they are loaded.
+THREADS_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """The environment of this process, changed so that a program started with it uses that many threads."""
+    return {**os.environ, **dict.fromkeys(THREADS_VARIABLES, str(threads))}
+
 
 def share_cores() -> None:
     """Let waiting threads sleep instead of spinning; must be called before torch is imported.

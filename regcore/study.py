@@ -9,7 +9,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from torch import nn
 import regcore
 from regcore.cohort import FILE_COLUMNS, Cohort
 from regcore.config import fingerprint
-from regcore.errors import InputError
+from regcore.cost import Cost
+from regcore.errors import InputError, RegistrationFailed
 from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field
 from regcore.evaluation.overlap import dice
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
-from regcore.labels import observed_classes, scored_labels
+from regcore.isolation import CallFailed, Worker
+from regcore.labels import observed_classes, read_label_table, scored_labels
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod, Method, as_tensor
 from regcore.plan import TRUTH, Plan
@@ -39,7 +42,7 @@ from regcore.preprocess import (
     read_prepared,
     save_prepared,
 )
-from regcore.registration import Stopwatch, register_scans
+from regcore.registration import register_scans
 from regcore.runtime import processor_name
 from regcore.spatial import warp
 from regcore.synthesis.icbm152 import label_table
@@ -47,12 +50,15 @@ from regcore.training.distributed import Processes, launch, launched, process_gr
 from regcore.training.model import load_model, save_model
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
-from regcore.volume import Volume, read_labels, read_volume
+from regcore.volume import Volume, read_grid, read_labels, read_volume
 
 log = logging.getLogger(__name__)
 
 #: Training pairs that the finished network is scored on, beside the validation pairs.
 TRAINING_PAIRS_SCORED = 16
+
+#: Columns of the tidy rows of an evaluation.
+COLUMNS = ["study", "method", "setting", "seed", "pair", "fixed", "moving", "contrasts", "label", "metric", "value"]
 
 #: Packages whose versions are written beside every result.
 PACKAGES = ("regcore", "torch", "numpy", "scipy", "nibabel", "antspyx", "nilearn", "snakemake")
@@ -79,6 +85,16 @@ def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | 
         table.to_csv(path, sep="\t", index=False)
     with atomic_write(labels_path) as path:
         label_table(plan.embedded).to_csv(path, sep="\t", index=False)
+
+
+def write_pairs(plan: Plan, path: str | Path) -> None:
+    """Write the validation and test pairs with their images, and the names that an import's fields may have."""
+    table = plan.pairs.copy()
+    for side in ("fixed", "moving"):
+        table[f"{side}_image"] = [str(plan.cohort.file(scan, "image")) for scan in table[side]]
+    table["field"] = table["pair"] + ".nii.gz"
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False)
 
 
 def check_scans(cohort: Cohort) -> str:
@@ -258,32 +274,97 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
 
 
 def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:
-    """Register test pairs with one method and write each field, with a JSON of what it took."""
+    """Register test pairs with one method and write each field, with a JSON of what it took.
+
+    A pair for which the method finds no usable field has the JSON alone, with the reason under ``failed``.
+    """
     method = method_to_register(plan, name, model)
     table = plan.pairs_of("test").set_index("pair")
-    for number, pair in enumerate(pairs, start=1):
-        watch = Stopwatch()
-        with watch("load"):
-            fixed, moving = (read_prepared(Path(plan.prepared(table.at[pair, side]))) for side in ("fixed", "moving"))
-        with watch("register"):
-            found = register_scans(method, fixed, moving)
-        path = Path(plan.field(name, pair))
-        with watch("save"):
+    with Worker(torch.get_num_threads()) as worker:
+        for number, pair in enumerate(pairs, start=1):
+            stems = [plan.prepared(table.at[pair, side]) for side in ("fixed", "moving")]
+            path = Path(plan.field(name, pair))
+            try:
+                if method.external:
+                    job = (plan.method_of(name), method.settings, *stems, str(path))
+                    limit = plan.config["registration"]["time_limit"]
+                    took = worker.call("regcore.study:register_external", *job, seconds=limit)
+                else:
+                    took = register_pair(method, *stems, path)
+                what = f"{took['seconds']['compute']:.2f} s"
+            except (CallFailed, RegistrationFailed) as error:
+                took = unmeasured(str(error), getattr(error, "printed", ""))
+                what = f"FAILED: {error}"
+            write_facts(
+                path,
+                pair=pair,
+                method=plan.method_of(name),
+                settings=method.settings,
+                threads=torch.get_num_threads(),
+                processor=processor_name(),
+                device=method.device.type,
+                versions=versions(),
+                **took,
+            )
+            log.info("%s %d/%d  %s  %s", name, number, len(pairs), pair, what)
+
+
+def register_pair(method: Method, fixed: str, moving: str, path: Path) -> dict[str, Any]:
+    """Register two prepared scans and write the field.
+
+    Parameters
+    ----------
+    fixed, moving : str
+        Path stems of prepared scans.
+    path : Path
+        Of the field.
+
+    Returns
+    -------
+    dict
+        What it took, with ``failed`` None.
+
+    Raises
+    ------
+    RegistrationFailed
+        There is no usable field.
+    """
+    cost = Cost()
+    with cost.measured():
+        with cost.stage("load"):
+            scans = [read_prepared(Path(stem)) for stem in (fixed, moving)]
+        found = register_scans(method, *scans, cost=cost, inverse=False)
+        with cost.stage("save"):
             found.field.save(path)
-        facts = {
-            "pair": pair,
-            "method": plan.method_of(name),
-            "settings": method.settings,
-            "commands": found.commands,
-            "seconds": watch.seconds,
-            "threads": torch.get_num_threads(),
-            "processor": processor_name(),
-            "device": method.device.type,
-            "versions": versions(),
-        }
-        with atomic_write(facts_path(path)) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1))
-        log.info("%s %d/%d  %s  %.2f s", name, number, len(pairs), pair, watch.seconds["register"])
+    return {"commands": found.commands, "tool": found.tool, "failed": None, **asdict(cost)}
+
+
+def register_external(method: str, settings: Mapping, fixed: str, moving: str, path: str) -> dict[str, Any]:
+    """:func:`register_pair` with a method by name; what a worker calls."""
+    return register_pair(make_method(method, settings), fixed, moving, Path(path))
+
+
+def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
+    """The layout of :func:`register_pair` for a pair that failed, or whose field was not made here."""
+    return {"commands": [], "tool": None, "failed": failed, "stderr": printed, **asdict(Cost())}
+
+
+def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
+    """Bring fields made elsewhere into the layout of a method's fields; a pair without a usable one has failed."""
+    method = make_method(plan.method_of(name), plan.settings(name), f"methods.{name}")
+    table = plan.pairs_of("test").set_index("pair")
+    for pair in pairs:
+        path, source = Path(plan.field(name, pair)), plan.imported[name].get(pair)
+        images = [plan.cohort.file(table.at[pair, side], "image") for side in ("fixed", "moving")]
+        try:
+            method.read(source, *map(read_grid, images)).save(path)
+            took = unmeasured()
+        except RegistrationFailed as error:
+            took = unmeasured(str(error))
+            log.warning("%s  %s  FAILED: %s", name, pair, error)
+        facts = {"method": plan.method_of(name), "settings": method.settings, "source": source}
+        elsewhere = dict.fromkeys(("threads", "processor", "device"))
+        write_facts(path, pair=pair, versions=versions(), **facts, **elsewhere, **took)
 
 
 def true_field(cohort: Cohort, fixed: str, moving: str) -> DisplacementField:
@@ -301,33 +382,70 @@ def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Tidy rows: study, method, setting (JSON), seed, pair, fixed, moving, label, metric, value.
+        Tidy rows: study, method, setting (JSON), seed, pair, fixed, moving, contrasts, label, metric, value.
+        A pair whose registration failed has one row, ``failed`` with the value 1.
+
+    Raises
+    ------
+    InputError
+        A field is missing, damaged, or on another grid than its fixed scan.
     """
     pairs = plan.pairs_of("test")
     maps = {scan: read_labels(plan.cohort.file(scan, "labels")) for scan in set(pairs["fixed"]) | set(pairs["moving"])}
-    codes = scored_labels(found_labels(m.data for m in maps.values()), plan.config["labels"], plan.label_table)["index"]
+    codes = codes_to_score(plan, maps.values())
     frames = []
     for row in pairs.itertuples():
         path = Path(plan.field(name, row.pair))
-        known = Truth(
-            read_field(plan.field(TRUTH, row.pair)) if plan.knows_truth else None,
-            _landmarks(plan.cohort, row.fixed, row.moving, maps[row.fixed].grid.ndim),
+        facts = read_facts(path)
+        rows = [("failed", float(facts["failed"] is not None))]
+        if facts["failed"] is None:
+            scores = _scores(plan, row, path, maps, codes)
+            costs = [(f"seconds_{stage}", value) for stage, value in facts["seconds"].items()]
+            if costs:
+                costs += [(what, facts[what]) for what in ("cpu_seconds", "peak_memory_mb")]
+            if facts["peak_gpu_memory_mb"]:
+                costs.append(("peak_gpu_memory_mb", facts["peak_gpu_memory_mb"]))
+            rows += costs
+        else:
+            scores = pd.DataFrame(columns=["label", "metric", "value"])
+        table = pd.DataFrame([(-1, *measured) for measured in rows], columns=scores.columns)
+        frames.append(
+            pd.concat([scores, table] if len(scores) else [table]).assign(
+                setting=json.dumps(facts["settings"], sort_keys=True),
+                pair=row.pair,
+                fixed=row.fixed,
+                moving=row.moving,
+                contrasts=row.contrasts,
+            )
         )
-        seed = int(fingerprint(plan.config["seed"], row.pair), 16) % 2**32
-        points = plan.config["evaluation"]["points"]
-        rows = evaluate_field(read_field(path), maps[row.fixed], maps[row.moving], codes, known, points, seed)
-        facts = json.loads(facts_path(path).read_text())
-        seconds = [(-1, f"seconds_{stage}", value) for stage, value in facts["seconds"].items()]
-        rows = pd.concat([rows, pd.DataFrame(seconds, columns=rows.columns)] if seconds else [rows])
-        rows.insert(0, "study", plan.config["study"])
-        rows.insert(1, "method", name)
-        rows.insert(2, "setting", json.dumps(facts["settings"], sort_keys=True))
-        rows.insert(3, "seed", plan.config["seed"])
-        rows.insert(4, "pair", row.pair)
-        rows.insert(5, "fixed", row.fixed)
-        rows.insert(6, "moving", row.moving)
-        frames.append(rows)
-    return pd.concat(frames, ignore_index=True)
+    found = pd.concat(frames, ignore_index=True)
+    return found.assign(study=plan.config["study"], method=name, seed=plan.config["seed"])[COLUMNS]
+
+
+def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
+    """The labels that are scored; those of the study's table that no scan has are named in the log."""
+    found = found_labels(labels.data for labels in maps)
+    if plan.label_table:
+        absent = sorted(set(read_label_table(plan.label_table)["index"]) - found)
+        if absent:
+            log.warning("%s: in no test scan, and so without rows: labels %s", plan.label_table, absent)
+    return list(scored_labels(found, plan.config["labels"], plan.label_table)["index"])
+
+
+def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes: Sequence[int]) -> pd.DataFrame:
+    """The rows of one pair that has a field."""
+    known = Truth(
+        read_field(plan.field(TRUTH, pair.pair)) if plan.knows_truth else None,
+        _landmarks(plan.cohort, pair.fixed, pair.moving, maps[pair.fixed].grid.ndim),
+    )
+    images = [read_volume(plan.cohort.file(scan, "image")) for scan in (pair.fixed, pair.moving)]
+    seed = int(fingerprint(plan.config["seed"], pair.pair), 16) % 2**32
+    points = plan.config["evaluation"]["points"]
+    try:
+        field = read_field(path)
+        return evaluate_field(field, maps[pair.fixed], maps[pair.moving], codes, known, points, seed, images)
+    except InputError as error:
+        raise InputError(f"{path} cannot be scored: {error}\nDelete {path.parent} and run the study again") from error
 
 
 def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:
@@ -336,8 +454,24 @@ def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:
     for pair in pairs:
         path = Path(plan.field(TRUTH, pair))
         true_field(plan.cohort, table.at[pair, "fixed"], table.at[pair, "moving"]).save(path)
-        with atomic_write(facts_path(path)) as temporary:
-            temporary.write_text(json.dumps({"settings": {}, "commands": [], "seconds": {}}))
+        write_facts(path, pair=pair, settings={}, **unmeasured())
+
+
+def write_facts(field: Path, **facts: Any) -> None:
+    """Write the JSON beside a field."""
+    with atomic_write(facts_path(field)) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1))
+
+
+def read_facts(field: Path) -> dict[str, Any]:
+    """Read the JSON beside a field; raises :class:`InputError` where it is missing or damaged."""
+    path = facts_path(field)
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: missing or damaged ({error}); delete {path.parent} and run the study again"
+        ) from error
 
 
 def facts_path(field: Path) -> Path:

@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from regcore.cohort import check_files, checked_cohort, eligible_pairs, make_pairs, read_cohort
+from regcore.cohort import (
+    PooledPairs,
+    check_files,
+    checked_cohort,
+    eligible_pairs,
+    make_pairs,
+    read_cohort,
+    read_pairs,
+)
 from regcore.config import load_yaml
 from regcore.errors import InputError
 from regcore.volume import Grid, Volume
@@ -191,3 +199,80 @@ def test_thousands_of_scans_are_paired_without_listing_their_pairs():
     assert len(found) == 4000 * 3999 and len(found.scans) == 4000 and len(some) == 30
     assert found[len(found) - 1] == (found.fixed[-1], found.moving[-2])
     assert time.process_time() - started < 2, "listing the pairs takes ten times as long"
+
+
+@pytest.fixture
+def every_contrast(tmp_path):
+    splits = dict.fromkeys("abcd", "test") | dict.fromkeys("efg", "train")
+    rows = [row(who, split, contrast=contrast) for who, split in splits.items() for contrast in ("T1w", "T2w")]
+    return read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+
+
+BOTH = {"contrasts": [["T1w", "T1w"], ["T1w", "T2w"]]}
+
+
+def test_several_contrasts_are_paired_for_the_same_subjects(every_contrast):
+    pairs = make_pairs(every_contrast, "test", PAIRS | BOTH | {"test": 5}, seed=3)
+    assert pairs["contrasts"].value_counts().to_dict() == {"T1w to T1w": 5, "T2w to T1w": 5}
+    subjects = [(f[0], m[0]) for f, m in zip(pairs["fixed"], pairs["moving"], strict=True)]
+    assert subjects[:5] == subjects[5:]
+    assert pairs["fixed"].str.endswith("T1w").all()
+    assert pairs["moving"].str[-3:].tolist() == ["T1w"] * 5 + ["T2w"] * 5
+
+
+def test_training_draws_from_the_pairs_of_every_contrast(every_contrast):
+    pooled = eligible_pairs(every_contrast, "train", PAIRS | BOTH)
+    each = [eligible_pairs(every_contrast, "train", PAIRS | {"contrasts": c}) for c in BOTH["contrasts"]]
+    assert isinstance(pooled, PooledPairs)
+    assert list(pooled) == [*each[0], *each[1]]
+    assert pooled.scans == each[0].scans | each[1].scans
+    with pytest.raises(IndexError):
+        pooled[len(pooled)]
+    fewer = eligible_pairs(every_contrast, "train", PAIRS | BOTH, subjects=2)
+    assert len(fewer) == 4 and len({scan[0] for scan in fewer.scans}) == 2
+    assert fewer.identity != pooled.identity
+
+
+def test_an_atlas_shows_the_contrast_that_is_fixed(every_contrast):
+    wanted = {"kind": "atlas", "atlas": "e", "contrasts": [["T1w", "T1w"], ["T2w", "T1w"]]}
+    pairs = make_pairs(every_contrast, "test", PAIRS | wanted, seed=0)
+    assert pairs["fixed"].tolist() == ["e_1_T1w"] * 4 + ["e_1_T2w"] * 4
+
+
+def write_pairs(folder, *pairs, columns="fixed\tmoving"):
+    path = folder / "pairs.tsv"
+    path.write_text("\n".join([columns, *("\t".join(pair) for pair in pairs)]) + "\n")
+    return path
+
+
+def test_listed_pairs_are_the_test_pairs(every_contrast, tmp_path):
+    path = write_pairs(tmp_path, ("b", "a"), ("c_1_T2w", "d"))
+    wanted = PAIRS | {"kind": "listed", "table": str(path), "validation": 2}
+    pairs = make_pairs(every_contrast, "test", wanted, seed=0)
+    assert pairs["pair"].tolist() == ["b_1_T1w--a_1_T1w", "c_1_T2w--d_1_T1w"]
+    assert pairs["contrasts"].tolist() == ["T1w to T1w", "T1w to T2w"]
+    assert len(eligible_pairs(every_contrast, "train", wanted)) == 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([("a", "b"), ("a_1_T1w", "b")], "line 3: the pair a_1_T1w, b_1_T1w is listed twice"),
+        ([("a", "x")], "line 2: 'x' is no scan or subject of .*cohort.tsv"),
+        ([("a", "e")], "line 2: 'e_1_T1w' is a train scan, not a test scan"),
+        ([], "has no pairs"),
+    ],
+)
+def test_a_wrong_list_of_pairs_is_explained(every_contrast, tmp_path, rows, words):
+    wanted = PAIRS | {"kind": "listed", "table": str(write_pairs(tmp_path, *rows))}
+    with pytest.raises(InputError, match=rf"pairs\.tsv.*{words}"):
+        make_pairs(every_contrast, "test", wanted, seed=0)
+
+
+def test_a_list_of_pairs_that_is_missing_or_lacks_a_column_is_explained(every_contrast, tmp_path):
+    with pytest.raises(InputError, match="needs 'table'"):
+        make_pairs(every_contrast, "test", PAIRS | {"kind": "listed", "table": None}, seed=0)
+    with pytest.raises(InputError, match=r"none\.tsv: no such list"):
+        read_pairs(tmp_path / "none.tsv", every_contrast)
+    with pytest.raises(InputError, match=r"lacks the column\(s\) field; it has fixed, moving"):
+        read_pairs(write_pairs(tmp_path, ("a", "b")), every_contrast, "field")

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy.ndimage import binary_erosion
+from scipy.spatial.distance import cdist
 
 from regcore.errors import InputError
 from regcore.evaluation import correlation, dice, target_registration_error_mm, true_error_mm
@@ -249,17 +251,27 @@ def test_evaluate_field_returns_one_tidy_row_per_number(labels):
     )
     rows = evaluate_field(translation(GRID, 1, 0, 0), labels, labels, [1, 2, 7], truth, points=50)
     assert list(rows.columns) == ["label", "metric", "value"]
-    assert rows["label"].tolist() == [1, 2, 7, -1, -1, -1, -1, -1]
-    assert rows["metric"].tolist() == ["dice"] * 3 + [
-        "folds_percent",
-        "folds_count",
-        "sd_log_jacobian",
-        "true_error_mm",
-        "landmark_error_mm",
-    ]
+    assert rows["label"].tolist() == [1, 2, 7] * 3 + [-1] * 7
+    found = {metric: part["value"].tolist() for metric, part in rows.groupby("metric", sort=False)}
     # Pulled by one voxel along the first axis each box of four planes keeps three of them.
-    expected = [0.75, 0.75, np.nan, 0, 0, 0, 0, np.sqrt(1 + 9)]
-    np.testing.assert_allclose(rows["value"].to_numpy(), expected, atol=1e-6)
+    shell = np.argwhere((labels.data == 1) & ~binary_erosion(labels.data == 1)) * GRID.spacing
+    distances = cdist(shell, shell + np.array([1, 0, 0]))
+    apart = np.concatenate([distances.min(axis=0), distances.min(axis=1)]).mean()
+    expected = {
+        "dice": [0.75, 0.75, np.nan],
+        "hd95_mm": [1, 1, np.nan],
+        "mean_surface_distance_mm": [apart, apart, np.nan],
+        "folds_percent": [0],
+        "folds_count": [0],
+        "ndv_percent": [0],
+        "ndp_percent": [0],
+        "sd_log_jacobian": [0],
+        "true_error_mm": [0],
+        "landmark_error_mm": [np.sqrt(1 + 9)],
+    }
+    assert list(found) == list(expected)
+    for metric, values in expected.items():
+        np.testing.assert_allclose(found[metric], values, atol=1e-6, err_msg=metric)
 
 
 def test_evaluate_field_pulls_the_moving_labels_onto_the_fixed_ones(labels):
@@ -269,7 +281,29 @@ def test_evaluate_field_pulls_the_moving_labels_onto_the_fixed_ones(labels):
     wrong = evaluate_field(translation(GRID, 0, -2, 0), labels, shifted, [1, 2])
     assert right.loc[right["metric"] == "dice", "value"].tolist() == [1, 1]
     assert wrong.loc[wrong["metric"] == "dice", "value"].max() < 0.5
-    assert set(right["metric"]) == {"dice", "folds_percent", "folds_count", "sd_log_jacobian"}
+    assert not {"correlation", "true_error_mm", "landmark_error_mm"} & set(right["metric"]), (
+        "nothing to measure them on"
+    )
+
+
+def test_evaluate_field_correlates_the_images_where_they_are_given(labels, generator):
+    """The moving image is the fixed one, shifted, on a grid of its own."""
+    data = generator.random(GRID.shape).astype("f4")
+    fixed, shifted = Volume(data, GRID), Volume(np.roll(data, 2, axis=1), GRID)
+    rows = evaluate_field(translation(GRID, 0, 2, 0), labels, labels, [1], images=[fixed, shifted])
+    warped = translation(GRID, 0, 2, 0).warp(shifted).data
+    assert rows.set_index("metric")["value"]["correlation"] == pytest.approx(
+        np.corrcoef(data.ravel(), warped.ravel())[0, 1], abs=1e-6
+    )
+
+
+def test_a_label_in_one_image_or_in_none_has_defined_rows(labels):
+    lacking = Volume(np.where(labels.data == 2, 0, labels.data), GRID)
+    rows = evaluate_field(DisplacementField.identity(GRID), labels, lacking, [1, 2, 9]).set_index(["metric", "label"])
+    assert rows["value"]["dice"].loc[[1, 2]].tolist() == [1, 0]
+    assert np.isnan(rows["value"]["dice"][9])
+    assert rows["value"]["hd95_mm"][1] == 0
+    assert rows["value"]["hd95_mm"].loc[[2, 9]].isna().all()
 
 
 def test_evaluate_field_measures_regularity_in_the_labelled_region_alone(labels):

@@ -159,7 +159,7 @@ class Scores:
         self.seconds[name], self.folds[name] = self.generator.uniform(1, 9, (2, len(PAIRS)))
         rows = [(name, pair, label, "dice", dice.at[pair, label]) for pair in PAIRS for label in LABELS["index"]]
         for pair, seconds, folds in zip(PAIRS, self.seconds[name], self.folds[name], strict=True):
-            rows.append((name, pair, -1, "seconds_register", seconds))
+            rows.append((name, pair, -1, "seconds_compute", seconds))
             rows.append((name, pair, -1, "seconds_load", 1000.0))
             rows.append((name, pair, -1, "folds_count", 100 * folds))
             rows.append((name, pair, -1, "folds_percent", folds))

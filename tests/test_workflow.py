@@ -31,9 +31,12 @@ TINY = {
         "identity": None,
         "affine": None,
         "syn-short": {"method": "syn", "iterations": [20, 10]},
+        "broken": {"method": "niftyreg", "bin_dir": str(ROOT / "tests" / "stubs")},
+        "deeds": None,
         "voxelmorph": {"steps": 30, "validate_every": 10, "learning_rate": 0.001, "lambda": 0.01},
     },
 }
+RUN = {*TINY["methods"]} - {"deeds"}
 
 
 def environment():
@@ -91,10 +94,18 @@ def study(tmp_path_factory):
 
 def test_every_method_has_rows_for_every_pair(study):
     rows = pd.concat(pd.read_parquet(p) for p in sorted(study.glob("results/tiny/metrics/*.parquet")))
-    expected = ["study", "method", "setting", "seed", "pair", "fixed", "moving", "label", "metric", "value"]
-    assert list(rows.columns) == expected
-    assert set(rows["method"]) == {*TINY["methods"], "truth"}
+    identity = ["study", "method", "setting", "seed", "pair", "fixed", "moving", "contrasts"]
+    assert list(rows.columns) == [*identity, "label", "metric", "value"]
+    assert set(rows["method"]) == RUN | {"truth"}
+    assert set(rows["contrasts"]) == {"T1w to T1w"}
+    failed = rows[rows["metric"] == "failed"].groupby("method")["value"].agg(["sum", "count"])
+    assert (failed["count"] == 3).all()
+    assert failed["sum"].to_dict() == {**dict.fromkeys(RUN | {"truth"}, 0), "broken": 3}
     assert (rows[rows["metric"] == "folds_percent"].groupby("method")["pair"].nunique() == 3).all()
+    measured = rows[rows["method"] == "syn-short"].groupby("metric")["value"].mean()
+    costs = ["seconds_load", "seconds_compute", "seconds_save", "cpu_seconds", "peak_memory_mb"]
+    assert (measured[costs] > 0).all() and (measured[["hd95_mm", "mean_surface_distance_mm"]] > 0).all()
+    assert measured["ndv_percent"] == measured["ndp_percent"] == 0 and measured["correlation"] > 0.5
     error = rows[rows["metric"] == "true_error_mm"].groupby("method")["value"].mean()
     assert error["truth"] == 0
     assert error["syn-short"] < error["affine"] < error["identity"]
@@ -107,10 +118,12 @@ def test_the_report_is_one_file_that_needs_no_network(study):
     page = (study / "results" / "tiny" / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", page)
-    assert len(pictures) == 4  # boxes, the pairs of two methods, training curves
+    assert len(pictures) == 6  # boxes of Dice and HD95, the pairs of three methods, training curves
     assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     for words in ("Dice by structure", "True error mm", "SyNOnly", "iterations", "torch 2.", "seed: 1", "truth"):
         assert words in page
+    assert "it registers 3-D images alone" in page, "deeds was not run"
+    assert "ended with status 134" in page and "cannot allocate the control point grid" in page
     summary = pd.read_csv(study / "results" / "tiny" / "tables" / "summary.csv", index_col="method")
     assert f"{summary.loc['affine', 'dice_mean']:.3f}" in page
     assert summary.loc["voxelmorph", "training_seconds"] > 0
@@ -123,7 +136,47 @@ def test_fields_lie_on_the_native_fixed_grid_with_what_they_took(study):
     image = read_volume(next(study.glob(f"results/tiny/cohort/*/{fixed}_T1w.nii.gz")))
     assert read_field(fields[0]).grid.same_as(image.grid)
     facts = json.loads(fields[0].with_name(fields[0].name.replace(".nii.gz", ".json")).read_text())
-    assert facts["seconds"]["register"] > 0 and facts["versions"]["torch"]
+    assert facts["seconds"]["compute"] > 0 and facts["versions"]["torch"] and facts["failed"] is None
+
+
+def test_a_tool_that_crashes_costs_its_pairs_and_not_the_study(study):
+    folder = study / "results" / "tiny" / "fields" / "broken" / "part-00"
+    facts = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    assert len(facts) == 3 and not list(folder.glob("*.nii.gz"))
+    assert all("status 134" in one["failed"] and "cannot allocate" in one["failed"] for one in facts)
+    assert (study / "results" / "tiny" / "figures" / "pairs_broken.png").exists()
+
+
+def planned(output):
+    """Rules of a run's jobs, from Snakemake's statistics."""
+    return set(re.findall(r"^(\w+) +\d+$", output, flags=re.MULTILINE)) - {"all", "total"}
+
+
+def test_fields_made_elsewhere_are_scored_like_any_other(study, tmp_path):
+    """The fields of SyN under another name; of three one is damaged, and one is not there."""
+    study = shutil.copytree(study, tmp_path / "study")
+    elsewhere = study / "elsewhere"
+    elsewhere.mkdir()
+    fields = sorted(study.glob("results/tiny/fields/syn-short/*/*.nii.gz"))
+    for path in fields[:2]:
+        shutil.copy(path, elsewhere)
+    (elsewhere / fields[1].name).write_bytes(fields[1].read_bytes()[:-500])
+    pairs = pd.read_csv(study / "results" / "tiny" / "pairs.tsv", sep="\t")
+    pairs.to_csv(elsewhere / "pairs.tsv", sep="\t", index=False)
+    config = {**TINY, "methods": {**TINY["methods"], "theirs": {"method": "imported", "folder": "elsewhere"}}}
+    done = snakemake(study, "--cores", "2", config=config)
+    assert done.returncode == 0, done.output
+    report = {"tables", "pictures", "write_report"}
+    assert planned(done.output) == {"import_fields", "evaluate", *report}, "nothing is registered or trained again"
+    rows = {name: pd.read_parquet(study / f"results/tiny/metrics/{name}.parquet") for name in ("theirs", "syn-short")}
+    good = fields[0].name.removesuffix(".nii.gz")
+    ours, theirs = (part[part["pair"] == good].dropna() for part in (rows["syn-short"], rows["theirs"]))
+    same = theirs[theirs["metric"] != "failed"].merge(ours, on=["label", "metric"])
+    assert len(same) > 10 and np.allclose(same["value_x"], same["value_y"], atol=1e-4)
+    failed = rows["theirs"].query("metric == 'failed'").set_index("pair")["value"]
+    assert failed.sum() == 2 and failed[good] == 0
+    page = (study / "results" / "tiny" / "report.html").read_text()
+    assert f"{fields[1].name}: truncated or damaged" in page and "no such file" in page
 
 
 def test_a_second_run_has_nothing_to_do(study):
@@ -142,8 +195,18 @@ def test_only_what_depends_on_a_changed_setting_runs_again(study):
 
 def test_a_report_can_be_made_again_without_registering_anything(study):
     done = snakemake(study, "-n", "--cores", "1", "--forcerun", "tables", "pictures", "training_curves", config=TINY)
-    counts = set(re.findall(r"^(\w+) +\d+$", done.stdout, flags=re.MULTILINE))
-    assert counts == {"tables", "pictures", "training_curves", "write_report", "all", "total"}
+    assert planned(done.output) == {"tables", "pictures", "training_curves", "write_report"}
+
+
+def test_a_deleted_report_is_made_again_in_seconds_from_the_tables(study):
+    report = study / "results" / "tiny" / "report.html"
+    made = [path for kind in ("models", "fields", "metrics") for path in (report.parent / kind).rglob("*")]
+    before = {path: path.stat().st_mtime_ns for path in made}
+    report.unlink()
+    done = snakemake(study, "--cores", "2", config=TINY)
+    assert done.returncode == 0 and report.exists()
+    assert planned(done.output) == {"write_report"}
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
 def test_snakemake_bundles_the_figures_with_captions(study):
@@ -238,6 +301,17 @@ def spoil(kind, folder, config):
         config["methods"] = {"syn": {"itterations": [1]}}
     elif kind == "misspelt key":
         config["preproces"] = {}
+    elif kind == "unknown reference":
+        config["evaluation"] = {"reference": "identty"}
+    elif kind.startswith("import"):
+        config["methods"] = {"theirs": {"method": "imported", "folder": str(folder)}}
+        rows = {"import of other pairs": "s0\ts1\tx", "import of a pair twice": "s4\ts5\tx\ns4_1_T1w\ts5\ty"}
+        if kind in rows:
+            (folder / "pairs.tsv").write_text(f"fixed\tmoving\tfield\n{rows[kind]}\n")
+        elif kind == "import from nowhere":
+            config["methods"]["theirs"]["folder"] = str(folder / "nowhere")
+    elif kind == "nothing to run":
+        config["methods"] = {"deeds": None}
     elif kind == "no table":
         config["cohort"] = {"table": "none.tsv"}
 
@@ -253,6 +327,12 @@ def spoil(kind, folder, config):
         ("unknown method", ["did you mean 'voxelmorph'"]),
         ("misspelt setting", ["methods.syn", "did you mean 'iterations'"]),
         ("misspelt key", ["did you mean 'preprocess'"]),
+        ("unknown reference", ["evaluation.reference", "did you mean 'identity'"]),
+        ("import from nowhere", ["methods.theirs.folder", "nowhere", "no folder"]),
+        ("import without a list", ["pairs.tsv", "no such list of pairs"]),
+        ("import of other pairs", ["pairs.tsv", "none of its pairs is a test pair", "s4_1_T1w"]),
+        ("import of a pair twice", ["pairs.tsv, line 3", "listed twice"]),
+        ("nothing to run", ["none can run here", "deeds: 'executable' is not set"]),
         ("no table", ["none.tsv", "no such cohort table"]),
     ],
 )

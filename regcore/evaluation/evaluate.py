@@ -10,9 +10,15 @@ import numpy as np
 import pandas as pd
 
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import random_points, target_registration_error_mm, true_error_mm
+from regcore.evaluation.accuracy import correlation, random_points, target_registration_error_mm, true_error_mm
 from regcore.evaluation.overlap import dice
-from regcore.evaluation.regularity import folds, sd_log_jacobian
+from regcore.evaluation.regularity import (
+    folds,
+    non_diffeomorphic_points,
+    non_diffeomorphic_volume,
+    sd_log_jacobian,
+)
+from regcore.evaluation.surface import surface_distances_per_label
 from regcore.field import DisplacementField
 from regcore.volume import Volume
 
@@ -41,6 +47,7 @@ def evaluate_field(
     truth: Truth | None = None,
     points: int = 1000,
     seed: int = 0,
+    images: Sequence[Volume] | None = None,
 ) -> pd.DataFrame:
     """Measure one field.
 
@@ -50,13 +57,18 @@ def evaluate_field(
         Codes to score.
     points : int
         Random points in the labelled region at which the true error is taken.
+    images : pair of Volume, optional
+        The fixed and the moving image, each on its own grid; the first on that of the labels.
 
     Returns
     -------
     DataFrame
-        Columns ``label metric value``: ``dice`` per label; ``folds_percent``, ``folds_count`` (voxels) and
-        ``sd_log_jacobian`` over the labelled region of the fixed scan; ``true_error_mm`` and
-        ``landmark_error_mm`` (means) where the truth is known.  ``label`` is -1 for what is no label's.
+        Columns ``label metric value``.  Per label: ``dice``, and ``hd95_mm`` and ``mean_surface_distance_mm``
+        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN), one
+        that both lack is NaN throughout.  With label -1, over the labelled region of the fixed scan:
+        ``folds_percent`` and ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic
+        volume and points) and ``sd_log_jacobian``; ``correlation`` of the images over the whole grid, where
+        they are given; ``true_error_mm`` and ``landmark_error_mm`` (means) where the truth is known.
 
     Raises
     ------
@@ -76,10 +88,18 @@ def evaluate_field(
         (int(code), "dice", value)
         for code, value in zip(labels, dice(fixed_labels.data, warped.data, labels), strict=True)
     ]
+    distances = surface_distances_per_label(fixed_labels.data, warped.data, labels, field.grid.spacing)
+    for metric in distances:
+        rows += [(int(code), metric, value) for code, value in distances[metric].items()]
     folded = folds(field.displacement, mask)
     rows.append((-1, "folds_percent", folded))
     rows.append((-1, "folds_count", folded * mask.sum() / 100))
+    rows.append((-1, "ndv_percent", non_diffeomorphic_volume(field.displacement, mask)))
+    rows.append((-1, "ndp_percent", non_diffeomorphic_points(field.displacement, mask)))
     rows.append((-1, "sd_log_jacobian", sd_log_jacobian(field.displacement, mask)))
+    if images is not None:
+        fixed, moving = images
+        rows.append((-1, "correlation", correlation(fixed.data, field.warp(moving).data)))
     if truth and truth.field is not None:
         where = random_points(mask, field.grid, points, np.random.default_rng(seed))
         rows.append((-1, "true_error_mm", true_error_mm(field, truth.field, where).mean()))

@@ -8,21 +8,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from regcore.errors import InputError, did_you_mean
+from regcore.methods import requirements
+from regcore.methods.requirements import Requirement
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method lives, whether it is trained, and whether it starts from one that was."""
+    """Where a method lives, and what a plan has to know about it.
+
+    Parameters
+    ----------
+    location : str
+        ``module:class``.
+    learned : bool
+        It is trained.
+    refines : bool
+        It starts from one that was.
+    imported : bool
+        Its fields were made elsewhere: they are read, not found.
+    missing : callable
+        What it needs and does not find, by its settings.
+    dimensions : tuple of int
+        Of the images that it can register.
+    """
 
     location: str
     learned: bool = False
     refines: bool = False
+    imported: bool = False
+    missing: Requirement = requirements.nothing
+    dimensions: tuple[int, ...] = (2, 3)
 
 
 METHODS = {
-    "identity": Entry("regcore.methods.classical:Identity"),
-    "affine": Entry("regcore.methods.classical:Affine"),
-    "syn": Entry("regcore.methods.classical:SyN"),
+    "identity": Entry("regcore.methods.classical.alignment:Identity"),
+    "affine": Entry("regcore.methods.classical.alignment:Affine"),
+    "syn": Entry("regcore.methods.classical.ants:SyN"),
+    "niftyreg": Entry("regcore.methods.classical.niftyreg:NiftyReg", missing=requirements.niftyreg),
+    "greedy": Entry("regcore.methods.classical.greedy:Greedy", missing=requirements.package("picsl_greedy", "greedy")),
+    "dipy": Entry("regcore.methods.classical.dipy:DipySyN", missing=requirements.package("dipy", "dipy")),
+    "convexadam": Entry(
+        "regcore.methods.classical.convexadam:ConvexAdam",
+        missing=requirements.package("convexAdam", "convexadam"),
+        dimensions=(3,),
+    ),
+    "demons": Entry("regcore.methods.classical.demons:Demons", missing=requirements.package("SimpleITK", "demons")),
+    "deeds": Entry("regcore.methods.classical.deeds:Deeds", missing=requirements.deeds, dimensions=(3,)),
+    "elastix": Entry("regcore.methods.classical.elastix:Elastix", missing=requirements.elastix),
+    "fireants": Entry("regcore.methods.classical.fireants:FireANTs", missing=requirements.fireants, dimensions=(3,)),
+    "imported": Entry("regcore.methods.imported:Imported", imported=True),
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),

@@ -90,12 +90,15 @@ class Registration:
     inverse : DisplacementField or None
         Moving → fixed on the moving grid, where the method has one.
     commands : list of str
-        The exact calls of external tools.
+        The exact calls of a tool that is not ours.
+    tool : str or None
+        Its name and version.
     """
 
     field: DisplacementField
     inverse: DisplacementField | None = None
     commands: list[str] = field(default_factory=list)
+    tool: str | None = None
 
 
 class Method(ABC):
@@ -104,13 +107,14 @@ class Method(ABC):
     ``properties`` is the JSON schema of the settings, under the names of the method's paper; every one
     has a default.  A method with ``presets`` has the setting ``preset``, which changes defaults; what is
     given beside it stands.  ``aligned`` says whether the affine alignment of the scans is part of the
-    result.
+    result, ``external`` that a tool which is not ours does the work.
     """
 
     properties: ClassVar[dict] = {}
     presets: ClassVar[dict[str, dict]] = {}
     aligned: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = False
+    external: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping, where: str = "method"):
         preset = settings.get("preset")

@@ -28,8 +28,21 @@ STYLES = [
     ("#9e9ac8", "xx"),
     ("#e7969c", "++"),
     ("#636363", "oo"),
+    ("#ffffff", "---"),
+    ("#fee391", "|||"),
+    ("#9ecae1", "OO"),
+    ("#c7e9c0", "**"),
+    ("#bcbddc", "///..."),
+    ("#fcbba1", "\\\\\\---"),
+    ("#8c6d31", "..."),
+    ("#525252", ""),
 ]
-STRUCTURES_PER_ROW = 16
+#: A row of boxes holds as many structures as keep the boxes wide enough to see their hatches.
+STRUCTURES_PER_ROW, BOXES_PER_ROW = 16, 110
+LEGEND_COLUMNS = 6
+
+#: Metric of labels → its axis, and whether small values are good.
+BOXED = {"dice": ("Dice", False), "hd95_mm": ("HD95 (mm)", True)}
 
 
 def save_figure(figure, path: str | Path) -> None:
@@ -39,22 +52,43 @@ def save_figure(figure, path: str | Path) -> None:
     plt.close(figure)
 
 
-def dice_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]):
-    """Box plots of Dice by structure and method; left and right are pooled, structures sorted by Dice.
+def text_figure(text: str):
+    """A figure that says why there is nothing to draw."""
+    figure, axis = plt.subplots(figsize=(8, 1.5))
+    axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    axis.set_axis_off()
+    return figure
+
+
+def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str], metric: str):
+    """Box plots of a metric by structure and method; left and right are pooled, the best structures come first.
 
     Boxes span the quartiles over pairs (and sides), the line is the median, whiskers reach 1.5 times the
     box, points lie beyond.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows of all methods.
+    labels : DataFrame
+        ``index name group``.
+    order : sequence of str
+        Methods in the order of the boxes.
+    metric : {"dice", "hd95_mm"}
     """
-    names = structures(labels)
-    dice = rows[rows["metric"] == "dice"].dropna(subset="value")
-    dice = dice.assign(structure=dice["label"].map(names))
-    shown = list(dice.groupby("structure")["value"].mean().sort_values(ascending=False).index)
-    methods = [name for name in order if name in set(dice["method"])]
-    longest = -(-len(shown) // -(-len(shown) // STRUCTURES_PER_ROW))
+    heading, small_is_good = BOXED[metric]
+    found = rows[rows["metric"] == metric].dropna(subset="value")
+    if found.empty:
+        return text_figure(f"No label of any pair has a value of {heading}.")
+    found = found.assign(structure=found["label"].map(structures(labels)))
+    shown = list(found.groupby("structure")["value"].mean().sort_values(ascending=small_is_good).index)
+    methods = [name for name in order if name in set(found["method"])]
+    most = max(1, min(STRUCTURES_PER_ROW, BOXES_PER_ROW // len(methods)))
+    longest = -(-len(shown) // -(-len(shown) // most))
     chunks = [shown[i : i + longest] for i in range(0, len(shown), longest)]
     figure, axes = plt.subplots(len(chunks), 1, figsize=(13, 3.6 * len(chunks)), squeeze=False, sharey=True)
     width = 0.8 / len(methods)
-    values = {key: group["value"].to_numpy() for key, group in dice.groupby(["structure", "method"])}
+    values = {key: group["value"].to_numpy() for key, group in found.groupby(["structure", "method"])}
     for axis, chunk in zip(axes[:, 0], chunks, strict=True):
         for k, method in enumerate(methods):
             colour, hatch = STYLES[k % len(STYLES)]
@@ -72,9 +106,16 @@ def dice_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]):
                 part.set_linewidth(0.6)
         axis.set_xticks(range(len(chunk)), chunk, rotation=30, ha="right")
         axis.set_xlim(-0.6, longest - 0.4)
-        axis.set_ylabel("Dice")
+        axis.set_ylabel(heading)
         axis.grid(axis="y", linewidth=0.3)
-    axes[0, 0].legend(ncols=len(methods), loc="lower left", bbox_to_anchor=(0, 1.01), frameon=False)
+    axes[0, 0].legend(
+        ncols=min(len(methods), LEGEND_COLUMNS),
+        loc="lower left",
+        bbox_to_anchor=(0, 1.01),
+        frameon=False,
+        handlelength=3,
+        handleheight=1.5,
+    )
     figure.tight_layout()
     return figure
 

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import jinja2
@@ -11,7 +12,20 @@ import pandas as pd
 import yaml
 
 from regcore.files import atomic_write
-from regcore.reporting.tables import MEASURES, for_people
+from regcore.plan import TRUTH
+from regcore.reporting.tables import (
+    COST,
+    comparisons_for_people,
+    cost_for_people,
+    for_people,
+    marks,
+    ranks,
+    shown_measures,
+    why_nothing_is_compared,
+)
+
+#: Failed pairs of one method that are shown; the others are counted.
+FAILURES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -27,22 +41,18 @@ class Figure:
         return base64.b64encode(self.path.read_bytes()).decode()
 
 
-def summary_html(table: pd.DataFrame) -> str:
-    """The summary as an HTML table."""
-    return for_people(table).rename_axis(None).to_html(border=0, classes="summary", na_rep="")
+@dataclass(frozen=True)
+class Failure:
+    """A pair that a method could not register, why, and the end of what the method printed."""
+
+    pair: str
+    reason: str
+    output: str
 
 
-def write_report(
-    path: str | Path,
-    config: Mapping,
-    facts: Sequence[tuple[str, str]],
-    table: pd.DataFrame,
-    per_label: pd.DataFrame,
-    figures: Sequence[Figure],
-    commands: Mapping[str, Sequence[str]],
-    versions: Mapping[str, str],
-) -> None:
-    """Write the report.
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What stands in a report.
 
     Parameters
     ----------
@@ -50,24 +60,87 @@ def write_report(
         The study's configuration with all defaults.
     facts : sequence of (str, str)
         What was compared on what data.
-    table, per_label : DataFrame
+    summary, comparisons : DataFrame
         From :mod:`regcore.reporting.tables`.
+    reference : str, optional
+        The method that the others are compared with.
+    per_label : mapping
+        Heading → table of every label.
+    figures : sequence of Figure
+    unavailable : mapping
+        Method that was not run → why not, and how to get it.
+    failures : mapping
+        Method → its failed pairs, for methods with any.
     commands : mapping
         Method → exact settings and calls.
+    versions : mapping
+        Package → version.
     """
+
+    config: Mapping
+    facts: Sequence[tuple[str, str]]
+    summary: pd.DataFrame
+    comparisons: pd.DataFrame
+    reference: str | None
+    per_label: Mapping[str, pd.DataFrame]
+    figures: Sequence[Figure]
+    unavailable: Mapping[str, str]
+    failures: Mapping[str, Sequence[Failure]]
+    commands: Mapping[str, Sequence[str]]
+    versions: Mapping[str, str]
+
+
+def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """The summary as an HTML table: best values bold, second best italic, Dice with its marks.
+
+    Parameters
+    ----------
+    table, compared : DataFrame
+        As from :func:`regcore.reporting.tables.summary` and :func:`regcore.reporting.tables.comparisons`.
+    """
+    shown = for_people(table).map(escape)
+    for heading, places in ranks(table).items():
+        for place, tag in ((1, "b"), (2, "i")):
+            chosen = places.index[places == place]
+            shown.loc[chosen, heading] = f"<{tag}>" + shown.loc[chosen, heading] + f"</{tag}>"
+    marked = marks(compared)
+    if marked:
+        shown["Dice"] += [f'<sup class="mark">{marked.get(name, "")}</sup>' for name in shown.index]
+    return _html(shown.rename(index=escape, columns=escape))
+
+
+def cost_html(table: pd.DataFrame) -> str:
+    """What every method of the summary cost, as an HTML table; empty where nothing is known."""
+    shown = cost_for_people(table)
+    return "" if shown.empty else _html(shown.map(escape).rename(index=escape))
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write the report."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("regcore", "reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    summary, compared = report.summary, report.comparisons
     text = environment.get_template("page.html.j2").render(
-        config=config,
-        facts=facts,
-        summary=summary_html(table),
-        measures=[(heading, meaning) for metric, (heading, _, meaning) in MEASURES.items() if metric in table],
-        per_label=per_label.to_html(border=0, index=False, na_rep="", float_format="{:.3f}".format),
-        figures=figures,
-        commands=commands,
-        config_text=yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False, allow_unicode=True),
-        versions=versions,
+        report=report,
+        summary=summary_html(summary, compared),
+        measures=shown_measures(summary).values(),
+        truth=TRUTH if TRUTH in summary.index else None,
+        comparisons=comparisons_for_people(compared).to_html(border=0, index=False),
+        why_nothing_is_compared=why_nothing_is_compared(summary, report.reference) if compared.empty else None,
+        cost=cost_html(summary),
+        costs=[measure for column, measure in COST.items() if column in summary],
+        per_label={
+            heading: table.to_html(border=0, index=False, na_rep="", float_format="{:.3f}".format)
+            for heading, table in report.per_label.items()
+        },
+        failures_shown=FAILURES_SHOWN,
+        config_text=yaml.safe_dump(json.loads(json.dumps(report.config)), sort_keys=False, allow_unicode=True),
     )
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _html(shown: pd.DataFrame) -> str:
+    """A table whose cells and headings are HTML already."""
+    return shown.rename_axis(None).to_html(border=0, classes="summary", escape=False)

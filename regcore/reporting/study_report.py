@@ -1,7 +1,7 @@
 """A study's result files → its tables, figures and page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,27 +12,54 @@ from regcore.files import atomic_write
 from regcore.labels import scored_labels
 from regcore.plan import Plan
 from regcore.preprocess import prepare_image
-from regcore.reporting.figures import ShownPair, dice_boxes, pair_panels, save_figure, training_curves
-from regcore.reporting.page import Figure, summary_html, write_report
-from regcore.reporting.tables import dice_by_label, summary, with_training
+from regcore.reporting.figures import (
+    ShownPair,
+    pair_panels,
+    save_figure,
+    structure_boxes,
+    text_figure,
+    training_curves,
+)
+from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
+from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
 from regcore.study import facts_path, versions
 from regcore.volume import read_volume
 
+#: Lines of what a method printed before it failed that the report shows.
+OUTPUT_LINES = 15
+
+#: Metrics of labels that have a table of every label and box plots, both called ``<name>_by_label``.
+BY_LABEL = {"dice": "dice", "hd95": "hd95_mm"}
+
 
 def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], outputs: Mapping[str, str]) -> None:
-    """Write ``summary`` (CSV), ``summary_html``, ``per_label`` (CSV) and ``boxes`` (PNG)."""
+    """Write the tables and the box plots.
+
+    Parameters
+    ----------
+    entries : sequence of str
+        The rows of the summary, in their order.
+    metrics : sequence of str
+        Paths of the tidy rows.
+    outputs : mapping
+        Paths of ``summary`` and ``comparisons`` (CSV), ``summary_html``, and of ``<name>_labels`` (CSV) and
+        ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
+    """
     rows = pd.concat([pd.read_parquet(path) for path in metrics], ignore_index=True)
-    found = set(rows.loc[rows["metric"] == "dice", "label"])
-    labels = scored_labels(found, plan.config["labels"], plan.label_table)
+    labels = _labels(plan, rows)
     trained = {name: _model_facts(plan, name)["training"] for name in plan.methods if plan.learned(name)}
     table = with_training(summary(rows, labels, entries), trained)
+    compared = comparisons(rows, list(plan.methods), _reference(plan, table))
     with atomic_write(outputs["summary"]) as path:
         table.to_csv(path)
+    with atomic_write(outputs["comparisons"]) as path:
+        compared.to_csv(path, index=False)
     with atomic_write(outputs["summary_html"]) as path:
-        path.write_text(summary_html(table), encoding="utf-8")
-    with atomic_write(outputs["per_label"]) as path:
-        dice_by_label(rows, labels, entries).to_csv(path, index=False, float_format="%.4f")
-    save_figure(dice_boxes(rows, labels, entries), outputs["boxes"])
+        path.write_text(summary_html(table, compared) + cost_html(table), encoding="utf-8")
+    for name, metric in BY_LABEL.items():
+        with atomic_write(outputs[f"{name}_labels"]) as path:
+            means_by_label(rows, labels, entries, metric).to_csv(path, index=False, float_format="%.4f")
+        save_figure(structure_boxes(rows, labels, entries, metric), outputs[f"{name}_boxes"])
 
 
 def draw_training_curves(plan: Plan, methods: Sequence[str], output: str) -> None:
@@ -42,9 +69,12 @@ def draw_training_curves(plan: Plan, methods: Sequence[str], output: str) -> Non
 
 
 def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
-    """Draw a method's test pairs with the best, the median and the worst mean Dice."""
+    """Draw those of a method's test pairs, if it registered any, with the best, the median and the worst mean Dice."""
     rows = pd.read_parquet(metrics)
     dice = rows[rows["metric"] == "dice"].groupby("pair")["value"].mean().sort_values(ascending=False)
+    if dice.empty:
+        save_figure(text_figure(f"{name} registered none of the test pairs."), output)
+        return
     chosen = {"best": dice.index[0], "median": dice.index[len(dice) // 2], "worst": dice.index[-1]}
     scans = plan.pairs_of("test").set_index("pair")
     shown = []
@@ -69,13 +99,17 @@ def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
 def write_page(plan: Plan, output: str) -> None:
     """Write the report from the tables and figures of the study."""
     tables, figures = plan.folder / "tables", plan.folder / "figures"
+    boxes = (
+        "over the test pairs, left and right pooled. Boxes span the quartiles, the line is the median, whiskers reach "
+        "1.5 times the box."
+    )
     shown = [
+        Figure(figures / "dice_by_label.png", "Dice by structure", f"Dice {boxes}"),
         Figure(
-            figures / "dice_by_label.png",
-            "Dice by structure",
-            "Dice over the test pairs, left and right pooled. Boxes span the quartiles, the line is the median, "
-            "whiskers reach 1.5 times the box.",
-        )
+            figures / "hd95_by_label.png",
+            "HD95 by structure",
+            f"95th percentile of the distances between the surfaces of a label, {boxes} Lower is better.",
+        ),
     ]
     for name in plan.methods:
         path = figures / f"pairs_{name}.png"
@@ -89,16 +123,36 @@ def write_page(plan: Plan, output: str) -> None:
     if (figures / "training_curves.png").exists():
         caption = "Losses on training pairs, Dice on validation pairs; the circled weights registered the test pairs."
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
-    write_report(
-        output,
-        plan.config,
-        _facts(plan),
-        pd.read_csv(tables / "summary.csv", index_col="method"),
-        pd.read_csv(tables / "dice_by_label.csv"),
-        shown,
-        _commands(plan),
-        versions(),
+    table = pd.read_csv(tables / "summary.csv", index_col="method")
+    report = Report(
+        config=plan.config,
+        facts=_facts(plan),
+        summary=table,
+        comparisons=pd.read_csv(tables / "comparisons.csv"),
+        reference=_reference(plan, table),
+        per_label={
+            "Mean Dice": pd.read_csv(tables / "dice_by_label.csv"),
+            "Mean HD95 (mm)": pd.read_csv(tables / "hd95_by_label.csv"),
+        },
+        figures=shown,
+        unavailable=plan.unavailable,
+        failures={name: _failures(plan, name) for name in plan.methods if table.at[name, "failed"]},
+        commands=_commands(plan),
+        versions=versions(),
     )
+    write_report(output, report)
+
+
+def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
+    """The labels that have a Dice: none where every pair of every method failed."""
+    found = set(rows.loc[rows["metric"] == "dice", "label"])
+    if not found:
+        return pd.DataFrame(columns=["index", "name", "group"])
+    return scored_labels(found, plan.config["labels"], plan.label_table)
+
+
+def _reference(plan: Plan, table: pd.DataFrame) -> str | None:
+    return reference_method(table, plan.methods, plan.config["evaluation"]["reference"])
 
 
 def _facts(plan: Plan) -> list[tuple[str, str]]:
@@ -111,7 +165,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("Subjects", ", ".join(f"{subjects[split]} {split}" for split in SPLITS if split in subjects)),
         ("Contrasts", " to ".join(reversed(config["pairs"]["contrasts"])) + " (moving to fixed)"),
         ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
-        ("Reference", plan.reference),
+        ("Reference image", plan.reference),
         (
             "Common grid",
             f"{' × '.join(map(str, grid['common_shape']))} voxels of "
@@ -130,23 +184,44 @@ def _hardware(plan: Plan) -> str:
         if plan.learned(name)
         for facts in [_model_facts(plan, name)["training"]]
     ]
-    pair = plan.pairs_of("test")["pair"][0]
-    places = {name: _field_facts(plan, name, pair) for name in plan.methods}
-    registered = sorted({f"{facts['processor']}, {facts['threads']} thread(s)" for facts in places.values()})
-    return "; ".join([*trained, f"pairs registered on {' and '.join(registered)}"])
+    places = {name: _example(plan, name) for name in plan.methods}
+    known = sorted(
+        {f"{facts['processor']}, {facts['threads']} thread(s)" for facts in places.values() if facts["processor"]}
+    )
+    registered = [f"pairs registered on {' and '.join(known)}"] if known else []
+    imported = [name for name, facts in places.items() if not facts["processor"]]
+    unknown = [f"not known for {', '.join(imported)}, registered elsewhere"] if imported else []
+    return "; ".join([*trained, *registered, *unknown])
 
 
 def _commands(plan: Plan) -> dict[str, list[str]]:
     lines = {"the study": ["snakemake --cores all --configfile <a file with the configuration below>"]}
-    pair = plan.pairs_of("test")["pair"][0]
     for name, method in plan.methods.items():
-        facts = _field_facts(plan, name, pair)
-        lines[name] = [f"method {method}, settings {json.dumps(facts['settings'])}", *facts["commands"]]
+        facts = _example(plan, name)
+        lines[name] = [f"method {method}, settings {json.dumps(facts['settings'])}"]
+        lines[name] += [f"{what} {facts[what]}" for what in ("tool", "threads") if facts[what]]
+        lines[name] += facts["commands"]
     return lines
 
 
-def _field_facts(plan: Plan, name: str, pair: str) -> dict:
-    return json.loads(facts_path(Path(plan.field(name, pair))).read_text())
+def _failures(plan: Plan, name: str) -> list[Failure]:
+    return [
+        Failure(facts["pair"], facts["failed"], "\n".join(facts["stderr"].splitlines()[-OUTPUT_LINES:]))
+        for facts in _facts_of_pairs(plan, name)
+        if facts["failed"]
+    ]
+
+
+def _example(plan: Plan, name: str) -> dict:
+    """What is known of the first test pair that a method registered, or of the first where all failed."""
+    succeeded = (facts for facts in _facts_of_pairs(plan, name) if not facts["failed"])
+    return next(succeeded, None) or next(_facts_of_pairs(plan, name))
+
+
+def _facts_of_pairs(plan: Plan, name: str) -> Iterator[dict]:
+    """The JSON beside each field of a method; read only as far as it is asked for."""
+    for pair in plan.pairs_of("test")["pair"]:
+        yield json.loads(facts_path(Path(plan.field(name, pair))).read_text())
 
 
 def _model_facts(plan: Plan, name: str) -> dict:

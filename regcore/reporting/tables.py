@@ -1,21 +1,116 @@
 """From tidy metric rows to the tables of a report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
-#: Column of the summary → metric, number format, what it says.
-MEASURES = {
-    "folds_percent": ("Folds %", "{:.3f}", "voxels of the labelled region with det ∇φ ≤ 0"),
-    "sd_log_jacobian": ("SD log|J|", "{:.2f}", "spread of the local volume change"),
-    "true_error_mm": ("True error mm", "{:.2f}", "distance to the known map at random points of the brain"),
-    "landmark_error_mm": ("Landmark error mm", "{:.2f}", "distance between mapped and true landmarks"),
-    "seconds_register": ("Seconds per pair", "{:.2f}", "registration alone, without reading and writing"),
+from regcore.evaluation.statistics import PairedComparison, holm, paired_comparison
+from regcore.plan import TRUTH
+
+#: Methods that are the reference of the tests only where the study says so.
+STARTING_POINTS = ("identity", "affine")
+
+#: Corrected p-value below which a method's Dice is marked → mark, the strictest first.
+MARKS = {0.001: "**", 0.01: "*"}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric of the tidy rows as a column of the summary.
+
+    Parameters
+    ----------
+    metric : str
+    over : {"mean", "median", "max"}
+        Which of the pairs' values is shown; a metric of labels is first averaged over them.
+    heading, number, meaning : str
+        For people: the heading, the format and what it says.
+    best : {"min", "max"}, optional
+        Which value is best; None for costs, and where moving nothing would be best.
+    """
+
+    metric: str
+    over: str
+    heading: str
+    number: str
+    meaning: str
+    best: str | None = None
+
+
+#: Column of the summary → what the fields are worth.
+QUALITY = {
+    "hd95_mm": Measure(
+        "hd95_mm",
+        "mean",
+        "HD95 mm",
+        "{:.2f}",
+        "95th percentile of the distances between the surfaces of a label, mean as for Dice",
+        best="min",
+    ),
+    "mean_surface_distance_mm": Measure(
+        "mean_surface_distance_mm",
+        "mean",
+        "Surface distance mm",
+        "{:.2f}",
+        "mean distance between the surfaces of a label, mean as for Dice",
+        best="min",
+    ),
+    "folds_percent": Measure(
+        "folds_percent", "mean", "Folds %", "{:.3f}", "voxels of the labelled region with det ∇φ ≤ 0"
+    ),
+    "ndv_percent": Measure(
+        "ndv_percent", "mean", "NDV %", "{:.3f}", "non-diffeomorphic volume, in the volume of the labelled region"
+    ),
+    "sd_log_jacobian": Measure("sd_log_jacobian", "mean", "SD log|J|", "{:.2f}", "spread of the local volume change"),
+    "correlation": Measure(
+        "correlation", "mean", "Correlation", "{:.3f}", "of the fixed and the warped image", best="max"
+    ),
+    "true_error_mm": Measure(
+        "true_error_mm",
+        "mean",
+        "True error mm",
+        "{:.2f}",
+        "distance to the known map at random points of the brain",
+        best="min",
+    ),
+    "landmark_error_mm": Measure(
+        "landmark_error_mm",
+        "mean",
+        "Landmark error mm",
+        "{:.2f}",
+        "distance between mapped and true landmarks",
+        best="min",
+    ),
+}
+
+#: Column of the summary → what the fields cost; medians, for the first pair of a job loads kernels.
+COST = {
+    "seconds_load": Measure("seconds_load", "median", "Loading s", "{:.2f}", "reading the pair, median over pairs"),
+    "seconds": Measure(
+        "seconds_compute",
+        "median",
+        "Seconds per pair",
+        "{:.2f}",
+        "registration alone, without reading and writing, median over pairs",
+    ),
+    "seconds_save": Measure("seconds_save", "median", "Saving s", "{:.2f}", "writing the field, median over pairs"),
+    "cpu_seconds": Measure(
+        "cpu_seconds", "median", "CPU s", "{:.2f}", "processor time, of all threads together, median over pairs"
+    ),
+    "peak_memory_mb": Measure("peak_memory_mb", "max", "Peak memory MB", "{:,.0f}", "the largest over the pairs"),
+}
+
+#: Metrics in which every method is compared with the reference → heading, number format.
+COMPARED = {
+    "dice": ("Dice", "{:+.4f}"),
+    "hd95_mm": ("HD95 mm", "{:+.3f}"),
+    "true_error_mm": ("True error mm", "{:+.3f}"),
 }
 
 
 def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """One row per method: means over the pairs, and the SD over the pairs of each pair's mean Dice.
+    """One row per method: over the pairs, the mean of each pair's mean Dice, and of every other measure.
 
     Parameters
     ----------
@@ -29,23 +124,36 @@ def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> p
     Returns
     -------
     DataFrame
-        Indexed by method; columns ``dice_mean dice_sd``, ``dice <group>`` for each group, and the metrics
-        of ``MEASURES`` that occur.
+        Indexed by method; columns ``dice_mean``, ``dice_sd`` (over pairs), ``dice_sd_structures`` (over all
+        labels of all pairs), ``dice <group>`` for each group and ``dice <contrasts>`` for each kind of pair
+        where there are several, the columns of ``QUALITY`` and ``COST`` that have a value, and the number of
+        ``failed`` and of other ``pairs``.
     """
+    measured = set(rows["method"])
+    table = pd.DataFrame(index=pd.Index([name for name in order if name in measured], name="method"))
     dice = rows[rows["metric"] == "dice"]
-    per_pair = dice.groupby(["method", "pair"])["value"].mean().groupby("method")
-    table = pd.DataFrame({"dice_mean": per_pair.mean(), "dice_sd": per_pair.std(ddof=1)})
+    of_pairs = _means_of_pairs(rows, "dice")
+    by_method = of_pairs.groupby("method")
+    table["dice_mean"], table["dice_sd"] = by_method.mean(), by_method.std(ddof=1)
+    table["dice_sd_structures"] = dice.groupby("method")["value"].std(ddof=1)
     groups = labels.set_index("index")["group"]
     if groups.nunique() > 1:
-        grouped = dice.assign(group=dice["label"].map(groups)).groupby(["method", "group"])["value"].mean().unstack()
+        of_groups = dice.assign(group=dice["label"].map(groups)).groupby(["group", "method"])["value"].mean()
         for group in dict.fromkeys(groups):
-            table[f"dice {group}"] = grouped[group]
-    for metric in MEASURES:
-        values = rows[rows["metric"] == metric]
-        if len(values):
-            table[metric] = values.groupby("method")["value"].mean()
-    table["pairs"] = dice.groupby("method")["pair"].nunique()
-    return table.reindex([name for name in order if name in table.index])
+            table[f"dice {group}"] = of_groups[group]
+    contrasts = rows.drop_duplicates("pair").set_index("pair")["contrasts"]
+    if contrasts.nunique() > 1:
+        kinds = of_pairs.index.get_level_values("pair").map(contrasts)
+        for kind in dict.fromkeys(contrasts):
+            table[f"dice {kind}"] = of_pairs[kinds == kind].groupby("method").mean()
+    for column, measure in (QUALITY | COST).items():
+        values = _means_of_pairs(rows, measure.metric)
+        if values.notna().any():
+            table[column] = values.groupby("method").agg(measure.over)
+    failed = rows[rows["metric"] == "failed"].groupby("method")["value"].sum()
+    for column, counts in (("failed", failed), ("pairs", dice.groupby("method")["pair"].nunique())):
+        table[column] = counts.reindex(table.index, fill_value=0).astype(int)
+    return table
 
 
 def with_training(table: pd.DataFrame, trained: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -56,30 +164,175 @@ def with_training(table: pd.DataFrame, trained: Mapping[str, Mapping]) -> pd.Dat
     return table
 
 
-def dice_by_label(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """Mean Dice over the pairs: one row per label (``index name group``), one column per method."""
-    dice = rows[rows["metric"] == "dice"]
-    means = dice.groupby(["label", "method"])["value"].mean().unstack()
+def means_by_label(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str], metric: str) -> pd.DataFrame:
+    """Mean of a metric over the pairs: one row per label (``index name group``), one column per method."""
+    means = rows[rows["metric"] == metric].groupby(["label", "method"])["value"].mean().unstack()
     means = means[[name for name in order if name in means]]
     return labels.set_index("index").join(means).reset_index()
+
+
+def reference_method(table: pd.DataFrame, methods: Mapping[str, str], wanted: str | None) -> str | None:
+    """The method that every other is tested against.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`summary`.
+    methods : mapping
+        Name in the study → method.
+    wanted : str, optional
+        What the study asks for; otherwise it is the method with the highest mean Dice, of those that registered
+        the most pairs: a mean over the few that a method managed would say little, and so would the tests.
+
+    Returns
+    -------
+    str or None
+        None where only identity and affine have registered a pair.
+    """
+    if wanted is not None:
+        return wanted
+    candidates = [name for name in table.index if methods.get(name, TRUTH) not in (*STARTING_POINTS, TRUTH)]
+    found = table.loc[candidates].dropna(subset="dice_mean")
+    return None if found.empty else found.loc[found["pairs"] == found["pairs"].max(), "dice_mean"].idxmax()
+
+
+def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | None) -> pd.DataFrame:
+    """Compare every method with the reference, by the pairs' means of each metric of ``COMPARED``.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows of all methods.
+    methods : sequence of str
+        In the order of the table.
+    reference : str, optional
+        As from :func:`reference_method`.
+
+    Returns
+    -------
+    DataFrame
+        ``metric method reference``, the fields of :class:`regcore.evaluation.statistics.PairedComparison`
+        (differences are method minus reference; a pair that failed is dropped), and ``p_wilcoxon_holm`` and
+        ``p_t_holm``, corrected over the methods of one metric.  Without a row where the reference has no pair.
+    """
+    found = []
+    for metric in COMPARED:
+        scores = _means_of_pairs(rows, metric).unstack("method").reindex(index=rows["pair"].unique(), columns=methods)
+        if reference in scores and scores[reference].notna().any():
+            found += [
+                {"metric": metric, "method": name, "reference": reference}
+                | asdict(paired_comparison(scores[name], scores[reference]))
+                for name in methods
+                if name != reference
+            ]
+    table = pd.DataFrame(found, columns=["metric", "method", "reference", *PairedComparison.__dataclass_fields__])
+    for test in ("p_wilcoxon", "p_t"):
+        table[f"{test}_holm"] = table.groupby("metric")[test].transform(holm)
+    return table
+
+
+def why_nothing_is_compared(table: pd.DataFrame, reference: str | None) -> str:
+    """Why :func:`comparisons` has no row, as a sentence."""
+    if reference is None:
+        return "No method but identity and affine has registered a pair, so there is no reference to compare with."
+    if reference not in table.index or not table.at[reference, "pairs"]:
+        return f"The reference method, {reference}, has registered no pair."
+    return f"{reference} is the only method, so there is nothing to compare it with."
+
+
+def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
+    """Those columns of ``QUALITY`` that a summary has, and the seconds: what :func:`for_people` shows besides Dice."""
+    return {name: measure for name, measure in (QUALITY | {"seconds": COST["seconds"]}).items() if name in table}
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The summary with readable headings and numbers as text; nothing where a value does not exist."""
     shown = pd.DataFrame(index=table.index)
-    spread = table["dice_sd"].map(lambda sd: "" if pd.isna(sd) else f" ± {sd:.3f}")
-    shown["Dice"] = table["dice_mean"].map("{:.3f}".format) + spread
-    for column in table:
-        if column.startswith("dice "):
-            shown[f"Dice {column.removeprefix('dice ')}"] = table[column].map("{:.3f}".format)
-    for metric, (heading, number, _) in MEASURES.items():
-        if metric in table:
-            shown[heading] = [_text(value, number) for value in table[metric]]
-    if "training_seconds" in table:
-        shown["Training"] = [_text(value / 60, "{:.1f} min") for value in table["training_seconds"]]
-        shown["Parameters"] = [_text(value, "{:,.0f}") for value in table["parameters"]]
+    shown["Dice"] = _texts(table["dice_mean"], "{:.3f}") + _texts(table["dice_sd"], " ± {:.3f}")
+    shown["Dice SD over structures"] = _texts(table["dice_sd_structures"], "{:.3f}")
+    for column in _parts_of_dice(table):
+        shown[_heading(column)] = _texts(table[column], "{:.3f}")
+    for column, measure in shown_measures(table).items():
+        shown[measure.heading] = _texts(table[column], measure.number)
+    if table["failed"].any():
+        shown["Failed"] = [f"{row.failed} of {row.failed + row.pairs}" for row in table.itertuples()]
     return shown
 
 
-def _text(value: float, number: str) -> str:
-    return "" if pd.isna(value) else number.format(value)
+def cost_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """What registering and training cost, as text; without the methods of which nothing is known."""
+    shown = pd.DataFrame(index=table.index)
+    for column, measure in COST.items():
+        if column in table:
+            shown[measure.heading] = _texts(table[column], measure.number)
+    if table["training_seconds"].notna().any():
+        shown["Training"] = _texts(table["training_seconds"] / 60, "{:.1f} min")
+        shown["Parameters"] = _texts(table["parameters"], "{:,.0f}")
+    return shown[(shown != "").any(axis=1)]
+
+
+def comparisons_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons with readable headings and numbers as text."""
+    shown = pd.DataFrame(index=table.index)
+    shown["Method"] = table["method"]
+    shown["Measure"] = [COMPARED[metric][0] for metric in table["metric"]]
+    shown["Pairs"], shown["Dropped"] = table["n"].astype(str), table["dropped"].astype(str)
+    numbers = [COMPARED[metric][1] for metric in table["metric"]]
+    for heading, columns, form in (
+        ("Mean difference", ["mean_difference"], "{}"),
+        ("95 % CI", ["ci_low", "ci_high"], "{} to {}"),
+    ):
+        shown[heading] = [
+            "" if pd.isna(values).any() else form.format(*map(number.format, values))
+            for values, number in zip(table[columns].to_numpy(dtype=float), numbers, strict=True)
+        ]
+    for test, heading in (("p_wilcoxon", "p Wilcoxon"), ("p_t", "p t-test")):
+        shown[heading] = _texts(table[test], "{:.2g}")
+        shown[f"{heading}, Holm"] = _texts(table[f"{test}_holm"], "{:.2g}")
+    return shown
+
+
+def ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """Place of every method, but not of the truth, in the columns of :func:`for_people` that have a best value.
+
+    The best has place 1; equal values share a place.
+    """
+    best = {"dice_mean": "max", **dict.fromkeys(_parts_of_dice(table), "max")}
+    best |= {column: measure.best for column, measure in shown_measures(table).items() if measure.best}
+    rivals = table.drop(index=TRUTH, errors="ignore")
+    places = {
+        _heading(column): rivals[column].rank(method="dense", ascending=which == "min")
+        for column, which in best.items()
+    }
+    return pd.DataFrame(places).reindex(table.index)
+
+
+def marks(compared: pd.DataFrame) -> dict[str, str]:
+    """Method → the mark of ``MARKS`` that its Dice earns, by the corrected Wilcoxon test against the reference."""
+    of_dice = compared[compared["metric"] == "dice"]
+    return {
+        name: next((mark for limit, mark in MARKS.items() if p < limit), "")
+        for name, p in zip(of_dice["method"], of_dice["p_wilcoxon_holm"], strict=True)
+    }
+
+
+def _means_of_pairs(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """By method and pair: the mean over labels, or the one value of the pair."""
+    return rows[rows["metric"] == metric].groupby(["method", "pair"])["value"].mean()
+
+
+def _parts_of_dice(table: pd.DataFrame) -> list[str]:
+    """The columns with the Dice of one group of labels, or of the pairs of one kind."""
+    return [column for column in table if column.startswith("dice ")]
+
+
+def _heading(column: str) -> str:
+    """What :func:`for_people` calls a column of the summary."""
+    if column in QUALITY:
+        return QUALITY[column].heading
+    return "Dice" if column == "dice_mean" else f"Dice {column.removeprefix('dice ')}"
+
+
+def _texts(values: pd.Series, number: str) -> pd.Series:
+    """Numbers as text, and nothing where there is no value."""
+    return values.map(lambda value: "" if pd.isna(value) else number.format(value)).astype(str)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from regcore.experiments import voxelmorph as paper
 from regcore.labels import scored_labels
 from regcore.plan import Plan
-from regcore.reporting.figures import dice_boxes, plt
+from regcore.reporting.figures import plt, structure_boxes
 from regcore.study import facts_path
 
 #: Markers and lines of curves: told apart in greyscale too.
@@ -52,7 +52,7 @@ def _methods_table(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str]:
         scores = _scores(plan, name)
         processor = "gpu" if _on_gpu(plan, name) else "cpu"
         row = {"method": title(name), **_mean_and_sd("dice", scores["dice"])}
-        row |= _mean_and_sd(f"{processor}_seconds", scores["seconds_register"])
+        row |= _mean_and_sd(f"{processor}_seconds", scores["seconds_compute"])
         row |= _mean_and_sd("folds", scores["folds_count"]) | _mean_and_sd("folds_percent", scores["folds_percent"])
         rows.append(row)
     table = pd.DataFrame(rows).reindex(
@@ -99,7 +99,8 @@ def boxes_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     order = plan.experiments["voxelmorph"].scored["fig5"]
     rows = pd.concat([_rows(plan, name) for name in order], ignore_index=True)
     labels = _labels(plan, rows)
-    figure = dice_boxes(rows.assign(method=rows["method"].map(title)), labels, [title(name) for name in order])
+    titled = rows.assign(method=rows["method"].map(title))
+    figure = structure_boxes(titled, labels, [title(name) for name in order], "dice")
     dice = rows[rows["metric"] == "dice"]
     quartiles = dice.groupby(["method", "label"], sort=False)["value"].describe()[["mean", "std", "25%", "50%", "75%"]]
     return quartiles.reset_index(), figure

@@ -23,8 +23,14 @@ PLAN = make_plan()
 config.clear()
 config.update(PLAN.config)
 METHOD_NAMES = "|".join(map(re.escape, PLAN.entries))
+IMPORTED_NAMES = "|".join(map(re.escape, PLAN.imported)) or "none"
+REGISTERED_NAMES = "|".join(re.escape(name) for name in PLAN.entries if name not in PLAN.imported) or "none"
 GPUS_PER_TRAINING = min(1, gpu_count())  # without a GPU trainings need not wait for each other
 LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
+
+if workflow.is_main_process:
+    for name, reason in PLAN.unavailable.items():
+        print(f"Not run: {name}: {reason}", file=sys.stderr)
 
 
 def scans_in(part):
@@ -52,9 +58,13 @@ def reference_files():
 
 
 def scan_files(wildcards):
-    """The scans of a part, the reference, and the proof that a user's cohort has been read through."""
-    checked = [] if PLAN.embedded else [f"{PLAN.folder}/cohort_checked.txt"]
-    return sorted({*files_of(scans_in(wildcards.part)), *reference_files()}) + checked
+    """The scans of a part and the reference, once the cohort has been read through."""
+    return sorted({*files_of(scans_in(wildcards.part)), *reference_files()}) + checked_cohort()
+
+
+def checked_cohort():
+    """The proof that a user's cohort has been read through."""
+    return [] if PLAN.embedded else [f"{PLAN.folder}/cohort_checked.txt"]
 
 
 def label_table():
@@ -75,6 +85,12 @@ def prepared_of_pairs(wildcards):
 def test_scans():
     pairs = PLAN.pairs_of("test")
     return sorted({*pairs["fixed"], *pairs["moving"]})
+
+
+def imported_files(wildcards):
+    """The files of a part's fields that were made elsewhere; one that is missing is a failed pair."""
+    files = PLAN.imported[wildcards.method]
+    return [files[pair] for pair in pairs_in(wildcards.part) if pair in files and Path(files[pair]).is_file()]
 
 
 def model_of(wildcards):
@@ -141,4 +157,4 @@ def spotlight():
     chosen = config["evaluation"]["spotlight"]
     if chosen is None:
         return [name for name, method in PLAN.methods.items() if method not in ("identity", "affine")]
-    return chosen
+    return [name for name in chosen if name in PLAN.methods]

@@ -48,3 +48,26 @@ rule prepare:
         "Preparing scans ({wildcards.part})"
     script:
         "../scripts/prepare.py"
+
+
+rule list_pairs:
+    """The validation and test pairs with their files: what to register elsewhere, and a template for an import."""
+    input:
+        checked_cohort(),
+    output:
+        "<study>/pairs.tsv",
+    log:
+        "<study>/logs/list_pairs.log",
+    benchmark:
+        "<study>/benchmarks/list_pairs.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        pairs=PLAN.pairs.to_dict("list"),
+        stage=STAGE_VERSIONS["check"],
+    message:
+        "Listing the pairs"
+    script:
+        "../scripts/list_pairs.py"

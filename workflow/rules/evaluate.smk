@@ -19,7 +19,7 @@ rule evaluate:
         mem_mb=8000 if LARGE else 2000,
         runtime=240 if LARGE else 30,
     params:
-        settings=config["evaluation"],
+        points=config["evaluation"]["points"],
         scored=config["labels"],
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
         stage=STAGE_VERSIONS["evaluate"],

@@ -1,4 +1,4 @@
-"""Registration of the test pairs; classical and learned methods alike."""
+"""Fields of the test pairs: classical and learned methods alike, and fields made elsewhere."""
 
 
 rule register:
@@ -13,8 +13,8 @@ rule register:
     benchmark:
         "<study>/benchmarks/register/{method}/{part}.tsv"
     wildcard_constraints:
-        method=METHOD_NAMES,
-    threads: 1
+        method=REGISTERED_NAMES,
+    threads: config["registration"]["threads"]
     resources:
         mem_mb=8000 if LARGE else 2000,
         runtime=1440 if LARGE else 60,
@@ -22,8 +22,37 @@ rule register:
         method=lambda wildcards: PLAN.method_of(wildcards.method),
         settings=settings_of,
         pairs=lambda wildcards: pairs_in(wildcards.part),
+        threads_per_pair=config["registration"]["threads"],  # some tools' fields depend on it
         stage=STAGE_VERSIONS["register"],
     message:
         "Registering with {wildcards.method} ({wildcards.part})"
     script:
         "../scripts/register.py"
+
+
+rule import_fields:
+    """Bring fields made elsewhere into the layout of a method's fields."""
+    input:
+        fields=imported_files,
+        scans=files_of(test_scans()),
+    output:
+        directory("<study>/fields/{method}/{part}"),
+    log:
+        "<study>/logs/import_fields/{method}/{part}.log",
+    benchmark:
+        "<study>/benchmarks/import_fields/{method}/{part}.tsv"
+    wildcard_constraints:
+        method=IMPORTED_NAMES,
+    threads: 1
+    resources:
+        mem_mb=8000 if LARGE else 2000,
+        runtime=120 if LARGE else 30,
+    params:
+        settings=settings_of,
+        files=lambda wildcards: PLAN.imported[wildcards.method],
+        pairs=lambda wildcards: pairs_in(wildcards.part),
+        stage=STAGE_VERSIONS["register"],
+    message:
+        "Importing the fields of {wildcards.method} ({wildcards.part})"
+    script:
+        "../scripts/import_fields.py"

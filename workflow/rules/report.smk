@@ -2,7 +2,7 @@
 
 
 rule tables:
-    """The summary, the Dice of every label, and the box plots."""
+    """The summary, the comparisons with the reference, the scores of every label, and the box plots."""
     input:
         metrics=expand("<study>/metrics/{entry}.parquet", entry=table_entries()),
         models=expand("<study>/models/{method}", method=learned_methods()),
@@ -15,17 +15,35 @@ rule tables:
             category="Comparison",
             labels={"what": "summary", "kind": "table"},
         ),
-        per_label=report(
+        comparisons=report(
+            "<study>/tables/comparisons.csv",
+            caption="../report/comparisons.rst",
+            category="Comparison",
+            labels={"what": "comparisons with the reference", "kind": "table"},
+        ),
+        dice_labels=report(
             "<study>/tables/dice_by_label.csv",
             caption="../report/dice_by_label.rst",
             category="Comparison",
             labels={"what": "Dice of every label", "kind": "table"},
         ),
-        boxes=report(
+        hd95_labels=report(
+            "<study>/tables/hd95_by_label.csv",
+            caption="../report/hd95_by_label.rst",
+            category="Comparison",
+            labels={"what": "HD95 of every label", "kind": "table"},
+        ),
+        dice_boxes=report(
             "<study>/figures/dice_by_label.png",
             caption="../report/dice_boxes.rst",
             category="Comparison",
             labels={"what": "Dice by structure", "kind": "figure"},
+        ),
+        hd95_boxes=report(
+            "<study>/figures/hd95_by_label.png",
+            caption="../report/hd95_boxes.rst",
+            category="Comparison",
+            labels={"what": "HD95 by structure", "kind": "figure"},
         ),
     log:
         "<study>/logs/tables.log",
@@ -37,6 +55,7 @@ rule tables:
         runtime=30,
     params:
         entries=table_entries(),
+        reference=config["evaluation"]["reference"],
         scored=config["labels"],
         stage=STAGE_VERSIONS["report"],
     message:
@@ -74,7 +93,7 @@ rule training_curves:
 
 
 rule pictures:
-    """The best, the median and the worst pair of a method."""
+    """The best, the median and the worst of the pairs that a method registered."""
     input:
         metrics="<study>/metrics/{method}.parquet",
         fields=fields_of,
@@ -106,8 +125,9 @@ rule write_report:
     """The page: one self-contained HTML file."""
     input:
         summary="<study>/tables/summary.csv",
-        per_label="<study>/tables/dice_by_label.csv",
-        boxes="<study>/figures/dice_by_label.png",
+        comparisons="<study>/tables/comparisons.csv",
+        labels=expand("<study>/tables/{metric}_by_label.csv", metric=["dice", "hd95"]),
+        boxes=expand("<study>/figures/{metric}_by_label.png", metric=["dice", "hd95"]),
         pictures=expand("<study>/figures/pairs_{method}.png", method=spotlight()),
         curves="<study>/figures/training_curves.png" if learned_methods() else [],
         fields=[part for name in PLAN.methods for part in field_parts(name)],
@@ -128,6 +148,7 @@ rule write_report:
         runtime=30,
     params:
         config=config,
+        unavailable=PLAN.unavailable,
         stage=STAGE_VERSIONS["report"],
     message:
         "Writing the report"

