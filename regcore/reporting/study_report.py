@@ -163,7 +163,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     return [
         ("Cohort", source),
         ("Subjects", ", ".join(f"{subjects[split]} {split}" for split in SPLITS if split in subjects)),
-        ("Contrasts", " to ".join(reversed(config["pairs"]["contrasts"])) + " (moving to fixed)"),
+        ("Contrasts", ", ".join(plan.pairs_of("test")["contrasts"].unique()) + " (moving to fixed)"),
         ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
         ("Reference image", plan.reference),
         (

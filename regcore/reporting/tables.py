@@ -249,13 +249,13 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The summary with readable headings and numbers as text; nothing where a value does not exist."""
     shown = pd.DataFrame(index=table.index)
     shown["Dice"] = _texts(table["dice_mean"], "{:.3f}") + _texts(table["dice_sd"], " ± {:.3f}")
+    if table["failed"].any():
+        shown["Failed"] = [f"{row.failed} of {row.failed + row.pairs}" for row in table.itertuples()]
     shown["Dice SD over structures"] = _texts(table["dice_sd_structures"], "{:.3f}")
     for column in _parts_of_dice(table):
         shown[_heading(column)] = _texts(table[column], "{:.3f}")
     for column, measure in shown_measures(table).items():
         shown[measure.heading] = _texts(table[column], measure.number)
-    if table["failed"].any():
-        shown["Failed"] = [f"{row.failed} of {row.failed + row.pairs}" for row in table.itertuples()]
     return shown
 
 

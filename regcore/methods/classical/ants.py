@@ -108,7 +108,7 @@ class SyN(External):
         return Registration(
             on_grid(forward, fixed.grid),
             on_grid(inverse, moving.grid),
-            [f"ants.registration(fixed, moving, {called})"],
+            [f"{ants_bridge.THREADS_VARIABLE}={self.threads}", f"ants.registration(fixed, moving, {called})"],
             f"antspyx {ants.__version__}",
         )
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from regcore.errors import RegistrationFailed
+from regcore.errors import InputError, RegistrationFailed
 from regcore.field import DisplacementField
 from regcore.methods.base import Method, Registration
 from regcore.runtime import thread_environment
@@ -53,7 +53,10 @@ class External(Method):
             The tool failed, or its field is not one on the fixed grid.
         """
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
-            found = self.run(fixed, moving, Path(folder))
+            try:
+                found = self.run(fixed, moving, Path(folder))
+            except InputError as error:  # about a file that the tool wrote, or did not write
+                raise ToolError(f"no usable field came from the tool: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
             if field is not None and not bool(field.displacement.isfinite().all()):
                 raise ToolError(f"the {what} of {found.tool} has NaN or infinite values")

@@ -30,7 +30,7 @@ class Greedy(External):
     properties: ClassVar[dict] = {
         "metric": {
             "description": "NCC (local cross-correlation), NMI (normalised mutual information of the whole images, for "
-            "different contrasts; best with velocity) or SSD (squared differences, for equal intensities)",
+            "different contrasts) or SSD (squared differences, for equal intensities)",
             "enum": ["NCC", "NMI", "SSD"],
             "default": "NCC",
         },

@@ -3,9 +3,6 @@
 from pathlib import Path
 from typing import ClassVar
 
-import nibabel as nib
-import numpy as np
-
 from regcore.field import DisplacementField
 from regcore.methods import requirements
 from regcore.methods.base import Registration
@@ -19,7 +16,7 @@ from regcore.methods.classical.external import (
     run_program,
     save_images,
 )
-from regcore.volume import Grid, Volume
+from regcore.volume import Grid, Volume, load_values, open_nifti
 
 #: Control points of the two directions, as reg_f3d names them.
 CONTROL, CONTROL_BACKWARD = "cpp.nii.gz", "cpp_backward.nii.gz"
@@ -140,5 +137,5 @@ def _to_displacement(image: str, control: str, result: str) -> tuple[str, ...]:
 
 def read_displacement(path: Path, grid: Grid) -> DisplacementField:
     """Read what ``reg_transform -disp`` wrote: (x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, RAS millimetres."""
-    stored = np.asarray(nib.load(path).dataobj, dtype=np.float64)
+    stored = load_values(open_nifti(path), path)
     return from_ras(stored.reshape(*stored.shape[: grid.ndim], stored.shape[-1]), grid)

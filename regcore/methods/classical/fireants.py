@@ -1,0 +1,134 @@
+"""FireANTs, through its package."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from regcore.errors import InputError
+from regcore.field import read_field
+from regcore.methods import requirements
+from regcore.methods.base import Registration
+from regcore.methods.classical.external import (
+    FIXED,
+    MOVING,
+    External,
+    ToolError,
+    failing_as_tool_error,
+    on_grid,
+    package_version,
+    save_images,
+)
+from regcore.runtime import default_device
+from regcore.volume import Volume
+
+#: FireANTs shrinks no axis below this many voxels, and fails on images that have fewer.
+SHORTEST = 32
+
+#: Class in FireANTs of each kind.
+KINDS = {"greedy": "GreedyRegistration", "syn": "SyNRegistration"}
+
+
+class FireANTs(External):
+    """Riemannian adaptive optimisation of a diffeomorphism (Jena et al., Nat. Commun., arXiv:2404.01249, 2024).
+
+    The package is made for GPUs; without one it is slow but works.  Its licence adds terms to Apache's.  No inverse is
+    given: FireANTs would find it by a second search, as long as the first.
+    """
+
+    properties: ClassVar[dict] = {
+        "kind": {
+            "description": "greedy (moving to fixed) or syn (both to a common middle)",
+            "enum": ["greedy", "syn"],
+            "default": "greedy",
+        },
+        "scales": {
+            "description": "by how much the images are shrunk at each resolution, coarse to fine",
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 1,
+            "default": [4, 2, 1],
+        },
+        "iterations": {
+            "description": "iterations at each resolution, as many numbers as scales has",
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 1,
+            "default": [200, 100, 50],
+        },
+        "cc_kernel_size": {
+            "description": "edge of the window of the local cross-correlation in voxels, an odd number",
+            "enum": [3, 5, 7, 9, 11],
+            "default": 7,
+        },
+        "optimizer_lr": {
+            "description": "step of Adam in voxels",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 0.5,
+        },
+        "smooth_grad_sigma": {
+            "description": "Gaussian smoothing of each update, standard deviation in voxels",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 1.0,
+        },
+        "smooth_warp_sigma": {
+            "description": "Gaussian smoothing of the field after each update, standard deviation in voxels",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 0.5,
+        },
+    }
+
+    def __init__(self, settings: Mapping, where: str = "method"):
+        super().__init__(settings, where)
+        if len(self.settings["scales"]) != len(self.settings["iterations"]):
+            raise InputError(f"{where}: 'scales' and 'iterations' must have equally many numbers")
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU where there is one."""
+        return default_device()
+
+    @property
+    def arguments(self) -> dict:
+        """What FireANTs is given beside the images."""
+        settings = {name: value for name, value in self.settings.items() if name != "kind"}
+        return {**settings, "loss_type": "cc", "deformation_type": "compositive", "optimizer": "Adam"}
+
+    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+        missing = requirements.fireants(self.settings)
+        if missing:
+            raise ToolError(missing)
+        if min(fixed.grid.shape) < SHORTEST:
+            raise ToolError(f"FireANTs needs {SHORTEST} voxels along each axis; the images have {fixed.grid.shape}")
+        save_images(fixed, moving, folder)
+        with failing_as_tool_error("FireANTs"):
+            self.search(folder)[0].save_as_ants_transforms(str(folder / "field.nii.gz"))
+        given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return Registration(
+            on_grid(read_field(folder / "field.nii.gz"), fixed.grid),
+            None,
+            [
+                f"torch.set_num_threads({self.threads})",
+                f"{KINDS[self.settings['kind']]}(fixed_images=fixed, moving_images=moving, {given}).optimize()"
+                f"  # on {self.device.type}",
+            ],
+            package_version("fireants"),
+        )
+
+    def search(self, folder: Path) -> tuple:
+        """FireANTs' own result, a registration that has been optimised, and its two images."""
+        import fireants.registration.greedy
+        import fireants.registration.syn
+        from fireants.io.image import BatchedImages, Image
+
+        kind = getattr(getattr(fireants.registration, self.settings["kind"]), KINDS[self.settings["kind"]])
+        images = [
+            BatchedImages([Image.load_file(str(folder / name), device=str(self.device))]) for name in (FIXED, MOVING)
+        ]
+        found = kind(fixed_images=images[0], moving_images=images[1], progress_bar=False, **self.arguments)
+        found.optimize()
+        return found, *images
