@@ -48,8 +48,8 @@ def main() -> None:
     "--method",
     default="syn",
     show_default=True,
-    help="identity, affine, syn, greedy, niftyreg, dipy, demons, convexadam, deeds, elastix, fireants, instance, refine, "
-    "or the folder of a trained model (results/<study>/models/<name>).",
+    help="identity, affine, syn, greedy, niftyreg, dipy, demons, convexadam, deeds, elastix, fireants, instance, "
+    "refine, or the folder of a trained model (results/<study>/models/<name>).",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 @click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")

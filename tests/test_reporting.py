@@ -416,7 +416,7 @@ class Study:
             unavailable=unavailable,
             learned=lambda name: False,
             prepared=lambda scan: str(folder / scan),
-            pairs_of=lambda split: pd.DataFrame({"pair": PAIRS}),
+            pairs_of=lambda split: pd.DataFrame({"pair": PAIRS, "contrasts": "T1w to T1w"}),
             field=lambda name, pair: str(folder / "fields" / name / f"{pair}.nii.gz"),
         )
 
