@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 #: a change inside an imported module, so every rule carries its stage's number as a parameter.
 STAGE_VERSIONS = {
     "synthesise": 1,
+    "truth": 2,
     "check": 1,
     "prepare": 1,
     "train": 3,

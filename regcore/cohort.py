@@ -323,6 +323,11 @@ def _of_contrasts(
         if not pairs.get("atlas"):
             raise InputError("pairs: kind 'atlas' needs 'atlas', the subject that is the fixed image")
         fixed = [cohort.scan_of(pairs["atlas"], fixed_contrast)]
+        if cohort.table.at[fixed[0], "contrast"] != fixed_contrast:
+            raise InputError(
+                f"pairs.atlas: '{pairs['atlas']}' has no scan of contrast {fixed_contrast}, the fixed one; name "
+                "another subject, or other 'contrasts'"
+            )
     found = EligiblePairs(fixed, moving, cohort.table["subject"].to_dict(), pairs["kind"])
     if not len(found):
         raise InputError(f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{pairs['kind']}'")
@@ -389,8 +394,8 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The table is missing or lacks a column, a name is no scan or subject of the cohort, or a pair is
-        listed twice.
+        The table is missing or lacks a column, a name is no scan of the cohort nor a subject with a single
+        scan, a scan is paired with itself, or a pair is listed twice.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such list of pairs; give a tab-separated table")
@@ -402,16 +407,27 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
             "Columns are separated by tabs"
         )
     for side in ("fixed", "moving"):
-        known = {*cohort.table.index, *cohort.table["subject"]}
-        for line, name in enumerate(table[side], start=2):
-            if name not in known:
-                raise InputError(f"{path}, line {line}: '{name}' is no scan or subject of {cohort.path}")
-        table[side] = [cohort.scan_of(name) for name in table[side]]
+        table[side] = [_scan_named(name, cohort, f"{path}, line {line}") for line, name in enumerate(table[side], 2)]
+    for line, row in enumerate(table.itertuples(), start=2):
+        if row.fixed == row.moving:
+            raise InputError(f"{path}, line {line}: '{row.fixed}' is paired with itself")
     doubled = table[table.duplicated(["fixed", "moving"])]
     if len(doubled):
         line, row = doubled.index[0] + 2, doubled.iloc[0]
         raise InputError(f"{path}, line {line}: the pair {row['fixed']}, {row['moving']} is listed twice")
     return table
+
+
+def _scan_named(name: str, cohort: Cohort, where: str) -> str:
+    """The scan of that name, or the only scan of the subject of that name."""
+    if name in cohort.table.index:
+        return name
+    scans = list(cohort.table.index[cohort.table["subject"] == name])
+    if not scans:
+        raise InputError(f"{where}: '{name}' is no scan or subject of {cohort.path}")
+    if len(scans) > 1:
+        raise InputError(f"{where}: subject '{name}' has several scans; name one of them: {', '.join(scans)}")
+    return scans[0]
 
 
 def _listed_pairs(cohort: Cohort, pairs: Mapping) -> pd.DataFrame:

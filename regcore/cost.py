@@ -14,7 +14,7 @@ import psutil
 import torch
 
 #: Seconds between two looks at the programs that a process has started.
-INTERVAL = 0.05
+INTERVAL = 0.1
 
 
 @dataclass
@@ -49,20 +49,27 @@ class Cost:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Measure CPU seconds and memory of a block."""
-        on_gpu = torch.cuda.is_available()
+    def measured(self, programs: bool = False, on_gpu: bool = False) -> Iterator[None]:
+        """Measure CPU seconds and memory of a block.
+
+        Parameters
+        ----------
+        programs : bool
+            Watch the memory of the programs that it starts, which costs a little time itself.
+        on_gpu : bool
+            It computes on torch's GPU.
+        """
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         with suppress(OSError):  # only Linux can forget an earlier peak
             Path("/proc/self/clear_refs").write_text("5")
         before = _cpu_seconds()
-        children = _Children()
+        children = _Children() if programs else None
         try:
             yield
         finally:
             self.cpu_seconds = _cpu_seconds() - before
-            self.peak_memory_mb = _own_peak() + children.peak()
+            self.peak_memory_mb = _own_peak() + (children.peak() if children else 0)
             if on_gpu:
                 self.peak_gpu_memory_mb = torch.cuda.max_memory_allocated() / 1e6
 

@@ -18,7 +18,7 @@ import time
 import traceback
 from typing import Any
 
-from regcore.runtime import thread_environment
+from regcore.runtime import thread_environment, tune_process
 
 #: Characters of what a failed call printed that are kept.
 KEPT = 8000
@@ -53,6 +53,7 @@ class Worker:
         self._threads = threads
         self._process: subprocess.Popen | None = None
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
+        self._folder: tempfile.TemporaryDirectory | None = None
 
     def __enter__(self) -> "Worker":
         return self
@@ -97,13 +98,14 @@ class Worker:
 
     def _start(self) -> None:
         reading, writing = os.pipe()
+        self._folder = tempfile.TemporaryDirectory(prefix="regcore-worker-")  # holds what a killed call leaves behind
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(writing)],
             stdin=subprocess.PIPE,
             stdout=self._printed,
             stderr=self._printed,
             pass_fds=[writing],
-            env=thread_environment(self._threads),
+            env={**thread_environment(self._threads), "TMPDIR": self._folder.name},
             start_new_session=True,  # so that what it started can be stopped with it
         )
         os.close(writing)
@@ -118,6 +120,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._answers.close()
+        self._folder.cleanup()
         self._process = None
 
     def _how_it_ended(self) -> str:
@@ -139,6 +142,7 @@ def serve(answers: int) -> None:
     answers : int
         File descriptor to write to; standard output belongs to whoever is called.
     """
+    tune_process()  # as for methods that run in the job's own process
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with os.fdopen(answers, "w") as out:
         for line in sys.stdin:

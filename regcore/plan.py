@@ -35,6 +35,9 @@ from regcore.volume import read_grid
 #: that a killed job costs little and a cluster has something to share.
 SCANS_PER_PART, PAIRS_PER_PART = 32, 16
 
+#: Key under which a checked configuration carries what cannot run here, so that it is decided once.
+UNAVAILABLE = "unavailable"
+
 #: The entry of a study's tables that is not a method but what is known to be true.
 TRUTH = "truth"
 
@@ -58,8 +61,6 @@ class Plan:
         Name of the scan, or path of the image, that scans are aligned to.
     experiments : dict of str → Experiments
         By paper.
-    unavailable : dict of str → str
-        Methods of the configuration that cannot run here, and why and what to do about it.
     imported : dict of str → dict of str → str
         For each method whose fields were made elsewhere, test pair → path of its field, where there is one.
     """
@@ -71,7 +72,6 @@ class Plan:
     pairs: pd.DataFrame
     reference: str
     experiments: dict[str, Experiments] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
     imported: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -90,6 +90,19 @@ class Plan:
     @property
     def subjects(self) -> list[str]:
         return list(dict.fromkeys(self.cohort.table["subject"]))
+
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Methods of the configuration that cannot run here, and why and what to do about it."""
+        return self.config[UNAVAILABLE]
+
+    @property
+    def spotlight(self) -> list[str]:
+        """The methods whose pairs the report shows."""
+        chosen = self.config["evaluation"]["spotlight"]
+        if chosen is None:
+            return [name for name, method in self.methods.items() if method not in ("identity", "affine")]
+        return [name for name in chosen if name in self.methods]
 
     @property
     def methods(self) -> dict[str, str]:
@@ -169,7 +182,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     Parameters
     ----------
     config : mapping
-        As read from YAML.
+        As read from YAML; or that of a plan, whose decision on what cannot run here then stands.
     schemas : path
         Folder with ``config.schema.yaml`` and ``cohort.schema.yaml``.
     check : bool
@@ -181,6 +194,8 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     InputError
         Naming the key, row or file that is wrong, and the remedy.
     """
+    decided = config.get(UNAVAILABLE)
+    config = {key: value for key, value in config.items() if key != UNAVAILABLE}
     config = validated(config, load_yaml(Path(schemas) / "config.schema.yaml"), "configuration")
     config["methods"] = {name: settings or {} for name, settings in config["methods"].items()}
     row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
@@ -189,7 +204,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     _check_methods(config, config["methods"], settings=check)
     if check and not config["cohort"].get("embedded"):
         check_files(cohort)
-    unavailable = _unavailable(config, cohort)
+    unavailable = config[UNAVAILABLE] = _unavailable(config, cohort) if decided is None else decided
     methods = _available(config["methods"], unavailable)
     if not methods:
         raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
@@ -197,10 +212,9 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     entries = _entries(methods, experiments)
     if experiments:
         _check_methods(config, entries, settings=check)
-    pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in ("validation", "test")]
     training = _training_pairs(config, entries, cohort, check)
-    if not training:
-        pairs = pairs[1:]
+    splits = ("validation", "test") if training else ("test",)
+    pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in splits]
     scored = pd.concat(pairs, ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
@@ -213,7 +227,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
         if entry(values.get("method", name)).imported
     }
     reference = _reference(config, cohort)
-    return Plan(config, cohort, folder, training, scored, reference, experiments, unavailable, imported)
+    return Plan(config, cohort, folder, training, scored, reference, experiments, imported)
 
 
 def _dimensions(config: Mapping, cohort: Cohort) -> int:
@@ -320,7 +334,7 @@ def _check_start(start: str | None, entries: Mapping[str, dict], where: str) -> 
 
 def _training_pairs(
     config: Mapping, entries: Mapping[str, dict], cohort: Cohort, check: bool
-) -> dict[str, EligiblePairs]:
+) -> dict[str, EligiblePairs | PooledPairs]:
     """The pairs that each learned method draws from; ``check`` its batches, and that there are labels to look at."""
     found, drawn = {}, {}
     for name, values in entries.items():
@@ -341,7 +355,7 @@ def _training_pairs(
     return found
 
 
-def _check_training_labels(cohort: Cohort, pairs: EligiblePairs, where: str) -> None:
+def _check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
     missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
     if missing:
         raise InputError(

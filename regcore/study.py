@@ -26,13 +26,13 @@ from regcore.config import fingerprint
 from regcore.cost import Cost
 from regcore.errors import InputError, RegistrationFailed
 from regcore.evaluation.accuracy import read_landmarks
-from regcore.evaluation.evaluate import Truth, evaluate_field
+from regcore.evaluation.evaluate import Truth, evaluate_field, require_grid
 from regcore.evaluation.overlap import dice
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
 from regcore.isolation import CallFailed, Worker
 from regcore.labels import observed_classes, read_label_table, scored_labels
-from regcore.methods import make_method
+from regcore.methods import entry, make_method
 from regcore.methods.base import LearnedMethod, Method, as_tensor
 from regcore.plan import TRUTH, Plan
 from regcore.preprocess import (
@@ -115,8 +115,9 @@ def check_scans(cohort: Cohort) -> str:
         for column, read in (("image", read_volume), ("labels", read_labels), ("mask", read_labels)):
             path = cohort.file(scan, column)
             try:
-                if path:
-                    read(path)
+                found = path and read(path)
+                if column == "labels" and found and not found.data.any():
+                    problems.append(f"{path}: the label map is empty (all zero); leave the column empty, or mend it")
             except InputError as error:
                 problems.append(str(error))
     if problems:
@@ -278,14 +279,14 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
 
     A pair for which the method finds no usable field has the JSON alone, with the reason under ``failed``.
     """
-    method = method_to_register(plan, name, model)
+    method, external = method_to_register(plan, name, model), entry(plan.method_of(name)).external
     table = plan.pairs_of("test").set_index("pair")
     with Worker(torch.get_num_threads()) as worker:
         for number, pair in enumerate(pairs, start=1):
             stems = [plan.prepared(table.at[pair, side]) for side in ("fixed", "moving")]
             path = Path(plan.field(name, pair))
             try:
-                if method.external:
+                if external:
                     job = (plan.method_of(name), method.settings, *stems, str(path))
                     limit = plan.config["registration"]["time_limit"]
                     took = worker.call("regcore.study:register_external", *job, seconds=limit)
@@ -309,7 +310,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             log.info("%s %d/%d  %s  %s", name, number, len(pairs), pair, what)
 
 
-def register_pair(method: Method, fixed: str, moving: str, path: Path) -> dict[str, Any]:
+def register_pair(method: Method, fixed: str, moving: str, path: Path, programs: bool = False) -> dict[str, Any]:
     """Register two prepared scans and write the field.
 
     Parameters
@@ -318,6 +319,8 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path) -> dict[s
         Path stems of prepared scans.
     path : Path
         Of the field.
+    programs : bool
+        The method may run programs, whose memory counts.
 
     Returns
     -------
@@ -330,7 +333,7 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path) -> dict[s
         There is no usable field.
     """
     cost = Cost()
-    with cost.measured():
+    with cost.measured(programs, on_gpu=method.device.type == "cuda"):
         with cost.stage("load"):
             scans = [read_prepared(Path(stem)) for stem in (fixed, moving)]
         found = register_scans(method, *scans, cost=cost, inverse=False)
@@ -341,7 +344,7 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path) -> dict[s
 
 def register_external(method: str, settings: Mapping, fixed: str, moving: str, path: str) -> dict[str, Any]:
     """:func:`register_pair` with a method by name; what a worker calls."""
-    return register_pair(make_method(method, settings), fixed, moving, Path(path))
+    return register_pair(make_method(method, settings), fixed, moving, Path(path), programs=True)
 
 
 def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
@@ -434,18 +437,25 @@ def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
 
 def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes: Sequence[int]) -> pd.DataFrame:
     """The rows of one pair that has a field."""
+    fixed, moving = maps[pair.fixed], maps[pair.moving]
     known = Truth(
-        read_field(plan.field(TRUTH, pair.pair)) if plan.knows_truth else None,
-        _landmarks(plan.cohort, pair.fixed, pair.moving, maps[pair.fixed].grid.ndim),
+        _field_on(fixed, Path(plan.field(TRUTH, pair.pair))) if plan.knows_truth else None,
+        _landmarks(plan.cohort, pair.fixed, pair.moving, fixed.grid.ndim),
     )
     images = [read_volume(plan.cohort.file(scan, "image")) for scan in (pair.fixed, pair.moving)]
     seed = int(fingerprint(plan.config["seed"], pair.pair), 16) % 2**32
     points = plan.config["evaluation"]["points"]
+    return evaluate_field(_field_on(fixed, path), fixed, moving, codes, known, points, seed, images)
+
+
+def _field_on(fixed: Volume, path: Path) -> DisplacementField:
+    """Read a field that the study has made; says what to do where it cannot be scored."""
     try:
         field = read_field(path)
-        return evaluate_field(field, maps[pair.fixed], maps[pair.moving], codes, known, points, seed, images)
+        require_grid(field, fixed)
     except InputError as error:
         raise InputError(f"{path} cannot be scored: {error}\nDelete {path.parent} and run the study again") from error
+    return field
 
 
 def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:

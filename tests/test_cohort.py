@@ -239,6 +239,17 @@ def test_an_atlas_shows_the_contrast_that_is_fixed(every_contrast):
     assert pairs["fixed"].tolist() == ["e_1_T1w"] * 4 + ["e_1_T2w"] * 4
 
 
+def test_an_atlas_without_the_fixed_contrast_is_refused(cohort):
+    wanted = PAIRS | {"kind": "atlas", "atlas": "r", "contrasts": [["T1w", "T1w"], ["T2w", "T1w"]]}
+    with pytest.raises(InputError, match=r"split 'test' is empty.*contrast T2w|'r' has no scan of contrast T2w"):
+        make_pairs(cohort, "test", wanted, seed=0)
+
+
+def test_a_subject_with_one_scan_can_be_listed_by_name(cohort, tmp_path):
+    table = read_pairs(write_pairs(tmp_path, ("r", "t")), cohort)
+    assert table[["fixed", "moving"]].to_numpy().tolist() == [["r_1_T1w", "t_1_T1w"]]
+
+
 def write_pairs(folder, *pairs, columns="fixed\tmoving"):
     path = folder / "pairs.tsv"
     path.write_text("\n".join([columns, *("\t".join(pair) for pair in pairs)]) + "\n")
@@ -246,7 +257,7 @@ def write_pairs(folder, *pairs, columns="fixed\tmoving"):
 
 
 def test_listed_pairs_are_the_test_pairs(every_contrast, tmp_path):
-    path = write_pairs(tmp_path, ("b", "a"), ("c_1_T2w", "d"))
+    path = write_pairs(tmp_path, ("b_1_T1w", "a_1_T1w"), ("c_1_T2w", "d_1_T1w"))
     wanted = PAIRS | {"kind": "listed", "table": str(path), "validation": 2}
     pairs = make_pairs(every_contrast, "test", wanted, seed=0)
     assert pairs["pair"].tolist() == ["b_1_T1w--a_1_T1w", "c_1_T2w--d_1_T1w"]
@@ -257,9 +268,11 @@ def test_listed_pairs_are_the_test_pairs(every_contrast, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([("a", "b"), ("a_1_T1w", "b")], "line 3: the pair a_1_T1w, b_1_T1w is listed twice"),
-        ([("a", "x")], "line 2: 'x' is no scan or subject of .*cohort.tsv"),
-        ([("a", "e")], "line 2: 'e_1_T1w' is a train scan, not a test scan"),
+        ([("a_1_T1w", "b_1_T1w")] * 2, "line 3: the pair a_1_T1w, b_1_T1w is listed twice"),
+        ([("a_1_T1w", "x")], "line 2: 'x' is no scan or subject of .*cohort.tsv"),
+        ([("a_1_T1w", "b")], "line 2: subject 'b' has several scans; name one of them: b_1_T1w, b_1_T2w"),
+        ([("a_1_T1w", "a_1_T1w")], "line 2: 'a_1_T1w' is paired with itself"),
+        ([("a_1_T1w", "e_1_T1w")], "line 2: 'e_1_T1w' is a train scan, not a test scan"),
         ([], "has no pairs"),
     ],
 )

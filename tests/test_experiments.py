@@ -256,6 +256,47 @@ def gamma_names(scenario, gamma):
     return [f"vm-mse-{scenario}{draw}-gamma-{gamma}" for draw in range(1, draws + 1)]
 
 
+def fail(monkeypatch, lost):
+    """Let each entry of ``lost`` fail on its pairs."""
+    stored = reporting._rows
+
+    def rows(plan, name):
+        found, pairs = stored(plan, name), lost.get(name, [])
+        failed = [(name, pair, -1, "failed", float(pair in pairs)) for pair in PAIRS]
+        return pd.concat([found[~found["pair"].isin(pairs)], pd.DataFrame(failed, columns=found.columns)])
+
+    monkeypatch.setattr(reporting, "_rows", rows)
+
+
+def test_a_method_that_failed_on_every_pair_has_empty_cells(known, monkeypatch):
+    plan, scores = known
+    fail(monkeypatch, {"syn": PAIRS, "affine": PAIRS[1:]})
+    table, html = reporting.show(plan, "table1")
+    assert list(table["method"])[:2] == ["affine", "syn"]
+    assert table.loc[1].drop("method").isna().all()
+    assert re.search(r"<td>syn</td>\s*(<td></td>\s*){5}</tr>", html)
+    assert f"<td>{scores.seconds['affine'][0]:.2f}</td>" in html, "of one pair there is no spread"
+    assert "nan" not in html.lower()
+
+
+def test_pairs_that_a_network_lost_leave_those_of_the_others_in_place(known, monkeypatch):
+    plan, scores = known
+    first, second = gamma_names("half", 0.1)
+    fail(monkeypatch, {first: ["p"], "vm-mse-all1-gamma-0.1": PAIRS, "syn": PAIRS})
+    over_draws = np.mean([scores.folds[first], scores.folds[second]], axis=0)
+    over_draws[0] = scores.folds[second][0]
+    table, html = reporting.show(plan, "table4")
+    table = table.set_index(["setting", "gamma"])
+    assert_spread(table.loc["half", 0.1], "folds_percent", over_draws)
+    assert table.loc["all", 0.1].isna().all() and "nan" not in html.lower()
+    dice = {name: scores.dice[name][scores.training[name]["observed"]].mean(axis=1) for name in (first, second)}
+    dice[first]["p"] = np.nan
+    table, _ = reporting.show(plan, "fig9")
+    table = table.set_index(["setting", "labels", "gamma"])
+    assert_spread(table.loc["half", "observed", 0.1], "dice", pd.DataFrame(dice).mean(axis=1))
+    assert ("all", "observed", 0.1) not in table.index, "its only network has no pair"
+
+
 def test_folds_are_averaged_over_draws_and_spread_over_pairs(known):
     plan, scores = known
     table, html = reporting.show(plan, "table4")

@@ -11,10 +11,10 @@ import pytest
 from regcore.isolation import CallFailed, Worker
 
 TRICKS = """
-import ctypes, os, subprocess, sys, time
+import ctypes, os, subprocess, sys, tempfile, time
 
 def add(a, b):
-    return {"sum": a + b, "pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"]}
+    return {"sum": a + b, "pid": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"], "folder": tempfile.mkdtemp()}
 
 def fail():
     os.write(2, b"C library: out of ideas\\n")
@@ -73,11 +73,12 @@ def test_what_is_raised_is_told_with_what_was_printed(worker):
 
 @pytest.mark.parametrize(("trick", "reason"), [("crash", r"signal 11 \(Segm"), ("leave", "status 3")])
 def test_a_crash_costs_one_call(worker, trick, reason):
-    before = worker.call("tricks:add", 1, 1, seconds=60)["pid"]
+    before = worker.call("tricks:add", 1, 1, seconds=60)
     with pytest.raises(CallFailed, match=reason) as told:
         worker.call(f"tricks:{trick}", seconds=60)
     assert ("about to touch nothing" in told.value.printed) == (trick == "crash")
-    assert worker.call("tricks:add", 1, 1, seconds=60)["pid"] != before
+    assert worker.call("tricks:add", 1, 1, seconds=60)["pid"] != before["pid"]
+    assert not Path(before["folder"]).exists(), "what the call left behind is gone"
 
 
 def test_what_takes_too_long_is_stopped_with_all_that_it_started(worker, tmp_path):

@@ -27,6 +27,7 @@ from regcore.reporting.figures import (
 )
 from regcore.reporting.page import FAILURES_SHOWN, cost_html, summary_html
 from regcore.reporting.tables import (
+    QUALITY,
     comparisons,
     comparisons_for_people,
     cost_for_people,
@@ -87,6 +88,13 @@ def study_rows():
     return pd.DataFrame(entries, columns=COLUMNS)
 
 
+def lose(rows, method, pairs, label):
+    """Let a method push a label out of the image in some pairs."""
+    lost = (rows["method"] == method) & rows["pair"].isin(pairs) & (rows["label"] == label)
+    rows.loc[lost & (rows["metric"] == "dice"), "value"] = 0.0
+    rows.loc[lost & (rows["metric"] == "hd95_mm"), "value"] = np.nan
+
+
 def of_pairs(rows, metric, method):
     """Each pair's mean over labels of one method, by hand."""
     chosen = rows[(rows["metric"] == metric) & (rows["method"] == method)]
@@ -123,6 +131,46 @@ def test_distances_are_means_of_the_means_of_pairs(study_rows):
     assert table.loc["syn", "hd95_mm"] == pytest.approx(np.mean(list(distances.values())), rel=1e-12)
     assert table.loc["syn", "hd95_mm"] != pytest.approx(pooled, rel=1e-6), "the pairs have different numbers of labels"
     assert table.loc["syn", "ndv_percent"] == 0.25
+
+
+def test_distances_and_errors_have_their_spread_over_pairs(study_rows):
+    table = summary(study_rows, LABELS, ENTRIES)
+    for measure in ("hd95_mm", "true_error_mm"):
+        expected = np.std(list(of_pairs(study_rows, measure, "demons").values()), ddof=1)
+        assert table.loc["demons", f"{measure}_sd"] == pytest.approx(expected)
+    spread = {column for column, measure in QUALITY.items() if measure.spread}
+    assert spread == {"hd95_mm", "mean_surface_distance_mm", "true_error_mm", "landmark_error_mm"}
+    assert "ndv_percent_sd" not in table
+    shown, row = for_people(table), table.loc["syn"]
+    assert shown.loc["syn", "HD95 mm"] == f"{row['hd95_mm']:.2f} ± {row['hd95_mm_sd']:.2f}"
+    assert shown.loc["syn", "NDV %"] == "0.250"
+    one_pair = for_people(summary(study_rows[study_rows["pair"] == "p01"], LABELS, ENTRIES))
+    assert re.fullmatch(r"\d\.\d\d", one_pair.loc["syn", "HD95 mm"])
+
+
+def test_labels_that_one_of_two_maps_lacks_are_counted_by_pair(study_rows):
+    assert (summary(study_rows, LABELS, ENTRIES)["labels_lost"].drop("broken") == 0).all(), "Dice is never 0"
+    lose(study_rows, "demons", PAIRS[:3], 2)
+    apart = study_rows.eval("metric == 'dice' and method == 'syn' and pair == 'p01' and label == 1")
+    study_rows.loc[apart, "value"] = 0.0
+    table = summary(study_rows, LABELS, ENTRIES)
+    assert table.loc["demons", "labels_lost"] == pytest.approx(3 / 14)
+    assert table.loc["syn", "labels_lost"] == 0, "two surfaces that do not meet are both there"
+    assert np.isnan(table.loc["broken", "labels_lost"])
+
+
+def test_the_labels_lost_are_shown_where_a_method_lost_one(study_rows):
+    table = summary(study_rows, LABELS, ENTRIES)
+    assert "Labels lost" not in for_people(table)
+    lose(study_rows, "demons", PAIRS[:3], 2)
+    shown = for_people(summary(study_rows, LABELS, ENTRIES))
+    assert shown["Labels lost"].to_dict() == {
+        "identity": "0.00",
+        "syn": "0.00",
+        "demons": "0.21",
+        "broken": "",
+        "truth": "0.00",
+    }
 
 
 def test_dice_is_split_by_the_contrasts_of_the_pairs(study_rows):
@@ -185,6 +233,22 @@ def test_the_best_is_bold_and_the_second_italic_but_never_the_truth():
     assert [cell for cell in cells if "<i>" in cell] == ["<i>4.00</i>", "<i>0.600 ± 0.100</i>"]
 
 
+def test_only_methods_with_the_most_pairs_are_ranked(study_rows):
+    table = summary(study_rows, LABELS, ENTRIES)
+    table.loc["demons", ["dice_mean", "hd95_mm"]] = [0.99, 0.1]
+    places = ranks(table)
+    assert places.loc[["demons", "broken", "truth"]].isna().all(axis=None), "demons failed on a pair"
+    assert places["Dice"].dropna().to_dict() == {"syn": 1, "identity": 2}
+    table = summary(study_rows[study_rows["pair"] != "p04"], LABELS, ENTRIES)
+    assert ranks(table)["Dice"].dropna().index.to_list() == ["identity", "syn", "demons"]
+
+
+def test_no_correlation_is_best(study_rows):
+    correlations = study_rows[study_rows["metric"] == "failed"].assign(metric="correlation", value=0.9)
+    table = summary(pd.concat([study_rows, correlations]), LABELS, ENTRIES)
+    assert "Correlation" in for_people(table) and "Correlation" not in ranks(table)
+
+
 def test_names_cannot_break_the_html(rows):
     groups = LABELS.assign(group=["x", "x", "a<b & c"])
     assert "Dice a&lt;b &amp; c" in summary_html(summary(rows, groups, ["syn"]), comparisons(rows, ["syn"], "syn"))
@@ -228,6 +292,23 @@ def test_comparisons_are_paired_and_corrected_by_metric(study_rows):
         assert part.loc["broken", ["mean_difference", "p_wilcoxon", "p_wilcoxon_holm"]].isna().all()
 
 
+def test_distances_are_compared_over_the_labels_that_neither_method_lost(study_rows):
+    """Label 2 is hard: 50 mm with the reference, and lost by demons, which is 1 mm worse on the rest."""
+    of_label = {1: 5.0, 2: 50.0}
+    rows = study_rows[(study_rows["metric"] != "hd95_mm") | study_rows["label"].isin(of_label)].copy()
+    distances = rows["metric"] == "hd95_mm"
+    rows.loc[distances, "value"] = rows.loc[distances, "label"].map(of_label)
+    rows.loc[distances & (rows["method"] == "demons"), "value"] += 1
+    lose(rows, "demons", PAIRS, 2)
+    table = comparisons(rows, list(METHODS), "syn").set_index(["metric", "method"])
+    assert table.loc[("hd95_mm", "demons"), "mean_difference"] == pytest.approx(1)
+    assert table.loc[("hd95_mm", "demons"), ["n", "dropped"]].to_list() == [14, 1]
+    assert table.loc[("hd95_mm", "identity"), "mean_difference"] == 0, "over both labels"
+    lose(rows, "demons", PAIRS[:2], 1)
+    table = comparisons(rows, list(METHODS), "syn").set_index(["metric", "method"])
+    assert table.loc[("hd95_mm", "demons"), ["n", "dropped"]].to_list() == [12, 3], "no label is left of two pairs"
+
+
 def test_pairs_that_both_methods_failed_are_counted_as_dropped(study_rows):
     rows = study_rows[(study_rows["pair"] != "p04") | (study_rows["metric"] == "failed")]
     assert set(comparisons(rows, ["syn", "demons"], "syn")["dropped"]) == {1}
@@ -239,6 +320,7 @@ def test_pairs_that_both_methods_failed_are_counted_as_dropped(study_rows):
         (["syn"], "syn", "only method"),
         (["broken", "syn"], "broken", "broken, has registered no pair"),
         (["identity", "syn"], "missing", "missing, has registered no pair"),
+        (["identity", "syn"], "greedy", "greedy, the reference, was not run: it is not installed"),
         (["identity"], None, "no reference"),
     ],
 )
@@ -246,7 +328,10 @@ def test_without_a_second_method_or_a_reference_nothing_is_compared(study_rows, 
     rows = study_rows[study_rows["method"].isin([*methods, "truth"])]
     table = comparisons(rows, methods, reference)
     assert table.empty and list(table) == list(comparisons(study_rows, list(METHODS), "syn"))
-    assert reason in why_nothing_is_compared(summary(rows, LABELS, [*methods, "truth"]), reference)
+    told = why_nothing_is_compared(
+        summary(rows, LABELS, [*methods, "truth"]), reference, {"greedy": "it is not installed"}
+    )
+    assert reason in told
 
 
 def test_marks_follow_the_corrected_wilcoxon_test_of_dice():
@@ -413,6 +498,7 @@ class Study:
             knows_truth=True,
             label_table=None,
             methods=METHODS,
+            spotlight=[],
             unavailable=unavailable,
             learned=lambda name: False,
             prepared=lambda scan: str(folder / scan),
@@ -436,10 +522,10 @@ class Study:
         found = {key: self.folder / "tables" / name for key, name in names.items()}
         return found | {f"{name}_boxes": self.folder / "figures" / f"{name}_by_label.png" for name in ("dice", "hd95")}
 
-    def report(self):
+    def report(self, entries=ENTRIES):
         """Make the tables, then the page."""
         metrics = sorted((self.folder / "metrics").iterdir())
-        study_report.write_tables(self.plan, ENTRIES, metrics, self.outputs())
+        study_report.write_tables(self.plan, entries, metrics, self.outputs())
         study_report.write_page(self.plan, self.folder / "report.html")
         return (self.folder / "report.html").read_text()
 
@@ -481,6 +567,87 @@ def test_a_report_says_why_nothing_is_compared(study_rows, tmp_path):
     page = study.report()
     assert "The reference method, broken, has registered no pair." in page
     assert "Wilcoxon" not in page and 'class="mark"' not in page
+
+
+def test_a_report_says_that_the_reference_was_not_run(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {"greedy": "it is not installed"})
+    study.plan.config["evaluation"]["reference"] = "greedy"
+    assert "<p>greedy, the reference, was not run: it is not installed</p>" in study.report()
+
+
+def test_a_report_explains_lost_labels_where_there_are_any(study_rows, tmp_path):
+    (tmp_path / "none").mkdir()
+    assert "Labels lost" not in Study(tmp_path / "none", study_rows, {}).report()
+    lose(study_rows, "demons", PAIRS, 2)
+    (tmp_path / "some").mkdir()
+    page = Study(tmp_path / "some", study_rows, {}).report()
+    assert "<th>Labels lost</th>" in page and "Labels lost: number of labels that only one of the two" in page
+    assert "the distances leave it out" in page
+
+
+def test_a_report_shows_the_pictures_of_the_spotlight_alone(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    for name in ("pairs_syn", "pairs_demons", "training_curves"):
+        (tmp_path / "figures" / f"{name}.png").write_bytes(b"of an earlier run")
+    study.plan.spotlight = ["demons"]
+    found = headings(study.report())
+    assert "Pairs: demons" in found and "Pairs: syn" not in found
+    assert "Training" not in found, "no method of the study learns"
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_names(study_rows, tmp_path):
+    names = {"syn": "1", "demons": "NA", "broken": "2"}
+    rows = study_rows.replace({"method": names})
+    study = Study(tmp_path, study_rows, {})
+    for path in (tmp_path / "metrics").iterdir():
+        path.unlink()
+    for name, part in rows.groupby("method"):
+        part.to_parquet(tmp_path / "metrics" / f"{name}.parquet")
+    folders = {new: old for old, new in names.items()}
+    study.plan.methods = {names.get(name, name): method for name, method in METHODS.items()}
+    study.plan.field = lambda name, pair: str(tmp_path / "fields" / folders.get(name, name) / f"{pair}.nii.gz")
+    study.plan.config["labels"]["groups"] = {"NA": [1], "2": [2, 3]}
+    study.plan.config["evaluation"]["reference"] = "1"
+    entries = [names.get(name, name) for name in ENTRIES]
+    page = study.report(entries)
+    table = page[page.index('class="dataframe summary"') :]
+    assert re.findall(r"<th>([^<]*)</th>\s*<td>", table)[:5] == entries
+    assert '<sup class="mark">**</sup>' in page
+    assert "<td>NA</td>\n      <td>HD95 mm</td>" in page
+    assert "<td>15 of 15</td>" in page and "<td>NA</td>\n      <td>0." in page
+    assert not re.search(r"\bnan\b", table[: table.index("How it was made")], flags=re.IGNORECASE)
+
+
+def test_fields_from_elsewhere_need_no_prepared_scan(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    assert "<th>Common grid</th><td>8 × 8 voxels of 1 × 1 mm; affine step: own</td>" in study.report()
+    (tmp_path / "scan.json").unlink()
+    study.plan.methods = dict.fromkeys(METHODS, "imported")
+    page = study.report()
+    assert "Common grid" not in page and "<th>Reference image</th>" in page
+
+
+def test_missing_facts_of_a_field_are_an_error_with_a_remedy(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    (tmp_path / "fields" / "syn" / "p01.json").unlink()
+    with pytest.raises(InputError, match=r"p01\.json: missing or damaged.*run the study again"):
+        study.report()
+
+
+def test_a_failure_without_words_is_shown(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    for path in (tmp_path / "fields" / "broken").iterdir():
+        facts = json.loads(path.read_text())
+        del facts["stderr"]
+        path.write_text(json.dumps(facts))
+    assert study.report().count("broken ended with status 1") == FAILURES_SHOWN
+
+
+def test_the_configuration_is_printed_without_what_is_missing_here(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    study.plan.config["unavailable"] = {"greedy": "a secret of this machine"}
+    page = study.report()
+    assert "a secret of this machine" not in page and "kind: between" in page
 
 
 def test_a_report_is_written_though_every_pair_failed(study_rows, tmp_path):

@@ -17,9 +17,12 @@ import pytest
 import yaml
 
 from regcore.errors import InputError
-from regcore.field import read_field
-from regcore.plan import plan_study
-from regcore.volume import Grid, Volume, read_volume
+from regcore.field import DisplacementField, read_field
+from regcore.methods import METHODS
+from regcore.methods.requirements import niftyreg_folder
+from regcore.plan import UNAVAILABLE, plan_study
+from regcore.study import evaluate_method, facts_path, read_facts, register_pairs
+from regcore.volume import Grid, Volume, read_labels, read_volume
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -78,7 +81,7 @@ def test_the_default_study_has_a_readable_plan(tmp_path):
     assert "Exception" not in done.output and "Traceback" not in done.output
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
     assert {"synthesise", "prepare", "train", "register", "evaluate", "write_report"} <= set(counts)
-    assert counts["train"] == "2" and counts["evaluate"] == "8"
+    assert counts["train"] == "2" and counts["evaluate"] == "12"
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,104 @@ def test_fields_made_elsewhere_are_scored_like_any_other(study, tmp_path):
     assert failed.sum() == 2 and failed[good] == 0
     page = (study / "results" / "tiny" / "report.html").read_text()
     assert f"{fields[1].name}: truncated or damaged" in page and "no such file" in page
+
+
+@pytest.fixture
+def copied_plan(study, tmp_path, monkeypatch):
+    """The plan of a copy of the study, in whose folder the test then runs."""
+    shutil.copytree(study / "results", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    return plan_study(TINY, ROOT / "workflow" / "schemas")
+
+
+def program(path, *lines):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+
+
+def with_tool(folder, time_limit):
+    """The plan of the copied study with NiftyReg's programs in ``folder``."""
+    methods = {"tool": {"method": "niftyreg", "bin_dir": str(folder)}}
+    config = {**TINY, "methods": methods, "registration": {"time_limit": time_limit}}
+    return plan_study(config, ROOT / "workflow" / "schemas")
+
+
+def test_a_pair_that_a_tool_loses_does_not_cost_the_next(copied_plan, tmp_path):
+    """reg_f3d crashes on its first call; on the second it is the real one."""
+    missing = METHODS["niftyreg"].missing({})
+    if missing:
+        pytest.skip(missing)
+    real = niftyreg_folder(None)
+    crash = f"if [ ! -e {tmp_path}/crashed ]; then touch {tmp_path}/crashed; echo out of luck >&2; kill -SEGV $$; fi"
+    program(tmp_path / "bin" / "reg_f3d", crash, f'exec "{real}/reg_f3d" "$@"')
+    (tmp_path / "bin" / "reg_transform").symlink_to(real / "reg_transform")
+    plan = with_tool(tmp_path / "bin", time_limit=100)
+    pairs = list(plan.pairs_of("test")["pair"])[:2]
+    register_pairs(plan, "tool", pairs, None)
+    lost, kept = (read_facts(Path(plan.field("tool", pair))) for pair in pairs)
+    assert "status -11" in lost["failed"] and "out of luck" in lost["failed"] and lost["commands"] == []
+    assert not Path(plan.field("tool", pairs[0])).exists()
+    assert kept["failed"] is None and kept["tool"].startswith("NiftyReg") and "reg_f3d -ref" in kept["commands"][0]
+    assert read_field(plan.field("tool", pairs[1])).displacement.abs().max() > 0
+
+
+def test_a_tool_that_hangs_is_stopped(copied_plan, tmp_path):
+    program(tmp_path / "bin" / "reg_f3d", "echo thinking >&2; exec sleep 60")
+    plan = with_tool(tmp_path / "bin", time_limit=8)
+    pair = plan.pairs_of("test")["pair"][0]
+    started = time.monotonic()
+    register_pairs(plan, "tool", [pair], None)
+    assert time.monotonic() - started < 30
+    facts = read_facts(Path(plan.field("tool", pair)))
+    assert facts["failed"] == "took longer than 8 s and was stopped"
+    assert "thinking" in facts["stderr"]
+    assert facts["seconds"] == {} and not Path(plan.field("tool", pair)).exists()
+
+
+def spoil_field(kind, path):
+    if kind == "missing":
+        path.unlink()
+    elif kind == "damaged":
+        path.write_bytes(path.read_bytes()[:-500])
+    elif kind == "on another grid":
+        DisplacementField.identity(Grid.centred((20, 24), (3, 3), (0, 0))).save(path)
+    elif kind == "without what it took":
+        facts_path(path).unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "no such file"),
+        ("damaged", "truncated or damaged"),
+        ("on another grid", "differ from the displacement's grid"),
+        ("without what it took", r"\.json: missing or damaged"),
+    ],
+)
+def test_a_field_that_cannot_be_scored_is_named_with_the_remedy(copied_plan, kind, words):
+    path = Path(copied_plan.field("syn-short", copied_plan.pairs_of("test")["pair"][1]))
+    spoil_field(kind, path)
+    with pytest.raises(InputError, match=words) as told:
+        evaluate_method(copied_plan, "syn-short")
+    assert path.name.removesuffix(".nii.gz") in str(told.value)
+    assert f"elete {path.parent} and run the study again" in str(told.value)
+
+
+def test_a_label_that_no_scan_has_is_named_and_one_of_a_single_scan_scores_zero(copied_plan, caplog):
+    caplog.set_level("WARNING")
+    table = pd.read_csv(copied_plan.label_table, sep="\t")
+    nowhere = {"index": 999, "name": "nowhere", "group": "cortex"}
+    pd.concat([table, pd.DataFrame([nowhere])]).to_csv(copied_plan.label_table, sep="\t", index=False)
+    pair = copied_plan.pairs_of("test").iloc[0]
+    path = copied_plan.cohort.file(pair["moving"], "labels")
+    moving, gone = read_labels(path), int(table["index"].iloc[0])
+    moving.with_data(np.where(moving.data == gone, 0, moving.data)).save(path)
+    rows = evaluate_method(copied_plan, "affine").set_index(["pair", "label", "metric"])["value"]
+    assert "in no test scan" in caplog.text and "[999]" in caplog.text
+    assert 999 not in rows.index.get_level_values("label")
+    assert rows[pair["pair"], gone, "dice"] == 0
+    assert np.isnan(rows[pair["pair"], gone, "hd95_mm"])
 
 
 def test_a_second_run_has_nothing_to_do(study):
@@ -316,6 +417,37 @@ def spoil(kind, folder, config):
         config["cohort"] = {"table": "none.tsv"}
 
 
+def test_what_is_installed_is_decided_once(tmp_path):
+    """A job takes over the decision, though by then the tool is there, or no longer."""
+    config = user_cohort(tmp_path)
+    config["methods"] |= {"deeds": None, "syn": None}
+    schemas = ROOT / "workflow" / "schemas"
+    first = plan_study(config, schemas)
+    assert set(first.methods) == {"identity", "syn"} and "not set" in first.unavailable["deeds"]
+    again = plan_study({**first.config, UNAVAILABLE: {"syn": "was not there"}}, schemas, check=False)
+    assert set(again.methods) == {"identity", "deeds"} and again.spotlight == ["deeds"]
+    assert set(plan_study(first.config, schemas, check=False).methods) == {"identity", "syn"}
+
+
+def test_no_validation_scans_are_needed_where_nothing_trains(tmp_path):
+    config = user_cohort(tmp_path, splits=("train", "train", "train", "train", "test", "test"))
+    plan = plan_study(config, ROOT / "workflow" / "schemas")
+    assert set(plan.pairs["split"]) == {"test"}
+
+
+def test_a_study_of_imported_fields_alone_runs_to_a_report(tmp_path):
+    config = user_cohort(tmp_path)
+    config["methods"] = {"theirs": {"method": "imported", "folder": str(tmp_path / "theirs")}}
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "pairs.tsv").write_text("fixed\tmoving\tfield\ns4\ts5\ta.nii.gz\ns5\ts4\tnone.nii.gz\n")
+    DisplacementField.identity(read_volume(tmp_path / "s4.nii.gz").grid).save(tmp_path / "theirs" / "a.nii.gz")
+    done = snakemake(tmp_path, "--cores", "2", config=config)
+    assert done.returncode == 0, done.output
+    assert not {"prepare", "register", "train"} & planned(done.output)
+    summary = pd.read_csv(tmp_path / "results" / "mine" / "tables" / "summary.csv", index_col="method")
+    assert summary.loc["theirs", ["pairs", "failed"]].tolist() == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -323,7 +455,7 @@ def spoil(kind, folder, config):
         ("one slice", ["s0.nii.gz", "one-slice"]),
         ("labels on another grid", ["s0_seg.nii.gz", "not on the grid"]),
         ("subject in two splits", ["cohort.tsv", "s5", "train"]),
-        ("empty split", ["cohort.tsv", "'validation' is empty"]),
+        ("empty split", ["cohort.tsv", "'test' is empty"]),
         ("unknown method", ["did you mean 'voxelmorph'"]),
         ("misspelt setting", ["methods.syn", "did you mean 'iterations'"]),
         ("misspelt key", ["did you mean 'preprocess'"]),
@@ -361,6 +493,7 @@ def test_a_damaged_scan_is_found_before_any_work(tmp_path, kind):
     data = np.ones_like(good.data) if kind == "constant" else good.data.copy()
     data[0, 0, 0] = 1 if kind == "constant" else np.nan
     good.with_data(data).save(tmp_path / "s4.nii.gz")
+    good.with_data(np.zeros(good.grid.shape, np.int16)).save(tmp_path / "s5_seg.nii.gz")
     shutil.copy(tmp_path / "s3.nii.gz", tmp_path / "s5.nii.gz")
     (tmp_path / "s5.nii.gz").write_bytes((tmp_path / "s5.nii.gz").read_bytes()[:-3000])
     done = snakemake(tmp_path, "--cores", "1", config=config)
@@ -368,6 +501,7 @@ def test_a_damaged_scan_is_found_before_any_work(tmp_path, kind):
     assert "s4.nii.gz" in done.output
     assert {"nan": "NaN", "constant": "nothing to register"}[kind] in done.output
     assert "s5.nii.gz" in done.output and "copy the file again" in done.output, "all damage is listed at once"
+    assert "s5_seg.nii.gz: the label map is empty" in done.output
     assert "Preparing" not in done.output
     made = {p for p in (tmp_path / "results" / "mine").rglob("*") if p.is_file() and "logs" not in p.parts}
     assert not made

@@ -75,11 +75,7 @@ def evaluate_field(
     InputError
         The field is not on the grid of ``fixed_labels``, or these hold no label.
     """
-    if not field.grid.same_as(fixed_labels.grid, tolerance_mm=0.01):
-        raise InputError(
-            f"{fixed_labels.path}: shape {fixed_labels.grid.shape} and position differ from the displacement's "
-            f"grid ({field.grid.shape}); evaluate on the fixed image's own grid"
-        )
+    require_grid(field, fixed_labels)
     mask = fixed_labels.data > 0
     if not mask.any():
         raise InputError(f"{fixed_labels.path}: the label map is empty (all zero)")
@@ -106,3 +102,12 @@ def evaluate_field(
     if truth and truth.landmarks is not None:
         rows.append((-1, "landmark_error_mm", target_registration_error_mm(field, *truth.landmarks).mean()))
     return pd.DataFrame(rows, columns=["label", "metric", "value"])
+
+
+def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
+    """Raise :class:`InputError` where a field is not on the grid of the fixed scan's labels."""
+    if not field.grid.same_as(fixed_labels.grid, tolerance_mm=0.01):
+        raise InputError(
+            f"{fixed_labels.path}: shape {fixed_labels.grid.shape} and position differ from the displacement's "
+            f"grid ({field.grid.shape}); evaluate on the fixed image's own grid"
+        )

@@ -24,6 +24,8 @@ class Entry:
         It is trained.
     refines : bool
         It starts from one that was.
+    external : bool
+        A tool that is not ours does the work.
     imported : bool
         Its fields were made elsewhere: they are read, not found.
     missing : callable
@@ -35,6 +37,7 @@ class Entry:
     location: str
     learned: bool = False
     refines: bool = False
+    external: bool = False
     imported: bool = False
     missing: Requirement = requirements.nothing
     dimensions: tuple[int, ...] = (2, 3)
@@ -43,19 +46,28 @@ class Entry:
 METHODS = {
     "identity": Entry("regcore.methods.classical.alignment:Identity"),
     "affine": Entry("regcore.methods.classical.alignment:Affine"),
-    "syn": Entry("regcore.methods.classical.ants:SyN"),
-    "niftyreg": Entry("regcore.methods.classical.niftyreg:NiftyReg", missing=requirements.niftyreg),
-    "greedy": Entry("regcore.methods.classical.greedy:Greedy", missing=requirements.package("picsl_greedy", "greedy")),
-    "dipy": Entry("regcore.methods.classical.dipy:DipySyN", missing=requirements.package("dipy", "dipy")),
+    "syn": Entry("regcore.methods.classical.ants:SyN", external=True),
+    "niftyreg": Entry("regcore.methods.classical.niftyreg:NiftyReg", external=True, missing=requirements.niftyreg),
+    "greedy": Entry(
+        "regcore.methods.classical.greedy:Greedy", external=True, missing=requirements.package("picsl_greedy", "greedy")
+    ),
+    "dipy": Entry(
+        "regcore.methods.classical.dipy:DipySyN", external=True, missing=requirements.package("dipy", "dipy")
+    ),
     "convexadam": Entry(
         "regcore.methods.classical.convexadam:ConvexAdam",
+        external=True,
         missing=requirements.package("convexAdam", "convexadam"),
         dimensions=(3,),
     ),
-    "demons": Entry("regcore.methods.classical.demons:Demons", missing=requirements.package("SimpleITK", "demons")),
-    "deeds": Entry("regcore.methods.classical.deeds:Deeds", missing=requirements.deeds, dimensions=(3,)),
-    "elastix": Entry("regcore.methods.classical.elastix:Elastix", missing=requirements.elastix),
-    "fireants": Entry("regcore.methods.classical.fireants:FireANTs", missing=requirements.fireants, dimensions=(3,)),
+    "demons": Entry(
+        "regcore.methods.classical.demons:Demons", external=True, missing=requirements.package("SimpleITK", "demons")
+    ),
+    "deeds": Entry("regcore.methods.classical.deeds:Deeds", external=True, missing=requirements.deeds, dimensions=(3,)),
+    "elastix": Entry("regcore.methods.classical.elastix:Elastix", external=True, missing=requirements.elastix),
+    "fireants": Entry(
+        "regcore.methods.classical.fireants:FireANTs", external=True, missing=requirements.fireants, dimensions=(3,)
+    ),
     "imported": Entry("regcore.methods.imported:Imported", imported=True),
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),

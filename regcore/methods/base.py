@@ -107,14 +107,13 @@ class Method(ABC):
     ``properties`` is the JSON schema of the settings, under the names of the method's paper; every one
     has a default.  A method with ``presets`` has the setting ``preset``, which changes defaults; what is
     given beside it stands.  ``aligned`` says whether the affine alignment of the scans is part of the
-    result, ``external`` that a tool which is not ours does the work.
+    result.
     """
 
     properties: ClassVar[dict] = {}
     presets: ClassVar[dict[str, dict]] = {}
     aligned: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = False
-    external: ClassVar[bool] = False
 
     def __init__(self, settings: Mapping, where: str = "method"):
         preset = settings.get("preset")

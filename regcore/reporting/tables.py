@@ -27,7 +27,9 @@ class Measure:
     heading, number, meaning : str
         For people: the heading, the format and what it says.
     best : {"min", "max"}, optional
-        Which value is best; None for costs, and where moving nothing would be best.
+        Which value is best; None for costs, and where a good registration may have a worse one than none.
+    spread : bool
+        Whether the SD over pairs is shown beside the mean, as column ``<column>_sd`` of the summary.
     """
 
     metric: str
@@ -36,6 +38,7 @@ class Measure:
     number: str
     meaning: str
     best: str | None = None
+    spread: bool = False
 
 
 #: Column of the summary → what the fields are worth.
@@ -45,16 +48,18 @@ QUALITY = {
         "mean",
         "HD95 mm",
         "{:.2f}",
-        "95th percentile of the distances between the surfaces of a label, mean as for Dice",
+        "95th percentile of the distances between the surfaces of a label, mean ± SD as for Dice",
         best="min",
+        spread=True,
     ),
     "mean_surface_distance_mm": Measure(
         "mean_surface_distance_mm",
         "mean",
         "Surface distance mm",
         "{:.2f}",
-        "mean distance between the surfaces of a label, mean as for Dice",
+        "mean distance between the surfaces of a label, mean ± SD as for Dice",
         best="min",
+        spread=True,
     ),
     "folds_percent": Measure(
         "folds_percent", "mean", "Folds %", "{:.3f}", "voxels of the labelled region with det ∇φ ≤ 0"
@@ -64,25 +69,41 @@ QUALITY = {
     ),
     "sd_log_jacobian": Measure("sd_log_jacobian", "mean", "SD log|J|", "{:.2f}", "spread of the local volume change"),
     "correlation": Measure(
-        "correlation", "mean", "Correlation", "{:.3f}", "of the fixed and the warped image", best="max"
+        "correlation",
+        "mean",
+        "Correlation",
+        "{:.3f}",
+        "of the fixed and the warped image; a good registration of two contrasts may lower it",
     ),
     "true_error_mm": Measure(
         "true_error_mm",
         "mean",
         "True error mm",
         "{:.2f}",
-        "distance to the known map at random points of the brain",
+        "distance to the known map at random points of the brain, mean ± SD over pairs",
         best="min",
+        spread=True,
     ),
     "landmark_error_mm": Measure(
         "landmark_error_mm",
         "mean",
         "Landmark error mm",
         "{:.2f}",
-        "distance between mapped and true landmarks",
+        "distance between mapped and true landmarks, mean ± SD over pairs",
         best="min",
+        spread=True,
     ),
 }
+
+#: What qualifies the distances, which know nothing of a label that one of two maps lacks.
+LABELS_LOST = Measure(
+    "labels_lost",
+    "mean",
+    "Labels lost",
+    "{:.2f}",
+    "number of labels that only one of the two label maps has after warping, mean over pairs; such a label has Dice 0, "
+    "and the distances leave it out",
+)
 
 #: Column of the summary → what the fields cost; medians, for the first pair of a job loads kernels.
 COST = {
@@ -126,8 +147,8 @@ def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> p
     DataFrame
         Indexed by method; columns ``dice_mean``, ``dice_sd`` (over pairs), ``dice_sd_structures`` (over all
         labels of all pairs), ``dice <group>`` for each group and ``dice <contrasts>`` for each kind of pair
-        where there are several, the columns of ``QUALITY`` and ``COST`` that have a value, and the number of
-        ``failed`` and of other ``pairs``.
+        where there are several, ``labels_lost``, the columns of ``QUALITY`` and ``COST`` that have a value, and
+        the number of ``failed`` and of other ``pairs``.
     """
     measured = set(rows["method"])
     table = pd.DataFrame(index=pd.Index([name for name in order if name in measured], name="method"))
@@ -146,10 +167,14 @@ def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> p
         kinds = of_pairs.index.get_level_values("pair").map(contrasts)
         for kind in dict.fromkeys(contrasts):
             table[f"dice {kind}"] = of_pairs[kinds == kind].groupby("method").mean()
+    table["labels_lost"] = _labels_lost(rows).groupby("method").agg(LABELS_LOST.over)
     for column, measure in (QUALITY | COST).items():
         values = _means_of_pairs(rows, measure.metric)
         if values.notna().any():
-            table[column] = values.groupby("method").agg(measure.over)
+            by_method = values.groupby("method")
+            table[column] = by_method.agg(measure.over)
+            if measure.spread:
+                table[f"{column}_sd"] = by_method.std(ddof=1)
     failed = rows[rows["metric"] == "failed"].groupby("method")["value"].sum()
     for column, counts in (("failed", failed), ("pairs", dice.groupby("method")["pair"].nunique())):
         table[column] = counts.reindex(table.index, fill_value=0).astype(int)
@@ -199,6 +224,9 @@ def reference_method(table: pd.DataFrame, methods: Mapping[str, str], wanted: st
 def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | None) -> pd.DataFrame:
     """Compare every method with the reference, by the pairs' means of each metric of ``COMPARED``.
 
+    The mean of a pair is over the labels that have a value for both methods: a method that lost a label, and so has
+    no distance of it, must not look better for it.
+
     Parameters
     ----------
     rows : DataFrame
@@ -217,32 +245,41 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
     """
     found = []
     for metric in COMPARED:
-        scores = _means_of_pairs(rows, metric).unstack("method").reindex(index=rows["pair"].unique(), columns=methods)
-        if reference in scores and scores[reference].notna().any():
-            found += [
-                {"metric": metric, "method": name, "reference": reference}
-                | asdict(paired_comparison(scores[name], scores[reference]))
-                for name in methods
-                if name != reference
-            ]
+        values = rows[rows["metric"] == metric].pivot(index=["pair", "label"], columns="method", values="value")
+        values = values.reindex(columns=methods)
+        if reference not in values or values[reference].isna().all():
+            continue
+        for name in methods:
+            if name != reference:
+                of_both = values[[name, reference]].dropna().groupby("pair").mean().reindex(rows["pair"].unique())
+                compared = paired_comparison(of_both[name], of_both[reference])
+                found.append({"metric": metric, "method": name, "reference": reference} | asdict(compared))
     table = pd.DataFrame(found, columns=["metric", "method", "reference", *PairedComparison.__dataclass_fields__])
     for test in ("p_wilcoxon", "p_t"):
         table[f"{test}_holm"] = table.groupby("metric")[test].transform(holm)
     return table
 
 
-def why_nothing_is_compared(table: pd.DataFrame, reference: str | None) -> str:
-    """Why :func:`comparisons` has no row, as a sentence."""
+def why_nothing_is_compared(table: pd.DataFrame, reference: str | None, unavailable: Mapping[str, str]) -> str:
+    """Why :func:`comparisons` has no row, as a sentence; ``unavailable`` are methods that were not run, and why."""
     if reference is None:
         return "No method but identity and affine has registered a pair, so there is no reference to compare with."
+    if reference in unavailable:
+        return f"{reference}, the reference, was not run: {unavailable[reference]}"
     if reference not in table.index or not table.at[reference, "pairs"]:
         return f"The reference method, {reference}, has registered no pair."
     return f"{reference} is the only method, so there is nothing to compare it with."
 
 
 def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
-    """Those columns of ``QUALITY`` that a summary has, and the seconds: what :func:`for_people` shows besides Dice."""
-    return {name: measure for name, measure in (QUALITY | {"seconds": COST["seconds"]}).items() if name in table}
+    """What :func:`for_people` shows besides Dice, of the columns that a summary has.
+
+    These are the labels lost, if any method lost one, those of ``QUALITY``, and the seconds.
+    """
+    measures = QUALITY | {"seconds": COST["seconds"]}
+    if "labels_lost" in table and (table["labels_lost"] > 0).any():
+        measures = {"labels_lost": LABELS_LOST} | measures
+    return {column: measure for column, measure in measures.items() if column in table}
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
@@ -256,6 +293,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
         shown[_heading(column)] = _texts(table[column], "{:.3f}")
     for column, measure in shown_measures(table).items():
         shown[measure.heading] = _texts(table[column], measure.number)
+        if measure.spread:
+            shown[measure.heading] += _texts(table[f"{column}_sd"], f" ± {measure.number}")
     return shown
 
 
@@ -295,11 +334,13 @@ def comparisons_for_people(table: pd.DataFrame) -> pd.DataFrame:
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
     """Place of every method, but not of the truth, in the columns of :func:`for_people` that have a best value.
 
-    The best has place 1; equal values share a place.
+    The best has place 1; equal values share a place.  Methods that registered fewer pairs than another have none,
+    for their means are over other pairs.
     """
     best = {"dice_mean": "max", **dict.fromkeys(_parts_of_dice(table), "max")}
     best |= {column: measure.best for column, measure in shown_measures(table).items() if measure.best}
-    rivals = table.drop(index=TRUTH, errors="ignore")
+    methods = table.drop(index=TRUTH, errors="ignore")
+    rivals = methods[methods["pairs"] == methods["pairs"].max()]
     places = {
         _heading(column): rivals[column].rank(method="dense", ascending=which == "min")
         for column, which in best.items()
@@ -319,6 +360,17 @@ def marks(compared: pd.DataFrame) -> dict[str, str]:
 def _means_of_pairs(rows: pd.DataFrame, metric: str) -> pd.Series:
     """By method and pair: the mean over labels, or the one value of the pair."""
     return rows[rows["metric"] == metric].groupby(["method", "pair"])["value"].mean()
+
+
+def _labels_lost(rows: pd.DataFrame) -> pd.Series:
+    """By method and pair: how many labels have Dice 0 and no distance, for one of the two label maps lacks them."""
+    metrics = ["dice", "hd95_mm"]
+    of_labels = rows[rows["metric"].isin(metrics)].pivot(
+        index=["method", "pair", "label"], columns="metric", values="value"
+    )
+    of_labels = of_labels.reindex(columns=metrics)
+    lost = (of_labels["dice"] == 0) & of_labels["hd95_mm"].isna()
+    return lost.groupby(["method", "pair"]).sum()
 
 
 def _parts_of_dice(table: pd.DataFrame) -> list[str]:

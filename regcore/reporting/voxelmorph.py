@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -12,7 +11,7 @@ from regcore.experiments import voxelmorph as paper
 from regcore.labels import scored_labels
 from regcore.plan import Plan
 from regcore.reporting.figures import plt, structure_boxes
-from regcore.study import facts_path
+from regcore.study import read_facts
 
 #: Markers and lines of curves: told apart in greyscale too.
 CURVES = (("o", "-", "black"), ("s", "--", "#3182bd"), ("^", ":", "#b35806"), ("D", "-.", "#636363"))
@@ -49,11 +48,12 @@ def _methods_table(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str]:
     """Tables I to III: Dice over structures and pairs, seconds, folds."""
     rows = []
     for name in plan.experiments["voxelmorph"].scored[experiment]:
-        scores = _scores(plan, name)
+        scores = _rows(plan, name)
         processor = "gpu" if _on_gpu(plan, name) else "cpu"
-        row = {"method": title(name), **_mean_and_sd("dice", scores["dice"])}
-        row |= _mean_and_sd(f"{processor}_seconds", scores["seconds_compute"])
-        row |= _mean_and_sd("folds", scores["folds_count"]) | _mean_and_sd("folds_percent", scores["folds_percent"])
+        row = {"method": title(name), **_mean_and_sd("dice", _values(scores, "dice"))}
+        row |= _mean_and_sd(f"{processor}_seconds", _values(scores, "seconds_compute"))
+        row |= _mean_and_sd("folds", _values(scores, "folds_count"))
+        row |= _mean_and_sd("folds_percent", _values(scores, "folds_percent"))
         rows.append(row)
     table = pd.DataFrame(rows).reindex(
         columns=["method"]
@@ -79,10 +79,10 @@ def folds_by_gamma(plan: Plan) -> tuple[pd.DataFrame, str]:
     """Table IV: folds by what training observes and γ; means over pairs and draws, SD over pairs."""
     rows = []
     for scenario, gamma, names in _gamma_curve(plan):
-        scores = [_scores(plan, name) for name in names]
+        scores = [_rows(plan, name) for name in names]
         row = {"setting": scenario, "gamma": gamma}
         for measure in ("folds_count", "folds_percent"):
-            row |= _mean_and_sd(measure, np.mean([score[measure] for score in scores], axis=0))
+            row |= _mean_and_sd(measure, _mean_over_draws([_values(score, measure) for score in scores]))
         rows.append(row)
     table = pd.DataFrame(rows)
     shown = {"Setting": [], **{_gamma_text(gamma): [] for gamma in table["gamma"].unique()}}
@@ -164,7 +164,7 @@ def dice_by_gamma(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     for scenario, gamma, names in _gamma_curve(plan):
         for seen in ("observed", "unobserved"):
             curves = [_dice_of_pairs(plan, name, codes) for name, codes in _codes(plan, scenario, names, seen)]
-            over_draws = pd.DataFrame(curves).mean().dropna()  # a pair may lack the one structure of a draw
+            over_draws = _mean_over_draws(curves).dropna()  # a pair may lack the one structure of a draw
             if len(over_draws):
                 spread = _mean_and_sd("dice", over_draws)
                 rows.append({"setting": scenario, "labels": seen, "gamma": gamma, **spread})
@@ -214,7 +214,7 @@ def _codes(plan: Plan, scenario: str, names: Sequence[str], seen: str) -> Sequen
     found = []
     for name, draw in zip(names, draws, strict=True):
         observed = set(_training(plan, draw)["observed"])
-        everything = set(_labels(plan, _rows(plan, name))["index"])
+        everything = set(_values(_rows(plan, name), "dice", by="label").index)
         found.append((name, observed if seen == "observed" else everything - observed))
     return found
 
@@ -223,19 +223,22 @@ def _rows(plan: Plan, name: str) -> pd.DataFrame:
     return pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet")
 
 
-def _scores(plan: Plan, name: str) -> dict[str, np.ndarray]:
-    """Metric → values, over pairs and, for Dice, structures."""
-    rows = _rows(plan, name).dropna(subset="value")
-    return {metric: part["value"].to_numpy() for metric, part in rows.groupby("metric")}
+def _values(rows: pd.DataFrame, metric: str, by: str = "pair") -> pd.Series:
+    """Values of a metric by pair, or by label; none of pairs that failed, several of one for Dice."""
+    return rows[rows["metric"] == metric].dropna(subset="value").set_index(by)["value"]
 
 
-def _dice_of_pairs(plan: Plan, name: str, codes: set[int] | None = None) -> np.ndarray:
-    """Mean Dice of every test pair, over all labels or some."""
+def _dice_of_pairs(plan: Plan, name: str, codes: set[int] | None = None) -> pd.Series:
+    """Mean Dice of every test pair that has one, over all labels or some."""
     rows = _rows(plan, name)
-    rows = rows[rows["metric"] == "dice"]
     if codes is not None:
         rows = rows[rows["label"].isin(codes)]
-    return rows.groupby("pair")["value"].mean().to_numpy()
+    return _values(rows, "dice").groupby("pair").mean()
+
+
+def _mean_over_draws(curves: Sequence[pd.Series]) -> pd.Series:
+    """Mean by pair, over those draws that have a value of the pair."""
+    return pd.DataFrame(curves).mean()
 
 
 def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
@@ -247,19 +250,18 @@ def _training(plan: Plan, name: str) -> dict:
 
 
 def _on_gpu(plan: Plan, name: str) -> bool:
-    pair = plan.pairs_of("test")["pair"][0]
-    return json.loads(facts_path(Path(plan.field(name, pair))).read_text())["device"] != "cpu"
+    return read_facts(Path(plan.field(name, plan.pairs_of("test")["pair"][0])))["device"] != "cpu"
 
 
-def _mean_and_sd(name: str, values: np.ndarray) -> dict[str, float]:
-    spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
-    return {f"{name}_mean": float(np.mean(values)), f"{name}_sd": float(spread)}
+def _mean_and_sd(name: str, values: pd.Series) -> dict[str, float]:
+    """Both as NaN where there is no value."""
+    return {f"{name}_mean": float(values.mean()), f"{name}_sd": float(values.std(ddof=1))}
 
 
 def _pairs_of_numbers(table: pd.DataFrame, measure: str, number: str) -> list[str]:
     """ "mean (SD)" for every row; nothing where there is no value."""
     return [
-        "" if pd.isna(mean) else f"{number.format(mean)} ({number.format(sd)})"
+        "".join(form.format(value) for form, value in ((number, mean), (f" ({number})", sd)) if not pd.isna(value))
         for mean, sd in zip(table[f"{measure}_mean"], table[f"{measure}_sd"], strict=True)
     ]
 

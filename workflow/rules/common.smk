@@ -1,22 +1,46 @@
 """The plan of the study, and the functions that the rules ask for their inputs and parameters."""
 
+import json
+import math
 import re
 import sys
 from pathlib import Path
 
 from regcore import STAGE_VERSIONS
 from regcore.errors import InputError
-from regcore.plan import PAIRS_PER_PART, SCANS_PER_PART, TRUTH, part_names, plan_study, things_in
+from regcore.files import atomic_write
+from regcore.methods import entry
+from regcore.plan import (
+    PAIRS_PER_PART,
+    SCANS_PER_PART,
+    TRUTH,
+    UNAVAILABLE,
+    part_names,
+    plan_study,
+    things_in,
+)
 from regcore.runtime import gpu_count
 
 
 def make_plan():
-    """Check the configuration and the cohort; a mistake ends here, before anything runs."""
+    """Check the configuration and the cohort; a mistake ends here, before anything runs.
+
+    What is installed is looked up once, by the process that was started: its jobs, perhaps on other machines and
+    an hour later, read its decision and so plan the same study.
+    """
     schemas = Path(workflow.basedir) / "schemas"
+    decision = Path(".snakemake", f"regcore-{config.get('study')}.json")
+    decided = {}
+    if not workflow.is_main_process and decision.is_file():
+        decided = {UNAVAILABLE: json.loads(decision.read_text())}
     try:
-        return plan_study(config, schemas, check=workflow.is_main_process)
+        plan = plan_study({**config, **decided}, schemas, check=workflow.is_main_process)
     except InputError as error:
         sys.exit(f"The study cannot start:\n{error}")
+    if workflow.is_main_process:
+        with atomic_write(decision) as path:
+            path.write_text(json.dumps(plan.unavailable))
+    return plan
 
 
 PLAN = make_plan()
@@ -76,10 +100,18 @@ def prepared_parts(scans):
     return sorted({str(Path(PLAN.prepared(scan)).parent) for scan in scans})
 
 
+def scans_in_pairs(part):
+    """The scans of a part's pairs."""
+    pairs = PLAN.pairs_of("test").set_index("pair").loc[pairs_in(part)]
+    return [*pairs["fixed"], *pairs["moving"]]
+
+
 def prepared_of_pairs(wildcards):
-    """The prepared scans of a part's pairs."""
-    pairs = PLAN.pairs_of("test").set_index("pair").loc[pairs_in(wildcards.part)]
-    return prepared_parts([*pairs["fixed"], *pairs["moving"]])
+    return prepared_parts(scans_in_pairs(wildcards.part))
+
+
+def scans_of_pairs(wildcards):
+    return files_of(sorted(set(scans_in_pairs(wildcards.part))))
 
 
 def test_scans():
@@ -152,9 +184,10 @@ def table_entries():
     return [*PLAN.methods, *([TRUTH] if PLAN.knows_truth else [])]
 
 
-def spotlight():
-    """The methods whose pairs the report shows."""
-    chosen = config["evaluation"]["spotlight"]
-    if chosen is None:
-        return [name for name, method in PLAN.methods.items() if method not in ("identity", "affine")]
-    return [name for name in chosen if name in PLAN.methods]
+def registration_minutes(wildcards):
+    """How long a job may take: where a tool hangs on every pair it is stopped, and the job still ends by itself."""
+    usual = 1440 if LARGE else 60
+    if not entry(PLAN.method_of(wildcards.method)).external:
+        return usual
+    limit = len(pairs_in(wildcards.part)) * config["registration"]["time_limit"] / 60
+    return max(usual, math.ceil(limit) + 30)

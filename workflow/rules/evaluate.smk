@@ -20,6 +20,7 @@ rule evaluate:
         runtime=240 if LARGE else 30,
     params:
         points=config["evaluation"]["points"],
+        seed=config["seed"],
         scored=config["labels"],
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
         stage=STAGE_VERSIONS["evaluate"],

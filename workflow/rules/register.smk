@@ -17,7 +17,7 @@ rule register:
     threads: config["registration"]["threads"]
     resources:
         mem_mb=8000 if LARGE else 2000,
-        runtime=1440 if LARGE else 60,
+        runtime=registration_minutes,
     params:
         method=lambda wildcards: PLAN.method_of(wildcards.method),
         settings=settings_of,
@@ -34,7 +34,7 @@ rule import_fields:
     """Bring fields made elsewhere into the layout of a method's fields."""
     input:
         fields=imported_files,
-        scans=files_of(test_scans()),
+        scans=scans_of_pairs,
     output:
         directory("<study>/fields/{method}/{part}"),
     log:
@@ -49,7 +49,7 @@ rule import_fields:
         runtime=120 if LARGE else 30,
     params:
         settings=settings_of,
-        files=lambda wildcards: PLAN.imported[wildcards.method],
+        files=lambda wildcards: [PLAN.imported[wildcards.method].get(pair) for pair in pairs_in(wildcards.part)],
         pairs=lambda wildcards: pairs_in(wildcards.part),
         stage=STAGE_VERSIONS["register"],
     message:

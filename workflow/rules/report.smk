@@ -128,7 +128,7 @@ rule write_report:
         comparisons="<study>/tables/comparisons.csv",
         labels=expand("<study>/tables/{metric}_by_label.csv", metric=["dice", "hd95"]),
         boxes=expand("<study>/figures/{metric}_by_label.png", metric=["dice", "hd95"]),
-        pictures=expand("<study>/figures/pairs_{method}.png", method=spotlight()),
+        pictures=expand("<study>/figures/pairs_{method}.png", method=PLAN.spotlight),
         curves="<study>/figures/training_curves.png" if learned_methods() else [],
         fields=[part for name in PLAN.methods for part in field_parts(name)],
     output:
@@ -148,7 +148,6 @@ rule write_report:
         runtime=30,
     params:
         config=config,
-        unavailable=PLAN.unavailable,
         stage=STAGE_VERSIONS["report"],
     message:
         "Writing the report"

@@ -62,7 +62,7 @@ rule true_fields:
         runtime=120 if LARGE else 30,
     params:
         pairs=lambda wildcards: pairs_in(wildcards.part),
-        stage=STAGE_VERSIONS["synthesise"],
+        stage=STAGE_VERSIONS["truth"],
     message:
         "Composing the true fields ({wildcards.part})"
     script:

@@ -78,7 +78,7 @@ class ConvexAdam(External):
             from_voxels(self.displacement(fixed, moving), fixed.grid),
             None,
             [
-                f"torch.set_num_threads({self.threads})",
+                f"OMP_NUM_THREADS={self.threads}",
                 f"convex_adam_pt(fixed, moving, {arguments}, dtype=torch.float32, device='{self.device.type}')",
             ],
             package_version("convexAdam"),

@@ -12,7 +12,7 @@ from regcore.methods.classical.external import (
     External,
     ToolError,
     on_grid,
-    program_output,
+    program_version,
     run_program,
     save_images,
 )
@@ -107,7 +107,7 @@ class Elastix(External):
             self.call("elastix", "-f", FIXED, "-m", MOVING, "-p", PARAMETERS, "-out", ".", folder=folder),
             self.call("transformix", "-def", "all", "-tp", TRANSFORM, "-out", ".", folder=folder),
         ]
-        version = program_output([str(self.program("elastix")), "--version"], folder).strip()
+        version = program_version(self.program("elastix"))
         field = on_grid(read_field(folder / "deformationField.nii.gz"), fixed.grid)
         return Registration(field, None, commands, version.replace(" version:", ""))
 

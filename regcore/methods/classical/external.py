@@ -7,12 +7,13 @@ A study runs such a method in a process of its own (:mod:`regcore.isolation`), w
 import importlib.metadata
 import shlex
 import subprocess
+import sys
 import tempfile
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from regcore.methods.base import Method, Registration
 from regcore.runtime import thread_environment
 from regcore.volume import Grid, Volume
 
+#: Last lines of a program's words that an error repeats.
+LINES_KEPT = 40
 #: Files of the two images in a tool's folder.
 FIXED, MOVING = "fixed.nii.gz", "moving.nii.gz"
 
@@ -36,8 +39,6 @@ class External(Method):
 
     Both images are on one grid, aligned already, so only the deformable stage of a tool is used.
     """
-
-    external: ClassVar[bool] = True
 
     @property
     def threads(self) -> int:
@@ -68,7 +69,7 @@ class External(Method):
 
 
 def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
-    """Run a program in ``folder`` with that many threads.
+    """Run a program in ``folder`` with that many threads; what it prints goes on to standard error.
 
     Returns
     -------
@@ -80,25 +81,33 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     ToolError
         It cannot be started, or ends with another status than 0.
     """
-    program_output(command, folder, threads)
-    return _typed(command)
-
-
-def program_output(command: Sequence[str], folder: Path, threads: int = 1) -> str:
-    """What a program writes to standard output; called and failing as :func:`run_program`."""
-    environment = thread_environment(threads)
+    typed, said = shlex.join([Path(command[0]).name, *command[1:]]), deque(maxlen=LINES_KEPT)
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
+        running = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=thread_environment(threads),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
     except OSError as error:
         raise ToolError(f"{command[0]} cannot be started ({error})") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout)[-4000:]
-        raise ToolError(f"'{_typed(command)}' ended with status {done.returncode}:\n{said}")
-    return done.stdout
+    with running:
+        for line in running.stdout:
+            print(line, end="", file=sys.stderr, flush=True)  # seen even where the program has to be stopped
+            said.append(line)
+    if running.returncode:
+        raise ToolError(f"'{typed}' ended with status {running.returncode}:\n{''.join(said)}")
+    return typed
 
 
-def _typed(command: Sequence[str]) -> str:
-    return shlex.join([Path(command[0]).name, *command[1:]])
+def program_version(program: Path) -> str:
+    """What a program answers to ``--version``."""
+    done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class FireANTs(External):
             on_grid(read_field(folder / "field.nii.gz"), fixed.grid),
             None,
             [
-                f"torch.set_num_threads({self.threads})",
+                f"OMP_NUM_THREADS={self.threads}",
                 f"{KINDS[self.settings['kind']]}(fixed_images=fixed, moving_images=moving, {given}).optimize()"
                 f"  # on {self.device.type}",
             ],

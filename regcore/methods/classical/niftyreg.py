@@ -12,7 +12,7 @@ from regcore.methods.classical.external import (
     External,
     ToolError,
     from_ras,
-    program_output,
+    program_version,
     run_program,
     save_images,
 )
@@ -104,7 +104,12 @@ class NiftyReg(External):
             commands.append(self.call(*_to_displacement(MOVING, CONTROL_BACKWARD, "inverse.nii.gz"), folder=folder))
             inverse = read_displacement(folder / "inverse.nii.gz", moving.grid)
         field = read_displacement(folder / "field.nii.gz", fixed.grid)
-        return Registration(field, inverse, commands, f"NiftyReg {self.version(folder)}")
+        return Registration(field, inverse, commands, f"NiftyReg {self.version}")
+
+    @property
+    def version(self) -> str:
+        """What reg_f3d says that it is."""
+        return program_version(requirements.niftyreg_folder(self.settings["bin_dir"]) / "reg_f3d")
 
     def arguments(self) -> list[str]:
         """What is passed to reg_f3d beside the threads."""
@@ -123,11 +128,6 @@ class NiftyReg(External):
         """Run one of NiftyReg's programs with the threads of this process; returns the command."""
         program = requirements.niftyreg_folder(self.settings["bin_dir"]) / name
         return run_program([str(program), *arguments, "-omp", str(self.threads)], folder, self.threads)
-
-    def version(self, folder: Path) -> str:
-        """Version number that reg_f3d says it has."""
-        program = requirements.niftyreg_folder(self.settings["bin_dir"]) / "reg_f3d"
-        return program_output([str(program), "--version"], folder).strip()
 
 
 def _to_displacement(image: str, control: str, result: str) -> tuple[str, ...]:
