@@ -223,14 +223,14 @@ def test_the_best_is_bold_and_the_second_italic_but_never_the_truth():
     table = pd.DataFrame(
         {"dice_mean": [0.5, 0.7, 0.6, 0.9], "hd95_mm": [4.0, 2.0, 2.0, 1.0], "folds_percent": [0.0, 1.0, 2.0, 3.0]},
         pd.Index(["identity", "a", "b", "truth"], name="method"),
-    ).assign(dice_sd=0.1, dice_sd_structures=0.2, seconds=[1.0, 2.0, 3.0, np.nan], failed=0, pairs=5)
+    ).assign(dice_sd=0.1, dice_sd_structures=0.2, hd95_mm_sd=0.5, seconds=[1.0, 2.0, 3.0, np.nan], failed=0, pairs=5)
     places = ranks(table)
     assert list(places) == ["Dice", "HD95 mm"], "doing nothing would win the others"
     assert list(places["Dice"][:3]) == [3, 1, 2] and list(places["HD95 mm"][:3]) == [2, 1, 1]
     assert places.loc["truth"].isna().all()
     cells = re.findall("<td>(.*?)</td>", summary_html(table, comparisons(_no_rows(), [], None)))
-    assert [cell for cell in cells if "<b>" in cell] == ["<b>0.700 ± 0.100</b>", "<b>2.00</b>", "<b>2.00</b>"]
-    assert [cell for cell in cells if "<i>" in cell] == ["<i>4.00</i>", "<i>0.600 ± 0.100</i>"]
+    assert [cell for cell in cells if "<b>" in cell] == ["<b>0.700 ± 0.100</b>"] + 2 * ["<b>2.00 ± 0.50</b>"]
+    assert [cell for cell in cells if "<i>" in cell] == ["<i>4.00 ± 0.50</i>", "<i>0.600 ± 0.100</i>"]
 
 
 def test_only_methods_with_the_most_pairs_are_ranked(study_rows):

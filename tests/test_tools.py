@@ -411,7 +411,7 @@ def test_deeds_upsampling_keeps_what_the_control_points_say(generator, tmp_path)
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("niftyreg", {"bin_dir": "nowhere"}, "nowhere holds no executable reg_f3d"),
+        ("niftyreg", {"bin_dir": "nowhere"}, "nowhere lacks the programs reg_f3d"),
         ("deeds", {}, "'executable' is not set. deedsBCV comes as source"),
         ("deeds", {"executable": "nowhere"}, "nowhere is no executable file. deedsBCV comes as source"),
         ("elastix", {"executable": "nowhere"}, "nowhere is not there, or has no transformix"),

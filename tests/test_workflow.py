@@ -299,6 +299,19 @@ def test_a_report_can_be_made_again_without_registering_anything(study):
     assert planned(done.output) == {"tables", "pictures", "training_curves", "write_report"}
 
 
+def test_scores_can_be_made_again_without_registering_anything(study):
+    done = snakemake(study, "-n", "--cores", "1", "--forcerun", "evaluate", config=TINY)
+    assert planned(done.output) == {"evaluate", "tables", "pictures", "write_report"}
+
+
+def test_deleted_fields_and_scores_of_a_method_are_made_again(study, tmp_path):
+    study = shutil.copytree(study, tmp_path / "study")
+    shutil.rmtree(study / "results" / "tiny" / "fields" / "broken")
+    (study / "results" / "tiny" / "metrics" / "broken.parquet").unlink()
+    done = snakemake(study, "-n", "--cores", "1", config=TINY)
+    assert planned(done.output) == {"register", "evaluate", "tables", "pictures", "write_report"}
+
+
 def test_a_deleted_report_is_made_again_in_seconds_from_the_tables(study):
     report = study / "results" / "tiny" / "report.html"
     made = [path for kind in ("models", "fields", "metrics") for path in (report.parent / kind).rglob("*")]

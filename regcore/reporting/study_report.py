@@ -10,7 +10,7 @@ from regcore.cohort import SPLITS
 from regcore.field import read_field
 from regcore.files import atomic_write
 from regcore.labels import scored_labels
-from regcore.plan import Plan
+from regcore.plan import UNAVAILABLE, Plan
 from regcore.preprocess import prepare_image
 from regcore.reporting.figures import (
     ShownPair,
@@ -123,7 +123,7 @@ def write_page(plan: Plan, output: str) -> None:
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
     table = _read_table(tables / "summary.csv", "method").set_index("method")
     report = Report(
-        config={key: value for key, value in plan.config.items() if key != "unavailable"},  # nobody wrote that key
+        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # nobody wrote that key
         facts=_facts(plan),
         summary=table,
         comparisons=_read_table(tables / "comparisons.csv", "method", "reference"),
