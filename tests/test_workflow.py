@@ -299,6 +299,17 @@ def test_a_report_can_be_made_again_without_registering_anything(study):
     assert planned(done.output) == {"tables", "pictures", "training_curves", "write_report"}
 
 
+def test_a_finished_study_becomes_a_page_of_results(study, tmp_path):
+    script = ROOT / "benchmarks" / "study_table.py"
+    command = [sys.executable, script, study / "results" / "tiny", tmp_path / "page"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page" / "README.md").read_text()
+    summary = pd.read_csv(tmp_path / "page" / "summary.csv", index_col="method")
+    assert f"| syn-short | {summary.loc['syn-short', 'dice_mean']:.3f} ± " in re.sub(" +", " ", page)
+    assert "**syn-short**: antspyx" in page and "ants.registration(" in page and "**broken**" not in page
+
+
 def test_scores_can_be_made_again_without_registering_anything(study):
     done = snakemake(study, "-n", "--cores", "1", "--forcerun", "evaluate", config=TINY)
     assert planned(done.output) == {"evaluate", "tables", "pictures", "write_report"}
