@@ -7,7 +7,10 @@ import click
 
 import regcore
 from regcore.errors import InputError, RegistrationFailed
+from regcore.methods import METHODS
 from regcore.runtime import share_cores
+
+UNTRAINED = [name for name, method in METHODS.items() if not (method.learned or method.imported)]
 
 CONVENTIONS = """
 \b
@@ -48,8 +51,7 @@ def main() -> None:
     "--method",
     default="syn",
     show_default=True,
-    help="identity, affine, syn, greedy, niftyreg, dipy, demons, convexadam, deeds, elastix, fireants, instance, "
-    "refine, or the folder of a trained model (results/<study>/models/<name>).",
+    help=f"{', '.join(UNTRAINED)}, or the folder of a trained model (results/<study>/models/<name>).",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 @click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
