@@ -43,5 +43,5 @@ clean:
 	@touch $@
 
 .venv/test-ready: requirements-test.lock .venv/study-ready
-	$(PIP) install --quiet --requirement requirements-test.lock
+	$(PIP) install --quiet --no-warn-conflicts --requirement requirements-test.lock
 	@touch $@

@@ -89,9 +89,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="results/<study> of a finished study")
     parser.add_argument("output", type=Path, help="folder to write into")
+    parser.add_argument("--config", help="the study's file; default: config/studies/<study>.yaml")
     arguments = parser.parse_args()
     summary = pd.read_csv(arguments.study / "tables" / "summary.csv", index_col="method")
-    command = f"snakemake --cores all --configfile config/studies/{arguments.study.name}.yaml"
+    config = arguments.config or f"config/studies/{arguments.study.name}.yaml"
+    command = f"snakemake --cores all --configfile {config}"
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         with atomic_write(arguments.output / name) as path:
