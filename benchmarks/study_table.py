@@ -70,8 +70,9 @@ def markdown(study: Path, summary: pd.DataFrame, command: str) -> str:
     lines = [
         f"# {study.name}",
         "",
-        f"{pairs} test pairs; ± is the SD over them. Seconds and CPU seconds are medians over pairs, compute alone; "
-        "peak memory is the largest, Python and torch included.",
+        f"{pairs} test pairs; ± is the SD over them. Seconds are those of the registration alone; CPU seconds and peak "
+        "memory (Python and torch included) are of the whole pair, from reading to a field on the native grid. Seconds "
+        "are medians over pairs, memory is the largest.",
         "",
         f"`{command}`",
         "",

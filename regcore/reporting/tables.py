@@ -117,9 +117,11 @@ COST = {
     ),
     "seconds_save": Measure("seconds_save", "median", "Saving s", "{:.2f}", "writing the field, median over pairs"),
     "cpu_seconds": Measure(
-        "cpu_seconds", "median", "CPU s", "{:.2f}", "processor time, of all threads together, median over pairs"
+        "cpu_seconds", "median", "CPU s", "{:.2f}", "processor time from reading to writing, of all threads, median"
     ),
-    "peak_memory_mb": Measure("peak_memory_mb", "max", "Peak memory MB", "{:,.0f}", "the largest over the pairs"),
+    "peak_memory_mb": Measure(
+        "peak_memory_mb", "max", "Peak memory MB", "{:,.0f}", "from reading to writing, the largest over the pairs"
+    ),
 }
 
 #: Metrics in which every method is compared with the reference → heading, number format.
