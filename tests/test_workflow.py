@@ -224,6 +224,7 @@ def test_a_pair_that_a_tool_loses_does_not_cost_the_next(copied_plan, tmp_path):
 
 def test_a_tool_that_hangs_is_stopped(copied_plan, tmp_path):
     program(tmp_path / "bin" / "reg_f3d", "echo thinking >&2; exec sleep 60")
+    program(tmp_path / "bin" / "reg_transform", "exit 1")
     plan = with_tool(tmp_path / "bin", time_limit=8)
     pair = plan.pairs_of("test")["pair"][0]
     started = time.monotonic()
@@ -315,10 +316,10 @@ def test_scores_can_be_made_again_without_registering_anything(study):
     assert planned(done.output) == {"evaluate", "tables", "pictures", "write_report"}
 
 
-def test_deleted_fields_and_scores_of_a_method_are_made_again(study, tmp_path):
+def test_a_method_is_tried_again_where_its_fields_and_the_report_are_deleted(study, tmp_path):
     study = shutil.copytree(study, tmp_path / "study")
     shutil.rmtree(study / "results" / "tiny" / "fields" / "broken")
-    (study / "results" / "tiny" / "metrics" / "broken.parquet").unlink()
+    (study / "results" / "tiny" / "report.html").unlink()
     done = snakemake(study, "-n", "--cores", "1", config=TINY)
     assert planned(done.output) == {"register", "evaluate", "tables", "pictures", "write_report"}
 
