@@ -151,7 +151,8 @@ def test_distances_and_errors_have_their_spread_over_pairs(study_rows):
 def test_labels_that_one_of_two_maps_lacks_are_counted_by_pair(study_rows):
     assert (summary(study_rows, LABELS, ENTRIES)["labels_lost"].drop("broken") == 0).all(), "Dice is never 0"
     lose(study_rows, "demons", PAIRS[:3], 2)
-    apart = study_rows.eval("metric == 'dice' and method == 'syn' and pair == 'p01' and label == 1")
+    where = {"metric": "dice", "method": "syn", "pair": "p01", "label": 1}
+    apart = (study_rows[list(where)] == pd.Series(where)).all(axis=1)
     study_rows.loc[apart, "value"] = 0.0
     table = summary(study_rows, LABELS, ENTRIES)
     assert table.loc["demons", "labels_lost"] == pytest.approx(3 / 14)
