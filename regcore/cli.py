@@ -54,26 +54,91 @@ def main() -> None:
     help=f"{', '.join(UNTRAINED)}, or the folder of a trained model (results/<study>/models/<name>).",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+@click.option(
+    "--lambda", "amount", type=float, help="λ to register with, as --set lambda=…; also of a trained hypermorph model."
+)
 @click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
 @click.option("--fixed-mask", type=click.Path(path_type=Path), help="0 where FIXED must not pull; method instance.")
 @click.option("--moving-mask", type=click.Path(path_type=Path), help="0 where MOVING must not pull; method instance.")
 @click.option("--seed", default=0, show_default=True, help="Of the affine alignment's sampling.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, centre, fixed_mask, moving_mask, seed, threads) -> None:
+def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
     """Register MOVING to FIXED.
+
+    A trained hypermorph model registers with the hyperparameters that its study tuned, or with others that
+    --lambda and --set (window, gamma) give.
 
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (where the method has one) and
     register.json into the output folder.
     """
+    chosen = _parse(settings)
+    if amount is not None:
+        if "lambda" in chosen:
+            raise InputError("--lambda and --set lambda=… say the same; give one of them")
+        chosen["lambda"] = amount
     _settle(threads)
     from regcore.pairwise import register_files
 
-    report = register_files(fixed, moving, output, method, _parse(settings), centre, seed, fixed_mask, moving_mask)
+    report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
     before, after = report["correlation_before"], report["correlation_after"]
     click.echo(
         f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
         f"{sum(report['seconds'].values()):.1f} s"
     )
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("cohort", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("--split", default="validation", show_default=True, help="Split that the pairs are drawn from.")
+@click.option("--pairs", default=20, show_default=True, type=click.IntRange(min=1), help="Pairs of subjects to draw.")
+@click.option(
+    "--contrasts",
+    nargs=2,
+    multiple=True,
+    metavar="FIXED MOVING",
+    help="Contrasts of the pairs; repeatable, for as many pairs of each.  Needed where the split has several.",
+)
+@click.option(
+    "--pair-table",
+    type=click.Path(path_type=Path),
+    help="Pairs to take instead of drawing: a table with the columns fixed and moving, scans or subjects.",
+)
+@click.option("--labels", multiple=True, metavar="CODES", help="A label that counts, or a range (1-35); repeatable.")
+@click.option(
+    "--per",
+    type=click.Choice(["label", "pair", "dataset", "task", "contrasts"]),
+    help="Also find the best values for each of these.",
+)
+@click.option("--points", type=click.IntRange(min=2), help="Values of each hyperparameter in the sweep.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of pairs, the alignments and the resampling.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
+def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per, points, seed, threads) -> None:
+    """Find the best hyperparameters of a hypermorph MODEL for the labelled scans of a COHORT, without training.
+
+    MODEL is a folder (results/<study>/models/<name>); COHORT a tab-separated table with the columns subject,
+    session, split, contrast, image and labels, paths relative to it.  Scans are prepared as regcore register does.
+
+    Writes curve.csv and curve.png (Dice at every setting of a sweep) and tuned.json into the output folder.
+    """
+    _settle(threads)
+    from regcore.tuning.cohort import summary, tune_model
+
+    found = tune_model(
+        model,
+        cohort,
+        output,
+        split=split,
+        pairs=pairs,
+        contrasts=contrasts,
+        pair_table=pair_table,
+        labels=labels,
+        per=per,
+        points=points,
+        seed=seed,
+    )
+    click.echo(summary(found))
 
 
 @main.command(epilog=CONVENTIONS)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def register_files(
     ----------
     method_name : str
         A method that needs no training, or the folder of a trained model.
+    settings : mapping
+        Of the method; of a trained model the hyperparameters that its hypernetwork is told.
     centre : bool
         Start from aligned image centres; without it the images must overlap in space.
     fixed_mask_path, moving_mask_path : path, optional
@@ -55,8 +58,8 @@ def register_files(
     Raises
     ------
     InputError
-        An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, or the
-        method is unknown.
+        An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, the method
+        is unknown, or a trained model has no such hyperparameter, or none that is chosen.
     """
     cost = Cost()
     method, model = _method(method_name, settings)
@@ -129,15 +132,45 @@ def _method(name: str, settings: Mapping[str, Any]) -> tuple[Method, Model | Non
             return method, None
         if method.settings["start"] is None:
             raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
-        model = load_model(method.settings["start"])
+        model = _trained(method.settings["start"], {})
         method.start_from(model.method)
         return method, model
     if Path(name).is_dir():
-        if settings:
-            raise InputError("--set: a trained model's settings are fixed")
-        model = load_model(name)
+        model = _trained(name, settings)
         return model.method, model
     return make_method(name, settings, "--method"), None  # raises, and suggests the nearest name
+
+
+def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
+    """A trained model; one with a hypernetwork at the ``settings``, and at its own where they say nothing."""
+    model = load_model(folder)
+    if settings:
+        model = replace(model, method=_at(model, settings, folder))
+    if model.method.hyperparameters:
+        unchosen = [name for name, value in model.method.values.items() if value is None]
+        if unchosen:
+            raise InputError(
+                f"{folder}: the model is not tuned, so it needs {', '.join(unchosen)} (--lambda, --set KEY=VALUE); "
+                "regcore tune finds good values"
+            )
+    return model
+
+
+def _at(model: Model, settings: Mapping[str, Any], where: str) -> Method:
+    """A trained model's method at other hyperparameters."""
+    method = model.method
+    if not method.hyperparameters:
+        raise InputError(
+            f"{where}: --lambda and --set change nothing in a model of the method {model.name}: its λ = "
+            f"{method.settings['lambda']:g} was fixed in training; only a hypermorph model takes another"
+        )
+    for name, value in settings.items():
+        if name in method.hyperparameters and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{where}: {name} must be a number, not {value!r}")
+    try:
+        return method.at(settings)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _mask(path: Path | None, image: Volume) -> Volume | None:
@@ -151,6 +184,28 @@ def _mask(path: Path | None, image: Volume) -> Volume | None:
     return mask
 
 
+def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = None) -> Prepared:
+    """Bring a scan onto a model's grid, normalised as the model's training scans were.
+
+    Parameters
+    ----------
+    scan : Volume
+        On its own grid, with its own intensities.
+    seed : int
+        Of the affine alignment's sampling.
+    mask : Volume, optional
+        On the scan's grid; used where the training's scans were masked.
+
+    Raises
+    ------
+    InputError
+        The scan cannot be aligned to the model's reference.
+    """
+    kind = model.preprocess["affine"]
+    settings = {"affine": "affine" if kind == "none" else kind}
+    return prepare(prepare_image(scan, model.preprocess, mask), model.reference, model.grid, settings, seed)
+
+
 def _prepared(
     fixed: Volume,
     moving: Volume,
@@ -162,10 +217,7 @@ def _prepared(
 ) -> tuple[Prepared, Prepared]:
     """Bring both scans onto one grid: the model's, or the fixed image's own."""
     if model:
-        images = (prepare_image(volume, model.preprocess) for volume in (fixed, moving))
-        kind = model.preprocess["affine"]
-        settings = {"affine": "affine" if kind == "none" else kind}
-        return tuple(prepare(image, model.reference, model.grid, settings, seed) for image in images)
+        return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
     fixed_image, moving_image = (prepare_image(volume, NORMALISATION) for volume in (fixed, moving))
     to_moving = shift
     if method.aligned:

@@ -11,22 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from regcore.cohort import (
-    Cohort,
-    EligiblePairs,
-    PooledPairs,
-    check_files,
-    checked_cohort,
-    eligible_pairs,
-    make_pairs,
-    pairings,
-    read_cohort,
-    read_pairs,
-)
+from regcore.cohort import Cohort, check_files, checked_cohort, read_cohort
 from regcore.config import load_yaml, validated
+from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
-from regcore.experiments import Experiments, voxelmorph
+from regcore.experiments import Experiments, hypermorph, voxelmorph
 from regcore.methods import entry, make_method
+from regcore.pairs import eligible_pairs, make_pairs, pairings, read_pairs
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
 from regcore.volume import read_grid
@@ -113,6 +104,15 @@ class Plan:
     def entries(self) -> dict[str, dict]:
         """Name → settings of all that can be trained and registered with: methods, and variants of experiments."""
         return _entries(_available(self.config["methods"], self.unavailable), self.experiments)
+
+    @property
+    def sweeps(self) -> dict[str, list[str]]:
+        """Name → entries that are scored together at many hyperparameters."""
+        return {name: entries for paper in self.experiments.values() for name, entries in paper.sweeps.items()}
+
+    def hyperparameters(self, sweep: str) -> list[str]:
+        """The hyperparameters that a sweep's networks differ in."""
+        return self.experiments["hypermorph"].hyperparameters[sweep]
 
     def method_of(self, name: str) -> str:
         """The method behind an entry."""
@@ -282,19 +282,22 @@ def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
 
 
 def _experiments(config: Mapping, methods: Mapping[str, dict], cohort: Cohort) -> dict[str, Experiments]:
-    settings = config["experiments"]["voxelmorph"]
-    if settings is None:
-        return {}
-    classical = [
-        name
-        for name, values in methods.items()
-        for method in [values.get("method", name)]
-        for kind in [entry(method, f"methods.{name}")]
-        if not kind.learned and not kind.refines and not kind.imported and method != "identity"
-    ]
     training = cohort.table[cohort.table["split"] == "train"]
     labelled = bool((training["labels"] != "").all())
-    return {"voxelmorph": voxelmorph.experiments(settings, classical, training["subject"].nunique(), labelled)}
+    planned, found = config["experiments"], {}
+    if planned["voxelmorph"] is not None:
+        classical = [
+            name
+            for name, values in methods.items()
+            for method in [values.get("method", name)]
+            for kind in [entry(method, f"methods.{name}")]
+            if not kind.learned and not kind.refines and not kind.imported and method != "identity"
+        ]
+        subjects = training["subject"].nunique()
+        found["voxelmorph"] = voxelmorph.experiments(planned["voxelmorph"], classical, subjects, labelled)
+    if planned["hypermorph"] is not None:
+        found["hypermorph"] = hypermorph.experiments(planned["hypermorph"], labelled)
+    return found
 
 
 def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:

@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -27,13 +27,12 @@ from regcore.cost import Cost
 from regcore.errors import InputError, RegistrationFailed
 from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field, require_grid
-from regcore.evaluation.overlap import dice
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
 from regcore.isolation import CallFailed, Worker
 from regcore.labels import observed_classes, read_label_table, scored_labels
 from regcore.methods import entry, make_method
-from regcore.methods.base import LearnedMethod, Method, as_tensor
+from regcore.methods.base import LearnedMethod, Method
 from regcore.plan import TRUTH, Plan
 from regcore.preprocess import (
     common_grid,
@@ -44,12 +43,13 @@ from regcore.preprocess import (
 )
 from regcore.registration import register_scans
 from regcore.runtime import processor_name
-from regcore.spatial import warp
 from regcore.synthesis.icbm152 import label_table
 from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
 from regcore.training.model import load_model, save_model
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
+from regcore.training.validation import LabelledPairs, look
+from regcore.tuning.amortised import tune
 from regcore.volume import Volume, read_grid, read_labels, read_volume
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
 
 
 def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, folder: Path, checkpoints: Path) -> None:
-    seed = plan.config["seed"]
+    seed = training_seed(plan.config["seed"], method.settings["replicate"])
     reference = reference_image(plan)
     grid = common_grid(reference, plan.config["preprocess"])
     pairs = plan.training_pairs[name]
@@ -180,18 +180,33 @@ def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, f
     log.info("%s: %d training pairs of %d scans", name, len(pairs), len(pairs.scans))
     log.info("settings %s", json.dumps(method.settings))
     identity = _training_identity(plan, name, method, classes)
-    validate = validation_dice(plan, method)
+    labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
+
     trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, processes=processes)
     trained = trainer.run()
     if not processes.first:
         return
     trainer.module.load_state_dict(trained.weights)
+    method.module = trainer.module.eval()
+    if method.hyperparameters:
+        tuned = tune(method, labelled, codes)
+        log.info("%s: on the validation pairs the best is %s (%.1f s)", name, tuned.values, tuned.seconds)
+        method = method.at(tuned.values)
+        trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
     chosen = sampler.some(TRAINING_PAIRS_SCORED)
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
     trained.facts["observed"] = sorted(classes or {})
-    trained.facts["training_dice"] = training_dice(plan, method, chosen, trainer.module.eval())
+    trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
     save_model(folder, plan.method_of(name), method, trained, reference, grid, plan.config["preprocess"])
     trainer.checkpoint.unlink()
+
+
+def training_seed(seed: int, replicate: int) -> int:
+    """Seed of one of several trainings that differ in nothing else; the first has the study's."""
+    return seed if replicate == 1 else int(np.random.SeedSequence([seed, replicate]).generate_state(1)[0])
 
 
 def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
@@ -211,10 +226,18 @@ def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Ma
     )
 
 
-def validation_dice(plan: Plan, method: LearnedMethod) -> Callable[[nn.Module], float]:
-    """Make the function that scores a network: mean Dice of the validation pairs on the common grid."""
-    pairs = plan.pairs_of("validation")
-    return _mean_dice(plan, method, list(zip(pairs["fixed"], pairs["moving"], strict=True)))
+def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
+    """Pairs of prepared scans, and the codes of the labels that are scored."""
+    scans = {scan for pair in pairs for scan in pair}
+    labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
+    labels = scored_labels(labelled.codes(), plan.config["labels"], plan.label_table)
+    return labelled, list(labels["index"])
+
+
+def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
+    """The (fixed, moving) scans of validation or test pairs."""
+    table = plan.pairs_of(split)
+    return list(zip(table["fixed"], table["moving"], strict=True))
 
 
 def training_dice(
@@ -224,31 +247,12 @@ def training_dice(
 
     What it exceeds the validation Dice by is the generalisation gap.
     """
-    labelled = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
-    if not labelled:
+    with_labels = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
+    if not with_labels:
         return None
+    labelled, codes = labelled_pairs(plan, with_labels)
     with torch.inference_mode():
-        return _mean_dice(plan, method, labelled)(module)
-
-
-def _mean_dice(plan: Plan, method: LearnedMethod, pairs: Sequence[tuple[str, str]]) -> Callable[[nn.Module], float]:
-    scans = sorted({scan for pair in pairs for scan in pair})
-    images = {scan: as_tensor(read_volume(plan.prepared(scan) + ".nii")) for scan in scans}
-    labels = {scan: read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans}
-    codes = scored_labels(found_labels(labels.values()), plan.config["labels"], plan.label_table)["index"]
-
-    def score(module: nn.Module) -> float:
-        device = next(module.parameters()).device
-        values = []
-        for fixed, moving in pairs:
-            image = images[fixed].to(device)
-            flow = method.predict(module, image, images[moving].to(device))
-            displacement, _ = method.displacements(flow, image)
-            moved = warp(torch.from_numpy(labels[moving])[None, None], displacement.cpu(), mode="nearest")
-            values.append(np.nanmean(dice(labels[fixed], moved[0, 0].numpy(), codes)))
-        return float(np.mean(values))
-
-    return score
+        return look(method, module, labelled, codes)["dice"]
 
 
 def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:

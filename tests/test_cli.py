@@ -202,6 +202,8 @@ def test_a_bad_image_ends_in_one_message_and_no_output(pair, tmp_path, kind, rem
         (["--method", "syn", "--set", "iteration=[1]"], "did you mean 'iterations'"),
         (["--method", "syn", "--set", "radius=0"], "radius"),
         (["--method", "syn", "--set", "radius"], "KEY=VALUE"),
+        (["--method", "syn", "--lambda", "0.3"], "--method syn: unknown key 'lambda'"),
+        (["--method", "hypermorph", "--lambda", "0.3"], "has to be trained first"),
         (["--method", "identity", "--centre"], "use affine"),
     ],
 )

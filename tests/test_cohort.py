@@ -10,17 +10,11 @@ import pandas as pd
 import pytest
 from scipy.stats import chisquare
 
-from regcore.cohort import (
-    PooledPairs,
-    check_files,
-    checked_cohort,
-    eligible_pairs,
-    make_pairs,
-    read_cohort,
-    read_pairs,
-)
+from regcore.cohort import check_files, checked_cohort, read_cohort
 from regcore.config import load_yaml
+from regcore.eligible import BalancedPairs, PooledPairs
 from regcore.errors import InputError
+from regcore.pairs import eligible_pairs, make_pairs, read_pairs
 from regcore.volume import Grid, Volume
 
 ROW_SCHEMA = load_yaml(Path(__file__).parents[1] / "workflow" / "schemas" / "cohort.schema.yaml")
@@ -289,3 +283,85 @@ def test_a_list_of_pairs_that_is_missing_or_lacks_a_column_is_explained(every_co
         read_pairs(tmp_path / "none.tsv", every_contrast)
     with pytest.raises(InputError, match=r"lacks the column\(s\) field; it has fixed, moving"):
         read_pairs(write_pairs(tmp_path, ("a", "b")), every_contrast, "field")
+
+
+MIXED = PAIRS | {"kind": "mixed"}
+
+
+@pytest.fixture
+def two_datasets(tmp_path):
+    """Of each split three subjects of either dataset with two sessions each, and one of a dataset with one."""
+    columns = ["subject", "session", "split", "contrast"]
+    rows = [
+        dict(zip(columns, row(who, split, session), strict=False), dataset=name)
+        for split, letters in (("train", "abc def g"), ("test", "hij klm n"))
+        for name, members in zip(("big", "small", "single"), letters.split(), strict=True)
+        for who in members
+        for session in ("1" if name == "single" else "12")
+    ]
+    table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
+    return checked_cohort(table, tmp_path / "cohort.tsv", ROW_SCHEMA)
+
+
+def check_mixed(cohort, pairs, split):
+    table = cohort.table
+    assert set(table.loc[[*pairs["fixed"], *pairs["moving"]], "split"]) == {split}
+    assert (table.loc[pairs["fixed"], "dataset"].to_numpy() == table.loc[pairs["moving"], "dataset"].to_numpy()).all()
+    assert (pairs["dataset"].to_numpy() == table.loc[pairs["fixed"], "dataset"].to_numpy()).all()
+    same = pairs["fixed"].str[0] == pairs["moving"].str[0]
+    assert ((pairs["task"] == "within") == same).all()
+    assert (pairs["fixed"] != pairs["moving"]).all() and not pairs["pair"].duplicated().any()
+
+
+@pytest.mark.parametrize(("wanted", "within", "across"), [(16, [4, 4], [4, 4]), (10, [3, 2], [3, 2]), (40, 6, 10)])
+def test_mixed_pairs_are_spread_evenly_over_tasks_and_datasets(two_datasets, wanted, within, across):
+    pairs = make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=1)
+    check_mixed(two_datasets, pairs, "test")
+    counts = pairs.groupby(["task", "dataset"]).size()
+    for task, expected in (("within", within), ("across", across)):
+        assert (counts[task].reindex(["big", "small"]) == expected).all()
+    assert pairs.equals(make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=1))
+    assert not pairs.equals(make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=2))
+
+
+def test_all_mixed_pairs(two_datasets):
+    pairs = make_pairs(two_datasets, "test", MIXED, seed=1)
+    check_mixed(two_datasets, pairs, "test")
+    assert pairs.groupby(["task", "dataset"]).size().tolist() == [24, 24, 6, 6]
+
+
+def test_training_draws_both_tasks_equally_often(two_datasets):
+    found = eligible_pairs(two_datasets, "train", MIXED)
+    assert isinstance(found, BalancedPairs) and len(found.scans) == 12
+    drawn = Counter(found)
+    subject = two_datasets.table["subject"]
+    tasks = Counter(subject[fixed] == subject[moving] for fixed, moving in found)
+    assert tasks[True] == tasks[False] and len(drawn) == 12 + 48
+    assert {drawn[pair] for pair in drawn if subject[pair[0]] == subject[pair[1]]} == {4}
+    assert {drawn[pair] for pair in drawn if subject[pair[0]] != subject[pair[1]]} == {1}
+    check_mixed(two_datasets, make_pairs(two_datasets, "train", MIXED, seed=0), "train")
+    with pytest.raises(IndexError):
+        found[len(found)]
+    assert found.identity != PooledPairs(found.parts).identity
+    fewer = eligible_pairs(two_datasets, "train", MIXED, subjects=4)
+    assert len({scan[0] for scan in fewer.scans}) == 4 and set(fewer) < set(found)
+
+
+def test_a_cohort_without_datasets_is_one_dataset(cohort):
+    pairs = make_pairs(cohort, "test", MIXED | {"test": 8}, seed=0)
+    assert pairs["task"].value_counts().to_dict() == {"within": 4, "across": 4}
+    assert set(pairs["dataset"]) == {""}
+
+
+def test_a_split_that_lacks_a_task_is_explained(two_datasets):
+    single = two_datasets.table.query("session == '1'")
+    cohort = checked_cohort(single, "cohort.tsv", ROW_SCHEMA)
+    with pytest.raises(InputError, match="'test' has too few scans for a pair of kind 'within-subject' with both"):
+        make_pairs(cohort, "test", MIXED, seed=0)
+
+
+def test_a_pair_across_datasets_is_of_none(two_datasets):
+    pairs = make_pairs(two_datasets, "test", PAIRS, seed=0)
+    across = pairs["fixed"].str[0].isin(list("hij")) & pairs["moving"].str[0].isin(list("klm"))
+    assert across.any() and set(pairs.loc[across, "dataset"]) == {""}
+    assert set(pairs["dataset"]) == {"", "big", "small"} and set(pairs["task"]) == {"across"}

@@ -58,8 +58,11 @@ def run(plan, folder, stop_after=None, **changes):
             return draw(step, *which)
 
         sampler.batch = interrupted
-        device = "cpu"
-        trainer = Trainer(method, sampler, lambda module: trainer.step, folder, "same", 2, 5, device, processes)
+
+        def better(module):
+            return {"dice": trainer.step}
+
+        trainer = Trainer(method, sampler, better, folder, "same", 2, 5, "cpu", processes)
         trained = trainer.run()
         assert trained.facts["processes"] == processes.count
         assert bool(trained.weights) == processes.first

@@ -1,5 +1,6 @@
 """The embedded cohort: anatomy, known maps, contrasts, repeatability."""
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from regcore.cohort import checked_cohort
 from regcore.config import load_yaml, validated
+from regcore.errors import InputError
 from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import folds
@@ -151,3 +153,89 @@ def test_the_table_lists_every_file_that_is_made(cohort):
     listed = {Path(value).name for scan in cohort.table.index for value in cohort.files(scan).values()}
     assert made == listed
     assert isinstance(cohort.table, pd.DataFrame) and cohort.scans("atlas", "T1w") == ["icbm152_1_T1w"]
+
+
+@pytest.fixture(scope="module")
+def scanned_twice(tmp_path_factory):
+    """Three subjects with two sessions each, in two datasets, as a checked cohort."""
+    folder = tmp_path_factory.mktemp("twice")
+    chosen = settings(
+        sessions=2, session_deformation_mm=2, datasets={"noisy": {"noise": 0.2, "bias": 0.1}, "clean": None}
+    )
+    table = cohort_table(chosen)
+    table = table[table["subject"].isin(["sub-005", "sub-006", "sub-007"])]
+    synthesise(chosen, list(dict.fromkeys(table["subject"])), 1, folder)
+    return checked_cohort(table, folder / "cohort.tsv", load_yaml(SCHEMAS / "cohort.schema.yaml"))
+
+
+@pytest.mark.parametrize(("fixed", "moving"), [("005_2", "005_1"), ("005_1", "005_2"), ("005_2", "007_2")])
+def test_the_true_field_leads_between_any_two_sessions(scanned_twice, fixed, moving):
+    fixed, moving = f"sub-{fixed}_T1w", f"sub-{moving}_T1w"
+    truth = true_field(scanned_twice, fixed, moving)
+    a, b = (read_landmarks(scanned_twice.file(scan, "landmarks"), 2).to_numpy() for scan in (fixed, moving))
+    assert np.linalg.norm(truth.at(a) - b, axis=1).max() < 0.1 < np.linalg.norm(a - b, axis=1).mean()
+    f, m = (read_labels(scanned_twice.file(scan, "labels")) for scan in (fixed, moving))
+    codes = label_table(settings())["index"]
+    after = np.nanmean(dice(f.data, truth.warp(m, nearest=True).data, codes))
+    assert after > 0.9 and after > np.nanmean(dice(f.data, m.data, codes)) + 0.02
+    assert folds(truth.displacement, f.data > 0) == 0
+
+
+def test_a_later_session_is_the_same_anatomy_a_little_deformed_and_scanned_anew(scanned_twice):
+    scans = [f"sub-005_{session}_T1w" for session in (1, 2)]
+    inside = read_labels(scanned_twice.file(scans[0], "labels")).data > 0
+    field = true_field(scanned_twice, *scans)
+    moved = np.asarray(field.displacement)[0][:, inside]
+    assert 0.8 < np.sqrt((moved**2).sum(0).mean()) < 2.4, "voxels are of 1 mm; the middle moves less than the border"
+    first, second = (read_volume(scanned_twice.file(scan, "image")) for scan in scans)
+    a, b = first.data[inside], field.warp(second).data[inside]
+    assert abs(a.mean() / b.mean() - 1) > 0.01, "the gain is drawn again"
+    assert 0.02 < (a / a.mean() - b / b.mean()).std() < 0.2, "and noise and bias, of an anatomy that is the same"
+
+
+def content(path):
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def test_more_sessions_and_datasets_leave_the_first_session_as_it_was(tmp_path):
+    wanted = settings(spacing=3, contrasts=["T1w", "T2w"])
+    synthesise(wanted, ["icbm152", "sub-003"], 5, tmp_path / "one")
+    synthesise(wanted | {"sessions": 3, "datasets": {"a": {}, "b": None}}, ["icbm152", "sub-003"], 5, tmp_path / "more")
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert all(content(tmp_path / "one" / name) == content(tmp_path / "more" / name) for name in files)
+    later = [name.replace("sub-003_", f"sub-003_ses-{n}_") for n in (2, 3) for name in files if "sub" in name]
+    assert sorted(path.name for path in (tmp_path / "more").iterdir()) == sorted(files + later)
+    # What studies were made of before there were sessions:
+    landmark = pd.read_csv(tmp_path / "one" / "sub-003_landmarks.tsv", sep="\t").iloc[0]
+    assert [landmark["x"], landmark["y"]] == pytest.approx([-16.9829, 70.7250], abs=1e-3)
+    means = [read_volume(tmp_path / "one" / f"sub-003_{contrast}.nii.gz").data.mean() for contrast in ("T1w", "T2w")]
+    assert means == pytest.approx([354.5572, 210.2319], rel=1e-4)
+
+
+def test_subjects_of_every_split_are_dealt_to_the_datasets(scanned_twice):
+    table = cohort_table(settings(train=4, datasets={"noisy": {"noise": 0.2}, "clean": {}}, sessions=2))
+    counts = table.drop_duplicates("subject").groupby(["split", "dataset"]).size().to_dict()
+    assert counts == {("atlas", "embedded"): 1} | {
+        (split, name): n for split, n in (("train", 2), ("validation", 1), ("test", 2)) for name in ("clean", "noisy")
+    }
+    assert set(cohort_table(settings())["dataset"]) == {"embedded"}
+    codes, spread = label_table(settings()).query("group == 'white matter'")["index"], {}
+    for scan in ("sub-005_1_T1w", "sub-006_1_T1w"):
+        labels = read_labels(scanned_twice.file(scan, "labels")).data
+        white = read_volume(scanned_twice.file(scan, "image")).data[np.isin(labels, codes)]
+        spread[scanned_twice.table.at[scan, "dataset"]] = white.std() / white.mean()
+    assert spread["noisy"] > 2 * spread["clean"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"datasets": {"noisy": {"nois": 0.1}}}, "datasets.noisy: unknown key 'nois'; did you mean 'noise'"),
+        ({"datasets": {"noisy": {"spacing": 2}}}, "datasets.noisy: unknown key 'spacing'"),
+        ({"sessions": 0}, "sessions: 0 is less than"),
+        ({"datasets": dict.fromkeys("abc")}, "embedded.train: 2 subjects are too few for 3 datasets"),
+    ],
+)
+def test_wrong_sessions_and_datasets_are_explained(changes, words):
+    with pytest.raises(InputError, match=words):
+        cohort_table(settings(**changes))

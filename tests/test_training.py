@@ -73,7 +73,7 @@ def trainer(images, folder, fingerprint="same", stop_after=None, classes=None, *
 
     def validate(module):
         displacement, _ = method.displacements(method.predict(module, fixed, moving), fixed)
-        return -float(displacement.square().mean())
+        return {"dice": -float(displacement.square().mean())}
 
     return Trainer(method, sampler, validate, folder, fingerprint, ndim=2, seed=5, device="cpu")
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(images, tmp_path):
 def test_the_weights_with_the_best_validation_score_are_kept(images, tmp_path):
     run = trainer(images, tmp_path)
     scores = iter([0.1, 0.9, 0.5])
-    run.validate = lambda module: next(scores)
+    run.validate = lambda module: {"dice": next(scores)}
     result = run.run()
     assert result.facts["best_step"] == 8
     assert any(not torch.equal(result.weights[name], value) for name, value in final_weights(run).items())
@@ -323,7 +323,7 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch):
 
 def scores(*values):
     """A validation that finds these scores, at steps 1, 2, …, whenever it is asked."""
-    return lambda run: setattr(run, "validate", lambda module: values[run.step - 1])
+    return lambda run: setattr(run, "validate", lambda module: {"dice": values[run.step - 1]})
 
 
 STALLING = (0.1, 0.5, 0.4, 0.5, 0.6, 0.2, 0.3, 0.6, 0.9, 0.9, 0.9, 0.9)

@@ -19,8 +19,17 @@ class Experiments:
         Experiment → entries of the study (variants or methods) whose test scores it shows.
     trained : dict of str → list of str
         Experiment → entries whose models alone it needs (validation and training scores).
+    sweeps : dict of str → list of str
+        Name → entries that are scored together on the common grid, hypernetworks at many hyperparameters.
+    hyperparameters : dict of str → list of str
+        Name of a sweep → what its networks differ in.
+    swept : dict of str → list of str
+        Experiment → the sweeps that it shows.
     """
 
     variants: dict[str, dict] = field(default_factory=dict)
     scored: dict[str, list[str]] = field(default_factory=dict)
     trained: dict[str, list[str]] = field(default_factory=dict)
+    sweeps: dict[str, list[str]] = field(default_factory=dict)
+    hyperparameters: dict[str, list[str]] = field(default_factory=dict)
+    swept: dict[str, list[str]] = field(default_factory=dict)

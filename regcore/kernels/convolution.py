@@ -34,11 +34,16 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int 
     missing = 8 - x.shape[1]
     if missing > 0:
         more = (0, 0) * 3 + (0, missing)
-        x, weight = F.pad(x, more).contiguous(memory_format=CHANNELS_LAST[5]), F.pad(weight, more)
+        x, weight = laid_out(F.pad(x, more)), F.pad(weight, more)
     if x.shape[0] > 1 or math.prod(x.shape[1:4]) > SLOW_PATH:
         return function(x, weight, bias, stride, padding)
-    pair = torch.cat([x, torch.zeros_like(x)]).contiguous(memory_format=CHANNELS_LAST[5])
+    pair = laid_out(torch.cat([x, torch.zeros_like(x)]))
     return function(pair, weight, bias, stride, padding)[:1]
+
+
+def laid_out(tensor: Tensor) -> Tensor:
+    """The tensor in the layout of :data:`CHANNELS_LAST`; unlike ``contiguous`` this also works under ``vmap``."""
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def upsampled_convolution_reference(image: Tensor, weight: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ def parity_weights(weight: Tensor) -> Tensor:
         a, b, c = weight.unbind(axis)
         even, odd = torch.stack([a, b + c], axis), torch.stack([a + b, c], axis)
         weight = torch.cat([even, odd])
-    return weight.contiguous(memory_format=CHANNELS_LAST[weight.ndim])
+    return laid_out(weight)
 
 
 @jit
@@ -187,3 +192,17 @@ def _backward(ctx, gradient: Tensor) -> Tensor:
 
 
 _interleave.register_autograd(_backward)
+
+
+def _over_samples(operator):
+    """The rule of ``vmap`` for an operator that treats every sample alike: one more axis of samples."""
+
+    def rule(info, in_dims: tuple[int | None, ...], tensor: Tensor) -> tuple[Tensor, int]:
+        moved = tensor.movedim(in_dims[0], 0)
+        return operator(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), 0
+
+    return rule
+
+
+_interleave.register_vmap(_over_samples(torch.ops.regcore.interleave))
+_interleave_backward.register_vmap(_over_samples(torch.ops.regcore.interleave_backward))

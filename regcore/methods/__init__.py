@@ -71,6 +71,7 @@ METHODS = {
     "imported": Entry("regcore.methods.imported:Imported", imported=True),
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
+    "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),
 }
 

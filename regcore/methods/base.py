@@ -5,7 +5,7 @@ field.  Learned methods add what the trainer needs: a module, the field it predi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -43,9 +43,16 @@ TRAINING = {
         "default": 1e-4,
     },
     "schedule": {
-        "description": "learning rate over the steps: constant (the paper), or a cosine that ends at zero",
-        "enum": ["constant", "cosine"],
+        "description": "learning rate over the steps: constant (the paper), a cosine that ends at zero, or plateau: a "
+        "fifth whenever patience is at its end, and once more training ends after 'drops' of these",
+        "enum": ["constant", "cosine", "plateau"],
         "default": "constant",
+    },
+    "drops": {
+        "description": "how often the rate drops with 'schedule: plateau'",
+        "type": "integer",
+        "minimum": 0,
+        "default": 2,
     },
     "validate_every": {
         "description": "steps between two looks at the validation pairs and two checkpoints",
@@ -59,6 +66,18 @@ TRAINING = {
         "minimum": 1,
         "default": None,
     },
+    "select": {
+        "description": "what the look at the validation pairs goes by: dice (mean Dice), or loss (the method's own; a "
+        "convergence that does not depend on labels)",
+        "enum": ["dice", "loss"],
+        "default": "dice",
+    },
+    "tolerance": {
+        "description": "share of the best score so far by which a look has to be better for patience to begin anew",
+        "type": "number",
+        "minimum": 0,
+        "default": 0,
+    },
     "precision": {
         "description": "of the network's arithmetic: float32, or bfloat16 (faster on GPUs; losses, fields and weights "
         "stay float32)",
@@ -69,6 +88,12 @@ TRAINING = {
         "description": "run the network through torch.compile: a slow start, then faster steps on GPUs",
         "type": "boolean",
         "default": False,
+    },
+    "replicate": {
+        "description": "which of several trainings that differ in nothing but the random start and the order of pairs",
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
     },
     "training_subjects": {
         "description": "train on so many of the training subjects, drawn by the study's seed; null: on all",
@@ -146,6 +171,15 @@ class LearnedMethod(Method):
     def observed(self) -> Any:
         """The labels that training looks at, or None where it looks at images alone."""
         return None
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        """The settings that the network is told and can be changed after training; most have none."""
+        return []
+
+    def looks(self) -> Sequence["LearnedMethod"]:
+        """What a look at the validation pairs averages over: the method alone, or at several hyperparameters."""
+        return [self]
 
     @abstractmethod
     def build(self, ndim: int) -> nn.Module:

@@ -43,7 +43,7 @@ def similarity(settings: Mapping, lncc_variant: str = "ants") -> Callable[[Tenso
     """
     name = settings["similarity"]
     if name == "mse":
-        return mse
+        return lambda fixed, warped: mse(fixed, warped, settings.get("image_sigma", 1))
     if name == "lncc":
         return lambda fixed, warped: lncc(fixed, warped, settings["window"], lncc_variant)
     if name == "nmi":

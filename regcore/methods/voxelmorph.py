@@ -62,6 +62,19 @@ class VoxelMorph(LearnedMethod):
             "default": 7,
         },
         **similarity_settings("mse", window=9),
+        "weighting": {
+            "description": "how terms are weighed: sum (Eq. 4 and 10: similarity + λ smoothness + γ overlap), or "
+            "convex (Eq. 3 of HyperMorph: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness)",
+            "enum": ["sum", "convex"],
+            "default": "sum",
+        },
+        "image_sigma": {
+            "description": "standard deviation of the images' noise that mse is measured in: it is divided by the "
+            "square; 1 leaves it as it is",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 1,
+        },
         "lambda": {
             "description": "weight of the smoothness term, λ of Eq. 4; null: the published one, 0.02 for mse and 1 for "
             "lncc",
@@ -103,10 +116,7 @@ class VoxelMorph(LearnedMethod):
         super().__init__(settings, where)
         chosen = self.settings
         self.architecture = ARCHITECTURES[chosen["architecture"]]
-        if chosen["lambda"] is None:
-            if chosen["similarity"] not in PUBLISHED_LAMBDA:
-                raise InputError(f"{where}: no λ is published for {chosen['similarity']}; set 'lambda'")
-            chosen["lambda"] = PUBLISHED_LAMBDA[chosen["similarity"]]
+        self._settle_weights(settings, where)
         if chosen["bidirectional"] and chosen["flow"] == "displacement":
             raise InputError(f"{where}: 'bidirectional' needs the inverse, which 'flow: displacement' does not have")
         if self.architecture.resolution > chosen["flow_resolution"]:
@@ -114,7 +124,19 @@ class VoxelMorph(LearnedMethod):
                 f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
                 "'flow_resolution: 2'"
             )
-        self._unlikeness = similarity(chosen, lncc_variant="voxelmorph")
+        self._unlikeness = self._similarity()
+
+    def _settle_weights(self, given: Mapping, where: str) -> None:
+        """Check the weights of the terms, and fill in λ where none is ``given``."""
+        chosen = self.settings
+        if chosen["lambda"] is None:
+            if chosen["weighting"] == "convex" or chosen["similarity"] not in PUBLISHED_LAMBDA:
+                raise InputError(f"{where}: no λ is published for {chosen['similarity']} so weighed; set 'lambda'")
+            chosen["lambda"] = PUBLISHED_LAMBDA[chosen["similarity"]]
+        if chosen["weighting"] == "convex":
+            for name in ("lambda", "gamma"):
+                if not 0 <= float(chosen[name]) <= 1:
+                    raise InputError(f"{where}: '{name}: {chosen[name]}' must lie in [0, 1] with 'weighting: convex'")
 
     @property
     def observed(self) -> Any:
@@ -132,24 +154,38 @@ class VoxelMorph(LearnedMethod):
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         fixed, moving = batch["fixed"], batch["moving"]
-        gamma = self.settings["gamma"]
-        if gamma == LABELS_ALONE and "codes" not in batch:
+        labels_alone = self.settings["gamma"] == LABELS_ALONE
+        if labels_alone and "codes" not in batch:
             raise InputError(f"a model trained with 'gamma: {LABELS_ALONE}' has no loss without labels")
         displacement = self._displacement(flow, fixed)
-        found, total = {}, 0
-        if gamma != LABELS_ALONE:
+        found = {}
+        if not labels_alone:
             unlikeness = self._unlikeness(fixed, warp(moving, displacement))
             if self.settings["bidirectional"]:
                 inverse = self._displacement(-flow, fixed)
                 unlikeness = 0.5 * (unlikeness + self._unlikeness(moving, warp(fixed, inverse)))
-            smoothness = diffusion(flow)
-            found |= {self.settings["similarity"]: unlikeness, "diffusion": smoothness}
-            total = unlikeness + self.settings["lambda"] * smoothness
+            found |= {self.settings["similarity"]: unlikeness, "diffusion": diffusion(flow)}
         if "codes" in batch:
-            overlap = soft_dice(batch["fixed_labels"], batch["moving_labels"], displacement, batch["codes"])
-            found["label_dice"] = overlap
-            total = total + overlap * (1 if gamma == LABELS_ALONE else gamma)
-        return {"total": total, **found}
+            labels = batch["fixed_labels"], batch["moving_labels"]
+            found["label_dice"] = soft_dice(*labels, displacement, batch["codes"])
+        return {"total": self._total(found), **found}
+
+    def _total(self, found: Mapping[str, Tensor]) -> Tensor:
+        weights = self._weights("label_dice" in found)
+        return sum(weights[name] * value for name, value in found.items())
+
+    def _weights(self, with_labels: bool) -> dict[str, float]:
+        """Weight of each term."""
+        amount, gamma = self.settings["lambda"], self.settings["gamma"]
+        if self.settings["weighting"] == "convex":
+            gamma = gamma if with_labels else 0
+            image, smoothness, overlap = (1 - amount) * (1 - gamma), amount, (1 - amount) * gamma
+        else:
+            image, smoothness, overlap = 1, amount, 1 if gamma == LABELS_ALONE else gamma
+        return {self.settings["similarity"]: image, "diffusion": smoothness, "label_dice": overlap}
+
+    def _similarity(self) -> Callable[[Tensor, Tensor], Tensor]:
+        return similarity(self.settings, lncc_variant="voxelmorph")
 
     def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
         inverse = None if self.settings["flow"] == "displacement" else self._displacement(-flow, image)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regcore.errors import did_you_mean
-from regcore.kernels.convolution import CHANNELS_LAST, convolve, upsampled_convolution
+from regcore.kernels.convolution import CHANNELS_LAST, convolve, laid_out, upsampled_convolution
 
 CHOICES = {
     "downsampling": ("stride", "max-pool"),
@@ -271,8 +271,7 @@ class FlowNetwork(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, 2, *space) to (B, D, *space / resolution)."""
-        pair = pair.contiguous(memory_format=CHANNELS_LAST[pair.ndim])
-        return self.head(self.unet(pair)).contiguous()
+        return self.head(self.unet(laid_out(pair))).contiguous()
 
 
 def named_architecture(name: str) -> Architecture:

@@ -1,22 +1,28 @@
 """The embedded cohort: distinct "subjects" made from the ICBM-152 template.
 
 Every subject is the template (``anatomy``) seen through its own random diffeomorphism and affine, under
-its own tissue parameters, bias field, noise and gain.  Both directions of the map are kept, so the true
-field between any two subjects is known: fixed → template → moving.
+its own tissue parameters, bias field, noise and gain.  A later session of a subject is its anatomy seen through a
+small further diffeomorphism, and scanned anew.  Both directions of the map are kept, so the true field between any
+two scans is known: fixed → template → moving.
 
 The table (:func:`cohort_table`) can be listed without making a single image; the images are made in parts
-(:func:`synthesise`), any part alone and in any order, since each subject has its own random stream.
+(:func:`synthesise`), any part alone and in any order, since each session of a subject has its own random stream.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from regcore.errors import InputError
 from regcore.files import atomic_write
 
 TEMPLATE = "icbm152"
+#: The dataset of the template, and of all subjects where the study names no datasets.
+DATASET = "embedded"
+#: Root-mean-square displacement between two sessions where the study says nothing.
+SESSION_DEFORMATION_MM = 1.0
 
 
 def cohort_table(settings: Mapping) -> pd.DataFrame:
@@ -31,26 +37,31 @@ def cohort_table(settings: Mapping) -> pd.DataFrame:
     -------
     DataFrame
         A cohort table whose paths are relative to the cohort's folder.
+
+    Raises
+    ------
+    InputError
+        A split has fewer subjects than there are datasets.
     """
-    splits = ["train"] * settings["train"] + ["validation"] * settings["validation"] + ["test"] * settings["test"]
-    subjects = [(TEMPLATE, "atlas")] + [(f"sub-{i:03d}", split) for i, split in enumerate(splits, start=1)]
     rows = []
-    for subject, split in subjects:
-        for contrast in settings["contrasts"]:
-            rows.append(
-                {
-                    "subject": subject,
-                    "session": "1",
-                    "split": split,
-                    "contrast": contrast,
-                    "image": f"{subject}_{contrast}.nii.gz",
-                    "labels": f"{subject}_labels.nii.gz",
-                    "landmarks": f"{subject}_landmarks.tsv",
-                    "dataset": "embedded",
-                    "to_template": f"{subject}_to_template.nii.gz",
-                    "from_template": f"{subject}_from_template.nii.gz",
-                }
-            )
+    for subject, (split, dataset) in _members(settings).items():
+        for session in _sessions(subject, settings):
+            stem = _stem(subject, session)
+            for contrast in settings["contrasts"]:
+                rows.append(
+                    {
+                        "subject": subject,
+                        "session": str(session),
+                        "split": split,
+                        "contrast": contrast,
+                        "image": f"{stem}_{contrast}.nii.gz",
+                        "labels": f"{stem}_labels.nii.gz",
+                        "landmarks": f"{stem}_landmarks.tsv",
+                        "dataset": dataset,
+                        "to_template": f"{stem}_to_template.nii.gz",
+                        "from_template": f"{stem}_from_template.nii.gz",
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -73,41 +84,87 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
 
     from regcore.field import DisplacementField
     from regcore.spatial import identity, sample
-    from regcore.synthesis.diffeomorphism import affine_then, random_affine, random_diffeomorphism, then_affine
     from regcore.volume import Volume
 
     folder = Path(folder)
     anatomy = _anatomy(settings)
-    grid, ndim = anatomy.grid, anatomy.grid.ndim
+    grid = anatomy.grid
     fractions = torch.from_numpy(np.stack(list(anatomy.fractions.values())))[None].double()
     labels = torch.from_numpy(anatomy.labels)[None, None]
     landmarks = _landmarks(anatomy)
+    members = _members(settings)
     for subject in subjects:
-        generator = np.random.default_rng([seed, *subject.encode()])
-        if subject == TEMPLATE:
-            to_template = from_template = torch.zeros(1, ndim, *grid.shape, dtype=torch.float64)
-        else:
-            forward, inverse = random_diffeomorphism(
-                grid.shape, settings["spacing"], settings["deformation_mm"], generator
+        own = {**settings, **_overrides(settings, members[subject][1])}
+        for session, generator, to_template, from_template in _maps(subject, own, seed, grid):
+            stem = _stem(subject, session)
+            points = identity(grid.shape, to_template) + to_template
+            seen = dict(zip(anatomy.fractions, sample(fractions, points)[0].numpy(), strict=True))
+            for contrast in settings["contrasts"]:
+                image = _image(seen, contrast, own, generator, plain=subject == TEMPLATE)
+                Volume(image, grid).save(folder / f"{stem}_{contrast}.nii.gz")
+            Volume(sample(labels, points, mode="nearest")[0, 0].numpy().astype(np.int16), grid).save(
+                folder / f"{stem}_labels.nii.gz"
             )
-            matrix = _about_centre(random_affine(ndim, generator), grid)
-            to_template = then_affine(forward, matrix)
-            from_template = affine_then(np.linalg.inv(matrix), inverse)
-        points = identity(grid.shape, to_template) + to_template
-        seen = dict(zip(anatomy.fractions, sample(fractions, points)[0].numpy(), strict=True))
-        for contrast in settings["contrasts"]:
-            image = _image(seen, contrast, settings, generator, plain=subject == TEMPLATE)
-            Volume(image, grid).save(folder / f"{subject}_{contrast}.nii.gz")
-        Volume(sample(labels, points, mode="nearest")[0, 0].numpy().astype(np.int16), grid).save(
-            folder / f"{subject}_labels.nii.gz"
-        )
-        DisplacementField(to_template, grid).save(folder / f"{subject}_to_template.nii.gz")
-        back = DisplacementField(from_template, grid)
-        back.save(folder / f"{subject}_from_template.nii.gz")
-        with atomic_write(folder / f"{subject}_landmarks.tsv") as path:
-            moved = pd.DataFrame(back.at(landmarks), columns=list("xyz")[:ndim])
-            moved.insert(0, "name", anatomy.table["name"].to_numpy())
-            moved.round(4).to_csv(path, sep="\t", index=False)
+            DisplacementField(to_template, grid).save(folder / f"{stem}_to_template.nii.gz")
+            back = DisplacementField(from_template, grid)
+            back.save(folder / f"{stem}_from_template.nii.gz")
+            with atomic_write(folder / f"{stem}_landmarks.tsv") as path:
+                moved = pd.DataFrame(back.at(landmarks), columns=list("xyz")[: grid.ndim])
+                moved.insert(0, "name", anatomy.table["name"].to_numpy())
+                moved.round(4).to_csv(path, sep="\t", index=False)
+
+
+def _members(settings: Mapping) -> dict[str, tuple[str, str]]:
+    """Split and dataset of the template and of every subject, in the order of the table."""
+    datasets = sorted(settings.get("datasets") or [DATASET])
+    found = {TEMPLATE: ("atlas", DATASET)}
+    for split in ("train", "validation", "test"):
+        if settings[split] < len(datasets):
+            raise InputError(
+                f"cohort.embedded.{split}: {settings[split]} subjects are too few for {len(datasets)} datasets; "
+                f"take {len(datasets)} or more, or fewer 'datasets'"
+            )
+        for place in range(settings[split]):
+            found[f"sub-{len(found):03d}"] = (split, datasets[place % len(datasets)])
+    return found
+
+
+def _overrides(settings: Mapping, dataset: str) -> Mapping:
+    return (settings.get("datasets") or {}).get(dataset) or {}
+
+
+def _sessions(subject: str, settings: Mapping) -> range:
+    return range(1, 2 if subject == TEMPLATE else 1 + settings.get("sessions", 1))
+
+
+def _stem(subject: str, session: int) -> str:
+    """How the files of a scan begin."""
+    return subject if session == 1 else f"{subject}_ses-{session}"
+
+
+def _maps(subject: str, settings: Mapping, seed: int, grid) -> Iterator[tuple]:
+    """Session, its random generator, and its maps to and from the template in voxels, for each session."""
+    import torch
+
+    from regcore.spatial import compose
+    from regcore.synthesis.diffeomorphism import affine_then, random_affine, random_diffeomorphism, then_affine
+
+    generator = np.random.default_rng([seed, *subject.encode()])
+    if subject == TEMPLATE:
+        zero = torch.zeros(1, grid.ndim, *grid.shape, dtype=torch.float64)
+        yield 1, generator, zero, zero
+        return
+    forward, inverse = random_diffeomorphism(grid.shape, settings["spacing"], settings["deformation_mm"], generator)
+    matrix = _about_centre(random_affine(grid.ndim, generator), grid)
+    to_template = then_affine(forward, matrix)
+    from_template = affine_then(np.linalg.inv(matrix), inverse)
+    yield 1, generator, to_template, from_template
+    # Velocities at independent scales: the squares of their lengths add up.
+    change_mm = [settings.get("session_deformation_mm", SESSION_DEFORMATION_MM) / np.sqrt(3)] * 3
+    for session in _sessions(subject, settings)[1:]:
+        generator = np.random.default_rng([seed, *_stem(subject, session).encode()])
+        to_first, from_first = random_diffeomorphism(grid.shape, settings["spacing"], change_mm, generator)
+        yield session, generator, compose(to_first, to_template), compose(from_template, from_first)
 
 
 def _anatomy(settings: Mapping):

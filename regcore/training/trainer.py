@@ -8,7 +8,7 @@ uninterrupted one ends with: batches, and what a method draws at random, depend 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two progress lines.
 PROGRESS_EVERY = 15
+#: What the learning rate is multiplied by on a plateau.
+DROP = 0.2
+#: What a look at the validation pairs finds, as progress calls it.
+VALIDATED = {"dice": "Dice", "loss": "loss"}
 
 
 @dataclass
@@ -49,8 +53,8 @@ class Trained:
         One row per validation: step, mean losses since the last one, validation score, seconds so far, and
         the learning rate.
     facts : dict
-        Steps, seconds, best step and score, whether it stopped early, number of parameters, device,
-        processes and threads.
+        Steps, seconds (of the clock, and of this process's CPU), best step and score, whether it stopped early,
+        number of parameters, device, processes and threads.
     """
 
     weights: dict[str, Tensor]
@@ -67,7 +71,7 @@ class Trainer:
         Its settings hold those of :data:`regcore.methods.base.TRAINING`.
     sampler : PairSampler
     validate : callable
-        Module → score on the validation pairs, the higher the better (mean Dice).
+        Module → what a look at the validation pairs finds: ``dice``, and ``loss`` where that is selected by.
     folder : Path
         Where the checkpoint lives; not a declared output of a workflow, which would be wiped.
     fingerprint : str
@@ -86,7 +90,7 @@ class Trainer:
         self,
         method: LearnedMethod,
         sampler: PairSampler,
-        validate: Callable[[nn.Module], float],
+        validate: Callable[[nn.Module], Mapping[str, float]],
         folder: Path,
         fingerprint: str,
         ndim: int,
@@ -100,11 +104,13 @@ class Trainer:
         self.processes = processes or Processes()
         settings = method.settings
         check_division(settings, self.processes.count)
+        if settings["schedule"] == "plateau" and settings["patience"] is None:
+            raise InputError("'schedule: plateau' needs 'patience', the number of looks that make a plateau")
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
-        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=settings["learning_rate"])
-        self.step, self.seconds = 0, 0.0
+        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=settings["learning_rate"], fused=True)
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step = float("-inf"), 0
         self.history: list[dict[str, float]] = []
@@ -128,12 +134,13 @@ class Trainer:
             if not self._finished:
                 self._check_memory()
             self._loop()
+        settings = self.method.settings
         log.info(
             "done: %d steps in %s, best at step %d%s",
             self.step,
             _duration(self.seconds),
             self.best_step,
-            "; stopped early, the validation Dice no longer rises" if self._stopped_early else "",
+            f"; stopped early, the validation {settings['select']} gets no better" if self._stopped_early else "",
         )
         return Trained(
             self.best,
@@ -143,8 +150,9 @@ class Trainer:
                 "stopped_early": self._stopped_early,
                 "batch_size": self.method.settings["batch_size"],
                 "seconds": round(self.seconds, 1),
+                "cpu_seconds": round(self.cpu_seconds, 1),
                 "best_step": self.best_step,
-                "best_validation_dice": self.best_score,
+                "best_validation_dice": self._row(self.best_step)["validation_dice"],
                 "parameters": sum(p.numel() for p in self.module.parameters()),
                 "device": torch.cuda.get_device_name() if self.device.type == "cuda" else processor_name(),
                 "processes": self.processes.count,
@@ -155,6 +163,7 @@ class Trainer:
     def _loop(self) -> None:
         settings = self.method.settings
         started, first = time.monotonic() - self.seconds, self.step
+        started_cpu = time.process_time() - self.cpu_seconds
         began, reported = time.monotonic(), time.monotonic()
         sums: dict[str, Tensor] = {}
         counted = 0
@@ -175,7 +184,7 @@ class Trainer:
             if self.step % settings["validate_every"] == 0 or self.step == settings["steps"]:
                 self._validate({name: self.processes.mean(value).item() / counted for name, value in sums.items()})
                 sums, counted = {}, 0
-                self.seconds = time.monotonic() - started
+                self.seconds, self.cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
                 if self.processes.first:
                     self._save()
 
@@ -205,14 +214,32 @@ class Trainer:
         settings = self.method.settings
         if settings["schedule"] == "cosine":
             return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
+        if settings["schedule"] == "plateau":
+            before = [row for row in self.history if row["step"] <= step]
+            return settings["learning_rate"] * DROP ** self._plateaus(before)
         return settings["learning_rate"]
 
     @property
     def _stopped_early(self) -> bool:
-        """Whether the last looks at the validation pairs, as many as patience allows, brought nothing better."""
-        patience = self.method.settings["patience"]
-        since = sum(row["step"] > self.best_step for row in self.history)
-        return patience is not None and since >= patience and self.step < self.method.settings["steps"]
+        """Whether patience has come to its end as often as it may."""
+        settings = self.method.settings
+        if settings["patience"] is None or self.step >= settings["steps"]:
+            return False
+        allowed = settings["drops"] if settings["schedule"] == "plateau" else 0
+        return self._plateaus(self.history) > allowed
+
+    def _plateaus(self, rows: list[dict[str, float]]) -> int:
+        settings = self.method.settings
+        return plateaus(self._scores(rows), settings["patience"], settings["tolerance"])
+
+    def _scores(self, rows: list[dict[str, float]]) -> list[float]:
+        """What every look at the validation pairs found; the higher the better."""
+        if self.method.settings["select"] == "loss":
+            return [-row["validation_loss"] for row in rows]
+        return [row["validation_dice"] for row in rows]
+
+    def _row(self, step: int) -> dict[str, float]:
+        return next(row for row in self.history if row["step"] == step)
 
     @property
     def _finished(self) -> bool:
@@ -232,34 +259,37 @@ class Trainer:
     def _validate(self, losses: dict[str, float]) -> None:
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged()
-        score = self.processes.told(self._score() if self.processes.first else 0.0, self.device)
-        if score > self.best_score:
-            self.best_score, self.best_step = score, self.step
-            if self.processes.first:
-                self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+        selected = ["dice", "loss"][: 1 + (self.method.settings["select"] == "loss")]
+        found = self._look() if self.processes.first else dict.fromkeys(selected, 0.0)
+        found = {name: self.processes.told(found[name], self.device) for name in selected}
         self.history.append(
             {
                 "step": self.step,
                 **losses,
-                "validation_dice": score,
+                **{f"validation_{name}": value for name, value in found.items()},
                 "seconds": round(self.seconds, 1),
                 "learning_rate": self._learning_rate(self.step - 1),
             }
         )
+        (score,) = self._scores(self.history[-1:])
+        if score > self.best_score:
+            self.best_score, self.best_step = score, self.step
+            if self.processes.first:
+                self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
         log.info(
-            "step %d/%d  validation Dice %.4f%s",
+            "step %d/%d  validation%s%s",
             self.step,
             self.method.settings["steps"],
-            score,
+            "".join(f"  {VALIDATED[name]} {value:.4f}" for name, value in found.items()),
             "  (best so far)" if self.best_step == self.step else "",
         )
 
-    def _score(self) -> float:
+    def _look(self) -> Mapping[str, float]:
         self.module.eval()
         with torch.inference_mode():
-            score = self.validate(self.module)
+            found = self.validate(self.module)
         self.module.train()
-        return score
+        return found
 
     def _progress(self, losses: Mapping[str, float], rate: float) -> str:
         total = self.method.settings["steps"]
@@ -275,6 +305,7 @@ class Trainer:
             "fingerprint": self.fingerprint,
             "step": self.step,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "best_step": self.best_step,
             "best_score": self.best_score,
             "history": self.history,
@@ -295,14 +326,35 @@ class Trainer:
         self.module.load_state_dict(_section(tensors, "model."))
         self.best = _section(tensors, "best.") if self.processes.first else {}
         adam: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.module.parameters())
         for name, value in _section(tensors, "adam.").items():
             index, _, key = name.partition(".")
-            adam.setdefault(int(index), {})[key] = value
+            # The fused optimiser goes through memory: a moment has to lie there in the order of its weight.
+            laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if value.ndim else value
+            adam.setdefault(int(index), {})[key] = laid_out
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": adam})
-        self.step, self.seconds = facts["step"], facts["seconds"]
+        self.step, self.seconds, self.cpu_seconds = facts["step"], facts["seconds"], facts["cpu_seconds"]
         self.best_step, self.best_score = facts["best_step"], facts["best_score"]
         self.history = facts["history"]
         log.info("resuming at step %d", self.step)
+
+
+def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> int:
+    """How often so many scores in a row, counted anew each time, brought nothing clearly above the best before them.
+
+    Parameters
+    ----------
+    tolerance : float
+        Share of the best score by which a score has to be above it.
+    """
+    best, since, count = float("-inf"), 0, 0
+    for score in scores:
+        better = best == float("-inf") or score > best + tolerance * abs(best)
+        since = 0 if better else since + 1
+        best = score if better else best
+        if since == patience:
+            since, count = 0, count + 1
+    return count
 
 
 def save_history(folder: Path, history: list[dict[str, float]]) -> None:

@@ -158,14 +158,29 @@ def experiment_inputs(wildcards):
     paper = PLAN.experiments[wildcards.paper]
     scored = paper.scored.get(wildcards.experiment, [])
     trained = [*paper.trained.get(wildcards.experiment, []), *(name for name in scored if PLAN.learned(name))]
+    swept = paper.swept.get(wildcards.experiment, [])
     return {
         "metrics": [f"{PLAN.folder}/metrics/{name}.parquet" for name in scored],
+        "sweeps": [f"{PLAN.folder}/sweeps/{name}.{kind}" for name in swept for kind in ("parquet", "csv")],
         "models": [f"{PLAN.folder}/models/{name}" for name in dict.fromkeys(trained)],
     }
 
 
 def voxelmorph_outputs(wildcards):
     return experiment_outputs("voxelmorph")
+
+
+def hypermorph_outputs(wildcards):
+    return experiment_outputs("hypermorph")
+
+
+def models_of_sweep(wildcards):
+    return [f"{PLAN.folder}/models/{name}" for name in PLAN.sweeps[wildcards.sweep]]
+
+
+def scans_of_sweeps():
+    """The scans of the validation and test pairs."""
+    return sorted({*PLAN.pairs["fixed"], *PLAN.pairs["moving"]})
 
 
 def experiment_outputs(paper):
@@ -175,7 +190,7 @@ def experiment_outputs(paper):
     planned = PLAN.experiments[paper]
     return [
         f"{PLAN.folder}/experiments/{paper}/{experiment}{'.html' if experiment.startswith('table') else '.png'}"
-        for experiment in sorted({*planned.scored, *planned.trained})
+        for experiment in sorted({*planned.scored, *planned.trained, *planned.swept})
     ]
 
 

@@ -74,3 +74,10 @@ rule voxelmorph:
     input:
         voxelmorph_outputs,
     localrule: True
+
+
+rule hypermorph:
+    """Every table and figure of the HyperMorph paper, on this study's cohort."""
+    input:
+        hypermorph_outputs,
+    localrule: True

@@ -1,0 +1,135 @@
+"""Figures 3 to 7 and Table 1 of HyperMorph (Hoopes et al., IPMI 2021), on any cohort.
+
+A *landscape* is Dice as a function of one or two hyperparameters.  It is seen by one hypernetwork, and by a grid
+of networks with the same architecture, each trained at its own point.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from regcore.experiments import Experiments
+from regcore.tuning.grid import grid, names
+
+#: Names of the paper.
+SIMILARITIES = {"mse": "MSE", "lncc": "NCC", "nmi": "NMI"}
+#: What networks of both kinds have in common where a study says nothing: the network of the paper, its mean squares.
+DEFAULTS = {"architecture": "half", "image_sigma": 0.05}
+#: The landscapes with two hyperparameters, λ and another (Fig. 4).
+SECOND = {"window": "local NCC window", "gamma": "segmentation supervision γ"}
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """One hypernetwork and its grid, perhaps trained several times.
+
+    Parameters
+    ----------
+    name : str
+    settings : dict
+        What sets it apart: the similarity, the labels that training sees.
+    prior : dict of str → list
+        The range of each hyperparameter.
+    points : dict of str → list
+        The grid's values of each hyperparameter.
+    again : dict of str → list
+        Those of the grids that are trained from further random starts; empty: none are.
+    replicates : int
+        Trainings of each, the first included.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    prior: dict[str, list[float]]
+    points: dict[str, list[float]]
+    again: dict[str, list[float]]
+    replicates: int
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        return list(self.prior)
+
+    def hypernetworks(self) -> dict[str, dict[str, Any]]:
+        """Name → settings."""
+        return {
+            self._named("hyper", replicate): {"prior": self.prior, "replicate": replicate}
+            for replicate in range(1, self.replicates + 1)
+        }
+
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """Name → settings of all of the grid's networks."""
+        found = {}
+        for replicate in range(1, self.replicates + 1):
+            points = grid(self.points if replicate == 1 else self.again)
+            for name, point in zip(names(points), points.to_dict("records"), strict=True):
+                found[f"{self._named('grid', replicate)}-{name}"] = {**point, "replicate": replicate}
+        return found
+
+    def _named(self, kind: str, replicate: int) -> str:
+        return f"{kind}-{self.name}" + (f"-{replicate}" if replicate > 1 else "")
+
+
+def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
+    """The landscapes of a study, by name.
+
+    Parameters
+    ----------
+    settings : mapping
+        The study's ``experiments.hypermorph``.
+    labelled : bool
+        Whether training scans have labels; without them there is no γ to vary.
+    """
+    found = {}
+    for similarity, values in settings["lambda"].items():
+        again = settings["replicates"]["lambda"].get(similarity, [])
+        count = settings["replicates"]["count"] if again else 1
+        points = {"lambda": sorted({*values, *again})}
+        own = {"similarity": similarity}
+        found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
+    for second, values in settings["landscapes"].items():
+        if second == "gamma" and not labelled:
+            continue
+        own = {"similarity": values["similarity"]}
+        if second == "gamma":
+            own["observed"] = values["observed"]
+        prior = {"lambda": [0, 1], second: values["range"]}
+        points = {"lambda": values["lambda"], second: values[second]}
+        found[second] = Landscape(second, own, prior, points, {}, 1)
+    return found
+
+
+def experiments(settings: Mapping, labelled: bool) -> Experiments:
+    """The networks, and which experiment needs which."""
+    planned = landscapes(settings, labelled)
+    sweeps = {dense(name): list(shape.hypernetworks()) for name, shape in planned.items()}
+    sweeps |= {by_grid(name): list(shape.networks()) for name, shape in planned.items()}
+    single = [name for name in SIMILARITIES if name in planned]
+    double = [name for name in SECOND if name in planned]
+    repeated = [name for name in single if planned[name].replicates > 1]
+    both = {"fig3": single, "fig4": double, "fig5": repeated, "table1": [*single, *double]}
+    swept = {figure: [sweep(name) for name in shown for sweep in (dense, by_grid)] for figure, shown in both.items()}
+    swept |= {figure: [dense(name) for name in single] for figure in ("fig6", "fig7")}
+    swept = {figure: shown for figure, shown in swept.items() if shown}
+    trained = {"table1": [name for sweep in swept["table1"] for name in sweeps[sweep]]}
+    varied = {sweep(name): shape.hyperparameters for name, shape in planned.items() for sweep in (dense, by_grid)}
+    variants = dict(_variants(settings, planned))
+    return Experiments(variants, trained=trained, sweeps=sweeps, hyperparameters=varied, swept=swept)
+
+
+def dense(landscape: str) -> str:
+    """Name of the sweep of a landscape's hypernetworks."""
+    return f"{landscape}-hyper"
+
+
+def by_grid(landscape: str) -> str:
+    """Name of the sweep of a landscape's grid of networks."""
+    return f"{landscape}-grid"
+
+
+def _variants(settings: Mapping, planned: Mapping[str, Landscape]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for shape in planned.values():
+        common = {**DEFAULTS, **settings["settings"], **shape.settings}
+        for name, own in shape.hypernetworks().items():
+            yield name, {"method": "hypermorph", **common, **settings["hypernetwork"], **own}
+        for name, own in shape.networks().items():
+            yield name, {"method": "voxelmorph", "weighting": "convex", **common, **settings["network"], **own}

@@ -1,0 +1,178 @@
+"""A network that writes the weights of another: HyperMorph (Hoopes et al., IPMI 2021), Section 3.1.
+
+An MLP maps hyperparameters to hidden units, and one linear map takes those to every generated weight.  The
+bias of that map starts as the weights that the wrapped network was made with, and its matrix small beside
+them, so the first forward pass is that of the wrapped network, whatever the hyperparameters.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+#: Spread of the generated weights over hyperparameters at the start, relative to the wrapped network's own.
+FIRST_SPREAD = 0.05
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+
+
+class Hypernetwork(nn.Module):
+    """Image pair and hyperparameters → what the wrapped network returns with weights made for them.
+
+    The wrapped network is not edited: it is called with other weights.  Those that are generated leave its
+    parameters; the rest stay and are trained as usual.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network that takes one tensor; it is taken over.
+    inputs : int
+        Number of hyperparameters.
+    hidden : sequence of int
+        Units of the MLP's layers; (64,) * 4 in the paper, (128,) * 6 in its code.
+    final : {"tanh", "relu"}
+        Activation of the last of them, ReLU after the others; tanh in the paper, ReLU in its code.
+    generated : sequence of str, optional
+        Names of the network's parts whose weights are generated (``["unet"]``); all by default.
+
+    Attributes
+    ----------
+    generated : list of str
+        Names of the generated parameters.
+    count : int
+        How many numbers these are.
+
+    Raises
+    ------
+    ValueError
+        No hyperparameter, no layer, an unknown activation, or a part without parameters.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: int,
+        hidden: Sequence[int] = (64, 64, 64, 64),
+        final: str = "tanh",
+        generated: Sequence[str] | None = None,
+    ):
+        super().__init__()
+        if inputs < 1 or not hidden or min(hidden) < 1:
+            raise ValueError(f"a hypernetwork needs hyperparameters and layers, not {inputs} and {list(hidden)}")
+        if final not in ACTIVATIONS:
+            raise ValueError(f"final must be one of {', '.join(ACTIVATIONS)}, not {final!r}")
+        own = _chosen(network, generated)
+        self.generated = list(own)
+        self.shapes = [weight.shape for weight in own.values()]
+        self.count = sum(weight.numel() for weight in own.values())
+        sizes = [inputs, *hidden]
+        layers: list[nn.Module] = []
+        for number, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+            layers += [nn.Linear(before, after), nn.ReLU() if number < len(hidden) else ACTIVATIONS[final]()]
+        self.mlp = nn.Sequential(*layers)
+        self.weights = nn.Linear(hidden[-1], self.count)
+        self._start(list(own.values()))
+        for name in self.generated:
+            _release(network, name)
+        self.network = network
+
+    @torch.no_grad()
+    def _start(self, own: Sequence[Tensor]) -> None:
+        """Let the map's bias be the wrapped network's weights, and its matrix vary them a little."""
+        self.weights.bias.copy_(torch.cat([_flat(weight) for weight in own]))
+        units = self.mlp(torch.rand(256, self.mlp[0].in_features))
+        size = units.square().sum(1).mean().sqrt()
+        spread = torch.cat([torch.full((weight.numel(),), _spread(weight)) for weight in own])
+        self.weights.weight.normal_().mul_((FIRST_SPREAD / size * spread)[:, None])
+
+    def forward(self, pair: Tensor, hyperparameters: Tensor) -> Tensor:
+        """Run the wrapped network.
+
+        Parameters
+        ----------
+        pair : Tensor, shape (B, C, *space)
+        hyperparameters : Tensor, shape (R, n)
+            Between 0 and 1.  One row serves all samples; R = B gives each sample weights of its own; with one
+            sample each row is a sample of the result, and what depends on no generated weight is computed once.
+        """
+        weights, rows = self.generate(hyperparameters), len(hyperparameters)
+        if rows == 1:
+            return functional_call(self.network, {name: value[0] for name, value in weights.items()}, (pair,))
+        if len(pair) not in (1, rows):
+            raise ValueError(f"{len(pair)} samples cannot have {rows} rows of hyperparameters")
+        alone = pair.is_cpu and self._all_generated
+        return (each_alone if alone else all_at_once)(self.network, weights, pair)
+
+    @property
+    def _all_generated(self) -> bool:
+        return not any(True for _ in self.network.parameters())
+
+    def generate(self, hyperparameters: Tensor) -> dict[str, Tensor]:
+        """Weights (rows, *shape) by name, for rows of hyperparameters (rows, n)."""
+        flat = self.weights(self.mlp(hyperparameters))
+        parts = flat.split([math.prod(shape) for shape in self.shapes], dim=1)
+        return {
+            name: _shaped(part, shape) for name, part, shape in zip(self.generated, parts, self.shapes, strict=True)
+        }
+
+
+def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
+    """Run rows of ``weights`` one after the other, each on its sample, or all on the only one.
+
+    The faster way on a CPU, which has little to do at once (docs/results/hypermorph).
+    """
+    rows = range(len(next(iter(weights.values()))))
+    samples = pair.expand(len(rows), *pair.shape[1:])
+    return torch.cat(
+        [functional_call(network, {n: w[row] for n, w in weights.items()}, (samples[row : row + 1],)) for row in rows]
+    )
+
+
+def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
+    """As :func:`each_alone`, but a convolution of all rows is one, in groups."""
+
+    def run(own: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(network, own, (x if x.ndim == pair.ndim else x[None],))[0]
+
+    return vmap(run, in_dims=(0, None if len(pair) == 1 else 0))(dict(weights), pair)
+
+
+def _chosen(network: nn.Module, parts: Sequence[str] | None) -> dict[str, nn.Parameter]:
+    """The parameters of the named parts, each with a part to it; of the whole network for None."""
+    everything = dict(network.named_parameters())
+    if parts is None:
+        return everything
+    found = {n: p for n, p in everything.items() if any(n == part or n.startswith(f"{part}.") for part in parts)}
+    for part in parts:
+        if not any(n == part or n.startswith(f"{part}.") for n in found):
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name in everything))
+            raise ValueError(f"the network has no part '{part}' with weights; it has {known}")
+    return found
+
+
+def _release(network: nn.Module, name: str) -> None:
+    """Take a parameter out of the network; an empty place is left, for the generated one."""
+    owner, _, last = name.rpartition(".")
+    module = network.get_submodule(owner)
+    delattr(module, last)
+    module.register_buffer(last, torch.empty(0), persistent=False)
+
+
+def _spread(weight: Tensor) -> float:
+    """Standard deviation of a weight's numbers; of a single one, or equal ones, 0."""
+    return float(weight.std(correction=0))
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """A weight's numbers, kernels (F, C, k, ...) in the order (F, k, ..., C), in which convolutions are fastest."""
+    return weight.detach().movedim(1, -1).reshape(-1) if weight.ndim > 3 else weight.detach().reshape(-1)
+
+
+def _shaped(rows: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of :func:`_flat` for rows of numbers."""
+    if len(shape) > 3:
+        return rows.reshape(-1, shape[0], *shape[2:], shape[1]).movedim(-1, 2)
+    return rows.reshape(-1, *shape)

@@ -1,0 +1,99 @@
+"""Scoring a network on pairs of prepared scans with labels, without files in between."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regcore.evaluation.overlap import dice
+from regcore.labels import classify
+from regcore.methods.base import LearnedMethod, as_tensor
+from regcore.spatial import warp
+from regcore.volume import read_labels, read_volume
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPairs:
+    """Pairs in memory.
+
+    Parameters
+    ----------
+    pairs : sequence of (str, str)
+        Fixed and moving scan.
+    images : mapping of str → Tensor
+        (1, 1, *space) by scan.
+    labels : mapping of str → ndarray
+        By scan, on the grid of the images.
+    """
+
+    pairs: Sequence[tuple[str, str]]
+    images: Mapping[str, Tensor]
+    labels: Mapping[str, np.ndarray]
+
+    @classmethod
+    def read(cls, pairs: Sequence[tuple[str, str]], stems: Mapping[str, str | Path]) -> "LabelledPairs":
+        """Read prepared scans by the path stem of each."""
+        scans = sorted({scan for pair in pairs for scan in pair})
+        return cls(
+            pairs,
+            {scan: as_tensor(read_volume(f"{stems[scan]}.nii")) for scan in scans},
+            {scan: read_labels(f"{stems[scan]}_labels.nii").data for scan in scans},
+        )
+
+    def codes(self) -> set[int]:
+        """The labels that occur."""
+        return set().union(*(set(np.unique(data).tolist()) for data in self.labels.values()))
+
+    def tensors(self, pair: tuple[str, str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Fixed and moving image of a pair."""
+        return tuple(self.images[scan].to(device) for scan in pair)
+
+    def batch(self, pair: tuple[str, str], device: torch.device, classes: Mapping[int, int] | None) -> dict[str, Any]:
+        """A pair as a batch of training; with ``classes`` (label code → class) with labels."""
+        fixed, moving = self.tensors(pair, device)
+        batch: dict[str, Any] = {"fixed": fixed, "moving": moving}
+        if classes is not None:
+            for side, scan in zip(("fixed", "moving"), pair, strict=True):
+                batch[f"{side}_labels"] = torch.from_numpy(classify(self.labels[scan], classes))[None, None].to(device)
+            batch["codes"] = list(range(1, max(classes.values()) + 1))
+        return batch
+
+    def dice(self, pair: tuple[str, str], displacement: Tensor, codes: Sequence[int]) -> np.ndarray:
+        """Dice of every code, warped by nearest neighbour; NaN for a label that is in neither map."""
+        fixed, moving = (self.labels[scan] for scan in pair)
+        moved = warp(torch.from_numpy(moving)[None, None], displacement.cpu(), mode="nearest")
+        return dice(fixed, moved[0, 0].numpy(), codes)
+
+
+def look(
+    method: LearnedMethod,
+    module: nn.Module,
+    labelled: LabelledPairs,
+    codes: Sequence[int],
+    with_loss: bool = False,
+    classes: Mapping[int, int] | None = None,
+) -> dict[str, float]:
+    """Score a network on pairs: mean ``dice``, and on demand the mean ``loss``.
+
+    Parameters
+    ----------
+    codes : sequence of int
+        Labels whose Dice counts.
+    classes : mapping, optional
+        Label code → class, where the loss looks at labels.
+    """
+    device = next(module.parameters()).device
+    overlaps, losses = [], []
+    for pair in labelled.pairs:
+        batch = labelled.batch(pair, device, classes)
+        for variant in method.looks():
+            flow = variant.predict(module, batch["fixed"], batch["moving"])
+            displacement, _ = variant.displacements(flow, batch["fixed"])
+            overlaps.append(np.nanmean(labelled.dice(pair, displacement, codes)))
+            if with_loss:
+                losses.append(variant.losses(flow, batch)["total"].item())
+    return {"dice": float(np.mean(overlaps)), **({"loss": float(np.mean(losses))} if with_loss else {})}
