@@ -21,13 +21,14 @@ from regcore.errors import InputError
 from regcore.methods import make_method
 from regcore.methods.base import as_tensor
 from regcore.plan import plan_study
-from regcore.study import prepare_scans, train
+from regcore.study import labelled_pairs, pairs_of_split, prepare_scans, train, training_seed
 from regcore.training import memory, pairs
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.forward import forward
 from regcore.training.model import load_model, save_model
 from regcore.training.pairs import PairSampler
-from regcore.training.trainer import Trainer
+from regcore.training.trainer import Trainer, plateaus
+from regcore.training.validation import look
 from regcore.volume import Grid, Volume, read_labels, read_volume
 
 ROOT = Path(__file__).parents[1]
@@ -352,6 +353,88 @@ def test_patience_goes_on_counting_after_an_interruption(images, tmp_path):
     whole = trainer(images, tmp_path / "whole", patience=3, validate_every=1)
     scores(*STALLING)(whole)
     assert_equal(result.weights, whole.run().weights)
+
+
+RISING_AND_FLAT = (0.1, 0.3, 0.3, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4)
+
+
+def test_the_rate_drops_to_a_fifth_on_plateaus_and_then_training_ends(images, tmp_path):
+    settings = {"schedule": "plateau", "patience": 2, "drops": 2, "validate_every": 1, "learning_rate": 1e-3}
+    run = trainer(images, tmp_path / "whole", **settings)
+    scores(*RISING_AND_FLAT)(run)
+    result = run.run()
+    rates = [row["learning_rate"] for row in result.history]
+    # the looks at steps 3 and 4 bring nothing, then those at 6 and 7, and at 8 and 9
+    np.testing.assert_allclose(rates, [1e-3] * 4 + [2e-4] * 3 + [4e-5] * 2)
+    assert (result.facts["steps"], result.facts["best_step"], result.facts["stopped_early"]) == (9, 5, True)
+    cut = trainer(images, tmp_path / "cut", stop_after=6, **settings)
+    scores(*RISING_AND_FLAT)(cut)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = trainer(images, tmp_path / "cut", **settings)
+    scores(*RISING_AND_FLAT)(resumed)
+    assert [row["learning_rate"] for row in resumed.run().history] == rates
+    assert_equal(final_weights(resumed), final_weights(run))
+
+
+def test_the_optimiser_follows_the_rate_that_it_writes_down(images, tmp_path):
+    run = trainer(images, tmp_path, schedule="plateau", patience=1, validate_every=1, learning_rate=1e-3)
+    scores(*RISING_AND_FLAT)(run)
+    used, take = [], run.optimiser.step
+    run.optimiser.step = lambda: (used.append(run.optimiser.param_groups[0]["lr"]), take())
+    history = run.run().history
+    assert used == [row["learning_rate"] for row in history] and len(set(used)) == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "patience", "tolerance", "count"),
+    [
+        ([1, 2, 3], 1, 0, 0),
+        ([1, 1, 1], 1, 0, 2),
+        ([1, 1, 1, 1], 2, 0, 1),
+        ([1, 1.05, 1.2, 1.21], 1, 0.1, 2),  # 1.05 is not a tenth above 1, 1.21 not above 1.2
+        ([1, 1.05, 1.09, 1.11], 3, 0.1, 0),  # the last is, of the best that counted
+        ([-1, -0.95, -0.85], 2, 0.1, 0),  # losses: less of them is better
+        ([-1, -0.95, -0.92], 2, 0.1, 1),
+    ],
+)
+def test_plateaus_are_counted(found, patience, tolerance, count):
+    assert plateaus(found, patience, tolerance) == count
+
+
+def test_plateaus_need_patience(images, tmp_path):
+    with pytest.raises(InputError, match="'schedule: plateau' needs 'patience'"):
+        trainer(images, tmp_path, schedule="plateau")
+
+
+def test_weights_can_be_selected_by_the_loss(images, tmp_path):
+    run = trainer(images, tmp_path, select="loss", validate_every=1, steps=3)
+    looks = iter([{"dice": 0.5, "loss": 3.0}, {"dice": 0.3, "loss": 1.0}, {"dice": 0.9, "loss": 2.0}])
+    run.validate = lambda module: next(looks)
+    result = run.run()
+    assert result.facts["best_step"] == 2 and result.facts["best_validation_dice"] == 0.3
+    assert [row["validation_loss"] for row in result.history] == [3, 1, 2]
+
+
+def test_a_look_at_validation_pairs_has_the_loss_and_the_dice_of_each(images, tmp_path):
+    plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", "gamma": 0.5, **SETTINGS}}))
+    labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
+    method = make_method("voxelmorph", plan.settings("net"))
+    torch.manual_seed(0)
+    module = method.build(2)
+    with torch.no_grad():
+        found = look(method, module, labelled, codes, with_loss=True, classes={1: 1})
+        losses = []
+        for pair in labelled.pairs:
+            batch = labelled.batch(pair, torch.device("cpu"), {1: 1})
+            losses.append(method.training_step(module, batch)["total"].item())
+    assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert set(look(method, module, labelled, codes)) == {"dice"}
+
+
+def test_replicates_differ_in_start_and_order_alone():
+    assert training_seed(7, 1) == 7
+    assert len({training_seed(7, n) for n in range(1, 6)}) == 5
 
 
 def test_the_curve_can_be_watched_while_training(images, tmp_path):

@@ -199,8 +199,10 @@ class HyperMorph(VoxelMorph):
         """Losses, averaged over pairs of which each has drawn its own hyperparameters."""
         drawn = self.draw(len(batch["fixed"]))
         flow = self.predict_at(module, batch["fixed"], batch["moving"], drawn)
+        deformed = self._deformed(flow, batch)
         found = [
-            self._at(self.values_of(drawn[n])).losses(flow[n : n + 1], _sample(batch, n)) for n in range(len(drawn))
+            self._at(self.values_of(row))._losses(flow[n : n + 1], _sample(batch, n), _sample(deformed, n))
+            for n, row in enumerate(drawn)
         ]
         return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 

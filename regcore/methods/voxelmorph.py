@@ -153,21 +153,30 @@ class VoxelMorph(LearnedMethod):
         return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self._losses(flow, batch, self._deformed(flow, batch))
+
+    def _deformed(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the losses compare: the displacement, the warped moving image, and the fixed one warped back."""
         fixed, moving = batch["fixed"], batch["moving"]
-        labels_alone = self.settings["gamma"] == LABELS_ALONE
-        if labels_alone and "codes" not in batch:
-            raise InputError(f"a model trained with 'gamma: {LABELS_ALONE}' has no loss without labels")
-        displacement = self._displacement(flow, fixed)
-        found = {}
-        if not labels_alone:
-            unlikeness = self._unlikeness(fixed, warp(moving, displacement))
+        found = {"displacement": self._displacement(flow, fixed)}
+        if self.settings["gamma"] != LABELS_ALONE:
+            found["warped"] = warp(moving, found["displacement"])
             if self.settings["bidirectional"]:
-                inverse = self._displacement(-flow, fixed)
-                unlikeness = 0.5 * (unlikeness + self._unlikeness(moving, warp(fixed, inverse)))
+                found["warped_back"] = warp(fixed, self._displacement(-flow, fixed))
+        return found
+
+    def _losses(self, flow: Tensor, batch: Mapping[str, Any], deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        if "warped" in deformed:
+            unlikeness = self._unlikeness(batch["fixed"], deformed["warped"])
+            if "warped_back" in deformed:
+                unlikeness = 0.5 * (unlikeness + self._unlikeness(batch["moving"], deformed["warped_back"]))
             found |= {self.settings["similarity"]: unlikeness, "diffusion": diffusion(flow)}
+        elif "codes" not in batch:
+            raise InputError(f"a model trained with 'gamma: {LABELS_ALONE}' has no loss without labels")
         if "codes" in batch:
             labels = batch["fixed_labels"], batch["moving_labels"]
-            found["label_dice"] = soft_dice(*labels, displacement, batch["codes"])
+            found["label_dice"] = soft_dice(*labels, deformed["displacement"], batch["codes"])
         return {"total": self._total(found), **found}
 
     def _total(self, found: Mapping[str, Tensor]) -> Tensor:

@@ -63,7 +63,7 @@ def _methods_table(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str]:
             for part in ("mean", "sd")
         ]
     )
-    return table, _html(
+    return table, html_table(
         {
             "Method": table["method"],
             "Dice": _pairs_of_numbers(table, "dice", "{:.3f}"),
@@ -91,14 +91,14 @@ def folds_by_gamma(plan: Plan) -> tuple[pd.DataFrame, str]:
             shown["Setting"].append(f"{scenario} ({'%' if what == 'folds_percent' else 'count'})")
             for gamma, text in zip(part["gamma"], _pairs_of_numbers(part, what, number), strict=True):
                 shown[_gamma_text(gamma)].append(text)
-    return table, _html(shown)
+    return table, html_table(shown)
 
 
 def boxes_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     """Fig. 5: Dice of each structure, left and right pooled."""
     order = plan.experiments["voxelmorph"].scored["fig5"]
     rows = pd.concat([_rows(plan, name) for name in order], ignore_index=True)
-    labels = _labels(plan, rows)
+    labels = labels_in(plan, rows)
     titled = rows.assign(method=rows["method"].map(title))
     figure = structure_boxes(titled, labels, [title(name) for name in order], "dice")
     dice = rows[rows["metric"] == "dice"]
@@ -241,7 +241,8 @@ def _mean_over_draws(curves: Sequence[pd.Series]) -> pd.Series:
     return pd.DataFrame(curves).mean()
 
 
-def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
+def labels_in(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
+    """The scored labels that have Dice among the rows: ``index name group``."""
     return scored_labels(set(rows.loc[rows["metric"] == "dice", "label"]), plan.config["labels"], plan.label_table)
 
 
@@ -270,5 +271,6 @@ def _gamma_text(gamma: float | str) -> str:
     return "∞" if gamma == paper.LABELS_ALONE else f"{gamma:g}"
 
 
-def _html(columns: dict) -> str:
+def html_table(columns: dict) -> str:
+    """A table with a line for each place of the columns; empty cells where there is no value."""
     return pd.DataFrame(columns).to_html(border=0, index=False, na_rep="", classes="experiment")
