@@ -110,7 +110,11 @@ def experiments(settings: Mapping, labelled: bool) -> Experiments:
     swept = {figure: [sweep(name) for name in shown for sweep in (dense, by_grid)] for figure, shown in both.items()}
     swept |= {figure: [dense(name) for name in single] for figure in ("fig6", "fig7")}
     swept = {figure: shown for figure, shown in swept.items() if shown}
-    trained = {"table1": [name for sweep in swept["table1"] for name in sweeps[sweep]]}
+    trained = {
+        figure: [name for sweep in swept[figure] for name in sweeps[sweep]] for figure in ("table1",) if figure in swept
+    }
+    if "gamma" in planned:  # which labels its training saw
+        trained["fig4"] = sweeps[dense("gamma")]
     varied = {sweep(name): shape.hyperparameters for name, shape in planned.items() for sweep in (dense, by_grid)}
     variants = dict(_variants(settings, planned))
     return Experiments(variants, trained=trained, sweeps=sweeps, hyperparameters=varied, swept=swept)

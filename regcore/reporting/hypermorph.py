@@ -22,7 +22,7 @@ from regcore.plan import Plan
 from regcore.reporting.figures import plt
 from regcore.reporting.voxelmorph import CURVES, html_table, labels_in
 from regcore.training.trainer import DROP
-from regcore.tuning.amortised import BOOTSTRAPS, INTERVAL, curve, optimum
+from regcore.tuning.amortised import INTERVAL, Optimum, curve, optimum
 
 #: Hyperparameters on axes and in headings.
 AXES = {"lambda": "λ", "window": "local NCC window (voxels)", "gamma": "segmentation supervision γ"}
@@ -30,7 +30,7 @@ SYMBOLS = {"lambda": "λ", "window": "window", "gamma": "γ"}
 #: What sets groups of pairs apart: column of the study's pairs → heading.
 GROUPS = {"dataset": "data set", "task": "task", "contrasts": "contrasts"}
 #: How values that tuning and the grid found are marked.
-STAR = {"marker": "*", "markersize": 16, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
+STAR = {"marker": "*", "markersize": 14, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
 RING = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none"}
 #: Digits to which values of hyperparameters agree: those of a hypernetwork have gone through single precision.
 DIGITS = 6
@@ -91,9 +91,10 @@ def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
         table = compared(shape, hyper, grid, _tuned(plan, shape))
         tables.append(table.assign(landscape=shape.name, labels=labels))
         _draw_landscape(axis, shape.hyperparameters, _curve(hyper, "test", shape.hyperparameters), table)
-        axis.set_title(f"{_similarity(shape)}, {labels} labels (largest gap {table['max_gap'].iloc[0]:.2f})")
-    axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False)
+        gap = f"largest gap {table['max_gap'].iloc[0]:.2f} points"
+        axis.set_title(f"{_similarity(shape)}, {labels} labels; {gap}", fontsize=10, pad=10)
     figure.tight_layout()
+    _legend_below(figure, axes[0])
     whole = pd.concat(tables, ignore_index=True)
     return _first_columns(whole, "landscape", "labels", *(name for name in AXES if name in whole)), figure
 
@@ -114,33 +115,39 @@ def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: M
         For each point the hyperparameters, ``dice_grid dice_hyper`` on the test pairs and their ``gap``
         (hypernetwork minus grid).  The same in all rows: ``max_gap``, the largest either way; for each
         hyperparameter what tuning found (``_tuned``), what is best on the validation pairs in the
-        hypernetwork's sweep (``_sweep``) and among the grid's networks (``_grid``), and by how much the first and
-        the last differ (``_difference``); ``optimum_gap``, Dice of the test pairs with the first minus the last.
+        hypernetwork's sweep (``_sweep``) and among the grid's networks (``_grid``), and by how much the last
+        differs from the first (``_difference``) and from the second (``_sweep_difference``); ``optimum_gap``,
+        Dice of the test pairs with the first minus with the last.
     """
     names = shape.hyperparameters
-    dense = {split: _curve(hyper, split, names) for split in ("validation", "test")}
-    trained = {split: _curve(grid, split, names) for split in ("validation", "test")}
-    table = trained["test"][names].assign(dice_grid=trained["test"]["mean"])
-    table["dice_hyper"] = _at(dense["test"], names, table)
+    dense, trained = _curve(hyper, "test", names), _curve(grid, "test", names)
+    table = trained[names].assign(dice_grid=trained["mean"], dice_hyper=_at(dense, names, trained))
     table["gap"] = 100 * (table["dice_hyper"] - table["dice_grid"])
     table["max_gap"] = table["gap"].abs().max()
-    best = {"tuned": tuned, "sweep": _best(dense["validation"]), "grid": _best(trained["validation"])}
+    best = {"tuned": tuned} | {
+        how: optimum(_of(rows, "validation"), names).values for how, rows in (("sweep", hyper), ("grid", grid))
+    }
     for name in names:
         for how, values in best.items():
             table[f"{name}_{how}"] = round(float(values[name]), DIGITS)
         table[f"{name}_difference"] = abs(table[f"{name}_tuned"] - table[f"{name}_grid"])
-    with_tuned, with_grid = _at(dense["test"], names, tuned), _at(trained["test"], names, best["grid"])
+        table[f"{name}_sweep_difference"] = abs(table[f"{name}_sweep"] - table[f"{name}_grid"])
+    with_tuned, with_grid = _at(dense, names, tuned), _at(trained, names, best["grid"])
     table["optimum_gap"] = 100 * float(with_tuned[0] - with_grid[0])
     pairs = hyper.loc[hyper["split"] == "test", ["fixed", "moving"]].drop_duplicates()
     return table.assign(tuning_seconds=tuned["seconds"], tuning_pairs=tuned["pairs"], test_pairs=len(pairs))
 
 
 def dice_by_start(plan: Plan) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 5: mean and SD over random starts, of hypernetworks and of those networks that are trained several times."""
+    """Fig. 5: mean and SD over random starts, of hypernetworks and of those networks that are trained several times.
+
+    Below, the SD alone, which is small beside what λ does.
+    """
     shapes = _repeated(plan)
-    figure, axes = _panels(len(shapes))
+    size, ratios = (5.4 * len(shapes), 6), {"height_ratios": (3, 2)}
+    figure, axes = plt.subplots(2, len(shapes), figsize=size, squeeze=False, sharex=True, gridspec_kw=ratios)
     tables = []
-    for axis, shape in zip(axes, shapes, strict=True):
+    for axis, below, shape in zip(*axes, shapes, strict=True):
         table = _by_start(plan, shape)
         tables.append(table)
         low, high = (table["hyper_mean"] + sign * table["hyper_sd"] for sign in (-1, 1))
@@ -150,10 +157,15 @@ def dice_by_start(plan: Plan) -> tuple[pd.DataFrame, Figure]:
         style = {"fmt": "o", "color": "0.35", "capsize": 4, "linewidth": 1.4, "markersize": 4}
         label = "networks, mean ± SD"
         axis.errorbar(several["lambda"], several["grid_mean"], several["grid_sd"], label=label, **style)
-        axis.set(xlabel="λ", title=f"{_similarity(shape)}, {shape.replicates} random starts")
-        axis.grid(linewidth=0.3)
-    axes[0].set_ylabel("Dice × 100 (test pairs)")
-    axes[0].legend(fontsize=8)
+        axis.set_title(f"{_similarity(shape)}, {shape.replicates} random starts")
+        below.plot(table["lambda"], table["hyper_sd"], color="black")
+        below.plot(several["lambda"], several["grid_sd"], "o--", color="0.35", linewidth=0.7, markersize=4)
+        below.set(xlabel="λ", ylim=(0, None))
+        for drawn in (axis, below):
+            drawn.grid(linewidth=0.3)
+    axes[0, 0].set_ylabel("Dice × 100 (test pairs)")
+    axes[1, 0].set_ylabel("its SD over starts")
+    axes[0, 0].legend(fontsize=8)
     figure.tight_layout()
     return pd.concat(tables, ignore_index=True), figure
 
@@ -199,8 +211,9 @@ def lambda_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
         common[shape.name] = optimum(hyper, ["lambda"]).values["lambda"]
         for structure, part in hyper.groupby(hyper["label"].map(structures(labels_in(plan, hyper)))):
             pairs = len(part[["fixed", "moving"]].drop_duplicates())
-            rows.append({"similarity": shape.name, "structure": structure, "pairs": pairs, **_optimum(part)})
-            drawn[shape.name, structure] = _optima_of_resamplings(part)
+            best = optimum(part, ["lambda"])
+            rows.append({"similarity": shape.name, "structure": structure, "pairs": pairs, **_star(best)})
+            drawn[shape.name, structure] = best.resampled["lambda"].to_numpy()
     table = pd.DataFrame(rows).sort_values("lambda_star", kind="stable")
     table = pd.concat([table[table["similarity"] == shape.name] for shape in shapes], ignore_index=True)
     size = (5.2 * len(shapes), 1.6 + 0.3 * table["structure"].nunique())
@@ -210,8 +223,8 @@ def lambda_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
         boxes = [drawn[shape.name, structure] for structure in part["structure"]]
         _draw_boxes(axis, part, boxes, common[shape.name])
         axis.set(xlabel="λ*", title=f"{_similarity(shape)} (dashed: all structures, {common[shape.name]:.2f})")
-    axes[0, 0].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
+    _legend_below(figure, axes[0, 0])
     return table, figure
 
 
@@ -350,7 +363,7 @@ def _groups(plan: Plan, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]
 
 def _group(rows: pd.DataFrame, common: float) -> dict[str, float]:
     """λ* of a group of pairs, and Dice of its test pairs with it and with the λ* of all pairs."""
-    best = _optimum(_of(rows, "validation"))
+    best = _star(optimum(_of(rows, "validation"), ["lambda"]))
     tested = _curve(rows, "test", ["lambda"])
     own, shared = (float(_at(tested, ["lambda"], {"lambda": v})[0]) for v in (best["lambda_star"], common))
     counts = rows.groupby("split")[["fixed", "moving"]].apply(lambda pairs: len(pairs.drop_duplicates()))
@@ -364,19 +377,10 @@ def _group(rows: pd.DataFrame, common: float) -> dict[str, float]:
     }
 
 
-def _optimum(rows: pd.DataFrame) -> dict[str, float]:
-    """λ* of some rows, and its interval."""
-    best = optimum(rows, ["lambda"])
+def _star(best: Optimum) -> dict[str, float]:
+    """λ* and its interval."""
     low, high = best.interval["lambda"]
     return {"lambda_star": best.values["lambda"], "low": low, "high": high}
-
-
-def _optima_of_resamplings(rows: pd.DataFrame) -> np.ndarray:
-    """λ* of each of the resamplings of which :func:`regcore.tuning.amortised.optimum` gives the interval."""
-    wide = rows.groupby(["lambda", "fixed", "moving"])["value"].mean().unstack(["fixed", "moving"])
-    scores = wide.to_numpy()
-    drawn = np.random.default_rng(0).integers(scores.shape[1], size=(BOOTSTRAPS, scores.shape[1]))
-    return wide.index.to_numpy()[[np.nanmean(scores[:, pairs], axis=1).argmax() for pairs in drawn]]
 
 
 def _draw_curves(axis: Axes, dense: pd.DataFrame, table: pd.DataFrame, pairs: int) -> None:
@@ -396,9 +400,9 @@ def _draw_curves(axis: Axes, dense: pd.DataFrame, table: pd.DataFrame, pairs: in
 def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table: pd.DataFrame) -> None:
     """A hypernetwork's landscape, the networks of a grid in the same colours, and the best points of both."""
     wide = dense.pivot(index=names[1], columns=names[0], values="mean")
-    both = pd.concat([dense["mean"], table["dice_grid"]])
-    levels = np.linspace(both.min(), both.max(), 15)
-    filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis")
+    lowest = table[["dice_grid", "dice_hyper"]].min(axis=None)  # what lies below is compared with no network
+    levels = np.linspace(lowest, max(dense["mean"].max(), table["dice_grid"].max()), 15)
+    filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis", extend="min")
     points = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "edgecolors": "black", "s": 45}
     axis.scatter(table[names[0]], table[names[1]], **points, clip_on=False, zorder=3, label="networks of the grid")
     for how, style, label in (("tuned", STAR, "tuning (all labels)"), ("grid", RING, "best of the grid")):
@@ -515,10 +519,6 @@ def _curve(rows: pd.DataFrame, split: str, names: Sequence[str]) -> pd.DataFrame
     return curve(_of(rows, split), names)
 
 
-def _best(found: pd.DataFrame) -> pd.Series:
-    return found.loc[found["mean"].idxmax()]
-
-
 def _at(found: pd.DataFrame, names: Sequence[str], points: pd.DataFrame | Mapping[str, Any]) -> np.ndarray:
     """A curve or landscape, interpolated linearly; NaN outside its range."""
     ordered = found.sort_values(list(names))
@@ -536,6 +536,13 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    """What the marks of one axis mean, under all of them."""
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False
+    )
 
 
 def _first_columns(table: pd.DataFrame, *names: str) -> pd.DataFrame:

@@ -239,28 +239,35 @@ class Optimum:
     interval : dict of str → (float, float)
         95 % of the best values when pairs are drawn again with replacement; pairs that share subjects are
         not independent, so it is rather too narrow.
+    resampled : DataFrame
+        These best values, one row for each draw.
     """
 
     values: dict[str, float]
     score: float
     interval: dict[str, tuple[float, float]]
+    resampled: pd.DataFrame
 
 
 def optimum(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "dice", seed: int = 0) -> Optimum:
-    """The best setting of a sweep, or of some of its rows: of one label, one data set, one pair."""
+    """The best setting of a sweep, or of some of its rows: of one label, one data set, one pair.
+
+    Raises
+    ------
+    ValueError
+        No pair has a value.
+    """
     chosen = table[table["metric"] == metric]
     by_pair = chosen.groupby([*hyperparameters, "fixed", "moving"], sort=True)["value"].mean()
-    wide = by_pair.unstack(["fixed", "moving"])
-    settings = wide.index.to_frame(index=False)
-    scores = wide.to_numpy()
+    wide = by_pair.unstack(["fixed", "moving"]).dropna(axis=1, how="all")
+    if wide.empty:
+        raise ValueError(f"no pair of the sweep has a value of '{metric}'")
+    settings, scores = wide.index.to_frame(index=False), wide.to_numpy()
     best = _best(scores)
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(scores.shape[1], size=(BOOTSTRAPS, scores.shape[1]))
-    places = [_best(scores[:, pairs]) for pairs in drawn]
-    interval = {n: tuple(np.percentile(settings[n].to_numpy()[places], INTERVAL).tolist()) for n in hyperparameters}
-    return Optimum(
-        {name: float(settings[name][best]) for name in hyperparameters}, float(np.nanmean(scores[best])), interval
-    )
+    drawn = np.random.default_rng(seed).integers(scores.shape[1], size=(BOOTSTRAPS, scores.shape[1]))
+    resampled = settings.iloc[[_best(scores[:, pairs]) for pairs in drawn]].reset_index(drop=True)
+    interval = {name: tuple(np.percentile(resampled[name], INTERVAL).tolist()) for name in hyperparameters}
+    return Optimum(settings.iloc[best].to_dict(), float(np.nanmean(scores[best])), interval, resampled)
 
 
 def _best(scores: np.ndarray) -> int:
