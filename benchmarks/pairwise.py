@@ -28,13 +28,12 @@ import yaml
 from regcore.evaluation import dice, folds
 from regcore.field import DisplacementField
 from regcore.files import atomic_write
-from regcore.labels import scored_labels
+from regcore.labels import found_labels, scored_labels
 from regcore.methods import METHODS, make_method
 from regcore.plan import Plan, plan_study
 from regcore.preprocess import read_prepared
 from regcore.runtime import processor_name, tune_process
 from regcore.spatial import warp
-from regcore.study import found_labels
 from regcore.volume import read_labels
 
 Contestant = Callable[[str, str], DisplacementField]

@@ -174,8 +174,7 @@ def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
     from regcore.evaluation.evaluate import evaluate_field
     from regcore.field import read_field
     from regcore.files import atomic_write
-    from regcore.labels import scored_labels
-    from regcore.study import found_labels
+    from regcore.labels import found_labels, scored_labels
     from regcore.volume import read_labels
 
     field, fixed, moving = read_field(displacement), read_labels(fixed_labels), read_labels(moving_labels)

@@ -25,6 +25,11 @@ def expand_codes(items: Iterable[int | str], where: str) -> set[int]:
     return codes
 
 
+def found_labels(maps: Iterable[np.ndarray]) -> set[int]:
+    """The label codes that occur in any of the arrays."""
+    return set().union(*(set(np.unique(data).tolist()) for data in maps))
+
+
 def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Path | None) -> pd.DataFrame:
     """List the labels that a study scores.
 

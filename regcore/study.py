@@ -30,7 +30,7 @@ from regcore.evaluation.evaluate import Truth, evaluate_field, require_grid
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
 from regcore.isolation import CallFailed, Worker
-from regcore.labels import observed_classes, read_label_table, scored_labels
+from regcore.labels import found_labels, observed_classes, read_label_table, scored_labels
 from regcore.methods import entry, make_method
 from regcore.methods.base import LearnedMethod, Method
 from regcore.plan import TRUTH, Plan
@@ -230,7 +230,7 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
     """Pairs of prepared scans, and the codes of the labels that are scored."""
     scans = {scan for pair in pairs for scan in pair}
     labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
-    labels = scored_labels(labelled.codes(), plan.config["labels"], plan.label_table)
+    labels = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
     return labelled, list(labels["index"])
 
 
@@ -491,11 +491,6 @@ def read_facts(field: Path) -> dict[str, Any]:
 def facts_path(field: Path) -> Path:
     """The JSON beside a field."""
     return field.with_name(field.name.removesuffix(".nii.gz") + ".json")
-
-
-def found_labels(maps) -> set[int]:
-    """The label codes that occur in any of the arrays."""
-    return set().union(*(set(np.unique(data).tolist()) for data in maps))
 
 
 def _normalised(files: Mapping[str, str], settings: Mapping) -> Volume:

@@ -44,10 +44,6 @@ class LabelledPairs:
             {scan: read_labels(f"{stems[scan]}_labels.nii").data for scan in scans},
         )
 
-    def codes(self) -> set[int]:
-        """The labels that occur."""
-        return set().union(*(set(np.unique(data).tolist()) for data in self.labels.values()))
-
     def tensors(self, pair: tuple[str, str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Fixed and moving image of a pair."""
         return tuple(self.images[scan].to(device) for scan in pair)

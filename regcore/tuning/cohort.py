@@ -17,14 +17,14 @@ import torch
 from regcore.cohort import FILE_COLUMNS, SPLITS, Cohort, check_files, read_cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.files import atomic_write
-from regcore.labels import expand_codes
+from regcore.labels import expand_codes, found_labels
 from regcore.methods.hypermorph import HyperMorph
 from regcore.pairs import contrasts_of, dataset_of, make_pairs, read_pairs, task_of
 from regcore.pairwise import prepare_for
 from regcore.preprocess import save_prepared
 from regcore.reporting.figures import save_figure
 from regcore.runtime import processor_name
-from regcore.study import found_labels, versions
+from regcore.study import versions
 from regcore.training.model import Model, load_model
 from regcore.training.validation import LabelledPairs
 from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tune
@@ -117,7 +117,7 @@ def tune_model(
     codes = _codes(cohort, scans, labels)
     _check_writable(output)
     labelled = _prepared(model, cohort, scans, list(zip(table["fixed"], table["moving"], strict=True)), seed)
-    codes = sorted(codes & labelled.codes())
+    codes = sorted(codes & found_labels(labelled.labels.values()))
     seconds = {"prepare": time.perf_counter() - began}
 
     log.info("following the gradient on %d pairs", len(table))
