@@ -262,6 +262,8 @@ def test_spread_over_starts(known):
     assert len(table) == 101 + 1, "one of the networks lies between two points of the sweep"
     starts = [100 * START[n] for n in (1, 2, 3)]
     np.testing.assert_allclose(table["hyper_sd"], np.std(starts, ddof=1))
+    np.testing.assert_allclose(table["gap"], table["hyper_mean"] - table["grid_mean"])
+    assert table["max_gap"].unique() == pytest.approx([table["gap"].abs().max()])
     at = table.set_index("lambda")
     assert at.loc[0.3, "hyper_mean"] == pytest.approx(100 * mean_dice("hyper", {"lambda": 0.3}) + np.mean(starts))
     several = table.dropna(subset="grid_sd")

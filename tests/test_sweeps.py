@@ -1,13 +1,18 @@
 """HyperMorph in a study: training, its tuning, sweeps of landscapes, and how experiments are planned."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
-from test_training import dice_by_hand, prepared, small_study
+from test_training import ROOT, dice_by_hand, prepared, small_study
+from test_workflow import snakemake
 
+from regcore.config import load_yaml
 from regcore.errors import InputError
 from regcore.experiments import hypermorph
 from regcore.experiments.hypermorph import by_grid, dense
+from regcore.methods import make_method
 from regcore.plan import plan_study
 from regcore.study import labelled_pairs, pairs_of_split, train
 from regcore.sweeps import write_sweep
@@ -16,6 +21,7 @@ from regcore.tuning import amortised
 from regcore.tuning.amortised import curve, optimum, rows_of
 from regcore.tuning.grid import grid, names
 
+SCHEMAS = ROOT / "workflow" / "schemas"
 FAST = {"steps": 4, "validate_every": 2, "architecture": "paper-diff", "batch_size": 2}
 EXPERIMENTS = {
     "hypermorph": {
@@ -35,18 +41,11 @@ def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     config = small_study(folder, {"identity": {}}).config
     config = {key: value for key, value in config.items() if key != "unavailable"}
-    schemas = hypermorph_schemas()
-    made = plan_study(config | {"experiments": EXPERIMENTS}, schemas, results=str(folder / "results"))
+    made = plan_study(config | {"experiments": EXPERIMENTS}, SCHEMAS, results=str(folder / "results"))
     prepared(made)
     for name in (*made.sweeps[dense("mse")], *made.sweeps[by_grid("mse")]):
         train(made, name, made.folder / "models" / name, folder / "checkpoints" / name)
     return made
-
-
-def hypermorph_schemas():
-    from test_training import ROOT
-
-    return ROOT / "workflow" / "schemas"
 
 
 @pytest.fixture(scope="module")
@@ -185,4 +184,30 @@ def test_an_experiment_with_an_unknown_similarity_is_refused(tmp_path):
     config = small_study(tmp_path, {"identity": {}}).config
     config = {key: value for key, value in config.items() if key != "unavailable"}
     with pytest.raises(InputError, match="'mind'"):
-        plan_study(config | {"experiments": {"hypermorph": {"lambda": {"mind": [0, 1]}}}}, hypermorph_schemas())
+        plan_study(config | {"experiments": {"hypermorph": {"lambda": {"mind": [0, 1]}}}}, SCHEMAS)
+
+
+def test_snakemake_plans_both_kinds_of_networks_and_their_sweeps(tmp_path):
+    config = {
+        "study": "paper",
+        "cohort": {"embedded": {"ndim": 2, "spacing": 3, "train": 8, "validation": 2, "test": 3}},
+        "pairs": {"validation": 2, "test": 3},
+        "methods": {"identity": None},
+        "experiments": EXPERIMENTS,
+    }
+    done = snakemake(tmp_path, "-n", "--cores", "2", "hypermorph", config=config)
+    assert done.returncode == 0, done.output
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    assert counts["train"] == str(2 + 3 + 1 + 1 + 4) and counts["sweep"] == "4"
+    assert (counts["experiment_table"], counts["experiment_figure"]) == ("1", "5")
+    assert not {"register", "evaluate", "tables"} & set(counts)
+
+
+@pytest.mark.parametrize("study", ["hypermorph", "hypermorph-contrasts", "hypermorph-tasks", "hypermorph-convergence"])
+def test_the_studies_of_the_paper_can_be_planned(study):
+    made = plan_study(load_yaml(ROOT / "config" / "studies" / f"{study}.yaml"), ROOT / "workflow" / "schemas")
+    trained = [name for name in made.entries if made.learned(name)]
+    settings = [make_method(made.method_of(name), made.settings(name)).settings for name in trained]
+    for key in ("architecture", "similarity", "select", "schedule", "batch_size", "image_sigma", "weighting"):
+        per_landscape = {(name.split("-")[1], chosen[key]) for name, chosen in zip(trained, settings, strict=True)}
+        assert len(per_landscape) == len({name.split("-")[1] for name in trained}), f"{key} differs between both kinds"

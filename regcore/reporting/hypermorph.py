@@ -346,8 +346,9 @@ def _by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
     table = lambdas.assign(hyper_mean=100 * starts.mean(axis=1), hyper_sd=100 * starts.std(axis=1, ddof=1))
     table["grid_mean"] = 100 * trained.mean(axis=1).to_numpy()
     table["grid_sd"] = 100 * trained.std(axis=1, ddof=1).to_numpy()
+    table["gap"] = table["hyper_mean"] - table["grid_mean"]
     table.insert(0, "similarity", shape.name)
-    return table.assign(replicates=starts.shape[1])
+    return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max())
 
 
 def _groups(plan: Plan, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
