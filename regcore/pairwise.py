@@ -18,7 +18,7 @@ from regcore.methods import METHODS, make_method
 from regcore.methods.base import Method
 from regcore.preprocess import Prepared, align, prepare, prepare_image, resample
 from regcore.registration import register_scans
-from regcore.study import versions
+from regcore.runtime import versions
 from regcore.training.model import Model, load_model
 from regcore.volume import Volume, read_labels, read_volume
 

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 #: What tells the libraries in circulation how many threads to use; some read it only when they are loaded.
@@ -81,6 +82,21 @@ def processor_name() -> str:
         names = []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{names[0] if names else platform.processor() or 'unknown processor'}, {cores} cores"
+
+
+#: Packages whose versions are written beside every result.
+PACKAGES = ("regcore", "torch", "numpy", "scipy", "nibabel", "antspyx", "nilearn", "snakemake")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def log_to(*paths: str, prefix: str = "regcore") -> None:

@@ -13,7 +13,7 @@ from test_training import prepared, small_study
 
 from regcore.errors import InputError
 from regcore.methods import make_method
-from regcore.study import train
+from regcore.stages.train import train
 from regcore.training.checkpoint import load_tensors
 from regcore.training.distributed import PROCESSES_VARIABLE, launch, process_group, wanted_processes
 from regcore.training.model import load_model

@@ -14,8 +14,8 @@ from regcore.experiments import hypermorph
 from regcore.experiments.hypermorph import by_grid, dense
 from regcore.methods import make_method
 from regcore.plan import plan_study
-from regcore.study import labelled_pairs, pairs_of_split, train
-from regcore.sweeps import write_sweep
+from regcore.stages.sweep import write_sweep
+from regcore.stages.train import labelled_pairs, pairs_of_split, train
 from regcore.training.model import load_model
 from regcore.tuning import amortised
 from regcore.tuning.amortised import curve, optimum, rows_of

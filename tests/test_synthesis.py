@@ -15,7 +15,7 @@ from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import folds
 from regcore.field import read_field
-from regcore.study import true_field
+from regcore.stages.register import true_field
 from regcore.synthesis.anatomy import build_anatomy
 from regcore.synthesis.icbm152 import cohort_table, label_table, synthesise
 from regcore.synthesis.mr_contrast import TISSUES, spin_echo, spoiled_gradient_echo, tissue_signals

@@ -21,7 +21,8 @@ from regcore.errors import InputError
 from regcore.methods import make_method
 from regcore.methods.base import as_tensor
 from regcore.plan import plan_study
-from regcore.study import labelled_pairs, pairs_of_split, prepare_scans, train, training_seed
+from regcore.stages.prepare import prepare_scans
+from regcore.stages.train import labelled_pairs, pairs_of_split, train, training_seed
 from regcore.training import memory, pairs
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.forward import forward

@@ -21,7 +21,8 @@ from regcore.field import DisplacementField, read_field
 from regcore.methods import METHODS
 from regcore.methods.requirements import niftyreg_folder
 from regcore.plan import UNAVAILABLE, plan_study
-from regcore.study import evaluate_method, facts_path, read_facts, register_pairs
+from regcore.stages.register import facts_path, read_facts, register_pairs
+from regcore.stages.score import evaluate_method
 from regcore.volume import Grid, Volume, read_labels, read_volume
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,8 @@ from regcore.reporting.figures import (
 )
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
-from regcore.study import read_facts, versions
+from regcore.runtime import versions
+from regcore.stages.register import read_facts
 from regcore.volume import read_volume
 
 #: Lines of what a method printed before it failed that the report shows.

@@ -11,7 +11,7 @@ from regcore.experiments import voxelmorph as paper
 from regcore.labels import scored_labels
 from regcore.plan import Plan
 from regcore.reporting.figures import plt, structure_boxes
-from regcore.study import read_facts
+from regcore.stages.register import read_facts
 
 #: Markers and lines of curves: told apart in greyscale too.
 CURVES = (("o", "-", "black"), ("s", "--", "#3182bd"), ("^", ":", "#b35806"), ("D", "-.", "#636363"))

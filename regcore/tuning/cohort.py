@@ -23,8 +23,7 @@ from regcore.pairs import contrasts_of, dataset_of, make_pairs, read_pairs, task
 from regcore.pairwise import prepare_for
 from regcore.preprocess import save_prepared
 from regcore.reporting.figures import save_figure
-from regcore.runtime import processor_name
-from regcore.study import versions
+from regcore.runtime import processor_name, versions
 from regcore.training.model import Model, load_model
 from regcore.training.validation import LabelledPairs
 from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tune

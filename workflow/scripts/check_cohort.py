@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regcore.scripting import job
-from regcore.study import check_scans
+from regcore.stages.prepare import check_scans
 
 with job(snakemake) as plan:
     Path(snakemake.output[0]).write_text(check_scans(plan.cohort) + "\n")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regcore.scripting import job
-from regcore.study import prepare_scans
+from regcore.stages.prepare import prepare_scans
 
 with job(snakemake) as plan:
     prepare_scans(plan, snakemake.params.scans, Path(snakemake.output[0]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regcore.scripting import job
-from regcore.study import register_pairs
+from regcore.stages.register import register_pairs
 
 with job(snakemake) as plan:
     model = Path(str(snakemake.input.model)) if snakemake.input.get("model") else None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regcore.scripting import job
-from regcore.study import train
+from regcore.stages.train import train
 
 with job(snakemake) as plan:
     name = snakemake.wildcards.method

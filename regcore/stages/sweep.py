@@ -1,6 +1,6 @@
 """Scoring many networks on the common grid, hypernetworks at many hyperparameters: a stage of a study.
 
-Dice is taken there, not on the native grids as :mod:`regcore.study` does for the methods of a report: the same
+Dice is taken there, not on the native grids as :mod:`regcore.stages.score` does for the methods of a report: the same
 for all networks that are compared, and cheap enough for thousands of settings.
 """
 
@@ -13,7 +13,7 @@ import pandas as pd
 from regcore.files import atomic_write
 from regcore.methods.base import LearnedMethod
 from regcore.plan import Plan
-from regcore.study import labelled_pairs, pairs_of_split
+from regcore.stages.train import labelled_pairs, pairs_of_split
 from regcore.training.model import load_model
 from regcore.tuning.amortised import optimum, score, sweep, tune
 

@@ -1,0 +1,158 @@
+"""Training learned methods on a study's pairs."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+import regcore
+from regcore.config import fingerprint
+from regcore.labels import found_labels, observed_classes, scored_labels
+from regcore.methods import make_method
+from regcore.methods.base import LearnedMethod
+from regcore.plan import Plan
+from regcore.preprocess import (
+    common_grid,
+)
+from regcore.stages.prepare import reference_image
+from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
+from regcore.training.model import save_model
+from regcore.training.pairs import PairSampler
+from regcore.training.trainer import Trainer
+from regcore.training.validation import LabelledPairs, look
+from regcore.tuning.amortised import tune
+from regcore.volume import read_labels
+
+log = logging.getLogger(__name__)
+
+#: Training pairs that the finished network is scored on, beside the validation pairs.
+TRAINING_PAIRS_SCORED = 16
+
+
+def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
+    """Train a learned method on the training pairs and choose its weights on the validation pairs.
+
+    Several processes train where there are several GPUs, or ``REGCORE_PROCESSES`` says so.
+
+    Parameters
+    ----------
+    name : str
+        The method's name in the study.
+    folder : Path
+        Where the model goes.
+    checkpoints : Path
+        Where the training keeps its state; from there it resumes.
+    """
+    method = make_method(plan.method_of(name), plan.settings(name), f"methods.{name}")
+    count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
+    if count > 1:
+        log.info("%s trains in %d processes", name, count)
+        launch(count, train, plan, name, folder, checkpoints)
+        return
+    with process_group() as processes:
+        _train(plan, name, method, processes, folder, checkpoints)
+
+
+def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, folder: Path, checkpoints: Path) -> None:
+    seed = training_seed(plan.config["seed"], method.settings["replicate"])
+    reference = reference_image(plan)
+    grid = common_grid(reference, plan.config["preprocess"])
+    pairs = plan.training_pairs[name]
+    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
+    log.info("%s: %d training pairs of %d scans", name, len(pairs), len(pairs.scans))
+    log.info("settings %s", json.dumps(method.settings))
+    identity = _training_identity(plan, name, method, classes)
+    labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
+
+    trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, processes=processes)
+    trained = trainer.run()
+    if not processes.first:
+        return
+    trainer.module.load_state_dict(trained.weights)
+    method.module = trainer.module.eval()
+    if method.hyperparameters:
+        tuned = tune(method, labelled, codes)
+        log.info("%s: on the validation pairs the best is %s (%.1f s)", name, tuned.values, tuned.seconds)
+        method = method.at(tuned.values)
+        trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
+    chosen = sampler.some(TRAINING_PAIRS_SCORED)
+    trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
+    trained.facts["observed"] = sorted(classes or {})
+    trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
+    save_model(folder, plan.method_of(name), method, trained, reference, grid, plan.config["preprocess"])
+    trainer.checkpoint.unlink()
+
+
+def training_seed(seed: int, replicate: int) -> int:
+    """Seed of one of several trainings that differ in nothing else; the first has the study's."""
+    return seed if replicate == 1 else int(np.random.SeedSequence([seed, replicate]).generate_state(1)[0])
+
+
+def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
+    """Fingerprint of all that a training's outcome depends on."""
+    training, validation = plan.training_pairs[name], plan.pairs_of("validation")
+    files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
+    return fingerprint(
+        plan.method_of(name),
+        method.settings,
+        plan.config["seed"],
+        training.identity,
+        list(validation["pair"]),
+        plan.config["labels"],
+        sorted((classes or {}).items()),
+        [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
+        regcore.STAGE_VERSIONS["train"],
+    )
+
+
+def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
+    """Pairs of prepared scans, and the codes of the labels that are scored."""
+    scans = {scan for pair in pairs for scan in pair}
+    labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
+    labels = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
+    return labelled, list(labels["index"])
+
+
+def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
+    """The (fixed, moving) scans of validation or test pairs."""
+    table = plan.pairs_of(split)
+    return list(zip(table["fixed"], table["moving"], strict=True))
+
+
+def training_dice(
+    plan: Plan, method: LearnedMethod, pairs: Sequence[tuple[str, str]], module: nn.Module
+) -> float | None:
+    """Mean Dice of a network on those of the training ``pairs`` that have labels; None where none has.
+
+    What it exceeds the validation Dice by is the generalisation gap.
+    """
+    with_labels = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
+    if not with_labels:
+        return None
+    labelled, codes = labelled_pairs(plan, with_labels)
+    with torch.inference_mode():
+        return look(method, module, labelled, codes)["dice"]
+
+
+def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+    """The classes of a training with labels: of the scored labels that occur in training or validation scans."""
+    scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.pairs_of("validation"))))
+    maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
+    labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
+    draw = plan.settings(name).get("observed_draw", 1)
+    return observed_classes(labels, observed, f"methods.{name}.observed", draw)
+
+
+def _scans(pairs: pd.DataFrame) -> list[str]:
+    return sorted({*pairs["fixed"], *pairs["moving"]})
