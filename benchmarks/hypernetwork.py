@@ -3,7 +3,7 @@
     python benchmarks/hypernetwork.py --repeats 15 --output docs/results/hypernetwork
 
 Contestants take turns in one process; forward and backward pass of the network and the whole training step (loss and
-optimiser too), one thread.  ``plain`` is VoxelMorph with the same network and batch, ``shared`` a hypernetwork whose
+optimiser too), on a GPU where there is one, else on one thread.  ``plain`` is VoxelMorph with the same network and batch, ``shared`` a hypernetwork whose
 samples have one row of hyperparameters in common.
 """
 
@@ -22,7 +22,7 @@ from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
 from regcore.networks.hypernetwork import all_at_once, each_alone
-from regcore.runtime import processor_name, tune_process
+from regcore.runtime import default_device, processor_name, tune_process
 
 SHAPES = [(64, 48), (128, 112), (32, 48, 32), (64, 80, 64)]
 BATCHES = (1, 2, 4, 8)
@@ -46,7 +46,7 @@ class Contestant:
     def network(self) -> None:
         self.optimiser.zero_grad()
         pair = torch.cat([self.batch["moving"], self.batch["fixed"]], 1)
-        rows = torch.rand(len(pair), 1)
+        rows = torch.rand(len(pair), 1, device=pair.device)
         inputs = (pair, rows) if self.method.hyperparameters else (pair,)
         self.call(*inputs).square().mean().backward()
 
@@ -72,35 +72,37 @@ class Shared(Contestant):
         return self.module(pair, rows[:1])
 
 
-def contestants(shape: tuple[int, ...], size: int) -> dict[str, Contestant]:
-    batch = {side: torch.rand(size, 1, *shape) for side in ("fixed", "moving")}
+def contestants(shape: tuple[int, ...], size: int, device: torch.device) -> dict[str, Contestant]:
+    batch = {side: torch.rand(size, 1, *shape, device=device) for side in ("fixed", "moving")}
     plain = make_method("voxelmorph", SETTINGS | {"lambda": 0.5})
     hyper = make_method("hypermorph", SETTINGS)
-    found: dict[str, Contestant] = {"plain": Contestant(plain, plain.build(len(shape)), batch)}
-    module = hyper.build(len(shape))
+    found: dict[str, Contestant] = {"plain": Contestant(plain, plain.build(len(shape)).to(device), batch)}
+    module = hyper.build(len(shape)).to(device)
     found["shared"] = Shared(hyper, module, batch)
     for name, form in FORMS.items():
         found[name] = Batched(hyper, module, batch, form=form)
     return found
 
 
-def timed(call: Callable[[], None]) -> float:
+def timed(call: Callable[[], None], device: torch.device) -> float:
     began = time.perf_counter()
     call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return 1000 * (time.perf_counter() - began)
 
 
-def measure(repeats: int) -> pd.DataFrame:
+def measure(repeats: int, device: torch.device) -> pd.DataFrame:
     """Milliseconds: median, least and most."""
     rows = []
     for shape in SHAPES:
         for size in BATCHES:
-            found = contestants(shape, size)
+            found = contestants(shape, size, device)
             for what in ("network", "step"):
                 times: dict[str, list[float]] = {name: [] for name in found}
                 for turn in range(repeats + 1):
                     for name, contestant in found.items():
-                        taken = timed(getattr(contestant, what))
+                        taken = timed(getattr(contestant, what), device)
                         if turn:  # the first warms up
                             times[name].append(taken)
                 for name, taken in times.items():
@@ -112,13 +114,14 @@ def measure(repeats: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def page(table: pd.DataFrame, repeats: int) -> str:
+def page(table: pd.DataFrame, repeats: int, device: torch.device) -> str:
     wide = table.pivot_table(index=["shape", "batch", "what"], columns="form", values="median", sort=False)
     wide["grouped / one after the other"] = wide["grouped"] / wide["one after the other"]
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"one thread of {processor_name()}"
     lines = [
         "# Several hyperparameters in one step",
         "",
-        f"Milliseconds, medians of {repeats} turns, one thread of {processor_name()}; torch {torch.__version__}, "
+        f"Milliseconds, medians of {repeats} turns, {where}; torch {torch.__version__}, "
         f"Python {platform.python_version()}. `python benchmarks/hypernetwork.py`, which says what the columns are; "
         "least and most are in the CSV.",
         "",
@@ -135,11 +138,12 @@ def main() -> None:
     arguments = parser.parse_args()
     tune_process(1)
     torch.manual_seed(0)
-    table = measure(arguments.repeats)
+    device = default_device()
+    table = measure(arguments.repeats, device)
     with atomic_write(arguments.output.with_suffix(".csv")) as path:
         table.to_csv(path, index=False, float_format="%.3f")
     with atomic_write(arguments.output.with_suffix(".md")) as path:
-        path.write_text(page(table, arguments.repeats), encoding="utf-8")
+        path.write_text(page(table, arguments.repeats, device), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ class EligiblePairs(Sequence[tuple[str, str]]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @property
+    def different(self) -> int:
+        """How many pairs there are; a sequence may have each at several numbers."""
+        return len(self)
+
     def __getitem__(self, number: int) -> tuple[str, str]:
         if not 0 <= number < len(self):
             raise IndexError(f"no pair {number} among {len(self)}")
@@ -90,6 +95,11 @@ class PooledPairs(Sequence[tuple[str, str]]):
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def different(self) -> int:
+        """How many pairs there are; a sequence may have each at several numbers."""
+        return sum(part.different for part in self.parts)
 
     def __getitem__(self, number: int) -> tuple[str, str]:
         if not 0 <= number < len(self):

@@ -150,8 +150,8 @@ def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
         unchosen = [name for name, value in model.method.values.items() if value is None]
         if unchosen:
             raise InputError(
-                f"{folder}: the model is not tuned, so it needs {', '.join(unchosen)} (--lambda, --set KEY=VALUE); "
-                "regcore tune finds good values"
+                f"{folder}: the model is not tuned: no {', '.join(unchosen)} is chosen. regcore tune finds good "
+                "values; regcore register --method <this model> takes them by --lambda and --set KEY=VALUE"
             )
     return model
 

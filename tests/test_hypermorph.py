@@ -162,6 +162,8 @@ def test_the_presets():
         ({"prior": {"lambda": [0.2, 0.8]}, "lambda": 0.1}, r"lambda = 0.1 lies outside \[0.2, 0.8\]"),
         ({"hidden": []}, "hidden"),
         ({"weighting": "sum"}, "'sum' is not possible"),
+        ({"similarity": "lncc", "window": 7.5}, "'window: 7.5' must be whole, or have a range in 'prior'"),
+        ({"generated": ["decoder"]}, "'generated': the network has no part 'decoder' with weights; it has unet, head"),
     ],
 )
 def test_settings_that_cannot_be(settings, complaint):
@@ -183,11 +185,21 @@ def test_values_that_the_model_has_not_met(values, complaint):
         hypermorph().at(values)
 
 
-def test_a_part_that_the_network_does_not_have():
-    with pytest.raises(
-        InputError, match="'generated': the network has no part 'decoder' with weights; it has unet, head"
-    ):
-        hypermorph(generated=["decoder"]).build(2)
+def test_with_gamma_as_hyperparameter_training_sees_labels_whatever_its_value():
+    for value in (0, None, 0.4):
+        assert hypermorph(prior={"lambda": [0, 1], "gamma": [0, 1]}, gamma=value).observed == "all"
+
+
+def test_values_stay_in_their_range_when_they_are_rounded():
+    method = hypermorph(prior={"lambda": [0.1234564, 0.9]})
+    at = method.values_of(torch.tensor([0.0]))
+    assert method.at(at).values["lambda"] == 0.1234564
+
+
+def test_the_codes_smoothness_counts_twice():
+    data, flow = batch(1), small_flow()
+    code, paper = (hypermorph(preset=p, **{"lambda": 0.4}).losses(flow, data) for p in ("code", "paper"))
+    assert (code["total"] - paper["total"]).item() == pytest.approx(0.4 * paper["diffusion"].item(), rel=1e-4)
 
 
 def test_without_a_value_nothing_is_registered():

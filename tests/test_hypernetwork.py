@@ -147,6 +147,27 @@ def test_any_network_can_be_wrapped():
     torch.testing.assert_close(made(x, torch.tensor([[0.2]])), functional_call(expected, weights, (x,)))
 
 
+def test_a_network_that_keeps_statistics_or_draws_at_random_can_be_wrapped():
+    noisy = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 3))
+    made = Hypernetwork(noisy, 1, hidden=[4])
+    made(torch.rand(3, 2, 8, 8), rows(3))
+    assert made.network[1].num_batches_tracked == 3, "one after the other"
+    dropping = Hypernetwork(nn.Sequential(nn.Conv2d(2, 4, 3), nn.Dropout(0.5)), 1, hidden=[4], generated=["0"])
+    nn.init.zeros_(dropping.weights.weight)
+    weights = dropping.generate(rows(2))
+    first, second = all_at_once(dropping.network, weights, torch.ones(2, 2, 8, 8))
+    assert not torch.equal(first, second), "each row draws its own"
+
+
+def test_lambda_keeps_its_digits_in_bfloat16():
+    made = Hypernetwork(flow_network(2), 1)
+    lambdas = torch.linspace(0.9, 1, 101)[:, None]
+    exact = made.generate(lambdas)["head.convolution.weight"]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(made.generate(lambdas)["head.convolution.weight"], exact)
+        assert made(torch.rand(1, 2, 16, 16), lambdas[:1]).isfinite().all()
+
+
 def test_its_state_is_the_hypernetwork_and_loads_into_another():
     first, second = (Hypernetwork(flow_network(2), 1, generated=["unet"]) for _ in range(2))
     nn.init.normal_(first.weights.bias)

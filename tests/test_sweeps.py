@@ -17,6 +17,7 @@ from regcore.plan import plan_study
 from regcore.stages.sweep import write_sweep
 from regcore.stages.train import labelled_pairs, pairs_of_split, train
 from regcore.training.model import load_model
+from regcore.training.validation import look
 from regcore.tuning import amortised
 from regcore.tuning.amortised import curve, optimum, rows_of
 from regcore.tuning.grid import grid, names
@@ -81,9 +82,33 @@ def test_the_networks_of_the_experiments(plan):
     assert set(paper.trained["table1"]) == {name for sweep in plan.sweeps.values() for name in sweep}
 
 
-def test_without_training_labels_there_is_no_gamma():
-    settings = {"lambda": {"mse": [0, 1]}, "replicates": {"count": 4, "lambda": {}}, "landscapes": {"gamma": {}}}
-    assert list(hypermorph.landscapes(settings, labelled=False)) == ["mse"]
+@pytest.mark.parametrize(
+    ("changes", "labelled", "complaint"),
+    [
+        ({"landscapes": {"gamma": {}}}, False, "landscapes.gamma: training scans without labels have no γ"),
+        ({"landscapes": {"window": {"range": [3, 9], "window": [3, 7, 11]}}}, True, r"window: \[11\] must lie within"),
+        ({"landscapes": {"window": {"range": [3, 9], "window": [3, 4]}}}, True, r"\[4\] must .* windows must be odd"),
+        ({"replicates": {"count": 2, "lambda": {"nmi": [0.5]}}}, True, "replicates.lambda: nmi is not among"),
+    ],
+)
+def test_experiments_that_cannot_be(changes, labelled, complaint):
+    settings = {"lambda": {"mse": [0, 1]}, "replicates": {"count": 4, "lambda": {}}, "landscapes": {}}
+    with pytest.raises(InputError, match=complaint):
+        hypermorph.landscapes(settings | changes, labelled)
+
+
+def test_a_value_that_the_study_sets_is_kept_and_the_others_are_tuned(tmp_path):
+    both = {"lambda": [0, 1], "gamma": [0, 1]}
+    own = {"method": "hypermorph", "hidden": [8], **FAST}
+    methods = {"half": {**own, "prior": both, "lambda": 0.25}, "whole": {**own, "lambda": 0.75}}
+    made = prepared(small_study(tmp_path, methods))
+    for name in methods:
+        train(made, name, tmp_path / name, tmp_path / "checkpoints" / name)
+    half, whole = (load_model(tmp_path / name) for name in methods)
+    assert half.method.values["lambda"] == 0.25 and 0 <= half.method.values["gamma"] <= 1
+    assert whole.method.values == {"lambda": 0.75} and "tuned" not in whole.facts
+    labelled, codes = labelled_pairs(made, pairs_of_split(made, "validation"))
+    assert half.facts["best_validation_dice"] == look(half.method, half.method.module, labelled, codes)["dice"]
 
 
 def test_every_point_of_a_grid_has_a_name_of_its_own():

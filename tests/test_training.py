@@ -403,9 +403,36 @@ def test_plateaus_are_counted(found, patience, tolerance, count):
     assert plateaus(found, patience, tolerance) == count
 
 
-def test_plateaus_need_patience(images, tmp_path):
-    with pytest.raises(InputError, match="'schedule: plateau' needs 'patience'"):
-        trainer(images, tmp_path, schedule="plateau")
+def test_plateaus_need_patience():
+    with pytest.raises(InputError, match="methods.net: 'schedule: plateau' needs 'patience'"):
+        make_method("voxelmorph", {"schedule": "plateau"}, "methods.net")
+
+
+def test_a_hypernetwork_takes_memory_for_every_pair_but_not_for_every_voxel():
+    """Generated weights: as many bytes for a small pair as for a large one."""
+    plain = make_method("voxelmorph", {"weighting": "convex", "lambda": 0.5, "architecture": "half"})
+    hyper = make_method("hypermorph", {"hidden": [4]})
+    modules = [method.build(2) for method in (plain, hyper)]
+    shape = (256, 256)
+    growth = []
+    for method, module in zip((plain, hyper), modules, strict=True):
+        one, nine = (memory.step_bytes(method, module, shape, batch) for batch in (1, 9))
+        growth.append((nine - one) / 8)
+    generated = 4 * modules[1].count
+    assert growth[1] - growth[0] < 12 * generated, "a few copies of the weights, not one for every part of an image"
+    assert growth[0] > 20 * generated, "or the comparison would say nothing"
+
+
+def test_validation_pairs_without_labels_do_not_count_and_some_must_have_one(tmp_path):
+    plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", **SETTINGS}}))
+    labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
+    method = make_method("voxelmorph", plan.settings("net"))
+    module = method.build(2)
+    with torch.no_grad():
+        whole = look(method, module, labelled, codes)
+        assert look(method, module, labelled, [*codes, 99]) == whole
+        with pytest.raises(InputError, match="none of the pairs has a label that is scored"):
+            look(method, module, labelled, [99])
 
 
 def test_weights_can_be_selected_by_the_loss(images, tmp_path):

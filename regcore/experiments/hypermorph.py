@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from regcore.errors import InputError
 from regcore.experiments import Experiments
 from regcore.tuning.grid import grid, names
 
+#: The section of a study's file that says what is planned.
+WHERE = "experiments.hypermorph"
 #: Names of the paper.
 SIMILARITIES = {"mse": "MSE", "lncc": "NCC", "nmi": "NMI"}
 #: What networks of both kinds have in common where a study says nothing: the network of the paper, its mean squares.
@@ -78,8 +81,19 @@ def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
         The study's ``experiments.hypermorph``.
     labelled : bool
         Whether training scans have labels; without them there is no γ to vary.
+
+    Raises
+    ------
+    InputError
+        γ is wanted without labels, a value lies outside of the hypernetwork's range, or replicates are wanted of a
+        similarity that is not.
     """
     found = {}
+    for similarity in settings["replicates"]["lambda"]:
+        if similarity not in settings["lambda"]:
+            raise InputError(
+                f"{WHERE}.replicates.lambda: {similarity} is not among the similarities of '{WHERE}.lambda'"
+            )
     for similarity, values in settings["lambda"].items():
         again = settings["replicates"]["lambda"].get(similarity, [])
         count = settings["replicates"]["count"] if again else 1
@@ -88,7 +102,16 @@ def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
         found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
     for second, values in settings["landscapes"].items():
         if second == "gamma" and not labelled:
-            continue
+            raise InputError(f"{WHERE}.landscapes.gamma: training scans without labels have no γ; leave it out")
+        low, high = values["range"]
+        beyond = [
+            value for value in values[second] if not low <= value <= high or (second == "window" and value % 2 != 1)
+        ]
+        if beyond:
+            odd = ", and windows must be odd" if second == "window" else ""
+            raise InputError(
+                f"{WHERE}.landscapes.{second}: {beyond} must lie within [{low:g}, {high:g}], the range beside it{odd}"
+            )
         own = {"similarity": values["similarity"]}
         if second == "gamma":
             own["observed"] = values["observed"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from regcore.config import settings_schema, validated
+from regcore.errors import InputError
 from regcore.field import DisplacementField
 from regcore.volume import Volume
 
@@ -167,6 +168,11 @@ class LearnedMethod(Method):
 
     module: nn.Module | None = None
 
+    def __init__(self, settings: Mapping, where: str = "method"):
+        super().__init__(settings, where)
+        if self.settings["schedule"] == "plateau" and self.settings["patience"] is None:
+            raise InputError(f"{where}: 'schedule: plateau' needs 'patience', the number of looks that make a plateau")
+
     @property
     def observed(self) -> Any:
         """The labels that training looks at, or None where it looks at images alone."""
@@ -176,6 +182,11 @@ class LearnedMethod(Method):
     def hyperparameters(self) -> list[str]:
         """The settings that the network is told and can be changed after training; most have none."""
         return []
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The hyperparameters to register with; None where none is chosen."""
+        return {name: self.settings[name] for name in self.hyperparameters}
 
     def looks(self) -> Sequence["LearnedMethod"]:
         """What a look at the validation pairs averages over: the method alone, or at several hyperparameters."""
@@ -209,8 +220,12 @@ class LearnedMethod(Method):
         """
 
     @abstractmethod
+    def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
+        """Displacement fixed → moving in voxels, (B, D, *space) like ``image``."""
+
+    @abstractmethod
     def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Displacement fixed → moving in voxels, (B, D, *space) like ``image``, and its inverse where there is one."""
+        """:meth:`displacement`, and its inverse where there is one."""
 
     def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of the network's prediction for a batch."""

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from regcore.errors import InputError, did_you_mean
 from regcore.losses import lncc
 from regcore.methods.voxelmorph import VoxelMorph
-from regcore.networks.hypernetwork import ACTIVATIONS, Hypernetwork
+from regcore.networks.hypernetwork import ACTIVATIONS, Hypernetwork, weights_of
 
 #: What a hypernetwork may be told, and between which values that may lie.
 LIMITS = {"lambda": (0, 1), "gamma": (0, 1), "window": (3, 99)}
+#: Decimals of a value: inputs are in single precision.
+DIGITS = 6
 
 
 class HyperMorph(VoxelMorph):
@@ -97,7 +99,7 @@ class HyperMorph(VoxelMorph):
     }
     presets: ClassVar[dict[str, dict]] = {
         "paper": {"end_points": 0},
-        "code": {"hidden": [128] * 6, "final": "relu", "generated": ["unet"], "end_points": 0.2},
+        "code": {"hidden": [128] * 6, "final": "relu", "generated": ["unet"], "end_points": 0.2, "smoothness": 2},
     }
 
     def _settle_weights(self, given: Mapping, where: str) -> None:
@@ -119,6 +121,18 @@ class HyperMorph(VoxelMorph):
                     self._check(name, chosen[name], where)
             elif chosen[name] is None:
                 raise InputError(f"{where}: set '{name}', or a range of it in 'prior'")
+        if "window" not in self.hyperparameters and chosen["window"] % 1:
+            raise InputError(f"{where}: 'window: {chosen['window']}' must be whole, or have a range in 'prior'")
+        self._check_parts(where)
+
+    def _check_parts(self, where: str) -> None:
+        """Look whether the network has the parts that are to be generated, without making its weights."""
+        with torch.device("meta"):
+            network = super().build(2)
+        try:
+            weights_of(network, self.settings["generated"])
+        except ValueError as error:
+            raise InputError(f"{where}: 'generated': {error}") from error
 
     @property
     def hyperparameters(self) -> list[str]:
@@ -126,9 +140,8 @@ class HyperMorph(VoxelMorph):
         return list(self.settings["prior"])
 
     @property
-    def values(self) -> dict[str, float | None]:
-        """The hyperparameters to register with; None where none is chosen."""
-        return {name: self.settings[name] for name in self.hyperparameters}
+    def observed(self) -> Any:
+        return self.settings["observed"] if "gamma" in self.hyperparameters else super().observed
 
     def at(self, values: Mapping[str, float]) -> "HyperMorph":
         """The same method and network at other hyperparameters.
@@ -164,12 +177,9 @@ class HyperMorph(VoxelMorph):
 
     def build(self, ndim: int) -> nn.Module:
         chosen = self.settings
-        try:
-            return Hypernetwork(
-                super().build(ndim), len(self.hyperparameters), chosen["hidden"], chosen["final"], chosen["generated"]
-            )
-        except ValueError as error:
-            raise InputError(f"'generated': {error}") from error
+        return Hypernetwork(
+            super().build(ndim), len(self.hyperparameters), chosen["hidden"], chosen["final"], chosen["generated"]
+        )
 
     def inputs(self, values: Mapping[str, float]) -> Tensor:
         """A row (1, n) of the hypernetwork's inputs: each hyperparameter's place in its range, 0 to 1."""
@@ -178,10 +188,10 @@ class HyperMorph(VoxelMorph):
 
     def values_of(self, row: Tensor) -> dict[str, float]:
         """The inverse of :meth:`inputs`, for a row (n,)."""
-        prior = self.settings["prior"].items()
+        ranges = zip(self.settings["prior"].items(), row.tolist(), strict=True)
         return {
-            name: round(low + (high - low) * place, 6)
-            for place, (name, (low, high)) in zip(row.tolist(), prior, strict=True)
+            name: min(max(round(low + (high - low) * place, DIGITS), low), high)
+            for (name, (low, high)), place in ranges
         }
 
     def predict(self, module: Callable[..., Tensor], fixed: Tensor, moving: Tensor) -> Tensor:

@@ -75,6 +75,12 @@ class VoxelMorph(LearnedMethod):
             "exclusiveMinimum": 0,
             "default": 1,
         },
+        "smoothness": {
+            "description": "what the smoothness term is multiplied by, λ aside; 2 in the authors' code of HyperMorph",
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "default": 1,
+        },
         "lambda": {
             "description": "weight of the smoothness term, λ of Eq. 4; null: the published one, 0.02 for mse and 1 for "
             "lncc",
@@ -158,11 +164,11 @@ class VoxelMorph(LearnedMethod):
     def _deformed(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the losses compare: the displacement, the warped moving image, and the fixed one warped back."""
         fixed, moving = batch["fixed"], batch["moving"]
-        found = {"displacement": self._displacement(flow, fixed)}
+        found = {"displacement": self.displacement(flow, fixed)}
         if self.settings["gamma"] != LABELS_ALONE:
             found["warped"] = warp(moving, found["displacement"])
             if self.settings["bidirectional"]:
-                found["warped_back"] = warp(fixed, self._displacement(-flow, fixed))
+                found["warped_back"] = warp(fixed, self.displacement(-flow, fixed))
         return found
 
     def _losses(self, flow: Tensor, batch: Mapping[str, Any], deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -191,17 +197,17 @@ class VoxelMorph(LearnedMethod):
             image, smoothness, overlap = (1 - amount) * (1 - gamma), amount, (1 - amount) * gamma
         else:
             image, smoothness, overlap = 1, amount, 1 if gamma == LABELS_ALONE else gamma
+        smoothness *= self.settings["smoothness"]
         return {self.settings["similarity"]: image, "diffusion": smoothness, "label_dice": overlap}
 
     def _similarity(self) -> Callable[[Tensor, Tensor], Tensor]:
         return similarity(self.settings, lncc_variant="voxelmorph")
 
     def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        inverse = None if self.settings["flow"] == "displacement" else self._displacement(-flow, image)
-        return self._displacement(flow, image), inverse
+        inverse = None if self.settings["flow"] == "displacement" else self.displacement(-flow, image)
+        return self.displacement(flow, image), inverse
 
-    def _displacement(self, flow: Tensor, image: Tensor) -> Tensor:
-        """From the flow to the image's voxels, without the padding."""
+    def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
         if self.settings["flow"] == "velocity":
             flow = integrate(flow, self.settings["integration_steps"])
         factor = self.settings["flow_resolution"]

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 
-#: Spread of the generated weights over hyperparameters at the start, relative to the wrapped network's own.
-FIRST_SPREAD = 0.05
+#: Size of the matrix's share of the first weights, relative to the spread of the wrapped network's own.  Most of it is
+#: common to all hyperparameters.
+FIRST_SHARE = 0.05
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -64,7 +66,7 @@ class Hypernetwork(nn.Module):
             raise ValueError(f"a hypernetwork needs hyperparameters and layers, not {inputs} and {list(hidden)}")
         if final not in ACTIVATIONS:
             raise ValueError(f"final must be one of {', '.join(ACTIVATIONS)}, not {final!r}")
-        own = _chosen(network, generated)
+        own = weights_of(network, generated)
         self.generated = list(own)
         self.shapes = [weight.shape for weight in own.values()]
         self.count = sum(weight.numel() for weight in own.values())
@@ -84,9 +86,9 @@ class Hypernetwork(nn.Module):
         """Let the map's bias be the wrapped network's weights, and its matrix vary them a little."""
         self.weights.bias.copy_(torch.cat([_flat(weight) for weight in own]))
         units = self.mlp(torch.rand(256, self.mlp[0].in_features))
-        size = units.square().sum(1).mean().sqrt()
+        size = units.square().sum(1).mean().sqrt().clamp(min=1e-3)
         spread = torch.cat([torch.full((weight.numel(),), _spread(weight)) for weight in own])
-        self.weights.weight.normal_().mul_((FIRST_SPREAD / size * spread)[:, None])
+        self.weights.weight.normal_().mul_((FIRST_SHARE / size * spread)[:, None])
 
     def forward(self, pair: Tensor, hyperparameters: Tensor) -> Tensor:
         """Run the wrapped network.
@@ -103,16 +105,19 @@ class Hypernetwork(nn.Module):
             return functional_call(self.network, {name: value[0] for name, value in weights.items()}, (pair,))
         if len(pair) not in (1, rows):
             raise ValueError(f"{len(pair)} samples cannot have {rows} rows of hyperparameters")
-        alone = pair.is_cpu and self._all_generated
-        return (each_alone if alone else all_at_once)(self.network, weights, pair)
+        return (each_alone if self._loops(pair) else all_at_once)(self.network, weights, pair)
 
-    @property
-    def _all_generated(self) -> bool:
-        return not any(True for _ in self.network.parameters())
+    def _loops(self, pair: Tensor) -> bool:
+        """Whether rows run one after the other: on a CPU, where nothing is computed once for all, and where the network
+        keeps statistics of its batches, which rows would all write at the same time."""
+        if any(isinstance(part, _BatchNorm) and part.training for part in self.network.modules()):
+            return True
+        return pair.is_cpu and not any(True for _ in self.network.parameters())
 
     def generate(self, hyperparameters: Tensor) -> dict[str, Tensor]:
         """Weights (rows, *shape) by name, for rows of hyperparameters (rows, n)."""
-        flat = self.weights(self.mlp(hyperparameters))
+        with torch.autocast(hyperparameters.device.type, enabled=False):  # bfloat16 cannot tell 0.91 from 0.912
+            flat = self.weights(self.mlp(hyperparameters))
         parts = flat.split([math.prod(shape) for shape in self.shapes], dim=1)
         return {
             name: _shaped(part, shape) for name, part, shape in zip(self.generated, parts, self.shapes, strict=True)
@@ -122,7 +127,7 @@ class Hypernetwork(nn.Module):
 def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
     """Run rows of ``weights`` one after the other, each on its sample, or all on the only one.
 
-    The faster way on a CPU, which has little to do at once (docs/results/hypermorph).
+    The faster way on a CPU, which has little to do at once (docs/results/hypernetwork.md).
     """
     rows = range(len(next(iter(weights.values()))))
     samples = pair.expand(len(rows), *pair.shape[1:])
@@ -137,11 +142,17 @@ def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor)
     def run(own: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(network, own, (x if x.ndim == pair.ndim else x[None],))[0]
 
-    return vmap(run, in_dims=(0, None if len(pair) == 1 else 0))(dict(weights), pair)
+    return vmap(run, in_dims=(0, None if len(pair) == 1 else 0), randomness="different")(dict(weights), pair)
 
 
-def _chosen(network: nn.Module, parts: Sequence[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters of the named parts, each with a part to it; of the whole network for None."""
+def weights_of(network: nn.Module, parts: Sequence[str] | None) -> dict[str, nn.Parameter]:
+    """The parameters of the named parts of a network, of the whole for None.
+
+    Raises
+    ------
+    ValueError
+        There is no such part, or it has no parameters.
+    """
     everything = dict(network.named_parameters())
     if parts is None:
         return everything

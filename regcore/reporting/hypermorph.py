@@ -76,7 +76,10 @@ def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
 
 
 def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 4: Dice over two hyperparameters; where training sees some of the labels, of these and the others too."""
+    """Fig. 4: Dice over two hyperparameters; where training sees some of the labels, of these and the others too.
+
+    Tuning counts all labels; of the others the best point of the sweep is shown in its place.
+    """
     panels = [
         (shape, labels, codes)
         for shape in _planned(plan).values()
@@ -88,7 +91,10 @@ def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     for axis, (shape, labels, codes) in zip(axes, panels, strict=True):
         sweeps = [_first(_sweep(plan, name)) for name in (paper.dense(shape.name), paper.by_grid(shape.name))]
         hyper, grid = (rows[rows["label"].isin(codes)] for rows in sweeps)
-        table = compared(shape, hyper, grid, _tuned(plan, shape))
+        tuned = _tuned(plan, shape)
+        if labels != "all":  # tuning counted all of them
+            tuned = tuned | optimum(_of(hyper, "validation"), shape.hyperparameters).values
+        table = compared(shape, hyper, grid, tuned)
         tables.append(table.assign(landscape=shape.name, labels=labels))
         _draw_landscape(axis, shape.hyperparameters, _curve(hyper, "test", shape.hyperparameters), table)
         gap = f"largest gap {table['max_gap'].iloc[0]:.2f} points"
@@ -406,7 +412,10 @@ def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table
     filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis", extend="min")
     points = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "edgecolors": "black", "s": 45}
     axis.scatter(table[names[0]], table[names[1]], **points, clip_on=False, zorder=3, label="networks of the grid")
-    for how, style, label in (("tuned", STAR, "tuning (all labels)"), ("grid", RING, "best of the grid")):
+    for how, style, label in (
+        ("tuned", STAR, "tuning; of some labels the best of the sweep"),
+        ("grid", RING, "best of the grid"),
+    ):
         place = [table[f"{name}_{how}"].iloc[0] for name in names]
         axis.plot(*place, **style | {"zorder": 4, "clip_on": False}, label=f"{label}, validation pairs")
     bar = axis.figure.colorbar(filled, ax=axis, format="%.3f")

@@ -67,7 +67,7 @@ def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, f
     pairs = plan.training_pairs[name]
     classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
-    log.info("%s: %d training pairs of %d scans", name, len(pairs), len(pairs.scans))
+    log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
     log.info("settings %s", json.dumps(method.settings))
     identity = _training_identity(plan, name, method, classes)
     labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
@@ -81,11 +81,13 @@ def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, f
         return
     trainer.module.load_state_dict(trained.weights)
     method.module = trainer.module.eval()
-    if method.hyperparameters:
-        tuned = tune(method, labelled, codes)
+    if None in method.values.values():
+        tuned = tune(method, labelled, codes, fixed={key: v for key, v in method.values.items() if v is not None})
         log.info("%s: on the validation pairs the best is %s (%.1f s)", name, tuned.values, tuned.seconds)
         method = method.at(tuned.values)
         trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
+        with torch.inference_mode():  # of the network that registers; the history has means over hyperparameters
+            trained.facts["best_validation_dice"] = look(method, method.module, labelled, codes)["dice"]
     chosen = sampler.some(TRAINING_PAIRS_SCORED)
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
     trained.facts["observed"] = sorted(classes or {})
@@ -106,6 +108,7 @@ def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Ma
     return fingerprint(
         plan.method_of(name),
         method.settings,
+        method.hyperparameters,  # their order, which is not that of keys in a fingerprint
         plan.config["seed"],
         training.identity,
         list(validation["pair"]),

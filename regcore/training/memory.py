@@ -23,9 +23,8 @@ from regcore.training.forward import forward
 
 log = logging.getLogger(__name__)
 
-#: Side of the small images that a step is measured on, and in which batches.
-PROBE_SIDE = {2: 64, 3: 32}
-PROBE_BATCHES = (2, 4)
+#: The small images that a step is measured on: batch, and side by number of dimensions.
+PROBES = ((2, {2: 64, 3: 32}), (4, {2: 64, 3: 32}), (2, {2: 32, 3: 16}))
 #: What kernels take for themselves, and gaps between tensors, on top of the tensors: on a CPU 14 to 19 % of a
 #: step of VoxelMorph on 96³ voxels, counted by the system.
 OVERHEAD = 1.15
@@ -66,8 +65,9 @@ class LivePeak(TorchDispatchMode):
 def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], size: int, classes: int = 0) -> int:
     """Estimate the memory that a training step takes, without taking it.
 
-    Forward and backward pass run on the CPU, on two small batches of noise; what they took at most is
-    extrapolated by the number of voxels, and the weights, gradients and moments are added.
+    Forward and backward pass run on the CPU, on small batches of noise.  What they took at most has a constant
+    part, one for each pair (weights of its own, where a hypernetwork makes them), and one for each voxel; so it
+    is extrapolated, and the weights, gradients and moments are added.
 
     Parameters
     ----------
@@ -80,12 +80,15 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
     """
     ndim, small = len(shape), copy.deepcopy(module).cpu()
     call = forward(small, torch.device("cpu"), method.settings["precision"])
-    voxels = [batch * PROBE_SIDE[ndim] ** ndim for batch in PROBE_BATCHES]
-    peaks = [_peak(method, call, _noise(batch, ndim, classes)) for batch in PROBE_BATCHES]
-    per_voxel = (peaks[1] - peaks[0]) / (voxels[1] - voxels[0])
-    constant = max(0, peaks[0] - per_voxel * voxels[0])
+    (few, side), (many, _), (_, small_side) = ((batch, sides[ndim]) for batch, sides in PROBES)
+    peaks = [_peak(method, call, _noise(batch, sides[ndim], ndim, classes)) for batch, sides in PROBES]
+    of_pair = (peaks[1] - peaks[0]) / (many - few)
+    per_voxel = (peaks[0] - peaks[2]) / (few * (side**ndim - small_side**ndim))
+    per_pair = max(0, of_pair - per_voxel * side**ndim)
+    constant = max(0, peaks[0] - few * of_pair)
     weights = sum(parameter.nbytes for parameter in module.parameters())
-    return round(OVERHEAD * (constant + per_voxel * size * math.prod(shape)) + WEIGHT_COPIES * weights)
+    pairs = size * (per_pair + per_voxel * math.prod(shape))
+    return round(OVERHEAD * (constant + pairs) + WEIGHT_COPIES * weights)
 
 
 def _peak(method: LearnedMethod, call: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> int:
@@ -94,9 +97,9 @@ def _peak(method: LearnedMethod, call: Callable[[Tensor], Tensor], batch: Mappin
     return live.peak
 
 
-def _noise(size: int, ndim: int, classes: int) -> dict[str, Any]:
+def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    shape = (size, 1, *[PROBE_SIDE[ndim]] * ndim)
+    shape = (size, 1, *[side] * ndim)
     batch: dict[str, Any] = {side: torch.rand(shape, generator=generator) for side in ("fixed", "moving")}
     if classes:
         for side in ("fixed_labels", "moving_labels"):

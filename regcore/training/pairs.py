@@ -69,8 +69,9 @@ class PairSampler:
 
     def some(self, count: int) -> list[tuple[str, str]]:
         """Different pairs, ``count`` of them where there are as many, that follow the seed alone."""
-        count = min(count, len(self.pairs))
-        return [self.pairs[n] for n in self._draw(BESIDE_TRAINING).choice(len(self.pairs), count, replace=False)]
+        several = min(4 * count, len(self.pairs))  # a sequence may have a pair at several numbers
+        numbers = self._draw(BESIDE_TRAINING).choice(len(self.pairs), several, replace=False)
+        return list(dict.fromkeys(self.pairs[number] for number in numbers))[:count]
 
     def _draw(self, step: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, step])

@@ -104,8 +104,6 @@ class Trainer:
         self.processes = processes or Processes()
         settings = method.settings
         check_division(settings, self.processes.count)
-        if settings["schedule"] == "plateau" and settings["patience"] is None:
-            raise InputError("'schedule: plateau' needs 'patience', the number of looks that make a plateau")
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])

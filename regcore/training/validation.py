@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from regcore.errors import InputError
 from regcore.evaluation.overlap import dice
 from regcore.labels import classify
 from regcore.methods.base import LearnedMethod, as_tensor
@@ -65,6 +66,12 @@ class LabelledPairs:
         return dice(fixed, moved[0, 0].numpy(), codes)
 
 
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are not NaN; NaN where all are."""
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def look(
     method: LearnedMethod,
     module: nn.Module,
@@ -88,8 +95,10 @@ def look(
         batch = labelled.batch(pair, device, classes)
         for variant in method.looks():
             flow = variant.predict(module, batch["fixed"], batch["moving"])
-            displacement, _ = variant.displacements(flow, batch["fixed"])
-            overlaps.append(np.nanmean(labelled.dice(pair, displacement, codes)))
+            overlaps.append(_mean(labelled.dice(pair, variant.displacement(flow, batch["fixed"]), codes)))
             if with_loss:
                 losses.append(variant.losses(flow, batch)["total"].item())
-    return {"dice": float(np.mean(overlaps)), **({"loss": float(np.mean(losses))} if with_loss else {})}
+    dice = _mean(overlaps)
+    if not np.isfinite(dice):
+        raise InputError("none of the pairs has a label that is scored; see 'labels' and the validation pairs")
+    return {"dice": dice, **({"loss": float(np.mean(losses))} if with_loss else {})}

@@ -100,7 +100,7 @@ def score(method: LearnedMethod, labelled: LabelledPairs, codes: Sequence[int]) 
 
     def displacements(batch: Mapping[str, Any]) -> Iterator[Tensor]:
         flow = method.predict(method.module, batch["fixed"], batch["moving"])
-        yield method.displacements(flow, batch["fixed"])[0]
+        yield method.displacement(flow, batch["fixed"])
 
     return _scores(method, labelled, codes, displacements, pd.DataFrame(index=[0]))
 
@@ -130,7 +130,7 @@ def _scores(
 def _displacements(method: HyperMorph, batch: Mapping[str, Any], rows: Tensor) -> Tensor:
     """The displacements (rows, D, *space) of one pair at rows of inputs."""
     flow = method.predict_at(method.module, batch["fixed"], batch["moving"], rows)
-    return method.displacements(flow, batch["fixed"])[0]
+    return method.displacement(flow, batch["fixed"])
 
 
 def _overlap(batch: Mapping[str, Any], displacement: Tensor) -> Tensor:
@@ -142,7 +142,13 @@ def _classes(codes: Sequence[int]) -> dict[int, int]:
     return {code: number for number, code in enumerate(codes, start=1)}
 
 
-def tune(method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], starts: int = STARTS) -> Tuned:
+def tune(
+    method: HyperMorph,
+    labelled: LabelledPairs,
+    codes: Sequence[int],
+    starts: int = STARTS,
+    fixed: Mapping[str, float] | None = None,
+) -> Tuned:
     """Maximise the overlap of labels over the hyperparameters by its gradient, weights frozen: Eq. 4.
 
     The best values of a coarse sweep, neighbours left out, are the starts; from each L-BFGS-B climbs within the
@@ -152,6 +158,8 @@ def tune(method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], star
     ----------
     starts : int
         How many values of the coarse sweep are starts.
+    fixed : mapping of str → float, optional
+        Hyperparameters that stay where they are.
 
     Returns
     -------
@@ -166,9 +174,17 @@ def tune(method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], star
         raise InputError("tuning needs labels: none of those to be scored occurs in the pairs")
     began = time.perf_counter()
     batches = [labelled.batch(pair, method.device, _classes(codes)) for pair in labelled.pairs]
-    coarse = rows_of(method, COARSE[len(method.hyperparameters)])
+    coarse, bounds = rows_of(method, COARSE[len(method.hyperparameters)]), []
+    for place, (name, (low, high)) in enumerate(method.settings["prior"].items()):
+        if name in (fixed or {}):
+            low = high = (fixed[name] - low) / (high - low)
+            coarse[:, place] = low
+            bounds.append((low, low))
+        else:
+            bounds.append((0, 1))
+    coarse = coarse.unique(dim=0)
     with torch.inference_mode():
-        overlaps = torch.stack([_mean_overlap(method, batches, row) for row in coarse])
+        overlaps = torch.stack([_mean_overlap(method, batches, row) for row in coarse]).cpu()
     found = []
     for start in _apart(coarse, overlaps, starts):
         end = minimize(
@@ -176,7 +192,7 @@ def tune(method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], star
             start.double().numpy(),
             jac=True,
             method="L-BFGS-B",
-            bounds=[(0, 1)] * coarse.shape[1],
+            bounds=bounds,
             options={"maxiter": 15, "ftol": 1e-6, "gtol": 1e-5},
         )
         found.append({**method.values_of(torch.from_numpy(end.x)), "overlap": -float(end.fun)})
@@ -187,7 +203,7 @@ def tune(method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], star
 
 def _apart(rows: Tensor, overlaps: Tensor, count: int) -> list[Tensor]:
     """The best rows of a grid of which no two are neighbours."""
-    step, chosen = 1 / (len(rows[:, 0].unique()) - 1), []
+    step, chosen = 1 / (max(len(column.unique()) for column in rows.T) - 1), []
     for row in rows[overlaps.argsort(descending=True)]:
         if len(chosen) < count and all((row - other).abs().max() > 1.5 * step for other in chosen):
             chosen.append(row)

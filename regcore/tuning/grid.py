@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from snakemake.utils import Paramspace
 
 #: What hyperparameters are called in the names of a grid's points: ``lambda`` is a word of Python, which
 #: Snakemake's parameter spaces cannot have as a column.
@@ -18,5 +17,7 @@ def grid(values: Mapping[str, Sequence[float]]) -> pd.DataFrame:
 
 def names(points: pd.DataFrame) -> list[str]:
     """A name for every point: ``lam~0.3_window~9``."""
+    from snakemake.utils import Paramspace  # regcore does without Snakemake where no grid is planned
+
     space = Paramspace(points.rename(columns=COLUMNS), filename_params="*")
     return list(space.instance_patterns)

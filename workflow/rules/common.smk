@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from regcore import STAGE_VERSIONS
+from regcore.config import fingerprint
 from regcore.errors import InputError
 from regcore.files import atomic_write
 from regcore.methods import entry
@@ -176,6 +177,16 @@ def hypermorph_outputs(wildcards):
 
 def models_of_sweep(wildcards):
     return [f"{PLAN.folder}/models/{name}" for name in PLAN.sweeps[wildcards.sweep]]
+
+
+def groups_of_pairs():
+    """What sets groups of pairs apart, as experiments show them."""
+    return PLAN.pairs[["pair", "task", "dataset", "contrasts"]].to_dict("list")
+
+
+def training_pairs_of(wildcards):
+    """A fingerprint of the pairs that a training draws from."""
+    return fingerprint(PLAN.training_pairs[wildcards.method].identity)
 
 
 def scans_of_sweeps():

@@ -28,6 +28,7 @@ rule experiment_table:
         runtime=30,
     params:
         settings=config["experiments"],
+        groups=groups_of_pairs(),
         stage=STAGE_VERSIONS["report"],
     message:
         "Making {wildcards.experiment} of {wildcards.paper}"
@@ -62,6 +63,7 @@ rule experiment_figure:
         runtime=30,
     params:
         settings=config["experiments"],
+        groups=groups_of_pairs(),
         stage=STAGE_VERSIONS["report"],
     message:
         "Drawing {wildcards.experiment} of {wildcards.paper}"

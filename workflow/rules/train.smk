@@ -30,6 +30,7 @@ rule train:
         seed=config["seed"],
         scored=config["labels"],
         pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
+        training_pairs=training_pairs_of,
         checkpoints=f"{PLAN.folder}/checkpoints",
         stage=STAGE_VERSIONS["train"],
     message:

@@ -19,7 +19,8 @@ rule sweep:
     threads: 1
     resources:
         mem_mb=16000 if LARGE else 4000,
-        runtime=720 if LARGE else 120,
+        runtime=2880 if LARGE else 240,
+        gpu=GPUS_PER_TRAINING,
     params:
         scored=config["labels"],
         pairs=PLAN.pairs["pair"].to_list(),
