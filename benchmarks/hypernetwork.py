@@ -3,8 +3,8 @@
     python benchmarks/hypernetwork.py --repeats 15 --output docs/results/hypernetwork
 
 Contestants take turns in one process; forward and backward pass of the network and the whole training step (loss and
-optimiser too), on a GPU where there is one, else on one thread.  ``plain`` is VoxelMorph with the same network and batch, ``shared`` a hypernetwork whose
-samples have one row of hyperparameters in common.
+optimiser too), on a GPU where there is one, else on one thread.  ``plain`` is VoxelMorph with the same network and
+batch, ``shared`` a hypernetwork whose samples have one row of hyperparameters in common.
 """
 
 import argparse

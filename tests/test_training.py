@@ -404,7 +404,7 @@ def test_plateaus_are_counted(found, patience, tolerance, count):
 
 
 def test_plateaus_need_patience():
-    with pytest.raises(InputError, match="methods.net: 'schedule: plateau' needs 'patience'"):
+    with pytest.raises(InputError, match=r"methods\.net: 'schedule: plateau' needs 'patience'"):
         make_method("voxelmorph", {"schedule": "plateau"}, "methods.net")
 
 
