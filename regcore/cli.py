@@ -123,7 +123,7 @@ def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per
     Writes curve.csv and curve.png (Dice at every setting of a sweep) and tuned.json into the output folder.
     """
     _settle(threads)
-    from regcore.tuning.cohort import summary, tune_model
+    from regcore.retune import summary, tune_model
 
     found = tune_model(
         model,

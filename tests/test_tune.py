@@ -13,16 +13,16 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from regcore import retune as cohort_module
 from regcore.cli import main
 from regcore.cohort import read_cohort
 from regcore.config import load_yaml
 from regcore.field import read_field
 from regcore.methods import make_method
+from regcore.retune import ROW_SCHEMA, tune_model
 from regcore.training.model import load_model, save_model
 from regcore.training.trainer import Trained
-from regcore.tuning import cohort as cohort_module
 from regcore.tuning.amortised import tune
-from regcore.tuning.cohort import ROW_SCHEMA, tune_model
 from regcore.volume import Grid, Volume, read_volume
 
 SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
@@ -306,7 +306,7 @@ def test_a_model_or_cohort_that_does_not_fit_is_explained(folder, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("regcore.tuning.cohort._prepared", None)
+    monkeypatch.setattr("regcore.retune._prepared", None)
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert f"{out}: cannot be written to" in refused(folder / "hyper", folder / "cohort.tsv", "-o", out)
@@ -370,7 +370,7 @@ def test_register_takes_every_hyperparameter(folder, tmp_path):
         ("hyper2", ["--set", "gama=0.3"], "no hyperparameter 'gama'; did you mean 'gamma'?"),
         ("hyper", ["--set", "lambda=much"], "lambda must be a number, not 'much'"),
         ("hyper", ["--lambda", 0.3, "--set", "lambda=0.3"], "give one of them"),
-        ("hyper", [], "hyper: the model is not tuned, so it needs lambda"),
+        ("hyper", [], "hyper: the model is not tuned: no lambda is chosen"),
         ("hyper2", ["--lambda", 0.3], "hyper2: the model is not tuned, so it needs gamma"),
     ],
 )

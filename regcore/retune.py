@@ -9,8 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 
@@ -23,6 +21,7 @@ from regcore.pairs import contrasts_of, dataset_of, make_pairs, read_pairs, task
 from regcore.pairwise import prepare_for
 from regcore.preprocess import save_prepared
 from regcore.reporting.figures import save_figure
+from regcore.reporting.tuned import counted, tuned_figure
 from regcore.runtime import processor_name, versions
 from regcore.training.model import Model, load_model
 from regcore.training.validation import LabelledPairs
@@ -47,8 +46,6 @@ ROW_SCHEMA = {
 GROUPINGS = ("label", "pair", "dataset", "task", "contrasts")
 #: The group of pairs whose scans are of two datasets, or of none.
 NO_DATASET = "no common dataset"
-#: How figures call the hyperparameters.
-SYMBOLS = {"lambda": "λ", "gamma": "γ", "window": "window (voxels)"}
 
 
 def tune_model(
@@ -137,7 +134,7 @@ def tune_model(
     if per:
         with atomic_write(output / "groups.csv") as path:
             pd.concat([own.assign(**{per: group}) for group, own in curves.items()]).to_csv(path, index=False)
-    save_figure(_figure(along, best, curves, optima, len(table)), output / "curve.png")
+    save_figure(tuned_figure(along, best, curves, optima, len(table)), output / "curve.png")
     seconds["total"] = time.perf_counter() - began
     report = {
         "model": str(folder),
@@ -180,11 +177,11 @@ def summary(report: Mapping[str, Any]) -> str:
     gradient = report["gradient"]
     found = ", ".join(f"{name} = {value:.3g}" for name, value in gradient["values"].items())
     lines = [
-        f"{_told(best)}, {lowest}; {_pairs(best['pairs'])}, {report['seconds']['total']:.0f} s",
+        f"{_told(best)}, {lowest}; {counted(best['pairs'])}, {report['seconds']['total']:.0f} s",
         f"the gradient of the overlap leads to {found} ({gradient['seconds']:.1f} s)",
     ]
     return "\n".join(
-        lines + [f"{group}: {_told(own)}; {_pairs(own['pairs'])}" for group, own in report["groups"].items()]
+        lines + [f"{group}: {_told(own)}; {counted(own['pairs'])}" for group, own in report["groups"].items()]
     )
 
 
@@ -196,10 +193,6 @@ def _told(found: Mapping[str, Any]) -> str:
         sure = f" (95 % of resampled pairs: {low:.3g} to {high:.3g})" if found["pairs"] > 1 else ""
         parts.append(f"{name}* = {value:.3g}{sure}")
     return f"{', '.join(parts)}; mean Dice {found['dice']:.3f}"
-
-
-def _pairs(count: int) -> str:
-    return f"{count} pair" if count == 1 else f"{count} pairs"
 
 
 def _facts(found: Optimum, pairs: int) -> dict[str, Any]:
@@ -339,79 +332,3 @@ def _groups(rows: pd.DataFrame, table: pd.DataFrame, per: str | None) -> dict[st
 
 def _group_name(per: str, group: Any) -> str:
     return f"label {group}" if per == "label" else str(group) or NO_DATASET
-
-
-def _figure(
-    along: pd.DataFrame,
-    best: Optimum,
-    curves: Mapping[str, pd.DataFrame],
-    optima: Mapping[str, Optimum],
-    pairs: int,
-):
-    """Dice against the hyperparameters with a star where it is best, of all pairs and of each group."""
-    figure, axis = plt.subplots(figsize=(7, 4.5))
-    draw = _draw_lines if len(best.values) == 1 else _draw_map
-    draw(axis, along, best, curves, optima, pairs)
-    figure.tight_layout()
-    if optima:  # beside the axes, from which it takes no room
-        left, columns = 1.02 if len(best.values) == 1 else 1.25, -(-len(optima) // 20)
-        axis.legend(loc="upper left", bbox_to_anchor=(left, 1), ncols=columns)
-    return figure
-
-
-def _draw_lines(
-    axis,
-    along: pd.DataFrame,
-    best: Optimum,
-    curves: Mapping[str, pd.DataFrame],
-    optima: Mapping[str, Optimum],
-    pairs: int,
-) -> None:
-    (name,) = best.values
-    axis.plot(along[name], along["mean"], color="black", linewidth=2, zorder=3, label="all")
-    with_band = pairs > 1 and not curves
-    if with_band:
-        low, high = along["mean"] - along["sd"], along["mean"] + along["sd"]
-        axis.fill_between(along[name], low, high, color="0.85", linewidth=0)
-    for (group, own), colour, style in zip(curves.items(), _colours(len(curves)), _styles(len(curves)), strict=True):
-        axis.plot(own[name], own["mean"], style, color=colour, linewidth=1, label=group)
-        _star(axis, optima[group].values[name], optima[group].score, colour)
-    _star(axis, best.values[name], best.score, "white", size=16)
-    spread = " ± standard deviation" if with_band else ""
-    axis.set(xlabel=SYMBOLS[name], ylabel="Dice", title=f"Mean Dice{spread} over {_pairs(pairs)}; ★ best")
-    axis.grid(linewidth=0.3)
-
-
-def _draw_map(
-    axis,
-    along: pd.DataFrame,
-    best: Optimum,
-    curves: Mapping[str, pd.DataFrame],
-    optima: Mapping[str, Optimum],
-    pairs: int,
-) -> None:
-    """Over the first two hyperparameters, at the best of a third; of groups the stars alone."""
-    first, second, *others = best.values
-    for name in others:
-        along = along[along[name] == best.values[name]]
-    wide = along.pivot(index=second, columns=first, values="mean")
-    filled = axis.contourf(wide.columns, wide.index, wide.to_numpy(), levels=20, cmap="viridis")
-    axis.figure.colorbar(filled, ax=axis, label="Dice")
-    for (group, found), colour in zip(optima.items(), _colours(len(optima), "autumn"), strict=True):
-        _star(axis, found.values[first], found.values[second], colour, label=group)
-    _star(axis, best.values[first], best.values[second], "white", size=16, label="all")
-    at = "".join(f", {SYMBOLS[name]} = {best.values[name]:.3g}" for name in others)
-    axis.set(xlabel=SYMBOLS[first], ylabel=SYMBOLS[second], title=f"Mean Dice over {_pairs(pairs)}{at}; ★ best")
-
-
-def _star(axis, x: float, y: float, colour, size: int = 11, label: str | None = None) -> None:
-    look = {"markerfacecolor": colour, "markeredgecolor": "black", "markersize": size}
-    axis.plot([x], [y], "*", **look, label=label, clip_on=False, zorder=4 + 1 / size)  # small ones on large ones
-
-
-def _colours(count: int, name: str = "viridis") -> np.ndarray:
-    return plt.get_cmap(name)(np.linspace(0, 0.9, count))
-
-
-def _styles(count: int) -> list[str]:
-    return [("-", "--", ":", "-.")[place % 4] for place in range(count)]

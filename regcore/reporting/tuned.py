@@ -1,0 +1,101 @@
+"""The picture of a tuning: Dice against the hyperparameters, and where it is best."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from regcore.reporting.figures import plt
+from regcore.reporting.hypermorph import AXES
+from regcore.tuning.amortised import Optimum
+
+
+def tuned_figure(
+    along: pd.DataFrame,
+    best: Optimum,
+    curves: Mapping[str, pd.DataFrame],
+    optima: Mapping[str, Optimum],
+    pairs: int,
+) -> Figure:
+    """Dice against the hyperparameters with a star where it is best, of all pairs and of each group.
+
+    Parameters
+    ----------
+    along : DataFrame
+        As from :func:`regcore.tuning.amortised.curve`, for all pairs.
+    curves, optima : mapping
+        The same, and the best values, by group.
+    pairs : int
+        How many pairs the curve is a mean of.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4.5))
+    draw = _draw_lines if len(best.values) == 1 else _draw_map
+    draw(axis, along, best, curves, optima, pairs)
+    figure.tight_layout()
+    if optima:  # beside the axes, from which it takes no room
+        left, columns = 1.02 if len(best.values) == 1 else 1.25, -(-len(optima) // 20)
+        axis.legend(loc="upper left", bbox_to_anchor=(left, 1), ncols=columns)
+    return figure
+
+
+def _draw_lines(
+    axis,
+    along: pd.DataFrame,
+    best: Optimum,
+    curves: Mapping[str, pd.DataFrame],
+    optima: Mapping[str, Optimum],
+    pairs: int,
+) -> None:
+    (name,) = best.values
+    axis.plot(along[name], along["mean"], color="black", linewidth=2, zorder=3, label="all")
+    with_band = pairs > 1 and not curves
+    if with_band:
+        low, high = along["mean"] - along["sd"], along["mean"] + along["sd"]
+        axis.fill_between(along[name], low, high, color="0.85", linewidth=0)
+    for (group, own), colour, style in zip(curves.items(), _colours(len(curves)), _styles(len(curves)), strict=True):
+        axis.plot(own[name], own["mean"], style, color=colour, linewidth=1, label=group)
+        _star(axis, optima[group].values[name], optima[group].score, colour)
+    _star(axis, best.values[name], best.score, "white", size=16)
+    spread = " ± standard deviation" if with_band else ""
+    axis.set(xlabel=AXES[name], ylabel="Dice", title=f"Mean Dice{spread} over {counted(pairs)}; ★ best")
+    axis.grid(linewidth=0.3)
+
+
+def _draw_map(
+    axis,
+    along: pd.DataFrame,
+    best: Optimum,
+    curves: Mapping[str, pd.DataFrame],
+    optima: Mapping[str, Optimum],
+    pairs: int,
+) -> None:
+    """Over the first two hyperparameters, at the best of a third; of groups the stars alone."""
+    first, second, *others = best.values
+    for name in others:
+        along = along[along[name] == best.values[name]]
+    wide = along.pivot(index=second, columns=first, values="mean")
+    filled = axis.contourf(wide.columns, wide.index, wide.to_numpy(), levels=20, cmap="viridis")
+    axis.figure.colorbar(filled, ax=axis, label="Dice")
+    for (group, found), colour in zip(optima.items(), _colours(len(optima), "autumn"), strict=True):
+        _star(axis, found.values[first], found.values[second], colour, label=group)
+    _star(axis, best.values[first], best.values[second], "white", size=16, label="all")
+    at = "".join(f", {AXES[name]} = {best.values[name]:.3g}" for name in others)
+    axis.set(xlabel=AXES[first], ylabel=AXES[second], title=f"Mean Dice over {counted(pairs)}{at}; ★ best")
+
+
+def counted(pairs: int) -> str:
+    return f"{pairs} pair" if pairs == 1 else f"{pairs} pairs"
+
+
+def _star(axis, x: float, y: float, colour, size: int = 11, label: str | None = None) -> None:
+    look = {"markerfacecolor": colour, "markeredgecolor": "black", "markersize": size}
+    axis.plot([x], [y], "*", **look, label=label, clip_on=False, zorder=4 + 1 / size)  # small ones on large ones
+
+
+def _colours(count: int, name: str = "viridis") -> np.ndarray:
+    return plt.get_cmap(name)(np.linspace(0, 0.9, count))
+
+
+def _styles(count: int) -> list[str]:
+    return [("-", "--", ":", "-.")[place % 4] for place in range(count)]
