@@ -371,7 +371,7 @@ def test_register_takes_every_hyperparameter(folder, tmp_path):
         ("hyper", ["--set", "lambda=much"], "lambda must be a number, not 'much'"),
         ("hyper", ["--lambda", 0.3, "--set", "lambda=0.3"], "give one of them"),
         ("hyper", [], "hyper: the model is not tuned: no lambda is chosen"),
-        ("hyper2", ["--lambda", 0.3], "hyper2: the model is not tuned, so it needs gamma"),
+        ("hyper2", ["--lambda", 0.3], "hyper2: the model is not tuned: no gamma is chosen"),
     ],
 )
 def test_a_hyperparameter_that_cannot_be_had_is_explained(folder, tmp_path, model, options, words):
