@@ -127,7 +127,7 @@ class Hypernetwork(nn.Module):
 def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
     """Run rows of ``weights`` one after the other, each on its sample, or all on the only one.
 
-    The faster way on a CPU, which has little to do at once (docs/results/hypernetwork.md).
+    Taken on a CPU, which has little to gain from more at once; benchmarks/hypernetwork.py times both.
     """
     rows = range(len(next(iter(weights.values()))))
     samples = pair.expand(len(rows), *pair.shape[1:])

@@ -45,14 +45,10 @@ class LabelledPairs:
             {scan: read_labels(f"{stems[scan]}_labels.nii").data for scan in scans},
         )
 
-    def tensors(self, pair: tuple[str, str], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Fixed and moving image of a pair."""
-        return tuple(self.images[scan].to(device) for scan in pair)
-
     def batch(self, pair: tuple[str, str], device: torch.device, classes: Mapping[int, int] | None) -> dict[str, Any]:
         """A pair as a batch of training; with ``classes`` (label code → class) with labels."""
-        fixed, moving = self.tensors(pair, device)
-        batch: dict[str, Any] = {"fixed": fixed, "moving": moving}
+        fixed, moving = pair
+        batch: dict[str, Any] = {"fixed": self.images[fixed].to(device), "moving": self.images[moving].to(device)}
         if classes is not None:
             for side, scan in zip(("fixed", "moving"), pair, strict=True):
                 batch[f"{side}_labels"] = torch.from_numpy(classify(self.labels[scan], classes))[None, None].to(device)
