@@ -13,6 +13,7 @@ import pytest
 from regcore.config import load_yaml, validated
 from regcore.experiments import hypermorph as paper
 from regcore.reporting import hypermorph as reporting
+from regcore.reporting import landscapes, robustness
 from regcore.reporting.experiments import write_experiment
 from regcore.tuning import amortised
 
@@ -214,9 +215,9 @@ def test_dice_against_lambda(known):
 
 
 def test_the_gap_of_a_network_beyond_the_hypernetworks_range_is_unknown(known):
-    shape = reporting._planned(known)["window"]
-    grid = reporting._sweep(known, "window-grid").replace({"window": {15: 17}})
-    table = reporting.compared(shape, reporting._sweep(known, "window-hyper"), grid, reporting._tuned(known, shape))
+    shape = landscapes.planned(known)["window"]
+    grid = landscapes.sweep(known, "window-grid").replace({"window": {15: 17}})
+    table = landscapes.compared(shape, landscapes.sweep(known, "window-hyper"), grid, landscapes.tuned(known, shape))
     assert list(table["dice_hyper"].isna()) == list(table["gap"].isna()) == list(table["window"] == 17)
     assert table["max_gap"].notna().all()
 
@@ -251,7 +252,7 @@ def test_dice_over_two_hyperparameters(known):
 
 
 def test_a_training_that_sees_every_label_has_one_panel(known, monkeypatch):
-    monkeypatch.setattr(reporting, "_model", lambda plan, name: {"training": {"observed": [5, 30, 44]}})
+    monkeypatch.setattr(landscapes, "model", lambda plan, name: {"training": {"observed": [5, 30, 44]}})
     table, _ = reporting.show(known, "fig4")
     assert set(table["labels"]) == {"all"}
 
@@ -301,14 +302,14 @@ def test_lambda_of_groups_of_pairs(known):
 
 def test_a_group_chooses_on_validation_pairs_alone(known, monkeypatch):
     """Where the test pairs are best elsewhere."""
-    stored = reporting._sweep
+    stored = landscapes.sweep
 
     def moved(plan, name):
         rows = stored(plan, name)
         tested = (rows["split"] == "test") & (rows["metric"] == "dice")
         return rows.assign(value=rows["value"].where(~tested, -((rows["lambda"] - 0.9) ** 2)))
 
-    monkeypatch.setattr(reporting, "_sweep", moved)
+    monkeypatch.setattr(landscapes, "sweep", moved)
     table, _ = reporting.show(known, "fig6")
     row = table.set_index(["similarity", "group"]).loc[("mse", "within")]
     assert row["lambda_star"] == pytest.approx(0.3)
@@ -339,14 +340,14 @@ def test_lambda_of_structures(known):
 
 
 def test_a_label_that_few_pairs_have_is_judged_by_these(known, monkeypatch):
-    stored = reporting._sweep
+    stored = landscapes.sweep
 
     def rare(plan, name):
         rows = stored(plan, name)
         first = rows["fixed"] == rows.loc[rows["split"] == "validation", "fixed"].iloc[0]
         return rows.assign(value=rows["value"].where((rows["label"] != 44) | first))
 
-    monkeypatch.setattr(reporting, "_sweep", rare)
+    monkeypatch.setattr(landscapes, "sweep", rare)
     table, _ = reporting.show(known, "fig7")
     row = table.set_index(["similarity", "structure"]).loc[("mse", "Brain-Stem")]
     assert row["pairs"] == 1
@@ -385,18 +386,18 @@ def test_robustness_and_cost(known):
     ],
 )
 def test_the_rule_by_which_training_ends(changes, expected):
-    assert expected in reporting.convergence_rule(RULE | changes)
+    assert expected in robustness.convergence_rule(RULE | changes)
 
 
 def test_costs_without_cpu_seconds(known, monkeypatch):
-    stored = reporting._model
+    stored = landscapes.model
 
     def model(plan, name):
         found = stored(plan, name)
         del found["training"]["cpu_seconds"]
         return found
 
-    monkeypatch.setattr(reporting, "_model", model)
+    monkeypatch.setattr(landscapes, "model", model)
     table, html = reporting.show(known, "table1")
     assert table["grid_cpu_seconds"].isna().all() and "CPU s" not in html and "nan" not in html.lower()
 
