@@ -10,9 +10,9 @@ PIP := $(BIN)/pip --disable-pip-version-check
 study: .venv/study-ready
 	$(BIN)/snakemake --cores all
 
-## run the test suite
+## run the test suite, the files of tests side by side
 test: .venv/test-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 ## write the lock files anew, from the ranges in pyproject.toml
 lock:

@@ -7,16 +7,22 @@ import os
 import tempfile
 from pathlib import Path
 
-_cache = tempfile.TemporaryDirectory(prefix="regcore-tests-")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
-os.environ["XDG_CACHE_HOME"] = _cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers take the environment of the process that starts them
+    _cache = tempfile.TemporaryDirectory(prefix="regcore-tests-")
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+    os.environ["XDG_CACHE_HOME"] = _cache.name
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from scipy.ndimage import gaussian_filter  # noqa: E402
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest goes first, so that no worker is left alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_workflow.py")
 
 
 @pytest.fixture

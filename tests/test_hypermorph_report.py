@@ -389,6 +389,18 @@ def test_the_rule_by_which_training_ends(changes, expected):
     assert expected in robustness.convergence_rule(RULE | changes)
 
 
+def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
+    stored = landscapes.model
+
+    def fixed_steps(plan, name):
+        steps = 9000 if name.startswith("hyper") else 6000
+        return stored(plan, name) | {"settings": RULE | {"patience": None, "steps": steps}}
+
+    monkeypatch.setattr(landscapes, "model", fixed_steps)
+    _, html = reporting.show(known, "table1")
+    assert "; networks: training takes 6000 steps; hypernetworks: training takes 9000 steps. The grid" in html
+
+
 def test_costs_without_cpu_seconds(known, monkeypatch):
     stored = landscapes.model
 

@@ -87,19 +87,24 @@ def _trainings(plan: Plan, names: Iterable[str]) -> pd.DataFrame:
 
 
 def _what_seconds_are(plan: Plan) -> str:
-    """The convergence rule in words, and how many networks it did not end."""
-    names = [
-        name
-        for shape in landscapes.planned(plan).values()
-        for name in (*landscapes.first_grid(shape), *shape.hypernetworks())
-    ]
-    models = [landscapes.model(plan, name) for name in names]
-    rules = dict.fromkeys(convergence_rule(model["settings"]) for model in models)
+    """The convergence rule of both kinds in words, and how many trainings it did not end."""
+    shapes = landscapes.planned(plan).values()
+    kinds = {
+        "networks": [landscapes.model(plan, name) for shape in shapes for name in landscapes.first_grid(shape)],
+        "hypernetworks": [landscapes.model(plan, name) for shape in shapes for name in shape.hypernetworks()],
+    }
+    found = {
+        kind: ", or ".join(dict.fromkeys(convergence_rule(model["settings"]) for model in models))
+        for kind, models in kinds.items()
+    }
+    apart = len(set(found.values())) > 1
+    rules = "; ".join(f"{kind}: {rule}" if apart else rule for kind, rule in list(found.items())[: 1 + apart])
+    models = [model for several in kinds.values() for model in several]
     limited = [model for model in models if model["settings"]["patience"] and not model["training"]["stopped_early"]]
     ended = f" {len(limited)} of {len(models)} trainings came to their largest number of steps before." * bool(limited)
     return (
-        f"Seconds of training, looks at the validation pairs included; {', or '.join(rules)}.{ended} The grid: all its "
-        "networks together, each trained once."
+        f"Seconds of training, looks at the validation pairs included; {rules}.{ended} The grid: all its networks "
+        "together, each trained once."
     )
 
 
