@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regcore.reporting.figures import plt
@@ -30,8 +31,15 @@ def tuned_figure(
         How many pairs the curve is a mean of.
     """
     figure, axis = plt.subplots(figsize=(7, 4.5))
-    draw = _draw_lines if len(best.values) == 1 else _draw_map
-    draw(axis, along, best, curves, optima, pairs)
+    if len(best.values) == 1:
+        with_band = pairs > 1 and not curves
+        shown = " ± standard deviation" if with_band else ""
+        _draw_lines(axis, along, best, {group: (own, optima[group]) for group, own in curves.items()}, with_band)
+    else:
+        shown = ""
+        _draw_map(axis, along, best, optima)
+    third = "".join(f", {AXES[name]} = {value:.3g}" for name, value in list(best.values.items())[2:])
+    axis.set_title(f"Mean Dice{shown} over {counted(pairs)}{third}; ★ best")
     figure.tight_layout()
     if optima:  # beside the axes, from which it takes no room
         left, columns = 1.02 if len(best.values) == 1 else 1.25, -(-len(optima) // 20)
@@ -40,36 +48,28 @@ def tuned_figure(
 
 
 def _draw_lines(
-    axis,
+    axis: Axes,
     along: pd.DataFrame,
     best: Optimum,
-    curves: Mapping[str, pd.DataFrame],
-    optima: Mapping[str, Optimum],
-    pairs: int,
+    groups: Mapping[str, tuple[pd.DataFrame, Optimum]],
+    with_band: bool,
 ) -> None:
+    """Over one hyperparameter, of all pairs and of each group; the band is the standard deviation over pairs."""
     (name,) = best.values
     axis.plot(along[name], along["mean"], color="black", linewidth=2, zorder=3, label="all")
-    with_band = pairs > 1 and not curves
     if with_band:
         low, high = along["mean"] - along["sd"], along["mean"] + along["sd"]
         axis.fill_between(along[name], low, high, color="0.85", linewidth=0)
-    for (group, own), colour, style in zip(curves.items(), _colours(len(curves)), _styles(len(curves)), strict=True):
+    looks = zip(_colours(len(groups)), _styles(len(groups)), strict=True)
+    for (group, (own, found)), (colour, style) in zip(groups.items(), looks, strict=True):
         axis.plot(own[name], own["mean"], style, color=colour, linewidth=1, label=group)
-        _star(axis, optima[group].values[name], optima[group].score, colour)
+        _star(axis, found.values[name], found.score, colour)
     _star(axis, best.values[name], best.score, "white", size=16)
-    spread = " ± standard deviation" if with_band else ""
-    axis.set(xlabel=AXES[name], ylabel="Dice", title=f"Mean Dice{spread} over {counted(pairs)}; ★ best")
+    axis.set(xlabel=AXES[name], ylabel="Dice")
     axis.grid(linewidth=0.3)
 
 
-def _draw_map(
-    axis,
-    along: pd.DataFrame,
-    best: Optimum,
-    curves: Mapping[str, pd.DataFrame],
-    optima: Mapping[str, Optimum],
-    pairs: int,
-) -> None:
+def _draw_map(axis: Axes, along: pd.DataFrame, best: Optimum, optima: Mapping[str, Optimum]) -> None:
     """Over the first two hyperparameters, at the best of a third; of groups the stars alone."""
     first, second, *others = best.values
     for name in others:
@@ -80,15 +80,14 @@ def _draw_map(
     for (group, found), colour in zip(optima.items(), _colours(len(optima), "autumn"), strict=True):
         _star(axis, found.values[first], found.values[second], colour, label=group)
     _star(axis, best.values[first], best.values[second], "white", size=16, label="all")
-    at = "".join(f", {AXES[name]} = {best.values[name]:.3g}" for name in others)
-    axis.set(xlabel=AXES[first], ylabel=AXES[second], title=f"Mean Dice over {counted(pairs)}{at}; ★ best")
+    axis.set(xlabel=AXES[first], ylabel=AXES[second])
 
 
 def counted(pairs: int) -> str:
     return f"{pairs} pair" if pairs == 1 else f"{pairs} pairs"
 
 
-def _star(axis, x: float, y: float, colour, size: int = 11, label: str | None = None) -> None:
+def _star(axis: Axes, x: float, y: float, colour, size: int = 11, label: str | None = None) -> None:
     look = {"markerfacecolor": colour, "markeredgecolor": "black", "markersize": size}
     axis.plot([x], [y], "*", **look, label=label, clip_on=False, zorder=4 + 1 / size)  # small ones on large ones
 
