@@ -1,0 +1,205 @@
+"""Pairs of images from label maps, with contrasts of no scanner: SynthMorph (Hoffmann et al., TMI 2022), Section II-C.
+
+Order of the steps, where the paper leaves it open, as in the authors' code: labels are deformed (nearest neighbour,
+zeros beyond the border), every label gets its intensities, then blur, bias field, clipping, normalisation to 0 ... 1
+and a power.  Thick slices and a smaller field of view are those of the authors' later generator; they are off by
+default.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
+from regcore.synthesis.noise import normal, random_velocity, smooth_noise, uniform
+
+#: Types of label maps.
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+#: Intensities are clipped to this range before they are normalised.
+BRIGHTEST = 255
+
+
+@dataclass(frozen=True)
+class ImageRanges:
+    """What images are drawn from, under the paper's symbols (Table I).
+
+    Parameters
+    ----------
+    a_mu, b_mu : float
+        Mean intensity of a label.
+    a_sigma, b_sigma : float
+        Standard deviation of its intensities.
+    b_K : float
+        Largest standard deviation of the blur, voxels, drawn for each axis.
+    r_B, b_B : float
+        Bias field: relative resolution 1:r_B, and the largest standard deviation of its logarithm.
+    sigma_gamma : float
+        Standard deviation of γ; intensities are raised to exp(γ).
+    empty_background : float
+        Probability that label 0 is black (the code; the paper does not say).
+    thickest : float
+        Largest thickness of slices along one axis, voxels; 1 leaves images as they are (later generator: 8).
+    largest_crop : float
+        Largest share of each axis beyond the field of view, where images are 0 (later generator: 0.2).
+    """
+
+    a_mu: float = 25
+    b_mu: float = 225
+    a_sigma: float = 5
+    b_sigma: float = 25
+    b_K: float = 1
+    r_B: float = 40
+    b_B: float = 0.3
+    sigma_gamma: float = 0.25
+    empty_background: float = 0.2
+    thickest: float = 1
+    largest_crop: float = 0
+
+
+@dataclass(frozen=True)
+class WarpRanges:
+    """What deformations of label maps are drawn from.
+
+    Parameters
+    ----------
+    r_v : sequence of float
+        Relative resolutions 1:r_v of the velocities that are added.
+    b_v : float
+        Largest standard deviation of each, voxels of the half-resolution grid on which velocities are integrated.
+    steps : int
+        Squarings of the integration.
+    flips : bool
+        Whether axes are flipped at random, in both maps of a pair.
+    """
+
+    r_v: Sequence[float] = (16,)
+    b_v: float = 3
+    steps: int = 5
+    flips: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A training pair.
+
+    Attributes
+    ----------
+    moving, fixed : Tensor, shape (1, 1, *space)
+        Images, 0 to 1, float32.
+    moving_labels, fixed_labels : Tensor, shape (1, 1, *space)
+        The deformed label maps.
+    velocities : tuple of Tensor, shape (1, D, *half)
+        Of the moving and the fixed map, in voxels of the half-resolution grid.
+    """
+
+    moving: Tensor
+    fixed: Tensor
+    moving_labels: Tensor
+    fixed_labels: Tensor
+    velocities: tuple[Tensor, Tensor] = field(repr=False)
+
+
+def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRanges, generator: Generator) -> Pair:
+    """Deform two label maps, or twice the same one, and make an image of each.
+
+    Parameters
+    ----------
+    moving, fixed : Tensor of int, shape (1, 1, *space)
+        Label maps on one grid, on the generator's device.
+
+    Raises
+    ------
+    ValueError
+        A map is not of integers or has a negative code, or the two have different shapes.
+    """
+    for name, labels in (("moving", moving), ("fixed", fixed)):
+        _require_labels(name, labels)
+    if moving.shape != fixed.shape:
+        raise ValueError(f"label maps of shape {tuple(moving.shape)} and {tuple(fixed.shape)} make no pair")
+    space = tuple(moving.shape[2:])
+    flipped = [axis + 2 for axis in range(len(space)) if warps.flips and uniform(0, 1, generator) < 0.5]
+    deformed, velocities = [], []
+    for labels in (moving, fixed):
+        velocity = random_velocity(space, warps.r_v, warps.b_v, generator)
+        displacement = resample_displacement(integrate(velocity, warps.steps), space)
+        deformed.append(warp(labels.flip(flipped), displacement, mode="nearest"))
+        velocities.append(velocity)
+    drawn = [draw_image(labels, images, generator) for labels in deformed]
+    return Pair(drawn[0], drawn[1], deformed[0], deformed[1], (velocities[0], velocities[1]))
+
+
+def draw_image(labels: Tensor, ranges: ImageRanges, generator: Generator) -> Tensor:
+    """An image of a label map: float32, shape (1, 1, *space), smallest value 0 and largest 1.
+
+    Raises
+    ------
+    ValueError
+        The map is not of integers or has a negative code.
+    """
+    _require_labels("labels", labels)
+    image = label_intensities(labels, ranges, generator)
+    image = smooth(image, uniform(0, ranges.b_K, generator, (labels.ndim - 2,)).tolist())
+    image = _in_thick_slices(image, ranges.thickest, generator)
+    image = (image * bias_field(labels.shape[2:], ranges, generator)).clamp_(0, BRIGHTEST)
+    image = _cropped(image, ranges.largest_crop, generator)
+    low, high = image.aminmax()
+    image = (image - low).div_((high - low).clamp(min=torch.finfo(image.dtype).tiny))
+    return image.pow_((ranges.sigma_gamma * normal((), generator)).exp())
+
+
+def label_intensities(labels: Tensor, ranges: ImageRanges, generator: Generator) -> Tensor:
+    """Independent normal intensities, (1, 1, *space), with a mean and standard deviation of its own for each label."""
+    codes = 1 + int(labels.max())
+    means = uniform(ranges.a_mu, ranges.b_mu, generator, (codes,))
+    spreads = uniform(ranges.a_sigma, ranges.b_sigma, generator, (codes,))
+    if uniform(0, 1, generator) < ranges.empty_background:
+        means[0] = spreads[0] = 0
+    places = labels.reshape(-1).int()
+    image = normal(labels.shape, generator)
+    image.view(-1).mul_(spreads.index_select(0, places)).add_(means.index_select(0, places))
+    return image
+
+
+def bias_field(space: Sequence[int], ranges: ImageRanges, generator: Generator) -> Tensor:
+    """A smooth positive factor, (1, 1, *space): its logarithm is noise of standard deviation up to b_B at 1:r_B."""
+    return (uniform(0, ranges.b_B, generator) * smooth_noise(space, ranges.r_B, generator)).exp_()
+
+
+def _in_thick_slices(image: Tensor, thickest: float, generator: Generator) -> Tensor:
+    """The image as if sampled in thick slices along one axis, and brought back to its grid."""
+    if thickest <= 1:
+        return image
+    axis = int(torch.randint(image.ndim - 2, (), generator=generator, device=generator.device))
+    thickness = float(uniform(1, thickest, generator))
+    space = list(image.shape[2:])
+    sigma, coarse = [0.0] * len(space), list(space)
+    # Slices that are averages over their thickness: a box of width t has the standard deviation t / sqrt(12).
+    sigma[axis] = thickness / 12**0.5
+    coarse[axis] = max(2, round(space[axis] / thickness))
+    return resample(resample(smooth(image, sigma), coarse), space)
+
+
+def _cropped(image: Tensor, largest: float, generator: Generator) -> Tensor:
+    """The image with zeros beyond a smaller field of view."""
+    if largest <= 0:
+        return image
+    inside = torch.zeros_like(image, dtype=torch.bool)
+    box: list[Any] = [slice(None), slice(None)]
+    for size in image.shape[2:]:
+        kept = size - int(size * uniform(0, largest, generator))
+        start = int((size - kept + 1) * uniform(0, 1, generator))
+        box.append(slice(start, start + kept))
+    inside[tuple(box)] = True
+    return image.mul_(inside)
+
+
+def _require_labels(name: str, labels: Tensor) -> None:
+    if labels.dtype not in WHOLE or labels.ndim not in (4, 5) or labels.shape[:2] != (1, 1):
+        raise ValueError(
+            f"{name} of shape {tuple(labels.shape)} and type {labels.dtype} must be a map (1, 1, *space) of integers"
+        )
+    if labels.numel() == 0 or labels.min() < 0:
+        raise ValueError(f"{name} must have voxels, and codes of 0 and more")
