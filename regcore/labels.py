@@ -1,5 +1,6 @@
 """Which labels are scored, what they are called, how they are grouped, and which of them training sees."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from regcore.errors import InputError
 
 #: The group of every label where a study has no groups, and of a label without one where it has.
 NO_GROUPS, UNGROUPED = "all", "other"
+#: What a training observes that makes images of whole label maps: every label, the largest first.
+BY_SIZE = "every label, the largest first"
 
 
 def expand_codes(items: Iterable[int | str], where: str) -> set[int]:
@@ -125,6 +128,27 @@ def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int 
     if not codes:
         raise InputError(f"{where}: none of {observed} is a scored label of the study (see 'labels')")
     return {code: number for number, code in enumerate(codes, start=1)}
+
+
+def classes_by_size(maps: Iterable[np.ndarray], where: str) -> dict[int, int]:
+    """Number all labels that occur but 0, those with most voxels first: label code → class, 1 to K.
+
+    Raises
+    ------
+    InputError
+        There are fewer than two labels.
+    """
+    sizes: Counter[int] = Counter()
+    for data in maps:
+        codes, counts = np.unique(data[data != 0], return_counts=True)
+        sizes.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    if len(sizes) < 2:
+        raise InputError(
+            f"{where}: images are made of label maps with two labels or more, and those of the training scans have "
+            f"{len(sizes)} beside the background"
+        )
+    ordered = sorted(sizes, key=lambda code: (-sizes[code], code))
+    return {code: number for number, code in enumerate(ordered, start=1)}
 
 
 def classify(labels: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:

@@ -72,6 +72,7 @@ METHODS = {
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
     "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
+    "synthmorph": Entry("regcore.methods.synthmorph:SynthMorph", learned=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),
 }
 

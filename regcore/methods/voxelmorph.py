@@ -9,22 +9,21 @@ segmentations Eq. 10, which adds γ times the overlap of warped labels.
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regcore.errors import InputError
 from regcore.experiments.voxelmorph import LABELS_ALONE
 from regcore.losses import diffusion, soft_dice
-from regcore.methods.base import TRAINING, LearnedMethod
+from regcore.methods.base import TRAINING
+from regcore.methods.flow import FLOW, FlowMethod
 from regcore.methods.objective import similarity, similarity_settings
-from regcore.networks.unet import ARCHITECTURES, FlowNetwork
-from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
+from regcore.spatial import warp
 
 #: λ of the paper for mean squares (Section V-G) and of its repository for local correlation.
 PUBLISHED_LAMBDA = {"mse": 0.02, "lncc": 1.0}
 
 
-class VoxelMorph(LearnedMethod):
+class VoxelMorph(FlowMethod):
     """VoxelMorph, unsupervised or with auxiliary segmentations; displacement or velocity."""
 
     properties: ClassVar[dict] = {
@@ -34,33 +33,7 @@ class VoxelMorph(LearnedMethod):
             "enum": ["paper", "code", None],
             "default": None,
         },
-        "architecture": {
-            "description": "the U-Net; see regcore/networks/unet.py",
-            "enum": list(ARCHITECTURES),
-            "default": "paper",
-        },
-        "width": {
-            "description": "multiplies the features of every layer (2 is the paper's ×2)",
-            "type": "integer",
-            "minimum": 1,
-            "default": 1,
-        },
-        "flow": {
-            "description": "what the network predicts: velocity (integrated; invertible) or displacement",
-            "enum": ["velocity", "displacement"],
-            "default": "velocity",
-        },
-        "flow_resolution": {
-            "description": "1: the flow is used on the images' grid; 2: on one half as fine",
-            "enum": [1, 2],
-            "default": 2,
-        },
-        "integration_steps": {
-            "description": "squarings of scaling and squaring",
-            "type": "integer",
-            "minimum": 0,
-            "default": 7,
-        },
+        **FLOW,
         **similarity_settings("mse", window=9),
         "weighting": {
             "description": "how terms are weighed: sum (Eq. 4 and 10: similarity + λ smoothness + γ overlap), or "
@@ -121,15 +94,9 @@ class VoxelMorph(LearnedMethod):
     def __init__(self, settings: Mapping, where: str = "method"):
         super().__init__(settings, where)
         chosen = self.settings
-        self.architecture = ARCHITECTURES[chosen["architecture"]]
         self._settle_weights(settings, where)
         if chosen["bidirectional"] and chosen["flow"] == "displacement":
             raise InputError(f"{where}: 'bidirectional' needs the inverse, which 'flow: displacement' does not have")
-        if self.architecture.resolution > chosen["flow_resolution"]:
-            raise InputError(
-                f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
-                "'flow_resolution: 2'"
-            )
         self._unlikeness = self._similarity()
 
     def _settle_weights(self, given: Mapping, where: str) -> None:
@@ -147,16 +114,6 @@ class VoxelMorph(LearnedMethod):
     @property
     def observed(self) -> Any:
         return self.settings["observed"] if self.settings["gamma"] != 0 else None
-
-    def build(self, ndim: int) -> nn.Module:
-        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])
-
-    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
-        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.architecture.stride)
-        flow = module(pair).float()
-        shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]
-        return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return self._losses(flow, batch, self._deformed(flow, batch))
@@ -202,15 +159,3 @@ class VoxelMorph(LearnedMethod):
 
     def _similarity(self) -> Callable[[Tensor, Tensor], Tensor]:
         return similarity(self.settings, lncc_variant="voxelmorph")
-
-    def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        inverse = None if self.settings["flow"] == "displacement" else self.displacement(-flow, image)
-        return self.displacement(flow, image), inverse
-
-    def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
-        if self.settings["flow"] == "velocity":
-            flow = integrate(flow, self.settings["integration_steps"])
-        factor = self.settings["flow_resolution"]
-        if factor > 1:
-            flow = resample_displacement(flow, [factor * n for n in flow.shape[2:]])
-        return crop_to(flow, image.shape[2:])

@@ -135,6 +135,8 @@ ARCHITECTURES = {
         downsampling="max-pool",
         full_skip="features",
     ),
+    # SynthMorph's code (TMI 2022), whose paper takes ×4.  1,336,387; 21,270,787 with width 4
+    "synthmorph": Architecture((64,) * 4, (64,) * 4, at_half=(64, 64)),
 }
 
 

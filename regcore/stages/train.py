@@ -14,7 +14,7 @@ from torch import nn
 
 import regcore
 from regcore.config import fingerprint
-from regcore.labels import found_labels, observed_classes, scored_labels
+from regcore.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
 from regcore.plan import Plan
@@ -149,7 +149,13 @@ def training_dice(
 
 
 def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
-    """The classes of a training with labels: of the scored labels that occur in training or validation scans."""
+    """The classes of a training with labels: of the scored labels that occur in training or validation scans.
+
+    Where images are made of the label maps, of all labels in training scans.
+    """
+    if observed == BY_SIZE:
+        training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in plan.training_pairs[name].scans)
+        return classes_by_size(training, f"methods.{name}")
     scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.pairs_of("validation"))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
     labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)

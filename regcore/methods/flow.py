@@ -1,0 +1,78 @@
+"""What VoxelMorph and its descendants share: a U-Net that predicts a flow, and what a flow does to an image."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from regcore.errors import InputError
+from regcore.methods.base import LearnedMethod
+from regcore.networks.unet import ARCHITECTURES, FlowNetwork
+from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement
+
+#: Settings of the network and its flow.
+FLOW = {
+    "architecture": {
+        "description": "the U-Net; see regcore/networks/unet.py",
+        "enum": list(ARCHITECTURES),
+        "default": "paper",
+    },
+    "width": {
+        "description": "multiplies the features of every layer (2 is the paper's ×2)",
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+    },
+    "flow": {
+        "description": "what the network predicts: velocity (integrated; invertible) or displacement",
+        "enum": ["velocity", "displacement"],
+        "default": "velocity",
+    },
+    "flow_resolution": {
+        "description": "1: the flow is used on the images' grid; 2: on one half as fine",
+        "enum": [1, 2],
+        "default": 2,
+    },
+    "integration_steps": {
+        "description": "squarings of scaling and squaring",
+        "type": "integer",
+        "minimum": 0,
+        "default": 7,
+    },
+}
+
+
+class FlowMethod(LearnedMethod):
+    """A method whose network predicts a displacement, or a velocity that is integrated; settings ``FLOW``."""
+
+    def __init__(self, settings: Mapping, where: str = "method"):
+        super().__init__(settings, where)
+        chosen = self.settings
+        self.architecture = ARCHITECTURES[chosen["architecture"]]
+        if self.architecture.resolution > chosen["flow_resolution"]:
+            raise InputError(
+                f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
+                "'flow_resolution: 2'"
+            )
+
+    def build(self, ndim: int) -> nn.Module:
+        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])
+
+    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
+        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
+        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.architecture.stride)
+        flow = module(pair).float()
+        shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]
+        return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)
+
+    def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        inverse = None if self.settings["flow"] == "displacement" else self.displacement(-flow, image)
+        return self.displacement(flow, image), inverse
+
+    def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
+        if self.settings["flow"] == "velocity":
+            flow = integrate(flow, self.settings["integration_steps"])
+        factor = self.settings["flow_resolution"]
+        if factor > 1:
+            flow = resample_displacement(flow, [factor * n for n in flow.shape[2:]])
+        return crop_to(flow, image.shape[2:])
