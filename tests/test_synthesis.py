@@ -18,7 +18,14 @@ from regcore.field import read_field
 from regcore.stages.register import true_field
 from regcore.synthesis.anatomy import build_anatomy
 from regcore.synthesis.icbm152 import cohort_table, label_table, synthesise
-from regcore.synthesis.mr_contrast import TISSUES, spin_echo, spoiled_gradient_echo, tissue_signals
+from regcore.synthesis.mr_contrast import (
+    TISSUES,
+    contrast_signal,
+    magnetisation_prepared,
+    spin_echo,
+    spoiled_gradient_echo,
+    tissue_signals,
+)
 from regcore.volume import read_labels, read_volume
 
 SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
@@ -83,6 +90,49 @@ def test_signal_equations_at_their_limits():
     ernst = np.degrees(np.arccos(np.exp(-18 / grey.t1)))
     best = spoiled_gradient_echo(grey, 18, 10, ernst)
     assert best > max(spoiled_gradient_echo(grey, 18, 10, ernst + d) for d in (-2, 2))
+
+
+@pytest.mark.parametrize("tissue", TISSUES)
+def test_mprage_is_what_a_simulation_in_small_steps_finds(tissue):
+    """Twenty repetitions of the pulse sequence, from equilibrium."""
+    made = TISSUES[tissue]
+    magnetisation, signal = 1.0, 0.0
+    for _ in range(20):
+        magnetisation = -magnetisation
+        for step in range(5000):  # 1 ms each
+            since = step - (700 - 40 * 7)
+            if since >= 0 and since % 7 == 0 and since // 7 < 80:
+                if since // 7 == 40:
+                    signal = magnetisation
+                magnetisation *= np.cos(np.deg2rad(4))
+            magnetisation = 1 - (1 - magnetisation) * np.exp(-1 / made.t1)
+    expected = made.pd * abs(signal) * np.sin(np.deg2rad(4)) * np.exp(-2.98 / made.t2_star)
+    assert contrast_signal(made, "MPRAGE-700") == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_inversion_without_pulses_recovers_as_inversion_recovery_does():
+    grey = TISSUES["grey"]
+    found = magnetisation_prepared(grey, 3000, 600, 0, 1e-3, 1, 5) / np.sin(np.deg2rad(1e-3))
+    expected = abs(1 - (2 * np.exp(-600 / grey.t1) - 0) / (1 + np.exp(-3000 / grey.t1)))
+    assert found == pytest.approx(grey.pd * expected, rel=1e-6)
+
+
+def test_a_train_of_pulses_has_to_fit():
+    with pytest.raises(ValueError, match="do not fit around TI = 100 ms"):
+        magnetisation_prepared(TISSUES["grey"], 3000, 100, 3, 4, 80, 7)
+
+
+def test_series_of_contrasts_go_from_one_order_of_tissues_to_the_other():
+    low, high = tissue_signals("FLASH-2"), tissue_signals("FLASH-40")
+    assert low["csf"] > low["grey"] > low["white"], "proton density"
+    assert high["white"] > high["grey"] > high["csf"], "T1"
+    assert tissue_signals("MPRAGE-900")["white"] > tissue_signals("MPRAGE-900")["grey"]
+
+
+@pytest.mark.parametrize("contrast", ["FLASH-1", "FLASH-41", "MPRAGE-200", "MPRAGE-1001"])
+def test_contrasts_beyond_their_series(contrast):
+    with pytest.raises(InputError, match=f"cohort.embedded.contrasts: {contrast} is beyond"):
+        cohort_table(settings(contrasts=["T1w", contrast]))
 
 
 def test_contrasts_order_the_tissues_as_on_a_scanner():

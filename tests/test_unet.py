@@ -43,6 +43,7 @@ def counted(layers, taps: int) -> int:
         ("strided-vm1", 274_387),
         ("code", 327_331),
         ("half", 313_507),
+        ("synthmorph", 1_336_387),
     ],
 )
 def test_networks_have_the_published_number_of_parameters(name, published):
@@ -170,7 +171,7 @@ def test_features_are_those_of_the_convolutions_written_out(name, shape):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_flow_has_the_resolution_that_the_network_states(name, shape):
     network = FlowNetwork(len(shape), name)
-    assert network.resolution == (2 if name in ("half", "paper-diff") else 1)
+    assert network.resolution == (2 if name in ("half", "paper-diff", "synthmorph") else 1)
     with torch.inference_mode():
         flow = network(torch.rand(2, 2, *shape))
     assert flow.shape == (2, len(shape), *[n // network.resolution for n in shape])

@@ -17,6 +17,7 @@ import pandas as pd
 
 from regcore.errors import InputError
 from regcore.files import atomic_write
+from regcore.synthesis.mr_contrast import check_contrasts
 
 TEMPLATE = "icbm152"
 #: The dataset of the template, and of all subjects where the study names no datasets.
@@ -41,8 +42,9 @@ def cohort_table(settings: Mapping) -> pd.DataFrame:
     Raises
     ------
     InputError
-        A split has fewer subjects than there are datasets.
+        A split has fewer subjects than there are datasets, or a contrast is beyond its series.
     """
+    check_contrasts(settings["contrasts"], "cohort.embedded.contrasts")
     rows = []
     for subject, (split, dataset) in _members(settings).items():
         for session in _sessions(subject, settings):

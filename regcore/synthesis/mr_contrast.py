@@ -6,9 +6,13 @@ BrainWeb does not tell from cortex, is put between grey and white matter, where 
 putamen lies (Rooney et al., Magn. Reson. Med. 57:308, 2007).
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from regcore.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,97 @@ def spin_echo(tissue: Tissue, repetition_ms: float, echo_ms: float) -> float:
     return float(tissue.pd * (1 - np.exp(-repetition_ms / tissue.t1)) * np.exp(-echo_ms / tissue.t2))
 
 
+def magnetisation_prepared(
+    tissue: Tissue,
+    repetition_ms: float,
+    inversion_ms: float,
+    echo_ms: float,
+    flip_degrees: float,
+    pulses: int,
+    spacing_ms: float,
+) -> float:
+    """MPRAGE signal: that of the central pulse of a train of spoiled gradient echoes after an inversion.
+
+    Longitudinal magnetisation is followed through one repetition in the steady state: inversion, recovery, pulses
+    (each multiplies it by cos α) with recovery between them, recovery.  Without spoiling errors this is exact.
+
+    Parameters
+    ----------
+    repetition_ms : float
+        From one inversion to the next.
+    inversion_ms : float
+        TI, from the inversion to the central pulse.
+    pulses, spacing_ms : int, float
+        Length of the train, and time from a pulse to the next.
+
+    Raises
+    ------
+    ValueError
+        The train does not fit between the inversion and the end of the repetition.
+    """
+    before = pulses // 2
+    wait = inversion_ms - before * spacing_ms
+    rest = repetition_ms - wait - pulses * spacing_ms
+    if wait < 0 or rest < 0:
+        raise ValueError(
+            f"{pulses} pulses, {spacing_ms} ms apart, do not fit around TI = {inversion_ms} ms in {repetition_ms} ms"
+        )
+    angle = np.deg2rad(flip_degrees)
+    pulse = _then((np.cos(angle), 0.0), _recovery(spacing_ms, tissue))
+    to_centre = _then((-1.0, 0.0), _recovery(wait, tissue), *[pulse] * before)
+    factor, offset = _then(to_centre, *[pulse] * (pulses - before), _recovery(rest, tissue))
+    steady = offset / (1 - factor)
+    central = to_centre[0] * steady + to_centre[1]
+    return float(tissue.pd * abs(np.sin(angle) * central) * np.exp(-echo_ms / tissue.t2_star))
+
+
+def _recovery(duration_ms: float, tissue: Tissue) -> tuple[float, float]:
+    """What time does to longitudinal magnetisation M, as (a, b) of a M + b, in units of its equilibrium."""
+    left = float(np.exp(-duration_ms / tissue.t1))
+    return left, 1 - left
+
+
+def _then(*steps: tuple[float, float]) -> tuple[float, float]:
+    """Several a M + b, one after the other."""
+    factor, offset = 1.0, 0.0
+    for a, b in steps:
+        factor, offset = a * factor, a * offset + b
+    return factor, offset
+
+
+#: The series of SynthMorph's Experiment 2, over the flip angle and over TI.  It does not give the train of pulses.
+FLASH = {"repetition_ms": 20, "echo_ms": 2}
+MPRAGE = {"repetition_ms": 5000, "echo_ms": 2.98, "flip_degrees": 4, "pulses": 80, "spacing_ms": 7}
+FLIP_DEGREES, INVERSION_MS = (2, 40), (300, 1000)
+
+
 def contrast_signal(tissue: Tissue, contrast: str) -> float:
-    """Signal under BrainWeb's protocol for ``T1w`` (18 / 10 ms, 30°), ``T2w`` or ``PDw`` (3300 / 120, 35 ms)."""
+    """Signal under a named protocol.
+
+    Parameters
+    ----------
+    contrast : str
+        ``T1w`` (18 / 10 ms, 30°), ``T2w`` and ``PDw`` (3300 / 120, 35 ms) of BrainWeb; ``FLASH-30`` with another flip
+        angle in degrees, ``MPRAGE-700`` with another inversion time in ms, as in Experiment 2 of SynthMorph.
+    """
+    kind, _, number = contrast.partition("-")
+    if kind == "FLASH":
+        return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=int(number))
+    if kind == "MPRAGE":
+        return magnetisation_prepared(tissue, **MPRAGE, inversion_ms=int(number))
     if contrast == "T1w":
         return spoiled_gradient_echo(tissue, repetition_ms=18, echo_ms=10, flip_degrees=30)
     return spin_echo(tissue, repetition_ms=3300, echo_ms={"T2w": 120, "PDw": 35}[contrast])
+
+
+def check_contrasts(contrasts: Iterable[str], where: str) -> None:
+    """Raise InputError for a flip angle or an inversion time beyond those of SynthMorph's experiment."""
+    for contrast in contrasts:
+        found = re.fullmatch(r"(FLASH|MPRAGE)-(\d+)", contrast)
+        if found:
+            low, high = {"FLASH": FLIP_DEGREES, "MPRAGE": INVERSION_MS}[found[1]]
+            if not low <= int(found[2]) <= high:
+                raise InputError(f"{where}: {contrast} is beyond {found[1]}-{low} to {found[1]}-{high}")
 
 
 def tissue_signals(contrast: str, jitter: dict[str, float] | None = None) -> dict[str, float]:
@@ -54,7 +144,8 @@ def tissue_signals(contrast: str, jitter: dict[str, float] | None = None) -> dic
 
     Parameters
     ----------
-    contrast : {"T1w", "T2w", "PDw"}
+    contrast : str
+        As for :func:`contrast_signal`.
     jitter : mapping, optional
         Tissue → factor on its relaxation times, for differences between people.
     """
