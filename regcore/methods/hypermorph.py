@@ -208,7 +208,8 @@ class HyperMorph(VoxelMorph):
     def training_step(self, module: Callable[..., Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses, averaged over pairs of which each has drawn its own hyperparameters."""
         drawn = self.draw(len(batch["fixed"]))
-        flow = self.predict_at(module, batch["fixed"], batch["moving"], drawn)
+        batch, seen = self._augmented(batch)
+        flow = self.predict_at(module, seen["fixed"], seen["moving"], drawn)
         deformed = self._deformed(flow, batch)
         found = [
             self._at(self.values_of(row))._losses(flow[n : n + 1], _sample(batch, n), _sample(deformed, n))

@@ -18,6 +18,7 @@ from regcore.methods.base import TRAINING
 from regcore.methods.flow import FLOW, FlowMethod
 from regcore.spatial import compose, crop_to, integrate, resample_displacement
 from regcore.synthesis.intensities import ImageRanges, Pair, WarpRanges, draw_pair
+from regcore.synthesis.noise import random_generator
 from regcore.synthesis.shapes import random_shapes
 
 #: r_v and b_v of the two kinds of maps (Table I, Sections II-C.3 and III-G).
@@ -171,7 +172,7 @@ class SynthMorph(FlowMethod):
             both maps of a pair are the same one the ``velocity`` and ``displacement`` between them.
         """
         device, space = batch["fixed"].device, tuple(batch["fixed"].shape[2:])
-        generator = torch.Generator(device).manual_seed(int(torch.randint(2**62, ())))
+        generator = random_generator(device)
         pairs = []
         for number in range(len(batch["fixed"])):
             maps = self._pair_of_maps(batch, number, space, device)

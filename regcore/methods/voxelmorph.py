@@ -18,6 +18,8 @@ from regcore.methods.base import TRAINING
 from regcore.methods.flow import FLOW, FlowMethod
 from regcore.methods.objective import similarity, similarity_settings
 from regcore.spatial import warp
+from regcore.synthesis import augmentation
+from regcore.synthesis.noise import random_generator
 
 #: λ of the paper for mean squares (Section V-G) and of its repository for local correlation.
 PUBLISHED_LAMBDA = {"mse": 0.02, "lncc": 1.0}
@@ -83,6 +85,17 @@ class VoxelMorph(FlowMethod):
             "minimum": 1,
             "default": 1,
         },
+        "flips": {
+            "description": "flip the axes of training pairs at random",
+            "type": "boolean",
+            "default": False,
+        },
+        "augmentation": {
+            "description": "what else is done to training pairs: deformations (random ones of every image), or "
+            "contrasts (the network sees images through random lookup tables, the loss does not); null: nothing",
+            "enum": ["deformations", "contrasts", None],
+            "default": None,
+        },
         **TRAINING,
     }
     presets: ClassVar[dict[str, dict]] = {
@@ -114,6 +127,25 @@ class VoxelMorph(FlowMethod):
     @property
     def observed(self) -> Any:
         return self.settings["observed"] if self.settings["gamma"] != 0 else None
+
+    def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Losses of the network's prediction for a batch, augmented from torch's global random state."""
+        batch, seen = self._augmented(batch)
+        return self.losses(self.predict(module, seen["fixed"], seen["moving"]), batch)
+
+    def _augmented(self, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """What the losses see, and what the network does."""
+        kind = self.settings["augmentation"]
+        if kind is None and not self.settings["flips"]:
+            return batch, batch
+        generator = random_generator(batch["fixed"].device)
+        if self.settings["flips"]:
+            batch = augmentation.flipped(batch, generator)
+        if kind == "deformations":
+            batch = augmentation.deformed(batch, generator)
+        if kind == "contrasts":
+            return batch, {side: augmentation.recoloured(batch[side], generator) for side in augmentation.SIDES}
+        return batch, batch
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return self._losses(flow, batch, self._deformed(flow, batch))

@@ -11,6 +11,11 @@ from torch import Generator, Tensor
 from regcore.spatial import resample
 
 
+def random_generator(device: torch.device) -> Generator:
+    """A generator on a device whose seed is drawn from torch's global random state, which a training step follows."""
+    return Generator(device).manual_seed(int(torch.randint(2**62, ())))
+
+
 def uniform(low: float, high: float, generator: Generator, shape: Sequence[int] = ()) -> Tensor:
     """Draws from U(low, high)."""
     return low + (high - low) * torch.rand(tuple(shape), generator=generator, device=generator.device)
