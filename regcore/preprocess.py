@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment import SIMILARITIES, optimise_affine
 from regcore.ants_bridge import estimate_affine
 from regcore.errors import InputError
 from regcore.field import DisplacementField
@@ -108,7 +109,8 @@ def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
 
     Parameters
     ----------
-    kind : {"affine", "rigid", "centre", "none"}
+    kind : {"affine", "rigid", "centre", "none", "nmi", "mind"}
+        The last two are affine too, found by :func:`regcore.alignment.optimise_affine` without ANTs.
 
     Raises
     ------
@@ -126,6 +128,8 @@ def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
         matrix = np.eye(reference.grid.ndim + 1)
         matrix[:-1, -1] = scan.grid.centre - reference.grid.centre
         return matrix
+    if kind in SIMILARITIES:
+        return optimise_affine(reference, scan, kind, coarsened)
     fixed, moving = (coarsened(v) if v.data.size > ALIGNMENT_VOXELS else v for v in (reference, scan))
     for attempt in range(ATTEMPTS):  # each with other random samples of the metric
         matrix = estimate_affine(fixed, moving, kind, seed + 1000 * attempt)
