@@ -319,7 +319,7 @@ def _check_methods(config: Mapping, entries: Mapping[str, dict], settings: bool)
         if settings:
             make_method(method, _without_method(values), where)
         if entry(method).refines:
-            _check_start(values.get("start"), entries, where)
+            _check_start(values.get("start"), entries, where, settings)
     for key in ("spotlight", "reference"):
         named = config["evaluation"][key] or []
         for name in [named] if isinstance(named, str) else named:
@@ -327,12 +327,18 @@ def _check_methods(config: Mapping, entries: Mapping[str, dict], settings: bool)
                 raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, config['methods'])}")
 
 
-def _check_start(start: str | None, entries: Mapping[str, dict], where: str) -> None:
+def _check_start(start: str | None, entries: Mapping[str, dict], where: str, settings: bool) -> None:
     learned = [name for name, values in entries.items() if entry(values.get("method", name)).learned]
     if start not in learned:
         raise InputError(
             f"{where}: 'start' must be a learned method of the study, not {start!r}{did_you_mean(str(start), learned)}"
         )
+    if settings:
+        from regcore.methods.refine import require_comparing_images
+
+        own = entries[start]
+        made = make_method(own.get("method", start), _without_method(own), f"methods.{start}")
+        require_comparing_images(made, f"{where}.start: {start}")
 
 
 def _training_pairs(

@@ -130,10 +130,10 @@ def test_refinement_works_where_the_caller_wants_no_gradients(pairs):
         assert torch.equal(refinement.register(*pairs[0]).field.displacement, expected)
 
 
-def test_a_model_of_labels_alone_cannot_be_refined(pairs):
-    start = network(gamma="infinity")
-    with pytest.raises(InputError, match="'gamma: infinity' has no loss without labels"):
-        refine(start).register(*pairs[0])
+@pytest.mark.parametrize(("name", "settings"), [("voxelmorph", {"gamma": "infinity"}), ("synthmorph", {})])
+def test_a_model_of_labels_alone_cannot_be_refined(name, settings):
+    with pytest.raises(InputError, match="looks at labels alone and cannot refine"):
+        make_method("refine", {"start": "x"}).start_from(make_method(name, settings))
 
 
 def test_a_model_trained_with_labels_is_refined_by_the_images(pairs):
@@ -158,6 +158,12 @@ def test_a_study_refines_its_own_learned_methods():
     assert [plan.model_of(name) for name in ("mine", "better", "syn")] == ["mine", "mine", None]
     assert plan.settings("better") == {"start": "mine"}
     assert not plan.learned("better")
+
+
+@pytest.mark.parametrize("mine", [{"method": "voxelmorph", "gamma": "infinity"}, {"method": "synthmorph"}])
+def test_a_study_refines_no_network_that_looks_at_labels_alone(mine):
+    with pytest.raises(InputError, match=r"methods\.better\.start: mine: .* labels alone"):
+        study(mine=mine, better={"method": "refine", "start": "mine"})
 
 
 @pytest.mark.parametrize(

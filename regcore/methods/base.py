@@ -179,6 +179,11 @@ class LearnedMethod(Method):
         return None
 
     @property
+    def compares_images(self) -> bool:
+        """Whether its loss exists for a pair without labels, so that its prediction can be refined."""
+        return True
+
+    @property
     def hyperparameters(self) -> list[str]:
         """The settings that the network is told and can be changed after training; most have none."""
         return []

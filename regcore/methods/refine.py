@@ -10,8 +10,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod, Method, Registration, as_registration, as_tensor
 from regcore.volume import Volume
+
+
+def require_comparing_images(method: LearnedMethod, where: str) -> None:
+    """Raise InputError for a network whose loss cannot refine a pair."""
+    if not method.compares_images:
+        raise InputError(
+            f"{where}: the loss that this network was trained with looks at labels alone and cannot refine a pair of "
+            "images; start from another, or take 'method: instance'"
+        )
 
 
 class Refine(Method):
@@ -42,7 +52,14 @@ class Refine(Method):
         self.start: LearnedMethod | None = None
 
     def start_from(self, method: LearnedMethod) -> None:
-        """Take the network, whose weights are loaded, whose fields are refined."""
+        """Take the network, whose weights are loaded, whose fields are refined.
+
+        Raises
+        ------
+        InputError
+            Its loss looks at labels alone, which a pair to register does not have.
+        """
+        require_comparing_images(method, "start")
         self.start = method
 
     @property

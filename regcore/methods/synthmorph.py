@@ -139,6 +139,10 @@ class SynthMorph(FlowMethod):
     def observed(self) -> Any:
         return BY_SIZE if self.settings["maps"] == COHORT else None
 
+    @property
+    def compares_images(self) -> bool:
+        return False
+
     def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
         flow = super().predict(module, fixed, moving)
         return 0.5 * (flow - super().predict(module, moving, fixed)) if self.settings["symmetric"] else flow

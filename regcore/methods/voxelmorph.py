@@ -128,6 +128,10 @@ class VoxelMorph(FlowMethod):
     def observed(self) -> Any:
         return self.settings["observed"] if self.settings["gamma"] != 0 else None
 
+    @property
+    def compares_images(self) -> bool:
+        return self.settings["gamma"] != LABELS_ALONE
+
     def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of the network's prediction for a batch, augmented from torch's global random state."""
         batch, seen = self._augmented(batch)
@@ -167,8 +171,6 @@ class VoxelMorph(FlowMethod):
             if "warped_back" in deformed:
                 unlikeness = 0.5 * (unlikeness + self._unlikeness(batch["moving"], deformed["warped_back"]))
             found |= {self.settings["similarity"]: unlikeness, "diffusion": diffusion(flow)}
-        elif "codes" not in batch:
-            raise InputError(f"a model trained with 'gamma: {LABELS_ALONE}' has no loss without labels")
         if "codes" in batch:
             labels = batch["fixed_labels"], batch["moving_labels"]
             found["label_dice"] = soft_dice(*labels, deformed["displacement"], batch["codes"])
