@@ -127,6 +127,13 @@ class Plan:
             return self.entries[name]["start"]
         return name if self.learned(name) else None
 
+    def model_folder(self, name: str) -> str | None:
+        """Folder of the model that an entry registers with, of this study or another; None where it has none."""
+        if entry(self.method_of(name)).pretrained:
+            return self.entries[name]["model"]
+        model = self.model_of(name)
+        return model and str(self.folder / "models" / model)
+
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of an entry, without the key ``method``."""
         return _without_method(self.entries[name])
@@ -201,7 +208,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
     folder = Path(results) / config["study"]
     cohort = _cohort(config, folder, row_schema)
-    _check_methods(config, config["methods"], settings=check)
+    _check_methods(config, config["methods"], cohort, settings=check)
     if check and not config["cohort"].get("embedded"):
         check_files(cohort)
     unavailable = config[UNAVAILABLE] = _unavailable(config, cohort) if decided is None else decided
@@ -211,7 +218,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     experiments = _experiments(config, methods, cohort)
     entries = _entries(methods, experiments)
     if experiments:
-        _check_methods(config, entries, settings=check)
+        _check_methods(config, entries, cohort, settings=check)
     training = _training_pairs(config, entries, cohort, check)
     splits = ("validation", "test") if training else ("test",)
     pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in splits]
@@ -309,7 +316,7 @@ def _without_method(values: Mapping) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "method"}
 
 
-def _check_methods(config: Mapping, entries: Mapping[str, dict], settings: bool) -> None:
+def _check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
     for name, values in entries.items():
         if name == TRUTH:
             raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
@@ -317,7 +324,9 @@ def _check_methods(config: Mapping, entries: Mapping[str, dict], settings: bool)
         method = values.get("method", name)
         entry(method, where)
         if settings:
-            make_method(method, _without_method(values), where)
+            made = make_method(method, _without_method(values), where)
+            if entry(method).pretrained and made.dimensions != (ndim := _dimensions(config, cohort)):
+                raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
         if entry(method).refines:
             _check_start(values.get("start"), entries, where, settings)
     for key in ("spotlight", "reference"):

@@ -28,6 +28,8 @@ class Entry:
         A tool that is not ours does the work.
     imported : bool
         Its fields were made elsewhere: they are read, not found.
+    pretrained : bool
+        It was trained elsewhere: its setting ``model`` is a folder.
     missing : callable
         What it needs and does not find, by its settings.
     dimensions : tuple of int
@@ -39,6 +41,7 @@ class Entry:
     refines: bool = False
     external: bool = False
     imported: bool = False
+    pretrained: bool = False
     missing: Requirement = requirements.nothing
     dimensions: tuple[int, ...] = (2, 3)
 
@@ -72,6 +75,7 @@ METHODS = {
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
     "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
+    "pretrained": Entry("regcore.methods.pretrained:Pretrained", pretrained=True),
     "synthmorph": Entry("regcore.methods.synthmorph:SynthMorph", learned=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),
 }

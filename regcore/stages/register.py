@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 
 def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     """An entry of the study, ready to register: with its weights, or those of the network it refines."""
-    if model is None or plan.model_of(name) != name:
-        method = make_method(plan.method_of(name), plan.settings(name))
-        if model is not None:
-            method.start_from(load_model(model).method)
-        return method
-    return load_model(model).method
+    if plan.learned(name):
+        return load_model(model).method
+    method = make_method(plan.method_of(name), plan.settings(name))
+    if entry(plan.method_of(name)).refines:
+        method.start_from(load_model(model).method)
+    return method
 
 
 def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:

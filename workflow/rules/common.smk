@@ -127,9 +127,8 @@ def imported_files(wildcards):
 
 
 def model_of(wildcards):
-    """The model that an entry registers with: a learned method's own, the one that is refined, or none."""
-    model = PLAN.model_of(wildcards.method)
-    return f"{PLAN.folder}/models/{model}" if model else []
+    """The model that an entry registers with: its own, the one that is refined, one of another study, or none."""
+    return PLAN.model_folder(wildcards.method) or []
 
 
 def settings_of(wildcards):
