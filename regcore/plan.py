@@ -17,7 +17,7 @@ from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Experiments, hypermorph, voxelmorph
 from regcore.methods import entry, make_method
-from regcore.pairs import eligible_pairs, make_pairs, pairings, read_pairs
+from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, read_pairs
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
 from regcore.volume import read_grid
@@ -138,6 +138,25 @@ class Plan:
         """The settings of an entry, without the key ``method``."""
         return _without_method(self.entries[name])
 
+    def validation_pairs(self, name: str) -> pd.DataFrame:
+        """The validation pairs that a learned method's weights are chosen on: of its training's contrasts.
+
+        Raises
+        ------
+        InputError
+            There are none of them.
+        """
+        table, own = self.pairs_of("validation"), self.settings(name).get("training_contrasts")
+        if own is None:
+            return table
+        chosen = table[table["contrasts"].isin([contrasts_of(*pairing) for pairing in own])].reset_index(drop=True)
+        if chosen.empty:
+            raise InputError(
+                f"methods.{name}.training_contrasts: no validation pair is of these contrasts; add one of the pairings "
+                "to 'pairs.contrasts'"
+            )
+        return chosen
+
     def pairs_of(self, split: str) -> pd.DataFrame:
         return self.pairs[self.pairs["split"] == split].reset_index(drop=True)
 
@@ -234,7 +253,10 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
         if entry(values.get("method", name)).imported
     }
     reference = _reference(config, cohort)
-    return Plan(config, cohort, folder, training, scored, reference, experiments, imported)
+    plan = Plan(config, cohort, folder, training, scored, reference, experiments, imported)
+    for name in training:
+        plan.validation_pairs(name)  # raises where there are none
+    return plan
 
 
 def _dimensions(config: Mapping, cohort: Cohort) -> int:
@@ -359,12 +381,12 @@ def _training_pairs(
         method, where = values.get("method", name), f"methods.{name}"
         if not entry(method).learned:
             continue
-        count = values.get("training_subjects")
-        if count not in drawn:
-            drawn[count] = eligible_pairs(
-                cohort, "train", config["pairs"], count, config["seed"], f"{where}.training_subjects"
-            )
-        found[name] = drawn[count]
+        count, contrasts = values.get("training_subjects"), values.get("training_contrasts")
+        key = count, str(contrasts)
+        if key not in drawn:
+            wanted = config["pairs"] | ({"contrasts": contrasts} if contrasts else {})
+            drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
+        found[name] = drawn[key]
         if check:
             made = make_method(method, _without_method(values), where)
             check_division(made.settings, where=where)

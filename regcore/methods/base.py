@@ -102,6 +102,14 @@ TRAINING = {
         "minimum": 2,
         "default": None,
     },
+    "training_contrasts": {
+        "description": "train on these pairings of contrasts, [[fixed, moving], ...], and choose the weights on "
+        "validation pairs of them; null: those of the study",
+        "type": ["array", "null"],
+        "minItems": 1,
+        "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "string"}},
+        "default": None,
+    },
 }
 
 

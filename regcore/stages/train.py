@@ -70,7 +70,7 @@ def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, f
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
     log.info("settings %s", json.dumps(method.settings))
     identity = _training_identity(plan, name, method, classes)
-    labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
+    labelled, codes = labelled_pairs(plan, _listed(plan.validation_pairs(name)))
 
     def validate(module: nn.Module) -> dict[str, float]:
         return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
@@ -103,7 +103,7 @@ def training_seed(seed: int, replicate: int) -> int:
 
 def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
     """Fingerprint of all that a training's outcome depends on."""
-    training, validation = plan.training_pairs[name], plan.pairs_of("validation")
+    training, validation = plan.training_pairs[name], plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
         plan.method_of(name),
@@ -129,8 +129,7 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
 
 def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
     """The (fixed, moving) scans of validation or test pairs."""
-    table = plan.pairs_of(split)
-    return list(zip(table["fixed"], table["moving"], strict=True))
+    return _listed(plan.pairs_of(split))
 
 
 def training_dice(
@@ -156,11 +155,15 @@ def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
     if observed == BY_SIZE:
         training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in plan.training_pairs[name].scans)
         return classes_by_size(training, f"methods.{name}")
-    scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.pairs_of("validation"))))
+    scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
     labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
     draw = plan.settings(name).get("observed_draw", 1)
     return observed_classes(labels, observed, f"methods.{name}.observed", draw)
+
+
+def _listed(pairs: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(pairs["fixed"], pairs["moving"], strict=True))
 
 
 def _scans(pairs: pd.DataFrame) -> list[str]:
