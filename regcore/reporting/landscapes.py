@@ -137,7 +137,12 @@ def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: M
 
 
 def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
-    """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice."""
+    """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice.
+
+    The same in all rows: the largest gap of the means, and for both kinds the λ whose mean over starts is best on the
+    validation pairs.  A single network's Dice is as uncertain as that of its start, so the best of a grid of single
+    networks is often a lucky one.
+    """
     hyper, grid = sweep(plan, paper.dense(shape.name)), sweep(plan, paper.by_grid(shape.name))
     grid = grid[grid["lambda"].round(DIGITS).isin(shape.again["lambda"])]
     lambdas = pd.DataFrame({"lambda": np.union1d(hyper["lambda"].round(DIGITS), grid["lambda"].round(DIGITS))})
@@ -153,7 +158,11 @@ def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
     table["grid_sd"] = 100 * trained.std(axis=1, ddof=1).to_numpy()
     table["gap"] = table["hyper_mean"] - table["grid_mean"]
     table.insert(0, "similarity", shape.name)
-    return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max())
+    best = {
+        f"lambda_{kind}": round(optimum(of_split(rows, "validation"), ["lambda"]).values["lambda"], DIGITS)
+        for kind, rows in (("hyper", hyper), ("grid", grid))
+    }
+    return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max(), **best)
 
 
 def by_group(plan: Plan, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
