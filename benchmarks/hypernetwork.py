@@ -25,7 +25,7 @@ from regcore.networks.hypernetwork import all_at_once, each_alone
 from regcore.runtime import default_device, processor_name, tune_process
 
 SHAPES = [(64, 48), (128, 112), (32, 48, 32), (64, 80, 64)]
-BATCHES = (1, 2, 4, 8)
+BATCHES = (1, 2, 4)
 SETTINGS = {"architecture": "half", "weighting": "convex", "image_sigma": 0.05}
 #: Forms of a hypernetwork's batch: how rows of weights meet samples.
 FORMS = {"one after the other": each_alone, "grouped": all_at_once}

@@ -267,6 +267,8 @@ def test_spread_over_starts(known):
     assert table["max_gap"].unique() == pytest.approx([table["gap"].abs().max()])
     at = table.set_index("lambda")
     assert at.loc[0.3, "hyper_mean"] == pytest.approx(100 * mean_dice("hyper", {"lambda": 0.3}) + np.mean(starts))
+    assert set(table["lambda_hyper"]) == {0.4}, "the top of the parabolas, on the validation pairs"
+    assert set(table["lambda_grid"]) == {0.615}, "their top lies at 0.55; 0.2 is farther"
     several = table.dropna(subset="grid_sd")
     assert list(several["lambda"]) == [0.2, 0.615] and len(table.dropna(subset="grid_mean")) == 2
     np.testing.assert_allclose(several["grid_sd"], 2 * np.std(starts, ddof=1))

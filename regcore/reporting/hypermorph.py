@@ -111,7 +111,11 @@ def dice_by_start(plan: Plan) -> tuple[pd.DataFrame, Figure]:
         style = {"fmt": "o", "color": "0.35", "capsize": 4, "linewidth": 1.4, "markersize": 4}
         label = "networks, mean ± SD"
         axis.errorbar(several["lambda"], several["grid_mean"], several["grid_sd"], label=label, **style)
-        axis.set_title(f"{landscapes.similarity(shape)}, {shape.replicates} random starts")
+        found, best = table[["lambda_hyper", "lambda_grid"]].iloc[0]
+        axis.set_title(
+            f"{landscapes.similarity(shape)}, {shape.replicates} random starts: λ* = {found:.2f} (networks: {best:g})",
+            fontsize=10,
+        )
         below.plot(table["lambda"], table["hyper_sd"], color="black")
         below.plot(several["lambda"], several["grid_sd"], "o--", color="0.35", linewidth=0.7, markersize=4)
         below.set(xlabel="λ", ylim=(0, None))

@@ -27,8 +27,8 @@ DIGITS = 6
 def planned(plan: Plan) -> dict[str, Landscape]:
     """The study's landscapes in the paper's order."""
     labelled = paper.dense("gamma") in plan.experiments["hypermorph"].sweeps
-    planned = paper.landscapes(plan.config["experiments"]["hypermorph"], labelled)
-    return {name: planned[name] for name in (*SIMILARITIES, *paper.SECOND) if name in planned}
+    found = paper.landscapes(plan.config["experiments"]["hypermorph"], labelled)
+    return {name: found[name] for name in (*SIMILARITIES, *paper.SECOND) if name in found}
 
 
 def single(plan: Plan) -> list[Landscape]:
@@ -42,6 +42,7 @@ def repeated(plan: Plan) -> list[Landscape]:
 
 
 def first_grid(shape: Landscape) -> list[str]:
+    """Names of the grid's networks of the first start."""
     return [name for name, values in shape.networks().items() if values["replicate"] == 1]
 
 
@@ -51,10 +52,12 @@ def title(shape: Landscape) -> str:
 
 
 def similarity(shape: Landscape) -> str:
+    """The paper's name of what a landscape's networks compare images by."""
     return SIMILARITIES[shape.settings["similarity"]]
 
 
 def sweep(plan: Plan, name: str) -> pd.DataFrame:
+    """What :mod:`regcore.stages.sweep` wrote, all starts."""
     return pd.read_parquet(plan.folder / "sweeps" / f"{name}.parquet")
 
 
@@ -64,7 +67,8 @@ def tuned(plan: Plan, shape: Landscape) -> Mapping[str, Any]:
     return table.loc[next(iter(shape.hypernetworks()))].to_dict()
 
 
-def model(plan: Plan, name: str) -> dict:
+def model(plan: Plan, name: str) -> dict[str, Any]:
+    """The ``model.json`` of a network."""
     return json.loads((plan.folder / "models" / name / "model.json").read_text())
 
 
@@ -75,6 +79,7 @@ def first_sweep(plan: Plan, name: str) -> pd.DataFrame:
 
 
 def of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Rows of the validation or of the test pairs."""
     return rows[rows["split"] == split]
 
 
@@ -137,7 +142,12 @@ def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: M
 
 
 def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
-    """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice."""
+    """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice.
+
+    The same in all rows: the largest gap of the means, and for both kinds the λ whose mean over starts is best on the
+    validation pairs.  A single network's Dice is as uncertain as that of its start, so the best of a grid of single
+    networks is often a lucky one.
+    """
     hyper, grid = sweep(plan, paper.dense(shape.name)), sweep(plan, paper.by_grid(shape.name))
     grid = grid[grid["lambda"].round(DIGITS).isin(shape.again["lambda"])]
     lambdas = pd.DataFrame({"lambda": np.union1d(hyper["lambda"].round(DIGITS), grid["lambda"].round(DIGITS))})
@@ -153,7 +163,11 @@ def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
     table["grid_sd"] = 100 * trained.std(axis=1, ddof=1).to_numpy()
     table["gap"] = table["hyper_mean"] - table["grid_mean"]
     table.insert(0, "similarity", shape.name)
-    return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max())
+    best = {
+        f"lambda_{kind}": round(optimum(of_split(rows, "validation"), ["lambda"]).values["lambda"], DIGITS)
+        for kind, rows in (("hyper", hyper), ("grid", grid))
+    }
+    return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max(), **best)
 
 
 def by_group(plan: Plan, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
