@@ -15,7 +15,7 @@ from regcore.cohort import Cohort, check_files, checked_cohort, read_cohort
 from regcore.config import load_yaml, validated
 from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
-from regcore.experiments import Experiments, hypermorph, voxelmorph
+from regcore.experiments import Experiments, hypermorph, synthmorph, voxelmorph
 from regcore.methods import entry, make_method
 from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, read_pairs
 from regcore.synthesis import icbm152
@@ -326,6 +326,10 @@ def _experiments(config: Mapping, methods: Mapping[str, dict], cohort: Cohort) -
         found["voxelmorph"] = voxelmorph.experiments(planned["voxelmorph"], classical, subjects, labelled)
     if planned["hypermorph"] is not None:
         found["hypermorph"] = hypermorph.experiments(planned["hypermorph"], labelled)
+    if planned["synthmorph"] is not None:
+        compared = [name for name, values in methods.items() if values.get("method", name) != "identity"]
+        moving = {contrast for _, contrast in pairings(config["pairs"])}
+        found["synthmorph"] = synthmorph.experiments(planned["synthmorph"], compared, moving, labelled)
     return found
 
 

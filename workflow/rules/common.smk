@@ -174,6 +174,10 @@ def hypermorph_outputs(wildcards):
     return experiment_outputs("hypermorph")
 
 
+def synthmorph_outputs(wildcards):
+    return experiment_outputs("synthmorph")
+
+
 def models_of_sweep(wildcards):
     return [f"{PLAN.folder}/models/{name}" for name in PLAN.sweeps[wildcards.sweep]]
 

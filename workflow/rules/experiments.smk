@@ -83,3 +83,10 @@ rule hypermorph:
     input:
         hypermorph_outputs,
     localrule: True
+
+
+rule synthmorph:
+    """Figures and tables of the SynthMorph paper, on this study's cohort."""
+    input:
+        synthmorph_outputs,
+    localrule: True
