@@ -1,0 +1,168 @@
+"""The experiments of SynthMorph: which networks they need, and numbers and artists from scores that are known."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from regcore.config import load_yaml, validated
+from regcore.errors import InputError
+from regcore.experiments import synthmorph as paper
+from regcore.reporting import synthmorph as reporting
+from regcore.reporting.experiments import write_experiment
+
+SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
+METHODS = ["affine", "syn", "sm-shapes", "vm-ncc", "vm-nmi"]
+CONTRASTS = ["T1w to T1w", "FLASH-10 to FLASH-40", "FLASH-20 to FLASH-40", "MPRAGE-300 to T1w"]
+SWEEPS = {"b_v": [0.5, 1, 3], "r_v": [8, 16]}
+
+
+def settings(**changes):
+    config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"synthmorph": changes}}
+    return validated(config, load_yaml(SCHEMA), "configuration")["experiments"]["synthmorph"]
+
+
+CHOSEN = settings(sweeps=SWEEPS, **{"lambda": [0, 1]}, settings={"steps": 7})
+PLANNED = paper.experiments(CHOSEN, METHODS, {"FLASH-10", "T1w"}, labelled=True)
+
+
+# ---- what is planned
+
+
+def test_every_value_of_a_sweep_has_a_network_of_each_kind():
+    assert len(PLANNED.variants) == 2 * (3 + 2 + 2)
+    assert PLANNED.variants["sm-brains-b_v-0.5"] == {"method": "synthmorph", "steps": 7, "maps": "cohort", "b_v": 0.5}
+    assert PLANNED.variants["sm-shapes-r_v-16"]["r_v"] == [16], "one resolution, as in Section III-G"
+    assert PLANNED.variants["sm-shapes-lambda-0"]["lambda"] == 0
+    assert set(PLANNED.scored["fig13"]) | set(PLANNED.scored["fig14"]) == set(PLANNED.variants)
+
+
+def test_methods_are_compared_without_training_anything():
+    plain = paper.experiments(settings(), METHODS, {"T1w"}, labelled=False)
+    assert not plain.variants and plain.scored == {"fig7": METHODS, "table3": METHODS}
+    assert "fig11" in PLANNED.scored, "where a contrast is one of a series"
+
+
+def test_networks_from_label_maps_need_label_maps():
+    with pytest.raises(InputError, match=r"experiments.synthmorph.kinds: .* take out 'cohort'"):
+        paper.experiments(CHOSEN, METHODS, {"T1w"}, labelled=False)
+    paper.experiments(settings(sweeps=SWEEPS, kinds=["shapes"]), METHODS, {"T1w"}, labelled=False)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "expected"),
+    [("FLASH-30", ("FLASH", 30)), ("MPRAGE-700", ("MPRAGE", 700)), ("T1w", None), ("other-3", None)],
+)
+def test_contrasts_of_a_series(contrast, expected):
+    assert paper.of_series(contrast) == expected
+
+
+# ---- known scores
+
+
+def pairs():
+    rows = [
+        {"pair": f"p{c}{n}", "split": "test", "fixed": f"f{c}{n}", "moving": f"m{c}{n}", "contrasts": name}
+        for c, name in enumerate(CONTRASTS)
+        for n in range(3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def write_scores(folder, name, dice, distance):
+    """Two labels, a tenth apart; the n-th pair is a hundredth better than the one before."""
+    rows = []
+    for number, pair in enumerate(pairs()["pair"]):
+        for label, offset in ((1, -0.05), (2, 0.05)):
+            rows.append((name, pair, label, "dice", dice + offset + 0.01 * (number % 3)))
+            rows.append((name, pair, label, "mean_surface_distance_mm", distance * (1 + 0.1 * (number % 3)) + offset))
+        rows.append((name, pair, -1, "folds_percent", 0.5 * dice))
+        rows.append((name, pair, -1, "sd_log_jacobian", 0.1))
+    (folder / "metrics").mkdir(exist_ok=True)
+    table = pd.DataFrame(rows, columns=["method", "pair", "label", "metric", "value"])
+    table.to_parquet(folder / "metrics" / f"{name}.parquet")
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    for place, name in enumerate(METHODS):
+        write_scores(folder, name, 0.5 + 0.05 * place, 2 - 0.2 * place)
+    for place, name in enumerate(PLANNED.variants):
+        write_scores(folder, name, 0.6 + 0.01 * place, 1)
+    table = pairs()
+    moving = dict(zip(table["moving"], table["contrasts"].str.split(" ").str[0], strict=True))
+    yield SimpleNamespace(
+        folder=folder,
+        experiments={"synthmorph": PLANNED},
+        config={"experiments": {"synthmorph": CHOSEN}},
+        methods=dict.fromkeys(METHODS),
+        pairs_of=lambda split: table,
+        cohort=SimpleNamespace(table=pd.DataFrame({"contrast": moving})),
+    )
+    plt.close("all")
+
+
+def test_overlap_and_distance_by_contrast(known):
+    table, figure = reporting.show(known, "fig7")
+    assert len(table) == len(METHODS) * len(CONTRASTS)
+    row = table.set_index(["contrasts", "method"]).loc[("T1w to T1w", "syn")]
+    assert row["dice_mean"] == pytest.approx(0.56) and row["dice_std"] == pytest.approx(0.01)
+    assert row["mean_surface_distance_mm_mean"] == pytest.approx(1.8 * 1.1) and row["dice_count"] == 3
+    upper, lower = figure.axes
+    assert [text.get_text() for text in lower.get_xticklabels()] == CONTRASTS
+    medians = [line.get_ydata()[0] for line in upper.lines if len(set(line.get_ydata())) == 1]
+    assert pytest.approx(0.56) in medians and len(upper.patches) == len(table)
+
+
+def test_overlap_along_a_series(known):
+    table, figure = reporting.show(known, "fig11")
+    assert set(table["series"]) == {"FLASH", "MPRAGE"} and set(table["number"]) == {10, 20, 300}
+    flash, mprage = figure.axes
+    assert flash.get_xlabel() == "flip angle (degrees) of the moving image"
+    assert [len(line.get_xdata()) for line in flash.lines] == [2] * len(METHODS)
+    np.testing.assert_allclose(flash.lines[2].get_ydata(), 0.61)
+    assert [list(line.get_xdata()) for line in mprage.lines] == [[300]] * len(METHODS)
+
+
+def test_overlap_by_setting(known):
+    table, figure = reporting.show(known, "fig13")
+    assert list(table["setting"].unique()) == ["b_v", "r_v"]
+    row = table.set_index(["kind", "setting", "value"]).loc[("sm-shapes", "b_v", 3)]
+    place = list(PLANNED.variants).index("sm-shapes-b_v-3")
+    assert row["dice"] == pytest.approx(0.6 + 0.01 * place + 0.01)
+    assert row["dice_se"] == pytest.approx(np.std([0, 0.01, 0.02] * 4, ddof=1) / np.sqrt(12))
+    assert len(figure.axes) == 2 and figure.axes[1].get_xlabel() == "velocities at 1:$r_v$"
+
+
+def test_overlap_and_folds_by_lambda(known):
+    table, figure = reporting.show(known, "fig14")
+    assert list(table["value"]) == [0, 1, 0, 1] and len(figure.axes) == 3
+    assert table["folds_percent"].iloc[0] == pytest.approx(
+        0.5 * (0.6 + 0.01 * list(PLANNED.variants).index("sm-shapes-lambda-0"))
+    )
+
+
+def test_the_change_of_surface_distance(known):
+    table, html = reporting.show(known, "table3")
+    row = table.set_index("method").loc["sm-shapes"]
+    assert row["reduction_percent"] == pytest.approx(20) and row["standard_error"] == pytest.approx(0, abs=1e-9)
+    assert row["improved_percent"] == 100 and row["pairs"] == 12
+    assert "affine" not in set(table["method"]) and "20.0 ± 0.0" in html
+
+
+def test_a_study_without_a_start_has_nothing_to_compare_with(known):
+    plan = SimpleNamespace(**{**vars(known), "methods": {"syn": None}})
+    table, html = reporting.show(plan, "table3")
+    assert table.empty and "Needs the method 'affine'" in html
+
+
+@pytest.mark.parametrize("experiment", PLANNED.scored)
+def test_an_experiment_is_written(known, tmp_path, experiment):
+    kind = "html" if experiment.startswith("table") else "png"
+    outputs = {"csv": tmp_path / f"{experiment}.csv", kind: tmp_path / f"{experiment}.{kind}"}
+    write_experiment(known, "synthmorph", experiment, outputs)
+    assert len(pd.read_csv(outputs["csv"])) and outputs[kind].stat().st_size > 300
