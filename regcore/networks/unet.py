@@ -181,8 +181,11 @@ class UNet(nn.Module):
         self.down, self.up = group(architecture.encoder), group(architecture.decoder)
         self.at_half, self.at_full = group(architecture.at_half), group(architecture.at_full)
 
-    def forward(self, pair: Tensor) -> Tensor:
-        """Map (B, in_channels, *space) to (B, out_channels, *space / resolution)."""
+    def forward(self, pair: Tensor, seen: list[Tensor] | None = None) -> Tensor:
+        """Map (B, in_channels, *space) to (B, out_channels, *space / resolution).
+
+        ``seen`` is a list that the output of every convolution is appended to, in order.
+        """
         skips, x = [], pair
         bottom, *up = self.up
         for layer, halved in zip([*self.down, bottom], self._halvings(), strict=True):
@@ -191,12 +194,16 @@ class UNet(nn.Module):
                 x = self._convolved_at_half(layer, x)
             else:
                 x = self._convolved(layer, x)
+            _note(seen, x)
         for layer in up:
             x = self._joined(layer, x, skips.pop())
+            _note(seen, x)
         for layer in self.at_half:
             x = self._convolved(layer, x)
+            _note(seen, x)
         for number, layer in enumerate(self.at_full):
             x = self._convolved(layer, x) if number else self._joined(layer, x, skips.pop())
+            _note(seen, x)
         return x
 
     def _halvings(self) -> list[bool]:
@@ -274,6 +281,11 @@ class FlowNetwork(nn.Module):
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, 2, *space) to (B, D, *space / resolution)."""
         return self.head(self.unet(laid_out(pair))).contiguous()
+
+
+def _note(seen: list[Tensor] | None, features: Tensor) -> None:
+    if seen is not None:
+        seen.append(features)
 
 
 def named_architecture(name: str) -> Architecture:

@@ -1,0 +1,69 @@
+"""How much a network's features change when the contrast of an image does and its anatomy does not.
+
+Experiment 2 of SynthMorph (Hoffmann et al., TMI 2022), Section III-F, Fig. 12.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regcore.networks.unet import UNet
+from regcore.spatial import pad_to_multiple
+
+
+def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.ndarray:
+    """Root-mean-square differences of the output of every convolution.
+
+    Parameters
+    ----------
+    unet : UNet
+    series : iterable of sequences of Tensor, shape (1, 2, *space)
+        For each pair of subjects, moving and fixed image as channels, the moving one in two contrasts or more.  The
+        first is what the others are compared with.
+
+    Returns
+    -------
+    ndarray, shape (layers, 2)
+        The difference d of the paper: the mean over contrasts, features and pairs of subjects of the root mean square
+        over space.  And d relative to the root mean square of the features themselves, which does not depend on their
+        scale.  Layers are in the order of computation.
+
+    Raises
+    ------
+    ValueError
+        A series has fewer than two contrasts, or there is none.
+    """
+    found = []
+    for images in series:
+        if len(images) < 2:
+            raise ValueError("features vary over two contrasts or more")
+        first, *others = (_features(unet, image) for image in images)
+        size = [_over_space(layer) for layer in first]
+        changed = [
+            torch.stack([_over_space(own - layer) for own in layers]).mean(0)
+            for layer, *layers in zip(first, *others, strict=True)
+        ]
+        tiny = torch.finfo(size[0].dtype).tiny
+        found.append(
+            [
+                (float(change.mean()), float(change.mean() / own.mean().clamp(min=tiny)))
+                for change, own in zip(changed, size, strict=True)
+            ]
+        )
+    if not found:
+        raise ValueError("there is no series of contrasts")
+    return np.mean(found, axis=0)
+
+
+def _features(unet: UNet, pair: Tensor) -> list[Tensor]:
+    seen: list[Tensor] = []
+    with torch.inference_mode():
+        unet(pad_to_multiple(pair, unet.stride), seen)
+    return seen
+
+
+def _over_space(features: Tensor) -> Tensor:
+    """Root mean square of each feature (1, C, *space)."""
+    return features.flatten(2).square().mean(2).sqrt()
