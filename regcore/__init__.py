@@ -15,6 +15,7 @@ STAGE_VERSIONS = {
     "prepare": 1,
     "train": 4,
     "sweep": 1,
+    "features": 1,
     "register": 5,
     "evaluate": 3,
     "report": 3,

@@ -3,6 +3,7 @@
 The workflow's rules take everything they need from a :class:`Plan`; scripts and tests can make one too.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -329,8 +330,17 @@ def _experiments(config: Mapping, methods: Mapping[str, dict], cohort: Cohort) -
     if planned["synthmorph"] is not None:
         compared = [name for name, values in methods.items() if values.get("method", name) != "identity"]
         moving = {contrast for _, contrast in pairings(config["pairs"])}
-        found["synthmorph"] = synthmorph.experiments(planned["synthmorph"], compared, moving, labelled)
+        networks = [name for name in compared if _network_of(name, methods[name]) in synthmorph.U_NETS]
+        found["synthmorph"] = synthmorph.experiments(planned["synthmorph"], compared, networks, moving, labelled)
     return found
+
+
+def _network_of(name: str, values: Mapping) -> str:
+    """The method that an entry's network was trained by: its own, or that of the model it takes over."""
+    method = values.get("method", name)
+    if not entry(method).pretrained:
+        return method
+    return json.loads((Path(values["model"]) / "model.json").read_text())["method"]
 
 
 def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:

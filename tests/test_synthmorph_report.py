@@ -16,6 +16,7 @@ from regcore.reporting.experiments import write_experiment
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 METHODS = ["affine", "syn", "sm-shapes", "vm-ncc", "vm-nmi"]
+NETWORKS = METHODS[2:]
 CONTRASTS = ["T1w to T1w", "FLASH-10 to FLASH-40", "FLASH-20 to FLASH-40", "MPRAGE-300 to T1w"]
 SWEEPS = {"b_v": [0.5, 1, 3], "r_v": [8, 16]}
 
@@ -26,7 +27,7 @@ def settings(**changes):
 
 
 CHOSEN = settings(sweeps=SWEEPS, **{"lambda": [0, 1]}, settings={"steps": 7})
-PLANNED = paper.experiments(CHOSEN, METHODS, {"FLASH-10", "T1w"}, labelled=True)
+PLANNED = paper.experiments(CHOSEN, METHODS, NETWORKS, {"FLASH-10", "FLASH-20", "T1w"}, labelled=True)
 
 
 # ---- what is planned
@@ -41,15 +42,18 @@ def test_every_value_of_a_sweep_has_a_network_of_each_kind():
 
 
 def test_methods_are_compared_without_training_anything():
-    plain = paper.experiments(settings(), METHODS, {"T1w"}, labelled=False)
+    plain = paper.experiments(settings(), METHODS, NETWORKS, {"T1w"}, labelled=False)
     assert not plain.variants and plain.scored == {"fig7": METHODS, "table3": METHODS}
-    assert "fig11" in PLANNED.scored, "where a contrast is one of a series"
+    assert "fig11" in PLANNED.scored and not plain.features, "where a contrast is one of a series"
+    assert PLANNED.features == {"fig12": NETWORKS}
+    alone = paper.experiments(settings(), METHODS, NETWORKS, {"FLASH-10", "MPRAGE-300"}, labelled=False)
+    assert "fig11" in alone.scored and not alone.features, "one contrast of a series does not vary"
 
 
 def test_networks_from_label_maps_need_label_maps():
     with pytest.raises(InputError, match=r"experiments.synthmorph.kinds: .* take out 'cohort'"):
-        paper.experiments(CHOSEN, METHODS, {"T1w"}, labelled=False)
-    paper.experiments(settings(sweeps=SWEEPS, kinds=["shapes"]), METHODS, {"T1w"}, labelled=False)
+        paper.experiments(CHOSEN, METHODS, NETWORKS, {"T1w"}, labelled=False)
+    paper.experiments(settings(sweeps=SWEEPS, kinds=["shapes"]), METHODS, NETWORKS, {"T1w"}, labelled=False)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +97,13 @@ def known(tmp_path_factory):
         write_scores(folder, name, 0.5 + 0.05 * place, 2 - 0.2 * place)
     for place, name in enumerate(PLANNED.variants):
         write_scores(folder, name, 0.6 + 0.01 * place, 1)
+    (folder / "features").mkdir()
+    for place, name in enumerate(NETWORKS):
+        rows = [
+            (name, s, layer, 64, layer * (1 + place), 0.1 * layer, 3, 2) for s in paper.SERIES for layer in (1, 2, 3)
+        ]
+        columns = ["method", "series", "layer", "features", "rmsd", "relative", "subjects", "contrasts"]
+        pd.DataFrame(rows, columns=columns).to_csv(folder / "features" / f"{name}.csv", index=False)
     table = pairs()
     moving = dict(zip(table["moving"], table["contrasts"].str.split(" ").str[0], strict=True))
     yield SimpleNamespace(
@@ -128,6 +139,15 @@ def test_overlap_along_a_series(known):
     assert [list(line.get_xdata()) for line in mprage.lines] == [[300]] * len(METHODS)
 
 
+def test_features_by_layer(known):
+    table, figure = reporting.show(known, "fig12")
+    assert len(table) == 3 * 2 * 3 and len(figure.axes) == 4
+    flash = figure.axes[0]
+    assert flash.get_title() == "FLASH"
+    np.testing.assert_allclose(flash.lines[1].get_xydata(), [[1, 2], [2, 4], [3, 6]])
+    np.testing.assert_allclose(figure.axes[3].lines[2].get_ydata(), [0.1, 0.2, 0.3])
+
+
 def test_overlap_by_setting(known):
     table, figure = reporting.show(known, "fig13")
     assert list(table["setting"].unique()) == ["b_v", "r_v"]
@@ -160,7 +180,7 @@ def test_a_study_without_a_start_has_nothing_to_compare_with(known):
     assert table.empty and "Needs the method 'affine'" in html
 
 
-@pytest.mark.parametrize("experiment", PLANNED.scored)
+@pytest.mark.parametrize("experiment", [*PLANNED.scored, *PLANNED.features])
 def test_an_experiment_is_written(known, tmp_path, experiment):
     kind = "html" if experiment.startswith("table") else "png"
     outputs = {"csv": tmp_path / f"{experiment}.csv", kind: tmp_path / f"{experiment}.{kind}"}

@@ -25,6 +25,8 @@ class Experiments:
         Name of a sweep → what its networks differ in.
     swept : dict of str → list of str
         Experiment → the sweeps that it shows.
+    features : dict of str → list of str
+        Experiment → entries of whose networks it shows how much their features vary with contrast.
     """
 
     variants: dict[str, dict] = field(default_factory=dict)
@@ -33,3 +35,4 @@ class Experiments:
     sweeps: dict[str, list[str]] = field(default_factory=dict)
     hyperparameters: dict[str, list[str]] = field(default_factory=dict)
     swept: dict[str, list[str]] = field(default_factory=dict)
+    features: dict[str, list[str]] = field(default_factory=dict)

@@ -1,10 +1,11 @@
-"""Figures 7, 8, 11, 13 and 14 and Table III of SynthMorph (Hoffmann et al., TMI 2022), on any cohort.
+"""Figures 7, 8 and 11 to 14 and Table III of SynthMorph (Hoffmann et al., TMI 2022), on any cohort.
 
-Figures 7 and 8, 11 and Table III compare the methods of the study, those of Section III-B among them where the study
-has them; Figures 13 and 14 train networks of their own.
+Figures 7, 8, 11 and 12 and Table III compare the methods of the study, those of Section III-B where it has them;
+Figures 13 and 14 train networks of their own.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from regcore.experiments import Experiments
 WHERE = "experiments.synthmorph"
 #: Kinds of label maps, and what the paper calls SynthMorph with them.
 KINDS = {"shapes": "sm-shapes", "cohort": "sm-brains"}
+#: Methods whose networks are U-Nets, of which Fig. 12 looks at every convolution.
+U_NETS = ("voxelmorph", "synthmorph")
 #: Contrasts that differ in one number alone, by the name of their series: what that number is (Fig. 11).
 SERIES = {"FLASH": "flip angle (degrees)", "MPRAGE": "inversion time (ms)"}
 
@@ -31,7 +34,7 @@ def of_series(contrast: str) -> tuple[str, int] | None:
 
 
 def experiments(
-    settings: Mapping, methods: Sequence[str], moving_contrasts: Iterable[str], labelled: bool
+    settings: Mapping, methods: Sequence[str], networks: Sequence[str], moving_contrasts: Iterable[str], labelled: bool
 ) -> Experiments:
     """The variants, and which experiment needs which.
 
@@ -41,6 +44,8 @@ def experiments(
         The study's ``experiments.synthmorph``.
     methods : sequence of str
         The study's methods: the rows and curves to compare.
+    networks : sequence of str
+        Those of them whose networks are U-Nets.
     moving_contrasts : iterable of str
         Of the study's pairs.
     labelled : bool
@@ -54,9 +59,12 @@ def experiments(
     kinds = settings["kinds"]
     if "cohort" in kinds and not labelled and (settings["sweeps"] or settings["lambda"]):
         raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
-    scored = {"fig7": list(methods), "table3": list(methods)}
-    if any(of_series(contrast) for contrast in moving_contrasts):
+    scored, features = {"fig7": list(methods), "table3": list(methods)}, {}
+    found = [found for contrast in moving_contrasts if (found := of_series(contrast))]
+    if found:
         scored["fig11"] = list(methods)
+    if networks and max(Counter(series for series, _ in found).values(), default=0) > 1:
+        features["fig12"] = list(networks)
     if settings["sweeps"]:
         scored["fig13"] = [
             swept(kind, setting, value)
@@ -66,7 +74,7 @@ def experiments(
         ]
     if settings["lambda"]:
         scored["fig14"] = [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
-    return Experiments(dict(_variants(settings)), scored)
+    return Experiments(dict(_variants(settings)), scored, features=features)
 
 
 def _variants(settings: Mapping) -> Iterable[tuple[str, dict[str, Any]]]:

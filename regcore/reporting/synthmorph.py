@@ -32,6 +32,7 @@ def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
     makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
         "fig7": by_contrast,
         "fig11": along_series,
+        "fig12": by_layer,
         "fig13": by_setting,
         "fig14": by_lambda,
         "table3": change_of_distance,
@@ -77,6 +78,29 @@ def along_series(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     figure.tight_layout()
     return means, figure
+
+
+def by_layer(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 12: how much the output of every convolution varies with the contrast of the moving image.
+
+    Above as in the paper; below relative to the features themselves, whose scale differs from network to network.
+    """
+    names = plan.experiments["synthmorph"].features["fig12"]
+    table = pd.concat([pd.read_csv(plan.folder / "features" / f"{name}.csv") for name in names], ignore_index=True)
+    shown = list(dict.fromkeys(table["series"]))
+    figure, axes = plt.subplots(2, len(shown), figsize=(5.2 * len(shown), 7), squeeze=False, sharex=True)
+    for line, (measure, title) in zip(axes, {"rmsd": "RMSD", "relative": "RMSD / RMS"}.items(), strict=True):
+        for axis, series in zip(line, shown, strict=True):
+            for place, name in enumerate(names):
+                part = table[(table["series"] == series) & (table["method"] == name)]
+                _curve(axis, part["layer"], part[measure], place, name)
+            axis.set_title(series)
+        line[0].set_ylabel(title)
+    for axis in axes[1]:
+        axis.set_xlabel("convolution")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    figure.tight_layout()
+    return table, figure
 
 
 def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:

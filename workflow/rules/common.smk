@@ -163,6 +163,7 @@ def experiment_inputs(wildcards):
         "metrics": [f"{PLAN.folder}/metrics/{name}.parquet" for name in scored],
         "sweeps": [f"{PLAN.folder}/sweeps/{name}.{kind}" for name in swept for kind in ("parquet", "csv")],
         "models": [f"{PLAN.folder}/models/{name}" for name in dict.fromkeys(trained)],
+        "features": [f"{PLAN.folder}/features/{name}.csv" for name in paper.features.get(wildcards.experiment, [])],
     }
 
 

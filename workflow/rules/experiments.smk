@@ -71,6 +71,30 @@ rule experiment_figure:
         "../scripts/experiment.py"
 
 
+rule features:
+    """Measure how much the features of a network vary over the series of contrasts of the test pairs."""
+    input:
+        prepared=prepared_parts(test_scans()),
+        model=model_of,
+    output:
+        "<study>/features/{method}.csv",
+    log:
+        "<study>/logs/features/{method}.log",
+    benchmark:
+        "<study>/benchmarks/features/{method}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000 if LARGE else 2000,
+        runtime=120 if LARGE else 30,
+    params:
+        pairs=PLAN.pairs_of("test")["pair"].to_list(),
+        stage=STAGE_VERSIONS["features"],
+    message:
+        "Measuring the features of {wildcards.method}"
+    script:
+        "../scripts/features.py"
+
+
 rule voxelmorph:
     """Every table and figure of the VoxelMorph paper, on this study's cohort."""
     input:

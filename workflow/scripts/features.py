@@ -1,0 +1,9 @@
+"""Measure how much the features of a network vary over a series of contrasts."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.stages.features import write_features
+
+with job(snakemake) as plan:
+    write_features(plan, snakemake.wildcards.method, Path(str(snakemake.input.model)), snakemake.output[0])
