@@ -36,3 +36,8 @@ class Experiments:
     hyperparameters: dict[str, list[str]] = field(default_factory=dict)
     swept: dict[str, list[str]] = field(default_factory=dict)
     features: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The experiments."""
+        return sorted({*self.scored, *self.trained, *self.swept, *self.features})

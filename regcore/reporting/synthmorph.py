@@ -49,7 +49,7 @@ def by_contrast(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     for axis, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         _boxes(axis, table, names, contrasts, measure)
         axis.set_ylabel(title)
-    axes[1].set_xticks(range(len(contrasts)), contrasts)
+    axes[1].set_xticks(range(len(contrasts)), [name.replace(" to ", "\nto ") for name in contrasts], fontsize=8)
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     figure.tight_layout()
     numbers = table.groupby(["contrasts", "method"], sort=False)[list(MEASURES)].agg(["mean", "std", "count"])

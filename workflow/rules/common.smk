@@ -205,7 +205,7 @@ def experiment_outputs(paper):
     planned = PLAN.experiments[paper]
     return [
         f"{PLAN.folder}/experiments/{paper}/{experiment}{'.html' if experiment.startswith('table') else '.png'}"
-        for experiment in sorted({*planned.scored, *planned.trained, *planned.swept})
+        for experiment in planned.names
     ]
 
 
