@@ -82,7 +82,7 @@ def test_the_default_study_has_a_readable_plan(tmp_path):
     assert "Exception" not in done.output and "Traceback" not in done.output
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
     assert {"synthesise", "prepare", "train", "register", "evaluate", "write_report"} <= set(counts)
-    assert counts["train"] == "3" and counts["evaluate"] == "13"
+    assert counts["train"] == "2" and counts["evaluate"] == "12"
 
 
 @pytest.fixture(scope="module")

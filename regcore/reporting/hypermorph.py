@@ -47,10 +47,7 @@ def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     figure, axes = _panels(len(shapes))
     tables = []
     for axis, shape in zip(axes, shapes, strict=True):
-        hyper, grid = (
-            landscapes.first_sweep(plan, paper.dense(shape.name)),
-            landscapes.first_sweep(plan, paper.by_grid(shape.name)),
-        )
+        hyper, grid = landscapes.first_sweeps(plan, shape)
         table = landscapes.compared(shape, hyper, grid, landscapes.tuned(plan, shape))
         tables.append(table.assign(similarity=shape.name))
         _draw_curves(axis, landscapes.tested(hyper, ["lambda"]), table, table["test_pairs"].iloc[0])
@@ -76,8 +73,7 @@ def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     figure, axes = _panels(len(panels))
     tables = []
     for axis, (shape, labels, codes) in zip(axes, panels, strict=True):
-        sweeps = [landscapes.first_sweep(plan, name) for name in (paper.dense(shape.name), paper.by_grid(shape.name))]
-        hyper, grid = (rows[rows["label"].isin(codes)] for rows in sweeps)
+        hyper, grid = (rows[rows["label"].isin(codes)] for rows in landscapes.first_sweeps(plan, shape))
         tuned = landscapes.tuned(plan, shape)
         if labels != "all":  # tuning counted all of them
             tuned = tuned | optimum(landscapes.of_split(hyper, "validation"), shape.hyperparameters).values

@@ -78,6 +78,11 @@ def first_sweep(plan: Plan, name: str) -> pd.DataFrame:
     return rows[rows["replicate"] == 1]
 
 
+def first_sweeps(plan: Plan, shape: Landscape) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the first start of a landscape's hypernetwork, and of its grid of networks."""
+    return first_sweep(plan, paper.dense(shape.name)), first_sweep(plan, paper.by_grid(shape.name))
+
+
 def of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
     """Rows of the validation or of the test pairs."""
     return rows[rows["split"] == split]
