@@ -85,6 +85,7 @@ def test_the_networks_of_the_experiments(plan):
 @pytest.mark.parametrize(
     ("changes", "labelled", "complaint"),
     [
+        ({"lambda": {}}, True, "neither 'lambda' nor 'landscapes'"),
         ({"landscapes": {"gamma": {}}}, False, "landscapes.gamma: training scans without labels have no γ"),
         ({"landscapes": {"window": {"range": [3, 9], "window": [3, 7, 11]}}}, True, r"window: \[11\] must lie within"),
         ({"landscapes": {"window": {"range": [3, 9], "window": [3, 4]}}}, True, r"\[4\] must .* windows must be odd"),
@@ -95,6 +96,13 @@ def test_experiments_that_cannot_be(changes, labelled, complaint):
     settings = {"lambda": {"mse": [0, 1]}, "replicates": {"count": 4, "lambda": {}}, "landscapes": {}}
     with pytest.raises(InputError, match=complaint):
         hypermorph.landscapes(settings | changes, labelled)
+
+
+def test_a_landscape_of_two_hyperparameters_needs_none_of_one():
+    settings = EXPERIMENTS["hypermorph"] | {"lambda": {}, "replicates": {"lambda": {}}}
+    gamma = settings["landscapes"]["gamma"] | {"similarity": "mse", "range": [0, 1]}
+    found = hypermorph.experiments(settings | {"landscapes": {"gamma": gamma}}, labelled=True)
+    assert sorted(found.swept) == ["fig4", "table1"] and sorted(found.sweeps) == ["gamma-grid", "gamma-hyper"]
 
 
 def test_a_value_that_the_study_sets_is_kept_and_the_others_are_tuned(tmp_path):
@@ -228,7 +236,9 @@ def test_snakemake_plans_both_kinds_of_networks_and_their_sweeps(tmp_path):
     assert not {"register", "evaluate", "tables"} & set(counts)
 
 
-@pytest.mark.parametrize("study", ["hypermorph", "hypermorph-contrasts", "hypermorph-tasks", "hypermorph-convergence"])
+@pytest.mark.parametrize(
+    "study", [f"hypermorph{which}" for which in ("", "-landscapes", "-labels", "-contrasts", "-tasks", "-convergence")]
+)
 def test_the_studies_of_the_paper_can_be_planned(study):
     made = plan_study(load_yaml(ROOT / "config" / "studies" / f"{study}.yaml"), ROOT / "workflow" / "schemas")
     trained = [name for name in made.entries if made.learned(name)]

@@ -85,9 +85,11 @@ def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
     Raises
     ------
     InputError
-        γ is wanted without labels, a value lies outside of the hypernetwork's range, or replicates are wanted of a
-        similarity that is not.
+        No landscape is wanted, γ is wanted without labels, a value lies outside of the hypernetwork's range, or
+        replicates are wanted of a similarity that is not.
     """
+    if not settings["lambda"] and not settings["landscapes"]:
+        raise InputError(f"{WHERE}: neither 'lambda' nor 'landscapes' names anything to train; leave {WHERE} out")
     found = {}
     for similarity in settings["replicates"]["lambda"]:
         if similarity not in settings["lambda"]:

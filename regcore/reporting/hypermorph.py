@@ -234,13 +234,13 @@ def _draw_curves(axis: Axes, dense: pd.DataFrame, table: pd.DataFrame, pairs: in
 def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table: pd.DataFrame) -> None:
     """A hypernetwork's landscape, the networks of a grid in the same colours, and the best points of both."""
     wide = dense.pivot(index=names[1], columns=names[0], values="mean")
-    lowest = table[["dice_grid", "dice_hyper"]].min(axis=None)  # what lies below is compared with no network
+    lowest = table["dice_hyper"].min()  # below it are places without a network, and networks that training lost
     levels = np.linspace(lowest, max(dense["mean"].max(), table["dice_grid"].max()), 15)
     filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis", extend="min")
     points = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "edgecolors": "black", "s": 45}
     axis.scatter(table[names[0]], table[names[1]], **points, clip_on=False, zorder=3, label="networks of the grid")
     for how, style, label in (
-        ("tuned", STAR, "tuning; of some labels the best of the sweep"),
+        ("tuned", STAR, "best of the hypernetwork"),
         ("grid", RING, "best of the grid"),
     ):
         place = [table[f"{name}_{how}"].iloc[0] for name in names]
