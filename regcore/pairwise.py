@@ -16,11 +16,12 @@ from regcore.evaluation.regularity import folds
 from regcore.files import atomic_write
 from regcore.methods import METHODS, make_method
 from regcore.methods.base import Method
-from regcore.preprocess import Prepared, align, prepare, prepare_image, resample
+from regcore.preprocess import Prepared, align, common_grid, prepare, prepare_image, resample
 from regcore.registration import register_scans
+from regcore.released import released_model
 from regcore.runtime import versions
 from regcore.training.model import Model, load_model
-from regcore.volume import Volume, read_labels, read_volume
+from regcore.volume import Grid, Volume, read_grid, read_labels, read_volume
 
 #: How images are normalised for methods that bring no preparation of their own.
 NORMALISATION = {"mask": False, "percentiles": [0.5, 99.5]}
@@ -42,7 +43,7 @@ def register_files(
     Parameters
     ----------
     method_name : str
-        A method that needs no training, or the folder of a trained model.
+        A method that needs no training or has a released model, or the folder of a trained model.
     settings : mapping
         Of the method; of a trained model the hyperparameters that its hypernetwork is told.
     centre : bool
@@ -62,7 +63,7 @@ def register_files(
         is unknown, or a trained model has no such hyperparameter, or none that is chosen.
     """
     cost = Cost()
-    method, model = _method(method_name, settings)
+    method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
     with cost.stage("load"):
         fixed, moving = read_volume(fixed_path), read_volume(moving_path)
         masks = [_mask(fixed_mask_path, fixed), _mask(moving_mask_path, moving)]
@@ -70,8 +71,8 @@ def register_files(
         raise InputError(f"--method {method_name} takes no masks; instance does")
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
-    if model and model.grid.ndim != fixed.grid.ndim:
-        raise InputError(f"{method_name}: a {model.grid.ndim}-D model cannot register {fixed.grid.ndim}-D images")
+    if model and model.ndim != fixed.grid.ndim:
+        raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
     if method_name in METHODS and fixed.grid.ndim not in METHODS[method_name].dimensions:
         raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
@@ -118,8 +119,12 @@ def register_files(
     return report
 
 
-def _method(name: str, settings: Mapping[str, Any]) -> tuple[Method, Model | None]:
+def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:
     if name in METHODS:
+        folder = released_model(name, ndim)
+        if folder is not None:
+            model = _trained(str(folder), settings)
+            return model.method, model
         if METHODS[name].learned:
             raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
         if METHODS[name].imported:
@@ -185,7 +190,7 @@ def _mask(path: Path | None, image: Volume) -> Volume | None:
 
 
 def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = None) -> Prepared:
-    """Bring a scan onto a model's grid, normalised as the model's training scans were.
+    """Bring a scan into a model's space, normalised as the model's training scans were.
 
     Parameters
     ----------
@@ -203,7 +208,7 @@ def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = Non
     """
     kind = model.preprocess["affine"]
     settings = {"affine": "affine" if kind == "none" else kind}
-    return prepare(prepare_image(scan, model.preprocess, mask), model.reference, model.grid, settings, seed)
+    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, settings, seed)
 
 
 def _prepared(
@@ -215,18 +220,28 @@ def _prepared(
     shift: np.ndarray,
     seed: int,
 ) -> tuple[Prepared, Prepared]:
-    """Bring both scans onto one grid: the model's, or the fixed image's own."""
-    if model:
+    """Bring both scans onto one grid: the model's, one around the fixed image's content, or the fixed image's own."""
+    if model and model.space:
         return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
-    fixed_image, moving_image = (prepare_image(volume, NORMALISATION) for volume in (fixed, moving))
-    to_moving = shift
-    if method.aligned:
-        to_moving = align(fixed_image, moving_image, "affine", seed)
+    settings = model.preprocess if model else {"affine": "affine", **NORMALISATION}
+    fixed_image, moving_image = (prepare_image(volume, settings) for volume in (fixed, moving))
+    grid = _grid_around(fixed_image, model.voxels) if model else fixed.grid
+    to_moving = align(fixed_image, moving_image, settings["affine"], seed) if method.aligned else shift
     fixed_mask, moving_mask = masks
     if moving_mask is not None:
-        moving_mask = resample(moving_mask, fixed.grid, to_moving, nearest=True)
-    moved = resample(moving_image, fixed.grid, to_moving)
+        moving_mask = resample(moving_mask, grid, to_moving, nearest=True)
+    in_place = np.eye(fixed.grid.ndim + 1)
+    shown = resample(fixed_image, grid, in_place) if model else fixed_image
     return (
-        Prepared(fixed_image, np.eye(fixed.grid.ndim + 1), fixed.grid, fixed_mask),
-        Prepared(moved, to_moving, moving.grid, moving_mask),
+        Prepared(shown, in_place, fixed.grid, fixed_mask),
+        Prepared(resample(moving_image, grid, to_moving), to_moving, moving.grid, moving_mask),
     )
+
+
+def _grid_around(image: Volume, voxels: int) -> Grid:
+    """An axis-aligned grid around an image's content, as fine as the image but with ``voxels`` an axis at most."""
+    grid = common_grid(image, {"spacing": None, "shape": None})
+    longest = max(grid.shape)
+    if longest <= voxels:
+        return grid
+    return common_grid(image, {"spacing": float(grid.spacing[0]) * longest / voxels, "shape": None})

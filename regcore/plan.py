@@ -131,7 +131,7 @@ class Plan:
     def model_folder(self, name: str) -> str | None:
         """Folder of the model that an entry registers with, of this study or another; None where it has none."""
         if entry(self.method_of(name)).pretrained:
-            return self.entries[name]["model"]
+            return str(make_method(self.method_of(name), self.settings(name), f"methods.{name}").folder)
         model = self.model_of(name)
         return model and str(self.folder / "models" / model)
 
@@ -340,7 +340,8 @@ def _network_of(name: str, values: Mapping) -> str:
     method = values.get("method", name)
     if not entry(method).pretrained:
         return method
-    return json.loads((Path(values["model"]) / "model.json").read_text())["method"]
+    folder = make_method(method, _without_method(values), f"methods.{name}").folder
+    return json.loads((folder / "model.json").read_text())["method"]
 
 
 def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:

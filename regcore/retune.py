@@ -270,8 +270,8 @@ def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str
     check_files(Cohort(cohort.table.loc[list(scans)], cohort.path))
     image = cohort.file(scans[0], "image")
     ndim = read_grid(image).ndim
-    if ndim != model.grid.ndim:
-        raise InputError(f"{folder}: a {model.grid.ndim}-D model cannot register {ndim}-D images such as {image}")
+    if ndim != model.ndim:
+        raise InputError(f"{folder}: a {model.ndim}-D model cannot register {ndim}-D images such as {image}")
 
 
 def _codes(cohort: Cohort, scans: Sequence[str], labels: Iterable[int | str]) -> set[int]:

@@ -201,9 +201,22 @@ def test_an_impossible_architecture_is_refused(wrong, message):
         Architecture(**{"encoder": (4, 6, 8), "decoder": (8, 8, 8), **wrong})
 
 
-def test_a_width_below_one_is_refused():
-    with pytest.raises(ValueError, match="width must be 1 or more, not 0"):
+def test_a_width_may_be_less_than_one():
+    widths = [layer.out_channels for layer in FlowNetwork(2, "synthmorph", width=0.5).unet.down]
+    assert widths == [32] * 4
+
+
+def test_a_width_without_features_is_refused():
+    with pytest.raises(ValueError, match="must have 1 feature or more in each convolution"):
         FlowNetwork(2, width=0)
+
+
+def test_features_of_he_weights_are_as_large_in_deep_layers_as_in_the_first():
+    torch.manual_seed(0)
+    seen: list = []
+    FlowNetwork(2, "synthmorph").unet(torch.randn(1, 2, 64, 64), seen)
+    scales = [float(features.square().mean().sqrt()) for features in seen]
+    assert all(0.3 < scale / scales[0] < 3 for scale in scales)
 
 
 @pytest.mark.parametrize("shape", MULTIPLES, ids=["2-D", "3-D"])

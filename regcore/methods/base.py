@@ -37,8 +37,14 @@ TRAINING = {
         "minimum": 1,
         "default": 1,
     },
+    "optimiser": {
+        "description": "adam (the papers), or muon: the updates of convolutions are orthogonal matrices, which takes "
+        "fewer steps where gradients are noisy",
+        "enum": ["adam", "muon"],
+        "default": "adam",
+    },
     "learning_rate": {
-        "description": "of Adam",
+        "description": "of the optimiser",
         "type": "number",
         "exclusiveMinimum": 0,
         "default": 1e-4,

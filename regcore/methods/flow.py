@@ -18,9 +18,9 @@ FLOW = {
         "default": "paper",
     },
     "width": {
-        "description": "multiplies the features of every layer (2 is the paper's ×2)",
-        "type": "integer",
-        "minimum": 1,
+        "description": "multiplies the features of every layer (2 is VoxelMorph's ×2; 4 makes the 256 of SynthMorph)",
+        "type": "number",
+        "exclusiveMinimum": 0,
         "default": 1,
     },
     "flow": {
@@ -54,6 +54,10 @@ class FlowMethod(LearnedMethod):
                 f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
                 "'flow_resolution: 2'"
             )
+        try:
+            self.architecture.widened(chosen["width"])
+        except ValueError as error:
+            raise InputError(f"{where}: 'width: {chosen['width']}': {error}") from error
 
     def build(self, ndim: int) -> nn.Module:
         return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])

@@ -9,6 +9,7 @@ import torch
 
 from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod, Method, Registration
+from regcore.released import released_models
 from regcore.volume import Volume
 
 
@@ -21,7 +22,8 @@ class Pretrained(Method):
 
     properties: ClassVar[dict] = {
         "model": {
-            "description": "folder of a trained model, such as results/<study>/models/<method>",
+            "description": "folder of a trained model, such as results/<study>/models/<method>, or a released one: "
+            "synthmorph-2d, synthmorph-3d",
             "type": ["string", "null"],
             "default": None,
         },
@@ -41,7 +43,8 @@ class Pretrained(Method):
     @property
     def dimensions(self) -> int:
         """Of the images that the model registers."""
-        return len(json.loads((self._folder / "model.json").read_text())["grid"]["shape"])
+        content = json.loads((self.folder / "model.json").read_text())
+        return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]
 
     @property
     def method(self) -> LearnedMethod:
@@ -49,7 +52,7 @@ class Pretrained(Method):
         if self._method is None:
             from regcore.training.model import load_model
 
-            method = load_model(self._folder).method
+            method = load_model(self.folder).method
             if self.settings["values"]:
                 if not method.hyperparameters:
                     raise InputError(f"{self._where}: 'values' change nothing, the model has no hypernetwork")
@@ -67,12 +70,14 @@ class Pretrained(Method):
         return self.method.register(fixed, moving)
 
     @property
-    def _folder(self) -> Path:
-        folder = self.settings["model"]
-        if folder is None:
+    def folder(self) -> Path:
+        """Folder of the model."""
+        named = self.settings["model"]
+        if named is None:
             raise InputError(f"{self._where}: 'model' must be the folder of a trained model")
-        if not (Path(folder) / "model.json").is_file():
+        folder = released_models().get(named, Path(named))
+        if not (folder / "model.json").is_file():
             raise InputError(
-                f"{self._where}: {folder} is no trained model (no model.json); train it first, or mend the path"
+                f"{self._where}: {named} is no trained model (no model.json); train it first, or mend the path"
             )
-        return Path(folder)
+        return folder

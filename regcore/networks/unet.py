@@ -18,6 +18,7 @@ CHOICES = {
     "downsampling": ("stride", "max-pool"),
     "full_skip": ("images", "features"),
     "upsampling": ("nearest", "linear"),
+    "initialisation": ("uniform", "he"),
 }
 
 
@@ -49,6 +50,9 @@ class Architecture:
         Linear sets corner voxels onto corner voxels.
     slope : float
         Of the LeakyReLU for negative values; 0 is the ReLU.
+    initialisation : {"uniform", "he"}
+        What weights are drawn from before training: torch's narrow uniform distribution, or He's normal distribution,
+        under which features are as large in deep layers as in the first.
     """
 
     encoder: tuple[int, ...]
@@ -59,6 +63,7 @@ class Architecture:
     full_skip: str = "images"
     upsampling: str = "nearest"
     slope: float = 0.2
+    initialisation: str = "uniform"
 
     def __post_init__(self):
         if len(self.encoder) != len(self.decoder) or not self.encoder:
@@ -77,11 +82,15 @@ class Architecture:
         """The four groups of convolutions, by name."""
         return {name: getattr(self, name) for name in ("encoder", "decoder", "at_half", "at_full")}
 
-    def widened(self, width: int) -> "Architecture":
-        """Multiply the features of every convolution by ``width``."""
-        if width < 1:
-            raise ValueError(f"width must be 1 or more, not {width}")
-        return replace(self, **{name: tuple(width * n for n in group) for name, group in self.features().items()})
+    def widened(self, width: float) -> "Architecture":
+        """Multiply the features of every convolution by ``width``, rounded to the nearest number.
+
+        Raises
+        ------
+        ValueError
+            A convolution would have no features.
+        """
+        return replace(self, **{name: tuple(round(width * n) for n in group) for name, group in self.features().items()})
 
     @property
     def stride(self) -> int:
@@ -136,7 +145,7 @@ ARCHITECTURES = {
         full_skip="features",
     ),
     # SynthMorph's code (TMI 2022), whose paper takes ×4.  1,336,387; 21,270,787 with width 4
-    "synthmorph": Architecture((64,) * 4, (64,) * 4, at_half=(64, 64)),
+    "synthmorph": Architecture((64,) * 4, (64,) * 4, at_half=(64, 64), initialisation="he"),
 }
 
 
@@ -149,7 +158,7 @@ class UNet(nn.Module):
     in_channels : int
         2 for a pair of grey-scale images.
     architecture : Architecture
-    width : int
+    width : float
         Multiplies the features of every convolution; 2 is the "×2" of Table III.
 
     Attributes
@@ -166,7 +175,7 @@ class UNet(nn.Module):
         ndim: int,
         in_channels: int = 2,
         architecture: Architecture = ARCHITECTURES["paper"],
-        width: int = 1,
+        width: float = 1,
     ):
         super().__init__()
         self.architecture = architecture.widened(width)
@@ -180,6 +189,10 @@ class UNet(nn.Module):
 
         self.down, self.up = group(architecture.encoder), group(architecture.decoder)
         self.at_half, self.at_full = group(architecture.at_half), group(architecture.at_full)
+        if architecture.initialisation == "he":
+            for layer in (*self.down, *self.up, *self.at_half, *self.at_full):
+                nn.init.kaiming_normal_(layer.weight, a=architecture.slope)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, pair: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """Map (B, in_channels, *space) to (B, out_channels, *space / resolution).
@@ -253,7 +266,7 @@ class FlowNetwork(nn.Module):
     ndim : {2, 3}
     architecture : str or Architecture
         A name in :data:`ARCHITECTURES`, or an architecture of one's own.
-    width : int
+    width : float
         Multiplies the features of every convolution.
 
     Attributes
@@ -266,10 +279,10 @@ class FlowNetwork(nn.Module):
     Raises
     ------
     ValueError
-        ``architecture`` is not known, or ``width`` is below 1.
+        ``architecture`` is not known, or ``width`` leaves a convolution without features.
     """
 
-    def __init__(self, ndim: int, architecture: str | Architecture = "paper", width: int = 1):
+    def __init__(self, ndim: int, architecture: str | Architecture = "paper", width: float = 1):
         super().__init__()
         if isinstance(architecture, str):
             architecture = named_architecture(architecture)

@@ -2,7 +2,7 @@
 
 ``weights.safetensors`` holds the weights; ``model.json`` the method, its settings, how scans are prepared
 and what training cost; ``reference.nii.gz`` the image that scans are aligned to; ``history.csv`` the
-training curve.
+training curve.  A released model (:mod:`regcore.released`) has no reference and no grid of its own.
 """
 
 import json
@@ -25,15 +25,31 @@ from regcore.volume import Grid, Volume, read_volume
 
 
 @dataclass(frozen=True, eq=False)
+class Space:
+    """The image that scans are aligned to, and the grid that they are resampled onto."""
+
+    reference: Volume
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A method with its weights, and what preparing a scan for it needs."""
+    """A method with its weights, and what preparing a scan for it needs.
+
+    Attributes
+    ----------
+    space : Space or None
+        What scans are brought into.  None: into a grid around the fixed image, of ``voxels`` along its longest axis
+        at most.
+    """
 
     method: LearnedMethod
     name: str
-    reference: Volume
-    grid: Grid
+    ndim: int
     preprocess: dict[str, Any]
     facts: dict[str, Any]
+    space: Space | None
+    voxels: int | None = None
 
 
 def save_model(
@@ -69,19 +85,18 @@ def load_model(folder: str | Path) -> Model:
         raise InputError(f"{folder}: not a model folder (no model.json); give a method's name or a trained model")
     content = json.loads((folder / "model.json").read_text())
     method = make_method(content["method"], content["settings"], f"{folder}/model.json")
-    grid = Grid(content["grid"]["shape"], np.array(content["grid"]["affine"]))
+    space, stored = None, content["grid"]
+    if stored:
+        grid = Grid(stored["shape"], np.array(stored["affine"]))
+        space = Space(read_volume(folder / "reference.nii.gz"), grid)
+    ndim = space.grid.ndim if space else content["ndim"]
     weights, _ = load_tensors(folder / "weights.safetensors")
-    method.module = method.build(grid.ndim)
+    method.module = method.build(ndim)
     try:
         method.module.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{folder}: the weights do not fit the method '{content['method']}' ({error})") from error
     method.module.to(default_device()).eval()
     return Model(
-        method,
-        content["method"],
-        read_volume(folder / "reference.nii.gz"),
-        grid,
-        content["preprocess"],
-        content["training"],
+        method, content["method"], ndim, content["preprocess"], content["training"], space, content.get("voxels")
     )

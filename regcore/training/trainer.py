@@ -28,6 +28,7 @@ from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.distributed import Processes
 from regcore.training.forward import forward
 from regcore.training.memory import check_memory, step_bytes
+from regcore.training.muon import Muon
 from regcore.training.pairs import PairSampler
 from regcore.training.parts import check_division
 
@@ -107,7 +108,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
-        self.optimiser = torch.optim.Adam(self.module.parameters(), lr=settings["learning_rate"], fused=True)
+        self.optimiser = make_optimiser(self.module, settings)
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step = float("-inf"), 0
@@ -298,7 +299,7 @@ class Trainer:
         tensors = {f"model.{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+            tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         facts = {
             "fingerprint": self.fingerprint,
             "step": self.step,
@@ -323,18 +324,25 @@ class Trainer:
             return
         self.module.load_state_dict(_section(tensors, "model."))
         self.best = _section(tensors, "best.") if self.processes.first else {}
-        adam: dict[int, dict[str, Tensor]] = {}
-        parameters = list(self.module.parameters())
-        for name, value in _section(tensors, "adam.").items():
+        states: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        for name, value in _section(tensors, "optimiser.").items():
             index, _, key = name.partition(".")
-            # The fused optimiser goes through memory: a moment has to lie there in the order of its weight.
+            # Fused Adam goes through memory: a moment has to lie there in the order of its weight.
             laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if value.ndim else value
-            adam.setdefault(int(index), {})[key] = laid_out
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": adam})
+            states.setdefault(int(index), {})[key] = laid_out
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": states})
         self.step, self.seconds, self.cpu_seconds = facts["step"], facts["seconds"], facts["cpu_seconds"]
         self.best_step, self.best_score = facts["best_step"], facts["best_score"]
         self.history = facts["history"]
         log.info("resuming at step %d", self.step)
+
+
+def make_optimiser(module: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """The optimiser of a module's parameters; ``settings`` are those of a learned method."""
+    if settings["optimiser"] == "muon":
+        return Muon(module.parameters(), settings["learning_rate"])
+    return torch.optim.Adam(module.parameters(), lr=settings["learning_rate"], fused=True)
 
 
 def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> int:
