@@ -17,6 +17,6 @@ STAGE_VERSIONS = {
     "sweep": 1,
     "features": 1,
     "register": 5,
-    "evaluate": 3,
+    "evaluate": 4,
     "report": 3,
 }

@@ -115,6 +115,7 @@ GOOD = {
     "non_diffeomorphic_points": lambda: {"displacement": field(batch=1), "mask": label_array() > 0},
     "non_diffeomorphic_volume": lambda: {"displacement": field(batch=1), "mask": label_array() > 0},
     "paired_comparison": lambda: {"a": [0.1, 0.2, 0.4], "b": [0.3, 0.1, 0.1], "resamples": 99},
+    "mean_jacobian": lambda: {"displacement": field(batch=1), "mask": label_array() > 0},
     "sd_log_jacobian": lambda: {"displacement": field(batch=1), "mask": label_array() > 0},
     "surface_distances": lambda: {"a": label_array() > 0, "b": label_array() > 1, "spacing": (1, 2)},
     "surface_distances_per_label": lambda: {"a": label_array(), "b": label_array(), "labels": [1], "spacing": (1, 2)},
@@ -228,6 +229,7 @@ SHAPES = [
         for name in (
             "digital_folds",
             "folds",
+            "mean_jacobian",
             "non_diffeomorphic_points",
             "non_diffeomorphic_volume",
             "sd_log_jacobian",
@@ -347,6 +349,7 @@ VALUES = [
         for name in (
             "digital_folds",
             "folds",
+            "mean_jacobian",
             "non_diffeomorphic_points",
             "non_diffeomorphic_volume",
             "sd_log_jacobian",
@@ -404,6 +407,7 @@ FINITE = {
     "folds": ["displacement"],
     "non_diffeomorphic_points": ["displacement"],
     "non_diffeomorphic_volume": ["displacement"],
+    "mean_jacobian": ["displacement"],
     "sd_log_jacobian": ["displacement"],
     "true_error_mm": ["points"],
 }

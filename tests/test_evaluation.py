@@ -12,7 +12,7 @@ from regcore.errors import InputError
 from regcore.evaluation import correlation, dice, target_registration_error_mm, true_error_mm
 from regcore.evaluation.accuracy import random_points, read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field
-from regcore.evaluation.regularity import folds, sd_log_jacobian
+from regcore.evaluation.regularity import folds, mean_jacobian, sd_log_jacobian
 from regcore.field import DisplacementField
 from regcore.volume import Grid, Volume
 
@@ -121,6 +121,7 @@ def test_a_scaling_changes_every_volume_alike(scale):
     shape = (9, 8, 7)
     displacement = sum(stretched(shape, axis, (scale - 1) * np.arange(n)) for axis, n in enumerate(shape))
     assert sd_log_jacobian(displacement) == pytest.approx(0, abs=1e-12)
+    assert mean_jacobian(displacement) == pytest.approx(scale**3, rel=1e-12)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -133,6 +134,7 @@ def test_the_spread_of_log_jacobians_follows_the_closed_form(axis):
     values = np.broadcast_to(np.log(1 + x / 20).reshape(-1, 1) if axis == 0 else np.log(1 + x / 20), shape)[mask]
     found = sd_log_jacobian(stretched(shape, axis, x**2 / 40), mask)
     assert found == pytest.approx(values.std(ddof=1), rel=1e-12)
+    assert mean_jacobian(stretched(shape, axis, x**2 / 40), mask) == pytest.approx(np.exp(values).mean(), rel=1e-12)
     assert found > 0.05
 
 
@@ -251,7 +253,7 @@ def test_evaluate_field_returns_one_tidy_row_per_number(labels):
     )
     rows = evaluate_field(translation(GRID, 1, 0, 0), labels, labels, [1, 2, 7], truth, points=50)
     assert list(rows.columns) == ["label", "metric", "value"]
-    assert rows["label"].tolist() == [1, 2, 7] * 3 + [-1] * 7
+    assert rows["label"].tolist() == [1, 2, 7] * 3 + [-1] * 8
     found = {metric: part["value"].tolist() for metric, part in rows.groupby("metric", sort=False)}
     # Pulled by one voxel along the first axis each box of four planes keeps three of them.
     shell = np.argwhere((labels.data == 1) & ~binary_erosion(labels.data == 1)) * GRID.spacing
@@ -266,6 +268,7 @@ def test_evaluate_field_returns_one_tidy_row_per_number(labels):
         "ndv_percent": [0],
         "ndp_percent": [0],
         "sd_log_jacobian": [0],
+        "mean_jacobian": [1],
         "true_error_mm": [0],
         "landmark_error_mm": [np.sqrt(1 + 9)],
     }

@@ -31,8 +31,8 @@ def trained(folder, ndim=2, **settings):
     torch.nn.init.normal_(method.module.head.convolution.weight, std=0.02)
     grid = Grid.centred((48,) * ndim, (2,) * ndim, (0,) * ndim)
     reference = Volume(np.ones(grid.shape, np.float32), grid)
-    facts = {"steps": 1, "device": "none"}
-    save_model(folder, "synthmorph", method, Trained(method.module.state_dict(), [{"step": 1}], facts), reference, grid, PREPROCESS)
+    left = Trained(method.module.state_dict(), [{"step": 1}], {"steps": 1, "device": "none"})
+    save_model(folder, "synthmorph", method, left, reference, grid, PREPROCESS)
     return folder
 
 

@@ -7,12 +7,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from regcore.config import load_yaml, validated
 from regcore.errors import InputError
 from regcore.experiments import synthmorph as paper
+from regcore.field import DisplacementField
 from regcore.reporting import synthmorph as reporting
 from regcore.reporting.experiments import write_experiment
+from regcore.volume import Grid, Volume
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
 METHODS = ["affine", "syn", "sm-shapes", "vm-ncc", "vm-nmi"]
@@ -43,7 +46,7 @@ def test_every_value_of_a_sweep_has_a_network_of_each_kind():
 
 def test_methods_are_compared_without_training_anything():
     plain = paper.experiments(settings(), METHODS, NETWORKS, {"T1w"}, labelled=False)
-    assert not plain.variants and plain.scored == {"fig7": METHODS, "table3": METHODS}
+    assert not plain.variants and plain.scored == {"fig6": METHODS, "fig7": METHODS, "table3": METHODS}
     assert "fig11" in PLANNED.scored and not plain.features, "where a contrast is one of a series"
     assert PLANNED.features == {"fig12": NETWORKS}
     alone = paper.experiments(settings(), METHODS, NETWORKS, {"FLASH-10", "MPRAGE-300"}, labelled=False)
@@ -85,9 +88,27 @@ def write_scores(folder, name, dice, distance):
             rows.append((name, pair, label, "mean_surface_distance_mm", distance * (1 + 0.1 * (number % 3)) + offset))
         rows.append((name, pair, -1, "folds_percent", 0.5 * dice))
         rows.append((name, pair, -1, "sd_log_jacobian", 0.1))
+        rows.append((name, pair, -1, "mean_jacobian", 1 + dice))
     (folder / "metrics").mkdir(exist_ok=True)
     table = pd.DataFrame(rows, columns=["method", "pair", "label", "metric", "value"])
     table.to_parquet(folder / "metrics" / f"{name}.parquet")
+
+
+def write_images(folder):
+    """Of every fixed scan a square, of every moving one a square two voxels further, and a field of every method.
+
+    That of ``affine`` leaves the moving image where it is, the others bring it onto the fixed one.
+    """
+    grid = Grid.centred((16, 16), (2, 2), (0, 0))
+    for side, start in (("f", 4), ("m", 6)):
+        square = np.zeros((16, 16))
+        square[start : start + 6, 4:10] = 100
+        Volume(square, grid).save(folder / f"{side}_image.nii.gz")
+        Volume((square > 0).astype(np.uint8), grid).save(folder / f"{side}_labels.nii.gz")
+    for name in METHODS:
+        displacement = torch.zeros(1, 2, 16, 16)
+        displacement[:, 0] = 0 if name == "affine" else 2
+        DisplacementField(displacement, grid).save(folder / f"field_{name}.nii.gz")
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +125,33 @@ def known(tmp_path_factory):
         ]
         columns = ["method", "series", "layer", "features", "rmsd", "relative", "subjects", "contrasts"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "features" / f"{name}.csv", index=False)
+    write_images(folder)
     table = pairs()
     moving = dict(zip(table["moving"], table["contrasts"].str.split(" ").str[0], strict=True))
     yield SimpleNamespace(
         folder=folder,
         experiments={"synthmorph": PLANNED},
-        config={"experiments": {"synthmorph": CHOSEN}},
+        config={"experiments": {"synthmorph": CHOSEN}, "preprocess": {"mask": False, "percentiles": [0.5, 99.5]}},
         methods=dict.fromkeys(METHODS),
         pairs_of=lambda split: table,
-        cohort=SimpleNamespace(table=pd.DataFrame({"contrast": moving})),
+        field=lambda name, pair: folder / f"field_{name}.nii.gz",
+        cohort=SimpleNamespace(
+            table=pd.DataFrame({"contrast": moving}), file=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz"
+        ),
     )
     plt.close("all")
+
+
+def test_a_pair_in_the_middle_of_each_contrast_is_shown(known):
+    """Of three pairs, each a hundredth better than the one before, the second one."""
+    table, figure = reporting.show(known, "fig6")
+    assert list(table["contrasts"].unique()) == CONTRASTS and len(table) == len(CONTRASTS) * len(METHODS)
+    assert set(table["pair"]) == {f"p{c}1" for c in range(len(CONTRASTS))}
+    fixed, affine, syn = (figure.axes[column].images[0].get_array() for column in range(3))
+    assert np.allclose(syn, fixed) and not np.allclose(affine, fixed)
+    assert figure.axes[1].get_title() == "affine  0.510" and figure.axes[0].get_ylabel() == CONTRASTS[0]
+    outlines = figure.axes[1].images[1].get_array()
+    assert outlines.sum() == 4 * 6 - 1, "where a voxel differs from its neighbour before it"
 
 
 def test_overlap_and_distance_by_contrast(known):
@@ -160,10 +197,20 @@ def test_overlap_by_setting(known):
 
 def test_overlap_and_folds_by_lambda(known):
     table, figure = reporting.show(known, "fig14")
-    assert list(table["value"]) == [0, 1, 0, 1] and len(figure.axes) == 3
+    assert list(table["value"]) == [0, 1, 0, 1] and len(figure.axes) == 4
     assert table["folds_percent"].iloc[0] == pytest.approx(
         0.5 * (0.6 + 0.01 * list(PLANNED.variants).index("sm-shapes-lambda-0"))
     )
+    # What the affine alignment does to volumes, here 1 + its Dice, is not the network's.
+    of_affine = (1 + known_dice(known, "affine")).to_numpy()
+    of_network = (1 + known_dice(known, "sm-shapes-lambda-0")).to_numpy()
+    assert table["mean_jacobian"].iloc[0] == pytest.approx((of_network / of_affine).mean())
+
+
+def known_dice(known, name):
+    """The Dice that scores were written from: their mean Jacobian less 1."""
+    scores = pd.read_parquet(known.folder / "metrics" / f"{name}.parquet")
+    return scores[scores["metric"] == "mean_jacobian"]["value"] - 1
 
 
 def test_the_change_of_surface_distance(known):

@@ -14,6 +14,7 @@ from regcore.evaluation.accuracy import correlation, random_points, target_regis
 from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import (
     folds,
+    mean_jacobian,
     non_diffeomorphic_points,
     non_diffeomorphic_volume,
     sd_log_jacobian,
@@ -67,8 +68,8 @@ def evaluate_field(
         (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN), one
         that both lack is NaN throughout.  With label -1, over the labelled region of the fixed scan:
         ``folds_percent`` and ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic
-        volume and points) and ``sd_log_jacobian``; ``correlation`` of the images over the whole grid, where
-        they are given; ``true_error_mm`` and ``landmark_error_mm`` (means) where the truth is known.
+        volume and points), ``sd_log_jacobian`` and ``mean_jacobian``; ``correlation`` of the images over the whole
+        grid, where they are given; ``true_error_mm`` and ``landmark_error_mm`` (means) where the truth is known.
 
     Raises
     ------
@@ -93,6 +94,7 @@ def evaluate_field(
     rows.append((-1, "ndv_percent", non_diffeomorphic_volume(field.displacement, mask)))
     rows.append((-1, "ndp_percent", non_diffeomorphic_points(field.displacement, mask)))
     rows.append((-1, "sd_log_jacobian", sd_log_jacobian(field.displacement, mask)))
+    rows.append((-1, "mean_jacobian", mean_jacobian(field.displacement, mask)))
     if images is not None:
         fixed, moving = images
         rows.append((-1, "correlation", correlation(fixed.data, field.warp(moving).data)))

@@ -102,6 +102,11 @@ def sd_log_jacobian(displacement: Tensor, mask: np.ndarray | Tensor | None = Non
     return float(_determinants(displacement, mask).clamp(min=1e-9).log().std())
 
 
+def mean_jacobian(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
+    """Mean of det ∇φ, 1 where volume is kept on the whole; see :func:`folds`."""
+    return float(_determinants(displacement, mask).mean())
+
+
 def _determinants(displacement: Tensor, mask: np.ndarray | Tensor | None) -> Tensor:
     chosen = _mask(displacement, mask)
     return jacobian_determinant(displacement.double())[0][chosen]

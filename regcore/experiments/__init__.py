@@ -27,6 +27,8 @@ class Experiments:
         Experiment → the sweeps that it shows.
     features : dict of str → list of str
         Experiment → entries of whose networks it shows how much their features vary with contrast.
+    drawn : dict of str → list of str
+        Experiment → entries of whose fields it shows what they do to images.
     """
 
     variants: dict[str, dict] = field(default_factory=dict)
@@ -36,6 +38,7 @@ class Experiments:
     hyperparameters: dict[str, list[str]] = field(default_factory=dict)
     swept: dict[str, list[str]] = field(default_factory=dict)
     features: dict[str, list[str]] = field(default_factory=dict)
+    drawn: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:

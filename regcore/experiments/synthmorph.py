@@ -1,6 +1,6 @@
-"""Figures 7, 8 and 11 to 14 and Table III of SynthMorph (Hoffmann et al., TMI 2022), on any cohort.
+"""Figures 6 to 8 and 11 to 14 and Table III of SynthMorph (Hoffmann et al., TMI 2022), on any cohort.
 
-Figures 7, 8, 11 and 12 and Table III compare the methods of the study, those of Section III-B where it has them;
+Figures 6, 7, 8, 11 and 12 and Table III compare the methods of the study, those of Section III-B where it has them;
 Figures 13 and 14 train networks of their own.
 """
 
@@ -59,7 +59,7 @@ def experiments(
     kinds = settings["kinds"]
     if "cohort" in kinds and not labelled and (settings["sweeps"] or settings["lambda"]):
         raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
-    scored, features = {"fig7": list(methods), "table3": list(methods)}, {}
+    scored, features = {name: list(methods) for name in ("fig6", "fig7", "table3")}, {}
     found = [found for contrast in moving_contrasts if (found := of_series(contrast))]
     if found:
         scored["fig11"] = list(methods)
@@ -74,7 +74,7 @@ def experiments(
         ]
     if settings["lambda"]:
         scored["fig14"] = [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
-    return Experiments(dict(_variants(settings)), scored, features=features)
+    return Experiments(dict(_variants(settings)), scored, features=features, drawn={"fig6": list(methods)})
 
 
 def _variants(settings: Mapping) -> Iterable[tuple[str, dict[str, Any]]]:

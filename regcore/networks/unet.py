@@ -90,7 +90,8 @@ class Architecture:
         ValueError
             A convolution would have no features.
         """
-        return replace(self, **{name: tuple(round(width * n) for n in group) for name, group in self.features().items()})
+        wider = {name: tuple(round(width * n) for n in group) for name, group in self.features().items()}
+        return replace(self, **wider)
 
     @property
     def stride(self) -> int:

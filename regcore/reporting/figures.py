@@ -185,6 +185,45 @@ def pair_panels(pairs: Sequence[ShownPair]):
     return figure
 
 
+@dataclass(frozen=True, eq=False)
+class ComparedPair:
+    """A pair and the fields of several methods by name, to be drawn."""
+
+    title: str
+    fixed: Volume
+    moving: Volume
+    fixed_labels: Volume
+    fields: Mapping[str, DisplacementField]
+
+
+def method_panels(pairs: Sequence[ComparedPair]):
+    """Rows of the fixed image and what each method makes of the moving one, with outlines of the fixed image's labels.
+
+    Intensities are 0 to 1; in 3-D the coronal slice through the middle of the fixed image's content is shown.
+    """
+    columns = 1 + max(len(shown.fields) for shown in pairs)
+    _, width, _, height = _View(pairs[0].fixed).extent
+    figure, axes = plt.subplots(
+        len(pairs), columns, figsize=(2.3 * columns, (2.3 * height / width + 0.3) * len(pairs)), squeeze=False
+    )
+    for row, shown in zip(axes, pairs, strict=True):
+        view = _View(shown.fixed)
+        labels = view.slice(shown.fixed_labels.data)
+        outlines = (labels[1:, 1:] != labels[:-1, 1:]) | (labels[1:, 1:] != labels[1:, :-1])
+        outlines = np.pad(outlines, ((1, 0), (1, 0)))
+        images = {"fixed": shown.fixed}
+        images |= {name: field.warp(shown.moving) for name, field in shown.fields.items()}
+        for axis, (name, image) in zip(row, images.items(), strict=False):
+            axis.imshow(view.slice(image.data), cmap="gray", vmin=0, vmax=1, **view.frame)
+            axis.imshow(np.ma.masked_equal(outlines, False), cmap="autumn", alpha=0.45, **view.frame)
+            axis.set_title(name, fontsize=9)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(shown.title)
+    figure.tight_layout(pad=0.5)
+    return figure
+
+
 def _scale(axis, image) -> None:
     """A colour bar beside ``axis`` that takes no room from it."""
     bar = axis.figure.colorbar(image, cax=axis.inset_axes([1.03, 0, 0.05, 1]))

@@ -8,9 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regcore.experiments import synthmorph as paper
+from regcore.field import read_field
 from regcore.plan import Plan
-from regcore.reporting.figures import plt
+from regcore.preprocess import prepare_image
+from regcore.reporting.figures import ComparedPair, method_panels, plt
 from regcore.reporting.voxelmorph import CURVES, html_table
+from regcore.volume import read_labels, read_volume
 
 #: What the first two figures show of every method.
 OVERLAP, DISTANCE = "dice", "mean_surface_distance_mm"
@@ -30,6 +33,7 @@ SETTINGS = {
 def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
     """One experiment: its numbers, and the HTML table or the figure that shows them."""
     makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
+        "fig6": of_pairs,
         "fig7": by_contrast,
         "fig11": along_series,
         "fig12": by_layer,
@@ -38,6 +42,31 @@ def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
         "table3": change_of_distance,
     }
     return makers[experiment](plan)
+
+
+def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 6: what every method makes of one pair of each pairing of contrasts.
+
+    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them.
+    """
+    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"])
+    chosen, shown = [], []
+    for contrasts, rows in table.groupby("contrasts", sort=False):
+        means = rows.groupby("pair")[OVERLAP].mean().sort_values()
+        pair = means.index[len(means) // 2]
+        chosen.append(rows[rows["pair"] == pair])
+        shown.append(_compared(plan, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
+    return pd.concat(chosen)[["contrasts", "pair", "method", *MEASURES]], method_panels(shown)
+
+
+def _compared(plan: Plan, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
+    scans = plan.pairs_of("test").set_index("pair").loc[pair, ["fixed", "moving"]]
+    fixed, moving = (
+        prepare_image(read_volume(plan.cohort.file(scan, "image")), plan.config["preprocess"]) for scan in scans
+    )
+    labels = read_labels(plan.cohort.file(scans["fixed"], "labels"))
+    fields = {f"{name}  {overlap:.3f}": read_field(plan.field(name, pair)) for name, overlap in overlaps.items()}
+    return ComparedPair(title, fixed, moving, labels, fields)
 
 
 def by_contrast(plan: Plan) -> tuple[pd.DataFrame, Figure]:
@@ -123,10 +152,15 @@ def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:
 
 
 def by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 14: overlap, folds and the spread of the Jacobian against λ."""
+    """Fig. 14: overlap, folds and the Jacobian against λ; the mean without what the affine alignment changes."""
     chosen = plan.config["experiments"]["synthmorph"]
     table = _swept(plan, chosen["kinds"], {"lambda": chosen["lambda"]})
-    panels = {OVERLAP: "Dice", "folds_percent": "folded voxels (%)", "sd_log_jacobian": "SD of log |J|"}
+    panels = {
+        OVERLAP: "Dice",
+        "folds_percent": "folded voxels (%)",
+        "mean_jacobian": "mean |J|",
+        "sd_log_jacobian": "SD of log |J|",
+    }
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6))
     for axis, (measure, title) in zip(axes, panels.items(), strict=True):
         _lines(axis, table, measure)
@@ -178,13 +212,17 @@ def _of_pairs(plan: Plan, names: Sequence[str]) -> pd.DataFrame:
 
 def _swept(plan: Plan, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
     """Means and standard errors over pairs of the networks of sweeps."""
-    rows = []
+    rows, affine = [], None
+    if "affine" in plan.methods:
+        affine = _of_pairs(plan, ["affine"]).set_index("pair")["mean_jacobian"]
     for kind in kinds:
         for setting, values in sweeps.items():
             for value in values:
                 scores = _of_pairs(plan, [paper.swept(kind, setting, value)])
+                if affine is not None:
+                    scores["mean_jacobian"] /= scores["pair"].map(affine)
                 row = {"kind": paper.KINDS[kind], "setting": setting, "value": value, "pairs": len(scores)}
-                for measure in (OVERLAP, "folds_percent", "sd_log_jacobian"):
+                for measure in (OVERLAP, "folds_percent", "mean_jacobian", "sd_log_jacobian"):
                     row[measure] = scores[measure].mean()
                     row[f"{measure}_se"] = scores[measure].std(ddof=1) / np.sqrt(len(scores))
                 rows.append(row)

@@ -154,7 +154,7 @@ def learned_methods():
 
 
 def experiment_inputs(wildcards):
-    """The scores and the trained models that an experiment shows."""
+    """The scores, trained models and fields that an experiment shows."""
     paper = PLAN.experiments[wildcards.paper]
     scored = paper.scored.get(wildcards.experiment, [])
     trained = [*paper.trained.get(wildcards.experiment, []), *(name for name in scored if PLAN.learned(name))]
@@ -164,6 +164,7 @@ def experiment_inputs(wildcards):
         "sweeps": [f"{PLAN.folder}/sweeps/{name}.{kind}" for name in swept for kind in ("parquet", "csv")],
         "models": [f"{PLAN.folder}/models/{name}" for name in dict.fromkeys(trained)],
         "features": [f"{PLAN.folder}/features/{name}.csv" for name in paper.features.get(wildcards.experiment, [])],
+        "fields": [part for name in paper.drawn.get(wildcards.experiment, []) for part in field_parts(name)],
     }
 
 
