@@ -77,6 +77,8 @@ METHODS = {
     "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
     "pretrained": Entry("regcore.methods.pretrained:Pretrained", pretrained=True),
     "synthmorph": Entry("regcore.methods.synthmorph:SynthMorph", learned=True),
+    "transmorph": Entry("regcore.methods.transmorph:TransMorph", learned=True),
+    "spr": Entry("regcore.methods.spr:SPR", learned=True),
     "voxelmorph": Entry("regcore.methods.voxelmorph:VoxelMorph", learned=True),
 }
 

@@ -211,6 +211,15 @@ class LearnedMethod(Method):
         """What a look at the validation pairs averages over: the method alone, or at several hyperparameters."""
         return [self]
 
+    def settle(self, shape: Sequence[int]) -> None:
+        """Fill in settings of the network that follow from the size of the training's images.
+
+        Raises
+        ------
+        InputError
+            A setting that is given does not fit images of ``shape``.
+        """
+
     @abstractmethod
     def build(self, ndim: int) -> nn.Module:
         """Make the untrained network for ``ndim`` dimensions; its weights follow torch's seed."""

@@ -47,24 +47,32 @@ class FlowMethod(LearnedMethod):
 
     def __init__(self, settings: Mapping, where: str = "method"):
         super().__init__(settings, where)
+        self._check_network(where)
+
+    def _check_network(self, where: str) -> None:
         chosen = self.settings
-        self.architecture = ARCHITECTURES[chosen["architecture"]]
-        if self.architecture.resolution > chosen["flow_resolution"]:
+        architecture = ARCHITECTURES[chosen["architecture"]]
+        if architecture.resolution > chosen["flow_resolution"]:
             raise InputError(
                 f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
                 "'flow_resolution: 2'"
             )
         try:
-            self.architecture.widened(chosen["width"])
+            architecture.widened(chosen["width"])
         except ValueError as error:
             raise InputError(f"{where}: 'width: {chosen['width']}': {error}") from error
+
+    @property
+    def stride(self) -> int:
+        """What images are padded to a multiple of before the network sees them."""
+        return ARCHITECTURES[self.settings["architecture"]].stride
 
     def build(self, ndim: int) -> nn.Module:
         return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])
 
     def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
         """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
-        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.architecture.stride)
+        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.stride)
         flow = module(pair).float()
         shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]
         return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)

@@ -170,11 +170,15 @@ class VoxelMorph(FlowMethod):
             unlikeness = self._unlikeness(batch["fixed"], deformed["warped"])
             if "warped_back" in deformed:
                 unlikeness = 0.5 * (unlikeness + self._unlikeness(batch["moving"], deformed["warped_back"]))
-            found |= {self.settings["similarity"]: unlikeness, "diffusion": diffusion(flow)}
+            found |= {self.settings["similarity"]: unlikeness, **self._terms(flow, deformed)}
         if "codes" in batch:
             labels = batch["fixed_labels"], batch["moving_labels"]
             found["label_dice"] = soft_dice(*labels, deformed["displacement"], batch["codes"])
         return {"total": self._total(found), **found}
+
+    def _terms(self, flow: Tensor, deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What holds the field smooth: of the flow, at the resolution at which it is used."""
+        return {"diffusion": diffusion(flow)}
 
     def _total(self, found: Mapping[str, Tensor]) -> Tensor:
         weights = self._weights("label_dice" in found)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regcore.errors import did_you_mean
 from regcore.kernels.convolution import CHANNELS_LAST, convolve, laid_out, upsampled_convolution
+from regcore.networks.decoded import Decoded
 
 CHOICES = {
     "downsampling": ("stride", "max-pool"),
@@ -295,6 +296,21 @@ class FlowNetwork(nn.Module):
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, 2, *space) to (B, D, *space / resolution)."""
         return self.head(self.unet(laid_out(pair))).contiguous()
+
+    def decode(self, pair: Tensor) -> Decoded:
+        """The flow, and the decoder's features at a quarter and at half resolution."""
+        seen: list[Tensor] = []
+        flow = self.head(self.unet(laid_out(pair), seen)).contiguous()
+        half = len(self.unet.down) + len(self.unet.up) - 1
+        return Decoded(flow, seen[half - 1], seen[half])
+
+    @property
+    def quarter_channels(self) -> int:
+        return self.unet.up[-2].out_channels
+
+    @property
+    def half_channels(self) -> int:
+        return self.unet.up[-1].out_channels
 
 
 def _note(seen: list[Tensor] | None, features: Tensor) -> None:

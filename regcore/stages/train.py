@@ -64,6 +64,7 @@ def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, f
     seed = training_seed(plan.config["seed"], method.settings["replicate"])
     reference = reference_image(plan)
     grid = common_grid(reference, plan.config["preprocess"])
+    method.settle(grid.shape)
     pairs = plan.training_pairs[name]
     classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)

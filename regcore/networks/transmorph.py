@@ -1,0 +1,180 @@
+"""TransMorph with a field composed of several steps: the network of TM-SPR (Chen et al., 2022 and 2024).
+
+A Swin transformer looks at the pair at half resolution; a convolutional decoder brings its features up to half
+resolution, where steps follow on each other: each sees the fixed image and the moving one as warped so far, and adds a
+small displacement to the field.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcore.networks.decoded import Decoded
+from regcore.networks.swin import CONVOLUTION, SwinEncoder
+from regcore.networks.unet import FlowHead
+from regcore.spatial import compose, resample, warp
+
+NORM = {
+    "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
+    "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
+}
+POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
+COMPOSITIONS = ("paper", "code")
+#: Voxels of an image to one token of the coarsest stage: half resolution, patches of four, two mergings.
+STRIDE = 32
+
+
+@dataclass(frozen=True)
+class TransMorphSize:
+    """Numbers of features: of the first stage of the encoder, and of each step's last convolution.
+
+    The heads of each stage share its features.
+    """
+
+    embed: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    last: int
+
+
+#: Counts are those of the 3-D network with windows (5, 6, 7), BatchNorm and seven steps.
+SIZES = {
+    # The authors' network.  17,574,333
+    "regular": TransMorphSize(96, (4, 4, 5), (8, 8, 8), 16),
+    "small": TransMorphSize(48, (4, 4, 2), (4, 4, 4), 16),
+    "tiny": TransMorphSize(24, (2, 2, 2), (4, 4, 4), 8),
+}
+
+
+class TransMorph(nn.Module):
+    """Image pair, moving and fixed → velocity at half resolution, in its voxels.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+    window : sequence of int
+        Tokens along each axis of a window of the encoder; :func:`window_for` has what suits a volume.
+    size : str
+        A name in :data:`SIZES`.
+    steps : int
+        Displacements that the field is composed of.
+    compose : {"paper", "code"}
+        How a step's displacement v joins the field u so far.  v moves the image that u has warped, so that both are
+        v + u ∘ (id + v); the authors' code has u + v ∘ (id + v), where the increment is warped by itself.
+    norm : {"batch", "instance"}
+        Of the convolutions outside the decoder; the code has BatchNorm.  The decoder always has InstanceNorm.
+    drop_path, checkpointing
+        As in :class:`~regcore.networks.swin.SwinEncoder`.
+
+    Attributes
+    ----------
+    stride : int
+        Images are padded to multiples of it by whoever calls.
+    resolution : int
+        2: the result is at half resolution.
+    quarter_channels, half_channels : int
+        Features at a quarter and at half resolution, for a :class:`~regcore.networks.weight_volume.WeightHead`.
+
+    Raises
+    ------
+    ValueError
+        An unknown size, composition or norm, or a window that does not fit ``ndim``.
+    """
+
+    stride, resolution = STRIDE, 2
+
+    def __init__(
+        self,
+        ndim: int,
+        window: Sequence[int],
+        size: str = "regular",
+        steps: int = 7,
+        compose: str = "paper",
+        norm: str = "batch",
+        drop_path: float = 0.3,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        for value, known, what in ((size, SIZES, "size"), (compose, COMPOSITIONS, "compose"), (norm, NORM, "norm")):
+            if value not in known:
+                raise ValueError(f"{what} must be one of {', '.join(known)}, not {value!r}")
+        if len(window) != ndim or min(window) < 1:
+            raise ValueError(f"window must be {ndim} numbers of tokens, not {list(window)}")
+        if steps < 1:
+            raise ValueError(f"steps must be 1 or more, not {steps}")
+        numbers, self.composition = SIZES[size], compose
+        embed = numbers.embed
+        self.encoder = SwinEncoder(
+            ndim, window, embed, numbers.depths, numbers.heads, drop_path=drop_path, checkpointing=checkpointing
+        )
+        self.up = nn.ModuleList(
+            [
+                Upwards(ndim, 4 * embed, 2 * embed, 2 * embed),
+                Upwards(ndim, 2 * embed, embed, embed),
+                Upwards(ndim, embed, embed // 2, embed // 2),
+            ]
+        )
+        self.at_quarter = Convolved(ndim, 2, embed // 2, norm)
+        self.looks = nn.ModuleList(Convolved(ndim, 2, embed // 2, norm) for _ in range(steps))
+        self.decoders = nn.ModuleList(Upwards(ndim, embed // 2, embed // 2, numbers.last) for _ in range(steps))
+        self.heads = nn.ModuleList(FlowHead(ndim, numbers.last) for _ in range(steps))
+        self.quarter_channels, self.half_channels = embed // 2, numbers.last
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Map (B, 2, *space), sizes multiples of 32, to (B, D, *space / 2)."""
+        return self.decode(pair).flow
+
+    def decode(self, pair: Tensor) -> Decoded:
+        """The flow, and the features that it was made from."""
+        half = _pooled(pair)
+        finest, middle, coarsest = self.encoder(half)
+        features = self.up[0](coarsest, middle)
+        features = self.up[1](features, finest)
+        quarter = self.up[2](features, self.at_quarter(_pooled(half)))
+        moving, fixed = half.split(1, dim=1)
+        field, warped, seen = None, moving, []
+        for look, decoder, head in zip(self.looks, self.decoders, self.heads, strict=True):
+            seen.append(decoder(quarter, look(torch.cat([warped, fixed], 1))))
+            step = head(seen[-1]).float()
+            field = step if field is None else self._joined(field, step)
+            warped = warp(moving, field.to(moving.dtype))
+        return Decoded(field, quarter, sum(seen))
+
+    def _joined(self, field: Tensor, step: Tensor) -> Tensor:
+        if self.composition == "code":
+            return field + warp(step, step)
+        return compose(step, field)
+
+
+class Upwards(nn.Module):
+    """Features up to twice the resolution, joined with a skip connection, and two convolutions."""
+
+    def __init__(self, ndim: int, own: int, skip: int, out: int):
+        super().__init__()
+        self.first = Convolved(ndim, own + skip, out, "instance")
+        self.second = Convolved(ndim, out, out, "instance")
+
+    def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
+        return self.second(self.first(torch.cat([resample(coarse, skip.shape[2:]), skip], 1)))
+
+
+class Convolved(nn.Sequential):
+    """Convolution, normalisation, LeakyReLU 0.01."""
+
+    def __init__(self, ndim: int, own: int, out: int, norm: str):
+        super().__init__(
+            CONVOLUTION[ndim](own, out, 3, padding=1, bias=False), NORM[norm][ndim](out), nn.LeakyReLU(0.01)
+        )
+
+
+def window_for(shape: Sequence[int]) -> list[int]:
+    """Windows that one of is as large as the coarsest grid of tokens: 160 × 192 × 224 voxels have (5, 6, 7)."""
+    return [-(-n // STRIDE) for n in shape]
+
+
+def _pooled(images: Tensor) -> Tensor:
+    """Averages over three voxels a side, at half the resolution."""
+    return POOL[images.ndim - 2](images, 3, stride=2, padding=1)

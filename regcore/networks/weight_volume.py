@@ -1,0 +1,91 @@
+"""The weight volume of TM-SPR (Section 3.5, Fig. 5): how strongly each voxel's displacement is regularised.
+
+A head of three convolutions looks at low-resolution features of a registration network's decoder; that its map is
+coarse is what keeps it smooth.  It fits every network that has ``decode``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regcore.networks.swin import CONVOLUTION
+from regcore.networks.transmorph import NORM
+from regcore.spatial import resample
+
+FEATURES = 48
+#: Weights are kept within these bounds, as in the authors' code: log 0 is infinite, and the Gaussian prior has no end.
+LEAST, MOST_GAUSSIAN = 1e-6, 5.0
+RESOLUTIONS = (4, 2)
+
+
+class WeightHead(nn.Module):
+    """Features → one map of unbounded numbers, at their resolution.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+    channels : int
+        Of the features.
+    norm : {"batch", "instance"}
+    """
+
+    def __init__(self, ndim: int, channels: int, norm: str = "batch"):
+        super().__init__()
+        layer = CONVOLUTION[ndim]
+        self.layers = nn.Sequential(
+            layer(channels, FEATURES, 3, padding=1, bias=False),
+            NORM[norm][ndim](FEATURES),
+            nn.LeakyReLU(0.01),
+            layer(FEATURES, FEATURES, 3, padding=1, bias=False),
+            NORM[norm][ndim](FEATURES),
+            nn.LeakyReLU(0.01),
+            layer(FEATURES, 1, 3, padding=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)
+
+
+class WeightedNetwork(nn.Module):
+    """A registration network and its weight head: image pair → flow, and the head's map as one more channel.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With ``decode`` (:class:`~regcore.networks.decoded.Decoded`), ``quarter_channels`` and ``half_channels``.
+    ndim : {2, 3}
+    features : {4, 2}
+        The head looks at features at a quarter (the paper) or at half of the resolution (the authors' code).
+    norm : {"batch", "instance"}
+
+    Attributes
+    ----------
+    stride, resolution : int
+        Of the network.
+    """
+
+    def __init__(self, network: nn.Module, ndim: int, features: int = 4, norm: str = "batch"):
+        super().__init__()
+        if features not in RESOLUTIONS:
+            raise ValueError(f"features must be one of {', '.join(map(str, RESOLUTIONS))}, not {features}")
+        self.network, self.features = network, features
+        self.stride, self.resolution = network.stride, network.resolution
+        channels = network.quarter_channels if features == 4 else network.half_channels
+        self.head = WeightHead(ndim, channels, norm)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Map (B, 2, *space) to (B, D + 1, *space / resolution)."""
+        decoded = self.network.decode(pair)
+        drawn = self.head(decoded.quarter if self.features == 4 else decoded.half)
+        drawn = resample(drawn.float(), decoded.flow.shape[2:])
+        return torch.cat([decoded.flow.float(), drawn], 1)
+
+
+def beta_weights(drawn: Tensor) -> Tensor:
+    """w = λ / λ_max in (0, 1] from the head's map."""
+    return drawn.sigmoid().clamp(min=LEAST)
+
+
+def gaussian_weights(drawn: Tensor) -> Tensor:
+    """w = λ / λ_mean > 0 from the head's map; 1 where that is 0."""
+    return F.softplus(drawn + torch.expm1(torch.ones((), device=drawn.device)).log()).clamp(LEAST, MOST_GAUSSIAN)
