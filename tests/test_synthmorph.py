@@ -176,3 +176,36 @@ def test_the_loss_leads_to_alignment():
         optimiser.step()
         found.append(float(losses["label_dice"].detach()))
     assert found[-1] < 0.5 * found[0]
+
+
+# ---- descriptors instead of images
+
+
+@pytest.mark.parametrize("shape", [(30, 41), (18, 20, 23)], ids=["2-D", "3-D"])
+def test_a_network_of_descriptors_predicts_the_same_in_inverted_and_stretched_contrasts(shape):
+    torch.manual_seed(0)
+    method = synthmorph(input="mind", width=0.125)
+    module = method.build(len(shape)).eval()
+    torch.nn.init.normal_(module.head.convolution.weight)
+    fixed, moving = torch.rand(2, 1, 1, *shape)
+    with torch.inference_mode():
+        flow = method.predict(module, fixed, moving)
+        recoloured = method.predict(module, 1 - 0.5 * fixed, 0.2 + 0.7 * moving)
+        swapped = method.predict(module, moving, fixed)
+    torch.testing.assert_close(recoloured, flow, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(swapped, flow, atol=0.1)
+
+
+def test_the_channels_of_descriptors_are_those_that_the_network_takes():
+    for shape in ((16, 32), (16, 16, 32)):
+        method = synthmorph(input="mind", width=0.125)
+        seen = method.network_input(*torch.rand(2, 1, 1, *shape))
+        assert seen.shape[1] == method.build(len(shape)).unet.down[0].in_channels == {2: 8, 3: 24}[len(shape)]
+
+
+def test_training_reaches_every_weight_of_a_network_of_descriptors():
+    method = synthmorph(input="mind", width=0.125)
+    module = method.build(2)
+    torch.manual_seed(0)
+    method.training_step(module, images())["total"].backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())

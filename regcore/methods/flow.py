@@ -6,9 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from regcore.errors import InputError
+from regcore.losses import mind_ssc_descriptor
 from regcore.methods.base import LearnedMethod
 from regcore.networks.unet import ARCHITECTURES, FlowNetwork
 from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement
+
+IMAGES, MIND = "images", "mind"
+#: Channels of a pair of descriptors in two and three dimensions.
+DESCRIPTORS = {2: 8, 3: 24}
+#: Patches of three voxels: larger ones blur the boundaries that labels are told by.
+DESCRIPTOR = {"radius": 1, "dilation": 2}
 
 #: Settings of the network and its flow.
 FLOW = {
@@ -22,6 +29,12 @@ FLOW = {
         "type": "number",
         "exclusiveMinimum": 0,
         "default": 1,
+    },
+    "input": {
+        "description": "what the network sees: images (the papers), or mind, their self-similarity descriptors "
+        "(MIND-SSC), which hardly change with contrast",
+        "enum": [IMAGES, MIND],
+        "default": IMAGES,
     },
     "flow": {
         "description": "what the network predicts: velocity (integrated; invertible) or displacement",
@@ -60,11 +73,20 @@ class FlowMethod(LearnedMethod):
             raise InputError(f"{where}: 'width: {chosen['width']}': {error}") from error
 
     def build(self, ndim: int) -> nn.Module:
-        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])
+        channels = 2 if self.settings["input"] == IMAGES else DESCRIPTORS[ndim]
+        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"], channels)
+
+    def network_input(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """What the network sees of image pairs (B, 1, *space): (B, C, *padded)."""
+        shown = [moving, fixed]
+        if self.settings["input"] == MIND:
+            with torch.no_grad():
+                shown = [mind_ssc_descriptor(image, **DESCRIPTOR) for image in shown]
+        return pad_to_multiple(torch.cat(shown, dim=1), self.architecture.stride)
 
     def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
         """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
-        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.architecture.stride)
+        pair = self.network_input(fixed, moving)
         flow = module(pair).float()
         shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]
         return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)

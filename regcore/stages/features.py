@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from regcore.evaluation.variability import feature_variability
 from regcore.experiments.synthmorph import of_series
 from regcore.files import atomic_write
 from regcore.methods.base import as_tensor
+from regcore.methods.flow import FlowMethod
 from regcore.methods.pretrained import Pretrained
 from regcore.plan import Plan
 from regcore.stages.register import method_to_register
@@ -38,7 +38,7 @@ def write_features(plan: Plan, name: str, model: Path, output: str | Path) -> No
     features = [*rules.encoder, *rules.decoder, *rules.at_half, *rules.at_full]
     rows = []
     for series, groups in series_of_pairs(plan).items():
-        found = feature_variability(method.module.unet, _images(plan, groups, method.device))
+        found = feature_variability(method.module.unet, _inputs(plan, groups, method))
         contrasts = max(len(moving) for _, moving in groups)
         for layer, (width, (rmsd, relative)) in enumerate(zip(features, found, strict=True), start=1):
             rows.append((name, series, layer, width, rmsd, relative, len(groups), contrasts))
@@ -65,11 +65,11 @@ def series_of_pairs(plan: Plan) -> dict[str, list[tuple[str, list[str]]]]:
     return groups
 
 
-def _images(plan: Plan, groups: list[tuple[str, list[str]]], device: torch.device) -> Iterator[list[Tensor]]:
-    """Moving and fixed image as channels, in every contrast of the moving subject."""
+def _inputs(plan: Plan, groups: list[tuple[str, list[str]]], method: FlowMethod) -> Iterator[list[Tensor]]:
+    """What the network sees of moving and fixed image, in every contrast of the moving subject."""
     for fixed, moving in groups:
-        target = _image(plan, fixed)
-        yield [torch.cat([_image(plan, scan), target], 1).to(device) for scan in moving]
+        target = _image(plan, fixed).to(method.device)
+        yield [method.network_input(target, _image(plan, scan).to(method.device)) for scan in moving]
 
 
 def _image(plan: Plan, scan: str) -> Tensor:
