@@ -9,7 +9,7 @@ from regcore.errors import InputError
 from regcore.losses import mind_ssc_descriptor
 from regcore.methods.base import LearnedMethod
 from regcore.networks.unet import ARCHITECTURES, FlowNetwork
-from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement
+from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
 
 IMAGES, MIND = "images", "mind"
 #: Channels of a pair of descriptors in two and three dimensions.
@@ -35,6 +35,13 @@ FLOW = {
         "(MIND-SSC), which hardly change with contrast",
         "enum": [IMAGES, MIND],
         "default": IMAGES,
+    },
+    "passes": {
+        "description": "how often the network looks at a pair; from the second time on it sees the moving image as "
+        "warped so far, and what it finds is added to the velocity (the papers: 1)",
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
     },
     "flow": {
         "description": "what the network predicts: velocity (integrated; invertible) or displacement",
@@ -67,6 +74,8 @@ class FlowMethod(LearnedMethod):
                 f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
                 "'flow_resolution: 2'"
             )
+        if chosen["passes"] > 1 and chosen["flow"] != "velocity":
+            raise InputError(f"{where}: 'passes: {chosen['passes']}' adds velocities; set 'flow: velocity'")
         try:
             self.architecture.widened(chosen["width"])
         except ValueError as error:
@@ -84,8 +93,36 @@ class FlowMethod(LearnedMethod):
                 shown = [mind_ssc_descriptor(image, **DESCRIPTOR) for image in shown]
         return pad_to_multiple(torch.cat(shown, dim=1), self.architecture.stride)
 
-    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
+    def predict(
+        self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor, passes: int | None = None
+    ) -> Tensor:
+        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid; ``passes``: not those set.
+
+        The sum of velocities is to first order that of the composed warps, exp(v) ∘ exp(δ) ≈ exp(v + δ), as in
+        log-domain demons (Vercauteren et al., MICCAI 2008); the weights are shared as in recursive cascades (Zhao et
+        al., ICCV 2019).
+        """
+        flow = self._look(module, fixed, moving)
+        for _ in range(1, passes or self.settings["passes"]):
+            flow = flow + self._look(module, fixed, warp(moving, self.displacement(flow, fixed)))
+        return flow
+
+    def predict_in_training(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
+        """Flow after a number of passes that is drawn from torch's global random state; the last alone is learned.
+
+        So a step with several passes costs little more than one with a single pass.
+        """
+        if self.settings["passes"] == 1:
+            return self.predict(module, fixed, moving)
+        before = int(torch.randint(self.settings["passes"], ()))
+        if before == 0:
+            return self.predict(module, fixed, moving, passes=1)
+        with torch.no_grad():
+            flow = self.predict(module, fixed, moving, passes=before)
+            moved = warp(moving, self.displacement(flow, fixed))
+        return flow + self.predict(module, fixed, moved, passes=1)
+
+    def _look(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
         pair = self.network_input(fixed, moving)
         flow = module(pair).float()
         shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]

@@ -41,6 +41,12 @@ GENERATION = {
         "minimum": 1,
         "default": 100,
     },
+    "shape_voxels": {
+        "description": "size of maps of shapes along every axis; null: that of the images",
+        "type": ["integer", "null"],
+        "minimum": 16,
+        "default": None,
+    },
     "a_mu": _range("least mean intensity of a label", 25),
     "b_mu": _range("largest mean intensity of a label", 225),
     "a_sigma": _range("least standard deviation of a label's intensities", 5),
@@ -129,6 +135,8 @@ class SynthMorph(FlowMethod):
         for low, high in (("a_mu", "b_mu"), ("a_sigma", "b_sigma")):
             if chosen[low] > chosen[high]:
                 raise InputError(f"{where}: '{low}: {chosen[low]}' is above '{high}: {chosen[high]}'")
+        if chosen["shape_voxels"] and chosen["maps"] != SHAPES:
+            raise InputError(f"{where}: 'shape_voxels' is the size of shapes; the cohort's maps have their own")
         if chosen["select"] == "loss":
             raise InputError(f"{where}: real pairs have no loss of SynthMorph's; set 'select: dice'")
         self._images = ImageRanges(**{rule.name: chosen[rule.name] for rule in fields(ImageRanges)})
@@ -143,14 +151,18 @@ class SynthMorph(FlowMethod):
     def compares_images(self) -> bool:
         return False
 
-    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        flow = super().predict(module, fixed, moving)
-        return 0.5 * (flow - super().predict(module, moving, fixed)) if self.settings["symmetric"] else flow
+    def predict(
+        self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor, passes: int | None = None
+    ) -> Tensor:
+        flow = super().predict(module, fixed, moving, passes)
+        if self.settings["symmetric"]:
+            return 0.5 * (flow - super().predict(module, moving, fixed, passes))
+        return flow
 
     def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of the network's prediction for pairs that are drawn here, from torch's global random state."""
         drawn = self.synthesised(batch)
-        return self.losses(self.predict(module, drawn["fixed"], drawn["moving"]), drawn)
+        return self.losses(self.predict_in_training(module, drawn["fixed"], drawn["moving"]), drawn)
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of a batch from :meth:`synthesised`."""
@@ -167,7 +179,7 @@ class SynthMorph(FlowMethod):
         return {"total": unlikeness + self.settings["lambda"] * found["diffusion"], **found}
 
     def synthesised(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Pairs of images of the batch's label maps, or of shapes as large as its images.
+        """Pairs of images of the batch's label maps, or of shapes.
 
         Returns
         -------
@@ -176,6 +188,8 @@ class SynthMorph(FlowMethod):
             both maps of a pair are the same one the ``velocity`` and ``displacement`` between them.
         """
         device, space = batch["fixed"].device, tuple(batch["fixed"].shape[2:])
+        if self.settings["shape_voxels"]:
+            space = (self.settings["shape_voxels"],) * len(space)
         generator = random_generator(device)
         pairs = []
         for number in range(len(batch["fixed"])):
