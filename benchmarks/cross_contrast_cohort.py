@@ -31,7 +31,7 @@ def main() -> None:
     mask = binary_dilation(binary_closing(labels.data > 0, iterations=4), iterations=1)
     labels.with_data(mask.astype(np.uint8)).save(arguments.output / "avg152_mask.nii.gz")
     table = pd.read_csv(arguments.oasis, sep="\t", dtype=str)
-    table = table[(table["split"] == "test") & (table["session"] == "1")].drop(columns=["age", "sex"])
+    table = table[(table["split"] == "test") & (table["session"] == "1")].drop(columns=["age", "sex"], errors="ignore")
     for column in FILES:
         table[column] = [str((arguments.oasis.parent / name).resolve()) for name in table[column]]
     averages = [

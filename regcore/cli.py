@@ -8,9 +8,14 @@ import click
 import regcore
 from regcore.errors import InputError, RegistrationFailed
 from regcore.methods import METHODS
+from regcore.released import released_model
 from regcore.runtime import share_cores
 
-UNTRAINED = [name for name, method in METHODS.items() if not (method.learned or method.imported)]
+UNTRAINED = [
+    name
+    for name, method in METHODS.items()
+    if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
+]
 
 CONVENTIONS = """
 \b

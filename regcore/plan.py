@@ -235,16 +235,14 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     methods = _available(config["methods"], unavailable)
     if not methods:
         raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
-    moving = {contrast for _, contrast in pairings(config["pairs"])}
-    training_scans = cohort.table[cohort.table["split"] == "train"]
-    experiments = planned_experiments(config["experiments"], methods, training_scans, moving)
+    test = make_pairs(cohort, "test", config["pairs"], config["seed"])
+    experiments = planned_experiments(config["experiments"], methods, cohort.table, test)
     entries = _entries(methods, experiments)
     if experiments:
         _check_methods(config, entries, cohort, settings=check)
     training = _training_pairs(config, entries, cohort, check)
-    splits = ("validation", "test") if training else ("test",)
-    pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in splits]
-    scored = pd.concat(pairs, ignore_index=True)
+    validation = [make_pairs(cohort, "validation", config["pairs"], config["seed"])] if training else []
+    scored = pd.concat([*validation, test], ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
             raise InputError(
@@ -363,6 +361,7 @@ def _training_pairs(
         count, contrasts = values.get("training_subjects"), values.get("training_contrasts")
         key = count, str(contrasts)
         if key not in drawn:
+            _check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
             wanted = config["pairs"] | ({"contrasts": contrasts} if contrasts else {})
             drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
         found[name] = drawn[key]
@@ -374,12 +373,19 @@ def _training_pairs(
     return found
 
 
+def _check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:
+    known = set(cohort.table.loc[cohort.table["split"] == "train", "contrast"])
+    for contrast in (contrast for pairing in pairings for contrast in pairing):
+        if contrast not in known:
+            raise InputError(f"{where}: no training scan has the contrast '{contrast}'{did_you_mean(contrast, known)}")
+
+
 def _check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
     missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
     if missing:
         raise InputError(
             f"{where}: its training looks at labels, but {len(missing)} training scan(s) of {cohort.path} have none "
-            f"(the first: '{missing[0]}'); add them, or leave out 'gamma'"
+            f"(the first: '{missing[0]}'); add them, or set what needs none (no 'gamma', 'maps: shapes')"
         )
 
 

@@ -14,6 +14,7 @@ from regcore.cli import main
 from regcore.errors import InputError
 from regcore.field import read_field
 from regcore.methods import make_method
+from regcore.pairwise import _grid_around
 from regcore.released import release, released_model, released_models
 from regcore.training.model import load_model, save_model
 from regcore.training.trainer import Trained
@@ -112,6 +113,13 @@ def test_its_grid_surrounds_the_fixed_images_content_at_the_models_size(models, 
     assert native.spacing == pytest.approx(np.ones(2))  # no finer than the image, which has fewer voxels
 
 
+@pytest.mark.parametrize("longest", range(65, 200, 7))
+def test_no_axis_of_its_grid_has_more_voxels_than_the_model(longest):
+    shown = np.pad(np.ones((longest, longest // 2), np.float32), 20)
+    image = Volume(shown, Grid.centred(shown.shape, (1, 1), (0, 0)))
+    assert max(_grid_around(image, 64).shape) == 64
+
+
 def test_without_a_model_of_the_dimension_a_method_must_be_trained(models, tmp_path):
     volume = ellipse(tmp_path, "fixed.nii.gz", 2, (30, 30, 30), (20, 25, 22), (200, 120, 60))
     result = register(volume, volume, "-o", tmp_path / "out", "--method", "synthmorph")
@@ -122,6 +130,12 @@ def test_settings_change_nothing_in_it(models, tmp_path):
     image = ellipse(tmp_path, "fixed.nii.gz", 1, (60, 60), (20, 25), (200, 120, 60))
     result = register(image, image, "-o", tmp_path / "out", "--method", "synthmorph", "--lambda", "0.2")
     assert result.exit_code == 2 and "change nothing in a model of the method synthmorph" in result.output
+
+
+def test_a_model_is_named_by_its_folder_alone(models, tmp_path):
+    image = ellipse(tmp_path, "fixed.nii.gz", 1, (60, 60), (20, 25), (200, 120, 60))
+    result = register(image, image, "-o", tmp_path / "out", "--method", "pretrained")
+    assert result.exit_code == 2 and "give the folder of the trained model itself" in result.output
 
 
 def test_a_study_names_it(models):

@@ -160,6 +160,8 @@ def test_a_map_of_a_single_label_makes_no_images(maps):
     [
         ({"a_mu": 230}, "'a_mu: 230' is above 'b_mu: 225'"),
         ({"a_sigma": 30}, "'a_sigma: 30' is above 'b_sigma: 25'"),
+        ({"symmetric": True, "passes": 2}, "'symmetric' looks once; set 'passes: 1'"),
+        ({"loss": "svf", "architecture": "paper", "flow_resolution": 1}, "set 'flow_resolution: 2'"),
         ({"select": "loss"}, "set 'select: dice'"),
         ({"J": 300}, "J"),
         ({"maps": "brains"}, "maps"),

@@ -1,7 +1,7 @@
 """The experiments of all papers that a study's file asks for."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from regcore.methods import entry, make_entry, method_of
 
 
 def planned_experiments(
-    wanted: Mapping, methods: Mapping[str, dict], training: pd.DataFrame, moving_contrasts: Iterable[str]
+    wanted: Mapping, methods: Mapping[str, dict], scans: pd.DataFrame, test_pairs: pd.DataFrame
 ) -> dict[str, Experiments]:
     """Paper → its experiments.
 
@@ -20,16 +20,16 @@ def planned_experiments(
         The study's ``experiments``, checked: paper → settings or None.
     methods : mapping
         The study's methods that can run here, by name.
-    training : DataFrame
-        Rows of the cohort's table, of its training scans.
-    moving_contrasts : iterable of str
-        Of the study's pairs.
+    scans : DataFrame
+        The cohort's table.
+    test_pairs : DataFrame
 
     Raises
     ------
     InputError
         An experiment needs what the cohort does not have.
     """
+    training = scans[scans["split"] == "train"]
     labelled = bool((training["labels"] != "").all())
     found = {}
     if wanted["voxelmorph"] is not None:
@@ -42,7 +42,7 @@ def planned_experiments(
         compared = [name for name, values in methods.items() if method_of(name, values) != "identity"]
         networks = [name for name in compared if _network_of(name, methods[name]) in synthmorph.U_NETS]
         found["synthmorph"] = synthmorph.experiments(
-            wanted["synthmorph"], compared, networks, moving_contrasts, labelled
+            wanted["synthmorph"], compared, networks, test_pairs, scans, labelled
         )
     return found
 

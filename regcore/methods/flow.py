@@ -110,7 +110,7 @@ class FlowMethod(LearnedMethod):
     def predict_in_training(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
         """Flow after a number of passes that is drawn from torch's global random state; the last alone is learned.
 
-        So a step with several passes costs little more than one with a single pass.
+        What the passes before it cost is their forward calls alone.
         """
         if self.settings["passes"] == 1:
             return self.predict(module, fixed, moving)

@@ -36,7 +36,7 @@ GENERATION = {
     "r_p": _range("noise and warps of shapes are drawn at 1:r_p of the size", 32, minimum=1),
     "b_p": _range("largest standard deviation of the warps of shapes, voxels", 100),
     "shape_maps": {
-        "description": "maps of shapes that training draws from",
+        "description": "maps of shapes that training draws from, the first so many of one sequence, whatever the seed",
         "type": "integer",
         "minimum": 1,
         "default": 100,
@@ -47,33 +47,33 @@ GENERATION = {
         "minimum": 16,
         "default": None,
     },
-    "a_mu": _range("least mean intensity of a label", 25),
-    "b_mu": _range("largest mean intensity of a label", 225),
-    "a_sigma": _range("least standard deviation of a label's intensities", 5),
-    "b_sigma": _range("largest standard deviation of a label's intensities", 25),
-    "b_K": _range("largest standard deviation of the blur, voxels", 1),
-    "r_B": _range("bias fields are drawn at 1:r_B of the size", 40, minimum=1),
-    "b_B": _range("largest standard deviation of the logarithm of the bias field", 0.3),
-    "sigma_gamma": _range("standard deviation of γ; intensities are raised to exp(γ)", 0.25),
+    "a_mu": _range("least mean intensity of a label", ImageRanges.a_mu),
+    "b_mu": _range("largest mean intensity of a label", ImageRanges.b_mu),
+    "a_sigma": _range("least standard deviation of a label's intensities", ImageRanges.a_sigma),
+    "b_sigma": _range("largest standard deviation of a label's intensities", ImageRanges.b_sigma),
+    "b_K": _range("largest standard deviation of the blur, voxels", ImageRanges.b_K),
+    "r_B": _range("bias fields are drawn at 1:r_B of the size", ImageRanges.r_B, minimum=1),
+    "b_B": _range("largest standard deviation of the logarithm of the bias field", ImageRanges.b_B),
+    "sigma_gamma": _range("standard deviation of γ; intensities are raised to exp(γ)", ImageRanges.sigma_gamma),
     "r_v": {
-        "description": "velocities are drawn at 1:r_v of the size and added; null: 8, 16 and 32 for shapes, 16 for the "
-        "cohort's maps",
+        "description": "velocities are drawn at 1:r_v of the size and added; null: 8, 16 and 32, but 16 for the "
+        "overlap of the cohort's maps",
         "type": ["array", "null"],
         "minItems": 1,
         "items": {"type": "number", "minimum": 1},
         "default": None,
     },
     "b_v": {
-        "description": "largest standard deviation of velocities, voxels of half resolution; null: 3 for shapes, 0.5 "
-        "for the cohort's maps",
+        "description": "largest standard deviation of velocities, voxels of half resolution; null: 3, but 0.5 for the "
+        "overlap of the cohort's maps",
         "type": ["number", "null"],
         "minimum": 0,
         "default": None,
     },
     "flips": {"description": "flip axes at random", "type": "boolean", "default": True},
-    "empty_background": _range("how often label 0 is black", 0.2, maximum=1),
-    "thickest": _range("largest thickness of slices along one axis, voxels; 1: none", 1, minimum=1),
-    "largest_crop": _range("largest share of an axis beyond the field of view", 0, maximum=0.9),
+    "empty_background": _range("how often label 0 is black", ImageRanges.empty_background, maximum=1),
+    "thickest": _range("largest thickness of slices along one axis, voxels; 1: none", ImageRanges.thickest, minimum=1),
+    "largest_crop": _range("largest share of an axis beyond the field of view", ImageRanges.largest_crop, maximum=0.9),
 }
 
 
@@ -129,6 +129,7 @@ class SynthMorph(FlowMethod):
     def __init__(self, settings: Mapping, where: str = "method"):
         super().__init__(settings, where)
         chosen = self.settings
+        # One map makes both images of a supervised pair: its warps alone tell them apart, as with shapes.
         resolutions, largest = WARPS[chosen["maps"] if chosen["loss"] == "dice" else SHAPES]
         chosen["r_v"] = resolutions if chosen["r_v"] is None else chosen["r_v"]
         chosen["b_v"] = largest if chosen["b_v"] is None else chosen["b_v"]
@@ -137,6 +138,10 @@ class SynthMorph(FlowMethod):
                 raise InputError(f"{where}: '{low}: {chosen[low]}' is above '{high}: {chosen[high]}'")
         if chosen["shape_voxels"] and chosen["maps"] != SHAPES:
             raise InputError(f"{where}: 'shape_voxels' is the size of shapes; the cohort's maps have their own")
+        if chosen["symmetric"] and chosen["passes"] > 1:
+            raise InputError(f"{where}: 'symmetric' looks once; set 'passes: 1'")
+        if chosen["loss"] == "svf" and chosen["flow_resolution"] != 2:
+            raise InputError(f"{where}: the true velocity is of half resolution; set 'flow_resolution: 2'")
         if chosen["select"] == "loss":
             raise InputError(f"{where}: real pairs have no loss of SynthMorph's; set 'select: dice'")
         self._images = ImageRanges(**{rule.name: chosen[rule.name] for rule in fields(ImageRanges)})

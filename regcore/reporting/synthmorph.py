@@ -13,6 +13,7 @@ from regcore.plan import Plan
 from regcore.preprocess import prepare_image
 from regcore.reporting.figures import ComparedPair, method_panels, plt
 from regcore.reporting.voxelmorph import CURVES, html_table
+from regcore.synthesis.mr_contrast import of_series
 from regcore.volume import read_labels, read_volume
 
 #: What the first two figures show of every method.
@@ -47,12 +48,14 @@ def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
 def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     """Fig. 6: what every method makes of one pair of each pairing of contrasts.
 
-    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them.
+    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them; of the
+    pairs on which fewest methods failed.
     """
-    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"])
+    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"]).dropna(subset=OVERLAP)
     chosen, shown = [], []
     for contrasts, rows in table.groupby("contrasts", sort=False):
-        means = rows.groupby("pair")[OVERLAP].mean().sort_values()
+        by_pair = rows.groupby("pair")[OVERLAP]
+        means = by_pair.mean()[by_pair.count() == by_pair.count().max()].sort_values()
         pair = means.index[len(means) // 2]
         chosen.append(rows[rows["pair"] == pair])
         shown.append(_compared(plan, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
@@ -91,7 +94,7 @@ def along_series(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     names = plan.experiments["synthmorph"].scored["fig11"]
     table = _of_pairs(plan, names)
     contrast = plan.cohort.table["contrast"]
-    found = [paper.of_series(contrast[moving]) for moving in table["moving"]]
+    found = [of_series(contrast[moving]) for moving in table["moving"]]
     table = table.assign(series=[s and s[0] for s in found], number=[s and s[1] for s in found]).dropna(subset="series")
     means = (
         table.groupby(["series", "method", "number"], sort=False)[OVERLAP].agg(["mean", "std", "count"]).reset_index()
@@ -141,7 +144,7 @@ def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.4 * lines), squeeze=False, sharey=True)
     for axis, setting in zip(axes.flat, chosen["sweeps"], strict=False):
         _lines(axis, table[table["setting"] == setting], OVERLAP)
-        axis.set_xlabel(SETTINGS.get(setting, setting))
+        axis.set_xlabel(SETTINGS[setting])
     for axis in axes.flat[len(chosen["sweeps"]) :]:
         axis.remove()
     for line in axes:
@@ -174,22 +177,21 @@ def change_of_distance(plan: Plan) -> tuple[pd.DataFrame, str]:
     """Table III: by how much registration lowers the surface distance of each pair, and in how many pairs."""
     names = plan.experiments["synthmorph"].scored["table3"]
     table = _of_pairs(plan, names)
-    start = next((name for name in ("identity", "affine") if name in plan.methods), None)
-    if start is None:
-        return pd.DataFrame(columns=["method"]), "<p>Needs the method 'affine' or 'identity' to compare with.</p>"
-    before = table[table["method"] == start].set_index("pair")[DISTANCE]
+    if paper.START not in names:
+        return pd.DataFrame(columns=["method"]), f"<p>Needs the method '{paper.START}' to compare with.</p>"
+    before = table[table["method"] == paper.START].set_index("pair")[DISTANCE]
     rows = []
     for name in names:
-        if name != start:
+        if name != paper.START:
             after = table[table["method"] == name].set_index("pair")[DISTANCE]
-            change = 100 * (1 - after / before.reindex(after.index))
+            change = (100 * (1 - after / before.reindex(after.index))).dropna()
             sem = change.std(ddof=1) / np.sqrt(len(change))
             rows.append({"method": name, "reduction_percent": change.mean(), "standard_error": sem})
             rows[-1] |= {"improved_percent": 100 * (change > 0).mean(), "pairs": len(change)}
     found = pd.DataFrame(rows)
     shown = {
         "Method": found["method"],
-        f"Reduction of surface distance from {start}, %": [
+        f"Reduction of surface distance from {paper.START}, %": [
             f"{mean:.1f} ± {sem:.1f}"
             for mean, sem in zip(found["reduction_percent"], found["standard_error"], strict=True)
         ],
@@ -213,8 +215,8 @@ def _of_pairs(plan: Plan, names: Sequence[str]) -> pd.DataFrame:
 def _swept(plan: Plan, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
     """Means and standard errors over pairs of the networks of sweeps."""
     rows, affine = [], None
-    if "affine" in plan.methods:
-        affine = _of_pairs(plan, ["affine"]).set_index("pair")["mean_jacobian"]
+    if paper.START in plan.methods:
+        affine = _of_pairs(plan, [paper.START]).set_index("pair")["mean_jacobian"]
     for kind in kinds:
         for setting, values in sweeps.items():
             for value in values:

@@ -2,8 +2,8 @@
 
 Adam's update of a layer is dominated by the few directions in which gradients are large; here all directions move
 alike, which is meant for networks that see noisy gradients and have to find their features first, as with SynthMorph's
-random contrasts.  torch has an implementation for matrices in bfloat16,
-which CPUs are slow at; this one is for convolutions, in the precision of the weights.
+random contrasts.  torch has an implementation for matrices in bfloat16, which CPUs are slow at; this one is for
+convolutions, in the precision of the weights.
 """
 
 from collections.abc import Iterable
