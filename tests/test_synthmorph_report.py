@@ -154,7 +154,9 @@ def known(tmp_path_factory):
         pairs_of=lambda split: table,
         field=lambda name, pair: folder / f"field_{name}.nii.gz",
         cohort=SimpleNamespace(
-            table=pd.DataFrame({"contrast": moving}), file=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz"
+            table=pd.DataFrame({"contrast": moving}),
+            file=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz",
+            files=lambda scan: {"image": folder / f"{scan[0]}_image.nii.gz"},
         ),
     )
     plt.close("all")

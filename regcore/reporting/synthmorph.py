@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from regcore.experiments import synthmorph as paper
 from regcore.field import read_field
 from regcore.plan import Plan
-from regcore.preprocess import prepare_image
+from regcore.preprocess import read_scan
 from regcore.reporting.figures import ComparedPair, method_panels, plt
 from regcore.reporting.voxelmorph import CURVES, html_table
 from regcore.synthesis.mr_contrast import of_series
-from regcore.volume import read_labels, read_volume
+from regcore.volume import read_labels
 
 #: What the first two figures show of every method.
 OVERLAP, DISTANCE = "dice", "mean_surface_distance_mm"
@@ -64,9 +64,7 @@ def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
 
 def _compared(plan: Plan, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
     scans = plan.pairs_of("test").set_index("pair").loc[pair, ["fixed", "moving"]]
-    fixed, moving = (
-        prepare_image(read_volume(plan.cohort.file(scan, "image")), plan.config["preprocess"]) for scan in scans
-    )
+    fixed, moving = (read_scan(plan.cohort.files(scan), plan.config["preprocess"]) for scan in scans)
     labels = read_labels(plan.cohort.file(scans["fixed"], "labels"))
     fields = {f"{name}  {overlap:.3f}": read_field(plan.field(name, pair)) for name, overlap in overlaps.items()}
     return ComparedPair(title, fixed, moving, labels, fields)
