@@ -70,6 +70,12 @@ def test_a_released_model_has_no_scan_of_its_study(models):
     assert released_model("synthmorph", 2) == folder and released_model("synthmorph", 3) is None
 
 
+def test_its_grid_and_passes_can_be_chosen_after_training(tmp_path):
+    model = load_model(release(trained(tmp_path / "model", passes=2), tmp_path / "released", voxels=80, passes=3))
+    assert model.voxels == 80 and model.method.settings["passes"] == 3
+    assert load_model(release(trained(tmp_path / "m", passes=2), tmp_path / "b")).method.settings["passes"] == 2
+
+
 @pytest.mark.parametrize("settings", [{"maps": "cohort"}, {"maps": "cohort", "loss": "svf"}])
 def test_what_saw_a_cohort_is_not_released(tmp_path, settings):
     with pytest.raises(InputError, match="learned from shapes alone"):
