@@ -247,7 +247,7 @@ def _curve(axis: Axes, x: pd.Series, y: pd.Series, place: int, name: str) -> Non
 
 
 def _boxes(axis: Axes, table: pd.DataFrame, names: Sequence[str], contrasts: Sequence[str], measure: str) -> None:
-    colours = plt.get_cmap("viridis")(np.linspace(0.1, 0.95, len(names)))
+    colours = plt.get_cmap("tab20")(np.arange(len(names)) % 20)
     width = 0.8 / len(names)
     for place, (name, colour) in enumerate(zip(names, colours, strict=True)):
         own = table[table["method"] == name]
