@@ -19,9 +19,9 @@ from regcore.experiments import Experiments
 from regcore.experiments.planned import planned_experiments
 from regcore.methods import entry, make_entry, method_of, settings_of
 from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, read_pairs
+from regcore.plan_checks import check_contrasts, check_methods, check_training_labels, dimensions
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
-from regcore.volume import read_grid
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
 #: that a killed job costs little and a cluster has something to share.
@@ -29,9 +29,6 @@ SCANS_PER_PART, PAIRS_PER_PART = 32, 16
 
 #: Key under which a checked configuration carries what cannot run here, so that it is decided once.
 UNAVAILABLE = "unavailable"
-
-#: The entry of a study's tables that is not a method but what is known to be true.
-TRUTH = "truth"
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +169,7 @@ class Plan:
 
     @property
     def ndim(self) -> int:
-        return _dimensions(self.config, self.cohort)
+        return dimensions(self.config, self.cohort)
 
     @property
     def knows_truth(self) -> bool:
@@ -228,7 +225,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
     folder = Path(results) / config["study"]
     cohort = _cohort(config, folder, row_schema)
-    _check_methods(config, config["methods"], cohort, settings=check)
+    check_methods(config, config["methods"], cohort, settings=check)
     if check and not config["cohort"].get("embedded"):
         check_files(cohort)
     unavailable = config[UNAVAILABLE] = _unavailable(config, cohort) if decided is None else decided
@@ -239,7 +236,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     experiments = planned_experiments(config["experiments"], methods, cohort.table, test)
     entries = _entries(methods, experiments)
     if experiments:
-        _check_methods(config, entries, cohort, settings=check)
+        check_methods(config, entries, cohort, settings=check)
     training = _training_pairs(config, entries, cohort, check)
     validation = [make_pairs(cohort, "validation", config["pairs"], config["seed"])] if training else []
     scored = pd.concat([*validation, test], ignore_index=True)
@@ -260,14 +257,9 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     return plan
 
 
-def _dimensions(config: Mapping, cohort: Cohort) -> int:
-    settings = config["cohort"].get("embedded")
-    return settings["ndim"] if settings else read_grid(cohort.table["image"].iloc[0]).ndim
-
-
 def _unavailable(config: Mapping, cohort: Cohort) -> dict[str, str]:
     """The methods that need what is not there, or cannot register such images."""
-    ndim, found = _dimensions(config, cohort), {}
+    ndim, found = dimensions(config, cohort), {}
     for name, values in config["methods"].items():
         method = entry(method_of(name, values))
         if ndim not in method.dimensions:
@@ -316,39 +308,6 @@ def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]
     return {**variants, **methods}
 
 
-def _check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
-    for name, values in entries.items():
-        if name == TRUTH:
-            raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
-        where = f"methods.{name}"
-        method = method_of(name, values)
-        entry(method, where)
-        if settings:
-            made = make_entry(name, values)
-            if entry(method).pretrained and made.dimensions != (ndim := _dimensions(config, cohort)):
-                raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
-        if entry(method).refines:
-            _check_start(values.get("start"), entries, where, settings)
-    for key in ("spotlight", "reference"):
-        named = config["evaluation"][key] or []
-        for name in [named] if isinstance(named, str) else named:
-            if name not in config["methods"]:
-                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, config['methods'])}")
-
-
-def _check_start(start: str | None, entries: Mapping[str, dict], where: str, settings: bool) -> None:
-    learned = [name for name, values in entries.items() if entry(method_of(name, values)).learned]
-    if start not in learned:
-        raise InputError(
-            f"{where}: 'start' must be a learned method of the study, not {start!r}{did_you_mean(str(start), learned)}"
-        )
-    if settings:
-        from regcore.methods.refine import require_comparing_images
-
-        made = make_entry(start, entries[start])
-        require_comparing_images(made, f"{where}.start: {start}")
-
-
 def _training_pairs(
     config: Mapping, entries: Mapping[str, dict], cohort: Cohort, check: bool
 ) -> dict[str, EligiblePairs | PooledPairs]:
@@ -361,7 +320,7 @@ def _training_pairs(
         count, contrasts = values.get("training_subjects"), values.get("training_contrasts")
         key = count, str(contrasts)
         if key not in drawn:
-            _check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
+            check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
             wanted = config["pairs"] | ({"contrasts": contrasts} if contrasts else {})
             drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
         found[name] = drawn[key]
@@ -369,24 +328,8 @@ def _training_pairs(
             made = make_entry(name, values)
             check_division(made.settings, where=where)
             if made.observed is not None:
-                _check_training_labels(cohort, found[name], where)
+                check_training_labels(cohort, found[name], where)
     return found
-
-
-def _check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:
-    known = set(cohort.table.loc[cohort.table["split"] == "train", "contrast"])
-    for contrast in (contrast for pairing in pairings for contrast in pairing):
-        if contrast not in known:
-            raise InputError(f"{where}: no training scan has the contrast '{contrast}'{did_you_mean(contrast, known)}")
-
-
-def _check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
-    missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
-    if missing:
-        raise InputError(
-            f"{where}: its training looks at labels, but {len(missing)} training scan(s) of {cohort.path} have none "
-            f"(the first: '{missing[0]}'); add them, or set what needs none (no 'gamma', 'maps: shapes')"
-        )
 
 
 def _reference(config: Mapping, cohort: Cohort) -> str:

@@ -17,7 +17,8 @@ from regcore.files import atomic_write
 from regcore.isolation import CallFailed, Worker
 from regcore.methods import entry, make_entry, make_method
 from regcore.methods.base import Method
-from regcore.plan import TRUTH, Plan
+from regcore.plan import Plan
+from regcore.plan_checks import TRUTH
 from regcore.preprocess import (
     read_prepared,
 )
