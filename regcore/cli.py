@@ -8,9 +8,14 @@ import click
 import regcore
 from regcore.errors import InputError, RegistrationFailed
 from regcore.methods import METHODS
+from regcore.released import released_model
 from regcore.runtime import share_cores
 
-UNTRAINED = [name for name, method in METHODS.items() if not (method.learned or method.imported)]
+READY = [
+    name
+    for name, method in METHODS.items()
+    if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
+]
 
 CONVENTIONS = """
 \b
@@ -51,7 +56,7 @@ def main() -> None:
     "--method",
     default="syn",
     show_default=True,
-    help=f"{', '.join(UNTRAINED)}, or the folder of a trained model (results/<study>/models/<name>).",
+    help=f"{', '.join(READY)}, or the folder of a trained model (results/<study>/models/<name>).",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 @click.option(

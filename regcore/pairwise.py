@@ -129,6 +129,8 @@ def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, 
             raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
         if METHODS[name].imported:
             raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
+        if METHODS[name].pretrained:
+            raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
         method = make_method(name, settings, f"--method {name}")
         missing = METHODS[name].missing(method.settings)
         if missing:
@@ -244,4 +246,5 @@ def _grid_around(image: Volume, voxels: int) -> Grid:
     longest = max(grid.shape)
     if longest <= voxels:
         return grid
-    return common_grid(image, {"spacing": float(grid.spacing[0]) * longest / voxels, "shape": None})
+    # A hair coarser, or rounding makes it one voxel more.
+    return common_grid(image, {"spacing": float(grid.spacing[0]) * longest / voxels * (1 + 1e-6), "shape": None})

@@ -3,7 +3,6 @@
 The workflow's rules take everything they need from a :class:`Plan`; scripts and tests can make one too.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +15,13 @@ from regcore.cohort import Cohort, check_files, checked_cohort, read_cohort
 from regcore.config import load_yaml, validated
 from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
-from regcore.experiments import Experiments, hypermorph, synthmorph, voxelmorph
-from regcore.methods import entry, make_method
+from regcore.experiments import Experiments
+from regcore.experiments.planned import planned_experiments
+from regcore.methods import entry, make_entry, method_of, settings_of
 from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, read_pairs
+from regcore.plan_checks import check_contrasts, check_methods, check_training_labels, dimensions
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
-from regcore.volume import read_grid
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
 #: that a killed job costs little and a cluster has something to share.
@@ -29,9 +29,6 @@ SCANS_PER_PART, PAIRS_PER_PART = 32, 16
 
 #: Key under which a checked configuration carries what cannot run here, so that it is decided once.
 UNAVAILABLE = "unavailable"
-
-#: The entry of a study's tables that is not a method but what is known to be true.
-TRUTH = "truth"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +114,7 @@ class Plan:
 
     def method_of(self, name: str) -> str:
         """The method behind an entry."""
-        return self.entries[name].get("method", name)
+        return method_of(name, self.entries[name])
 
     def learned(self, name: str) -> bool:
         return entry(self.method_of(name)).learned
@@ -131,13 +128,13 @@ class Plan:
     def model_folder(self, name: str) -> str | None:
         """Folder of the model that an entry registers with, of this study or another; None where it has none."""
         if entry(self.method_of(name)).pretrained:
-            return str(make_method(self.method_of(name), self.settings(name), f"methods.{name}").folder)
+            return str(make_entry(name, self.entries[name]).folder)
         model = self.model_of(name)
         return model and str(self.folder / "models" / model)
 
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of an entry, without the key ``method``."""
-        return _without_method(self.entries[name])
+        return settings_of(self.entries[name])
 
     def validation_pairs(self, name: str) -> pd.DataFrame:
         """The validation pairs that a learned method's weights are chosen on: of its training's contrasts.
@@ -172,7 +169,7 @@ class Plan:
 
     @property
     def ndim(self) -> int:
-        return _dimensions(self.config, self.cohort)
+        return dimensions(self.config, self.cohort)
 
     @property
     def knows_truth(self) -> bool:
@@ -228,21 +225,21 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
     folder = Path(results) / config["study"]
     cohort = _cohort(config, folder, row_schema)
-    _check_methods(config, config["methods"], cohort, settings=check)
+    check_methods(config, config["methods"], cohort, settings=check)
     if check and not config["cohort"].get("embedded"):
         check_files(cohort)
     unavailable = config[UNAVAILABLE] = _unavailable(config, cohort) if decided is None else decided
     methods = _available(config["methods"], unavailable)
     if not methods:
         raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
-    experiments = _experiments(config, methods, cohort)
+    test = make_pairs(cohort, "test", config["pairs"], config["seed"])
+    experiments = planned_experiments(config["experiments"], methods, cohort.table, test)
     entries = _entries(methods, experiments)
     if experiments:
-        _check_methods(config, entries, cohort, settings=check)
+        check_methods(config, entries, cohort, settings=check)
     training = _training_pairs(config, entries, cohort, check)
-    splits = ("validation", "test") if training else ("test",)
-    pairs = [make_pairs(cohort, split, config["pairs"], config["seed"]) for split in splits]
-    scored = pd.concat(pairs, ignore_index=True)
+    validation = [make_pairs(cohort, "validation", config["pairs"], config["seed"])] if training else []
+    scored = pd.concat([*validation, test], ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
             raise InputError(
@@ -251,7 +248,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     imported = {
         name: _imported_fields(name, values, cohort, scored[scored["split"] == "test"])
         for name, values in methods.items()
-        if entry(values.get("method", name)).imported
+        if entry(method_of(name, values)).imported
     }
     reference = _reference(config, cohort)
     plan = Plan(config, cohort, folder, training, scored, reference, experiments, imported)
@@ -260,16 +257,11 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     return plan
 
 
-def _dimensions(config: Mapping, cohort: Cohort) -> int:
-    settings = config["cohort"].get("embedded")
-    return settings["ndim"] if settings else read_grid(cohort.table["image"].iloc[0]).ndim
-
-
 def _unavailable(config: Mapping, cohort: Cohort) -> dict[str, str]:
     """The methods that need what is not there, or cannot register such images."""
-    ndim, found = _dimensions(config, cohort), {}
+    ndim, found = dimensions(config, cohort), {}
     for name, values in config["methods"].items():
-        method = entry(values.get("method", name))
+        method = entry(method_of(name, values))
         if ndim not in method.dimensions:
             found[name] = f"it registers {method.dimensions[0]}-D images alone, and these are {ndim}-D"
         elif missing := method.missing(values):
@@ -311,80 +303,9 @@ def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
     return checked_cohort(table, folder / "cohort" / "cohort.tsv", row_schema)
 
 
-def _experiments(config: Mapping, methods: Mapping[str, dict], cohort: Cohort) -> dict[str, Experiments]:
-    training = cohort.table[cohort.table["split"] == "train"]
-    labelled = bool((training["labels"] != "").all())
-    planned, found = config["experiments"], {}
-    if planned["voxelmorph"] is not None:
-        classical = [
-            name
-            for name, values in methods.items()
-            for method in [values.get("method", name)]
-            for kind in [entry(method, f"methods.{name}")]
-            if not kind.learned and not kind.refines and not kind.imported and method != "identity"
-        ]
-        subjects = training["subject"].nunique()
-        found["voxelmorph"] = voxelmorph.experiments(planned["voxelmorph"], classical, subjects, labelled)
-    if planned["hypermorph"] is not None:
-        found["hypermorph"] = hypermorph.experiments(planned["hypermorph"], labelled)
-    if planned["synthmorph"] is not None:
-        compared = [name for name, values in methods.items() if values.get("method", name) != "identity"]
-        moving = {contrast for _, contrast in pairings(config["pairs"])}
-        networks = [name for name in compared if _network_of(name, methods[name]) in synthmorph.U_NETS]
-        found["synthmorph"] = synthmorph.experiments(planned["synthmorph"], compared, networks, moving, labelled)
-    return found
-
-
-def _network_of(name: str, values: Mapping) -> str:
-    """The method that an entry's network was trained by: its own, or that of the model it takes over."""
-    method = values.get("method", name)
-    if not entry(method).pretrained:
-        return method
-    folder = make_method(method, _without_method(values), f"methods.{name}").folder
-    return json.loads((folder / "model.json").read_text())["method"]
-
-
 def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:
     variants = {name: values for paper in experiments.values() for name, values in paper.variants.items()}
     return {**variants, **methods}
-
-
-def _without_method(values: Mapping) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != "method"}
-
-
-def _check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
-    for name, values in entries.items():
-        if name == TRUTH:
-            raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
-        where = f"methods.{name}"
-        method = values.get("method", name)
-        entry(method, where)
-        if settings:
-            made = make_method(method, _without_method(values), where)
-            if entry(method).pretrained and made.dimensions != (ndim := _dimensions(config, cohort)):
-                raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
-        if entry(method).refines:
-            _check_start(values.get("start"), entries, where, settings)
-    for key in ("spotlight", "reference"):
-        named = config["evaluation"][key] or []
-        for name in [named] if isinstance(named, str) else named:
-            if name not in config["methods"]:
-                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, config['methods'])}")
-
-
-def _check_start(start: str | None, entries: Mapping[str, dict], where: str, settings: bool) -> None:
-    learned = [name for name, values in entries.items() if entry(values.get("method", name)).learned]
-    if start not in learned:
-        raise InputError(
-            f"{where}: 'start' must be a learned method of the study, not {start!r}{did_you_mean(str(start), learned)}"
-        )
-    if settings:
-        from regcore.methods.refine import require_comparing_images
-
-        own = entries[start]
-        made = make_method(own.get("method", start), _without_method(own), f"methods.{start}")
-        require_comparing_images(made, f"{where}.start: {start}")
 
 
 def _training_pairs(
@@ -393,30 +314,22 @@ def _training_pairs(
     """The pairs that each learned method draws from; ``check`` its batches, and that there are labels to look at."""
     found, drawn = {}, {}
     for name, values in entries.items():
-        method, where = values.get("method", name), f"methods.{name}"
+        method, where = method_of(name, values), f"methods.{name}"
         if not entry(method).learned:
             continue
         count, contrasts = values.get("training_subjects"), values.get("training_contrasts")
         key = count, str(contrasts)
         if key not in drawn:
+            check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
             wanted = config["pairs"] | ({"contrasts": contrasts} if contrasts else {})
             drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
         found[name] = drawn[key]
         if check:
-            made = make_method(method, _without_method(values), where)
+            made = make_entry(name, values)
             check_division(made.settings, where=where)
             if made.observed is not None:
-                _check_training_labels(cohort, found[name], where)
+                check_training_labels(cohort, found[name], where)
     return found
-
-
-def _check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
-    missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
-    if missing:
-        raise InputError(
-            f"{where}: its training looks at labels, but {len(missing)} training scan(s) of {cohort.path} have none "
-            f"(the first: '{missing[0]}'); add them, or leave out 'gamma'"
-        )
 
 
 def _reference(config: Mapping, cohort: Cohort) -> str:

@@ -78,6 +78,20 @@ def prepare_image(volume: Volume, settings: Mapping, mask: Volume | None = None)
     return volume.with_data(normalise(data, settings["percentiles"]))
 
 
+def read_scan(files: Mapping[str, str], settings: Mapping) -> Volume:
+    """Read an image and, where the study wants one, its mask; normalised on its own grid.
+
+    Parameters
+    ----------
+    files : mapping
+        The scan's ``image`` and perhaps ``mask``.
+    settings : mapping
+        The study's ``preprocess`` section.
+    """
+    mask = read_labels(files["mask"]) if settings["mask"] and "mask" in files else None
+    return prepare_image(read_volume(files["image"]), settings, mask)
+
+
 def common_grid(reference: Volume, settings: Mapping) -> Grid:
     """The axis-aligned grid around the reference's content that a study registers on.
 

@@ -680,12 +680,11 @@ def test_pairs_are_drawn_of_those_that_succeeded(study_rows, tmp_path, monkeypat
     drawn = []
     monkeypatch.setattr(study_report, "save_figure", lambda figure, output: drawn.append(figure))
     monkeypatch.setattr(study_report, "pair_panels", lambda shown: [pair.title for pair in shown])
-    monkeypatch.setattr(study_report, "read_volume", lambda path: None)
-    monkeypatch.setattr(study_report, "prepare_image", lambda image, settings: None)
+    monkeypatch.setattr(study_report, "read_scan", lambda files, settings: None)
     monkeypatch.setattr(study_report, "read_field", lambda path: Path(path).name)
     plan = Study(tmp_path, study_rows, {}).plan
     plan.pairs_of = lambda split: pd.DataFrame({"pair": PAIRS, "fixed": "a", "moving": "b"})
-    plan.cohort.file = lambda scan, column: scan
+    plan.cohort.files = lambda scan: {"image": scan}
     for name in ("demons", "broken"):
         study_report.draw_pairs(plan, name, tmp_path / "metrics" / f"{name}.parquet", tmp_path / "x.png")
     dice = sorted(of_pairs(study_rows, "dice", "demons").values())

@@ -51,6 +51,14 @@ def test_training_has_as_many_maps_of_shapes_as_it_shall():
     assert len(maps) == 3
 
 
+def test_maps_of_shapes_can_be_smaller_than_images():
+    method = synthmorph(shape_voxels=16, loss="displacement")
+    found = drawn(method, images(shape=(32, 48)))
+    assert {found[name].shape[2:] for name in ("fixed", "moving_labels", "displacement")} == {(16, 16)}
+    loss = method.losses(method.predict(method.build(2), found["fixed"], found["moving"]), found)["total"]
+    assert torch.isfinite(loss)
+
+
 def test_what_is_drawn_follows_torchs_seed():
     method = synthmorph()
     first, again, other = (drawn(method, images(), seed) for seed in (1, 1, 2))
@@ -152,9 +160,12 @@ def test_a_map_of_a_single_label_makes_no_images(maps):
     [
         ({"a_mu": 230}, "'a_mu: 230' is above 'b_mu: 225'"),
         ({"a_sigma": 30}, "'a_sigma: 30' is above 'b_sigma: 25'"),
+        ({"symmetric": True, "passes": 2}, "'symmetric' looks once; set 'passes: 1'"),
+        ({"loss": "svf", "architecture": "paper", "flow_resolution": 1}, "set 'flow_resolution: 2'"),
         ({"select": "loss"}, "set 'select: dice'"),
         ({"J": 300}, "J"),
         ({"maps": "brains"}, "maps"),
+        ({"maps": "cohort", "shape_voxels": 32}, "'shape_voxels' is the size of shapes"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
@@ -176,3 +187,99 @@ def test_the_loss_leads_to_alignment():
         optimiser.step()
         found.append(float(losses["label_dice"].detach()))
     assert found[-1] < 0.5 * found[0]
+
+
+# ---- descriptors instead of images
+
+
+@pytest.mark.parametrize("shape", [(30, 41), (18, 20, 23)], ids=["2-D", "3-D"])
+def test_a_network_of_descriptors_predicts_the_same_in_inverted_and_stretched_contrasts(shape):
+    torch.manual_seed(0)
+    method = synthmorph(input="mind", width=0.125)
+    module = method.build(len(shape)).eval()
+    torch.nn.init.normal_(module.head.convolution.weight)
+    fixed, moving = torch.rand(2, 1, 1, *shape)
+    with torch.inference_mode():
+        flow = method.predict(module, fixed, moving)
+        recoloured = method.predict(module, 1 - 0.5 * fixed, 0.2 + 0.7 * moving)
+        swapped = method.predict(module, moving, fixed)
+    torch.testing.assert_close(recoloured, flow, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(swapped, flow, atol=0.1)
+
+
+def test_the_channels_of_descriptors_are_those_that_the_network_takes():
+    for shape in ((16, 32), (16, 16, 32)):
+        method = synthmorph(input="mind", width=0.125)
+        seen = method.network_input(*torch.rand(2, 1, 1, *shape))
+        assert seen.shape[1] == method.build(len(shape)).unet.down[0].in_channels == {2: 8, 3: 24}[len(shape)]
+
+
+def test_training_reaches_every_weight_of_a_network_of_descriptors():
+    method = synthmorph(input="mind", width=0.125)
+    module = method.build(2)
+    torch.manual_seed(0)
+    method.training_step(module, images())["total"].backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+# ---- several passes
+
+
+class HalfWay(torch.nn.Module):
+    """Finds half of the shift between the centres of two spots; counts how often it is asked, with gradients or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.share = torch.nn.Parameter(torch.tensor(0.5))
+        self.asked = {True: 0, False: 0}
+
+    def forward(self, pair):
+        self.asked[torch.is_grad_enabled()] += 1
+        axes = torch.stack(torch.meshgrid(*(torch.arange(n) + 0.0 for n in pair.shape[2:]), indexing="ij"))
+        moving, fixed = ((axes * image).sum((1, 2)) / image.sum() for image in pair[0])
+        voxels = torch.tensor([(n - 1) / (n // 2 - 1) for n in pair.shape[2:]])  # of the grid half as fine
+        velocity = self.share * (moving - fixed) / voxels
+        return velocity.view(1, 2, 1, 1).expand(1, 2, *(n // 2 for n in pair.shape[2:]))
+
+
+def spot(centre, shape=(64, 48)):
+    grid = torch.meshgrid(*(torch.arange(n) + 0.0 for n in shape), indexing="ij")
+    return torch.exp(-sum((x - c) ** 2 for x, c in zip(grid, centre, strict=True)) / 18)[None, None]
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_every_pass_finds_what_the_passes_before_have_left(passes):
+    method, fixed, moving = synthmorph(passes=passes), spot((30, 20)), spot((38, 26))
+    with torch.no_grad():
+        found = method.displacement(method.predict(HalfWay(), fixed, moving), fixed)[0, :, 30, 20]
+    expected = torch.tensor([8.0, 6.0]) * (1 - 0.5**passes)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+
+
+def test_training_draws_how_many_passes_there_are_and_learns_the_last():
+    method, module = synthmorph(passes=3), HalfWay()
+    torch.manual_seed(0)
+    counts = []
+    for _ in range(40):
+        module.asked = {True: 0, False: 0}
+        flow = method.predict_in_training(module, spot((30, 20)), spot((38, 26)))
+        assert module.asked[True] == 1
+        counts.append(module.asked[False])
+        expected = 8 * 31 / 63 * (1 - 0.5 ** (counts[-1] + 1))
+        torch.testing.assert_close(flow[0, 0].mean().detach(), torch.tensor(expected), atol=0.05, rtol=0)
+    assert set(counts) == {0, 1, 2}
+    module.share.grad = None
+    flow[0, 0].mean().backward()
+    assert module.share.grad > 0
+
+
+def test_a_single_pass_draws_nothing():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    synthmorph().predict_in_training(HalfWay(), spot((30, 20)), spot((38, 26)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_displacements_are_not_added():
+    with pytest.raises(InputError, match="'passes: 2' adds velocities; set 'flow: velocity'"):
+        make_method("voxelmorph", {"passes": 2, "flow": "displacement"})

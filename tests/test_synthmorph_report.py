@@ -1,5 +1,6 @@
 """The experiments of SynthMorph: which networks they need, and numbers and artists from scores that are known."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from regcore.experiments import synthmorph as paper
 from regcore.field import DisplacementField
 from regcore.reporting import synthmorph as reporting
 from regcore.reporting.experiments import write_experiment
+from regcore.synthesis.mr_contrast import of_series
 from regcore.volume import Grid, Volume
 
 SCHEMA = Path(__file__).parents[1] / "workflow" / "schemas" / "config.schema.yaml"
@@ -30,7 +32,17 @@ def settings(**changes):
 
 
 CHOSEN = settings(sweeps=SWEEPS, **{"lambda": [0, 1]}, settings={"steps": 7})
-PLANNED = paper.experiments(CHOSEN, METHODS, NETWORKS, {"FLASH-10", "FLASH-20", "T1w"}, labelled=True)
+
+
+def planned(chosen, contrasts, labelled=True):
+    """With one test pair for each contrast of the moving subject."""
+    scans = pd.DataFrame({"contrast": ["T1w", *contrasts], "subject": ["a", *["b"] * len(contrasts)]})
+    scans.index = ["fixed", *contrasts]
+    pairs = pd.DataFrame({"fixed": "fixed", "moving": contrasts})
+    return paper.experiments(chosen, METHODS, NETWORKS, pairs, scans, labelled)
+
+
+PLANNED = planned(CHOSEN, ["FLASH-10", "FLASH-20", "T1w"])
 
 
 # ---- what is planned
@@ -41,30 +53,36 @@ def test_every_value_of_a_sweep_has_a_network_of_each_kind():
     assert PLANNED.variants["sm-brains-b_v-0.5"] == {"method": "synthmorph", "steps": 7, "maps": "cohort", "b_v": 0.5}
     assert PLANNED.variants["sm-shapes-r_v-16"]["r_v"] == [16], "one resolution, as in Section III-G"
     assert PLANNED.variants["sm-shapes-lambda-0"]["lambda"] == 0
-    assert set(PLANNED.scored["fig13"]) | set(PLANNED.scored["fig14"]) == set(PLANNED.variants)
+    assert set(PLANNED.scored["fig13"]) | set(PLANNED.scored["fig14"]) == {*PLANNED.variants, "affine"}
 
 
 def test_methods_are_compared_without_training_anything():
-    plain = paper.experiments(settings(), METHODS, NETWORKS, {"T1w"}, labelled=False)
+    plain = planned(settings(), ["T1w"], labelled=False)
     assert not plain.variants and plain.scored == {"fig6": METHODS, "fig7": METHODS, "table3": METHODS}
     assert "fig11" in PLANNED.scored and not plain.features, "where a contrast is one of a series"
     assert PLANNED.features == {"fig12": NETWORKS}
-    alone = paper.experiments(settings(), METHODS, NETWORKS, {"FLASH-10", "MPRAGE-300"}, labelled=False)
+    alone = planned(settings(), ["FLASH-10", "MPRAGE-300"], labelled=False)
     assert "fig11" in alone.scored and not alone.features, "one contrast of a series does not vary"
 
 
 def test_networks_from_label_maps_need_label_maps():
     with pytest.raises(InputError, match=r"experiments.synthmorph.kinds: .* take out 'cohort'"):
-        paper.experiments(CHOSEN, METHODS, NETWORKS, {"T1w"}, labelled=False)
-    paper.experiments(settings(sweeps=SWEEPS, kinds=["shapes"]), METHODS, NETWORKS, {"T1w"}, labelled=False)
+        planned(CHOSEN, ["T1w"], labelled=False)
+    planned(settings(sweeps=SWEEPS, kinds=["shapes"]), ["T1w"], labelled=False)
 
 
 @pytest.mark.parametrize(
     ("contrast", "expected"),
-    [("FLASH-30", ("FLASH", 30)), ("MPRAGE-700", ("MPRAGE", 700)), ("T1w", None), ("other-3", None)],
+    [
+        ("FLASH-30", ("FLASH", 30)),
+        ("MPRAGE-700", ("MPRAGE", 700)),
+        ("T1w", None),
+        ("other-3", None),
+        ("FLASH-02", None),
+    ],
 )
 def test_contrasts_of_a_series(contrast, expected):
-    assert paper.of_series(contrast) == expected
+    assert of_series(contrast) == expected
 
 
 # ---- known scores
@@ -123,7 +141,7 @@ def known(tmp_path_factory):
         rows = [
             (name, s, layer, 64, layer * (1 + place), 0.1 * layer, 3, 2) for s in paper.SERIES for layer in (1, 2, 3)
         ]
-        columns = ["method", "series", "layer", "features", "rmsd", "relative", "subjects", "contrasts"]
+        columns = ["method", "series", "layer", "features", "rmsd", "relative", "pairs", "contrasts"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "features" / f"{name}.csv", index=False)
     write_images(folder)
     table = pairs()
@@ -136,7 +154,9 @@ def known(tmp_path_factory):
         pairs_of=lambda split: table,
         field=lambda name, pair: folder / f"field_{name}.nii.gz",
         cohort=SimpleNamespace(
-            table=pd.DataFrame({"contrast": moving}), file=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz"
+            table=pd.DataFrame({"contrast": moving}),
+            file=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz",
+            files=lambda scan: {"image": folder / f"{scan[0]}_image.nii.gz"},
         ),
     )
     plt.close("all")
@@ -152,6 +172,21 @@ def test_a_pair_in_the_middle_of_each_contrast_is_shown(known):
     assert figure.axes[1].get_title() == "affine  0.510" and figure.axes[0].get_ylabel() == CONTRASTS[0]
     outlines = figure.axes[1].images[1].get_array()
     assert outlines.sum() == 4 * 6 - 1, "where a voxel differs from its neighbour before it"
+
+
+def test_a_failed_registration_is_left_out_of_the_pictures(known, tmp_path):
+    """Of one contrast ``syn`` failed on every pair, of another on the middle one: there another pair is shown."""
+    (tmp_path / "metrics").mkdir()
+    for path in (known.folder / "metrics").iterdir():
+        scores = pd.read_parquet(path)
+        failed = scores["pair"].isin(["p00", "p01", "p02", "p11"]) & (scores["method"] == "syn")
+        scores[~failed].to_parquet(tmp_path / "metrics" / path.name)
+    table, figure = reporting.show(SimpleNamespace(**{**vars(known), "folder": tmp_path}), "fig6")
+    assert list(table[table["contrasts"] == CONTRASTS[0]]["method"]) == [name for name in METHODS if name != "syn"]
+    shown = table[table["contrasts"] == CONTRASTS[1]]
+    assert list(shown["method"]) == METHODS and set(shown["pair"]) == {"p12"}
+    titles = [axis.get_title() for axis in figure.axes[: len(METHODS) + 1]]
+    assert titles[-1] == "" and not any(title.startswith("syn") for title in titles)
 
 
 def test_overlap_and_distance_by_contrast(known):
@@ -222,7 +257,9 @@ def test_the_change_of_surface_distance(known):
 
 
 def test_a_study_without_a_start_has_nothing_to_compare_with(known):
-    plan = SimpleNamespace(**{**vars(known), "methods": {"syn": None}})
+    plan = SimpleNamespace(
+        **{**vars(known), "experiments": {"synthmorph": replace(PLANNED, scored={"table3": ["syn"]})}}
+    )
     table, html = reporting.show(plan, "table3")
     assert table.empty and "Needs the method 'affine'" in html
 

@@ -1,15 +1,13 @@
 """Features that change with the contrast, against a network whose features are known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from regcore.evaluation.variability import feature_variability
+from regcore.experiments.synthmorph import series_of_pairs
 from regcore.networks.unet import ARCHITECTURES, FlowNetwork
-from regcore.stages.features import series_of_pairs
 
 
 def pair(scale=1.0, fixed=0.0):
@@ -71,7 +69,6 @@ def test_a_series_is_one_pair_of_subjects_in_several_contrasts():
     rows = [("a_FLASH-40", f"b_{contrast}") for contrast in contrasts[1:]] + [("c_T1w", "b_FLASH-4")]
     rows += [("a_FLASH-40", "c_FLASH-20"), ("a_FLASH-40", "c_FLASH-4")]
     pairs = pd.DataFrame(rows, columns=["fixed", "moving"])
-    plan = SimpleNamespace(pairs_of=lambda split: pairs, cohort=SimpleNamespace(table=table))
-    assert series_of_pairs(plan) == {
-        "FLASH": [("a_FLASH-40", ["b_FLASH-4", "b_FLASH-20"]), ("a_FLASH-40", ["c_FLASH-4", "c_FLASH-20"])]
+    assert series_of_pairs(pairs, table) == {
+        "FLASH": [("a_FLASH-40", ["b_FLASH-20", "b_FLASH-4"]), ("a_FLASH-40", ["c_FLASH-20", "c_FLASH-4"])]
     }

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from regcore.networks.unet import UNet
-from regcore.spatial import pad_to_multiple
 
 
 def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.ndarray:
@@ -19,9 +18,9 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
     Parameters
     ----------
     unet : UNet
-    series : iterable of sequences of Tensor, shape (1, 2, *space)
-        For each pair of subjects, moving and fixed image as channels, the moving one in two contrasts or more.  The
-        first is what the others are compared with.
+    series : iterable of sequences of Tensor, shape (1, C, *space)
+        For each pair of subjects what the network sees, the moving image in two contrasts or more.  The first, the most
+        T1-weighted in the paper, is what the others are compared with; spaces are multiples of the network's stride.
 
     Returns
     -------
@@ -60,7 +59,7 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
 def _features(unet: UNet, pair: Tensor) -> list[Tensor]:
     seen: list[Tensor] = []
     with torch.inference_mode():
-        unet(pad_to_multiple(pair, unet.stride), seen)
+        unet(pair, seen)
     return seen
 
 

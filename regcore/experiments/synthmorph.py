@@ -4,13 +4,14 @@ Figures 6, 7, 8, 11 and 12 and Table III compare the methods of the study, those
 Figures 13 and 14 train networks of their own.
 """
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from regcore.errors import InputError
 from regcore.experiments import Experiments
+from regcore.synthesis.mr_contrast import of_series
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.synthmorph"
@@ -18,6 +19,8 @@ WHERE = "experiments.synthmorph"
 KINDS = {"shapes": "sm-shapes", "cohort": "sm-brains"}
 #: Methods whose networks are U-Nets, of which Fig. 12 looks at every convolution.
 U_NETS = ("voxelmorph", "synthmorph")
+#: What registration starts from.
+START = "affine"
 #: Contrasts that differ in one number alone, by the name of their series: what that number is (Fig. 11).
 SERIES = {"FLASH": "flip angle (degrees)", "MPRAGE": "inversion time (ms)"}
 
@@ -27,14 +30,38 @@ def swept(kind: str, setting: str, value: float) -> str:
     return f"{KINDS[kind]}-{setting}-{value:g}"
 
 
-def of_series(contrast: str) -> tuple[str, int] | None:
-    """Series and number of a contrast such as ``FLASH-30``; None for any other."""
-    found = re.fullmatch(r"(\w+)-(\d+)", contrast)
-    return (found[1], int(found[2])) if found and found[1] in SERIES else None
+def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[tuple[str, list[str]]]]:
+    """Series → fixed scan and moving scans, for each pair of subjects with two contrasts of the series or more.
+
+    Moving scans are in falling order of their number: of both series the highest is the most T1-weighted, with which
+    the others are compared.
+
+    Parameters
+    ----------
+    pairs, scans : DataFrame
+        Pairs with ``fixed`` and ``moving``; the cohort's table.
+    """
+    found = [of_series(contrast) for contrast in scans.loc[pairs["moving"], "contrast"]]
+    table = pairs.assign(
+        series=[own and own[0] for own in found],
+        number=[own and own[1] for own in found],
+        subject=scans.loc[pairs["moving"], "subject"].to_numpy(),
+    ).dropna(subset="series")
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    for (series, fixed, _), rows in table.groupby(["series", "fixed", "subject"], sort=True):
+        moving = rows.sort_values("number", ascending=False)["moving"].to_list()
+        if len(moving) > 1:
+            groups.setdefault(series, []).append((fixed, moving))
+    return groups
 
 
 def experiments(
-    settings: Mapping, methods: Sequence[str], networks: Sequence[str], moving_contrasts: Iterable[str], labelled: bool
+    settings: Mapping,
+    methods: Sequence[str],
+    networks: Sequence[str],
+    pairs: pd.DataFrame,
+    scans: pd.DataFrame,
+    labelled: bool,
 ) -> Experiments:
     """The variants, and which experiment needs which.
 
@@ -46,8 +73,8 @@ def experiments(
         The study's methods: the rows and curves to compare.
     networks : sequence of str
         Those of them whose networks are U-Nets.
-    moving_contrasts : iterable of str
-        Of the study's pairs.
+    pairs, scans : DataFrame
+        Test pairs, and the cohort's table.
     labelled : bool
         Whether training scans have labels; without them there is nothing to make images from but shapes.
 
@@ -60,20 +87,20 @@ def experiments(
     if "cohort" in kinds and not labelled and (settings["sweeps"] or settings["lambda"]):
         raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
     scored, features = {name: list(methods) for name in ("fig6", "fig7", "table3")}, {}
-    found = [found for contrast in moving_contrasts if (found := of_series(contrast))]
-    if found:
+    if any(of_series(contrast) for contrast in scans.loc[pairs["moving"], "contrast"]):
         scored["fig11"] = list(methods)
-    if networks and max(Counter(series for series, _ in found).values(), default=0) > 1:
+    if networks and series_of_pairs(pairs, scans):
         features["fig12"] = list(networks)
+    start = [START] if START in methods else []
     if settings["sweeps"]:
-        scored["fig13"] = [
+        scored["fig13"] = start + [
             swept(kind, setting, value)
             for kind in kinds
             for setting, values in settings["sweeps"].items()
             for value in values
         ]
     if settings["lambda"]:
-        scored["fig14"] = [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
+        scored["fig14"] = start + [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
     return Experiments(dict(_variants(settings)), scored, features=features, drawn={"fig6": list(methods)})
 
 

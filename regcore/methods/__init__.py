@@ -104,3 +104,18 @@ def make_method(name: str, settings: Mapping | None = None, where: str = "method
     """
     module, _, attribute = entry(name, where).location.partition(":")
     return getattr(importlib.import_module(module), attribute)(settings or {}, where)
+
+
+def method_of(name: str, values: Mapping) -> str:
+    """The method of an entry of a study: what it says, or its name."""
+    return values.get("method", name)
+
+
+def settings_of(values: Mapping) -> dict:
+    """The settings of an entry of a study."""
+    return {key: value for key, value in values.items() if key != "method"}
+
+
+def make_entry(name: str, values: Mapping):
+    """Load the method of an entry of a study and check its settings; like :func:`make_method`."""
+    return make_method(method_of(name, values), settings_of(values), f"methods.{name}")

@@ -38,8 +38,7 @@ TRAINING = {
         "default": 1,
     },
     "optimiser": {
-        "description": "adam (the papers), or muon: the updates of convolutions are orthogonal matrices, which takes "
-        "fewer steps where gradients are noisy",
+        "description": "adam (the papers), or muon: the updates of convolutions are orthogonal matrices",
         "enum": ["adam", "muon"],
         "default": "adam",
     },

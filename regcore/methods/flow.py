@@ -6,9 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from regcore.errors import InputError
+from regcore.losses import mind_ssc_descriptor
 from regcore.methods.base import LearnedMethod
 from regcore.networks.unet import ARCHITECTURES, FlowNetwork
-from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement
+from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displacement, warp
+
+IMAGES, MIND = "images", "mind"
+#: Channels of a pair of descriptors in two and three dimensions.
+DESCRIPTORS = {2: 8, 3: 24}
+#: Patches of three voxels: larger ones blur the boundaries that labels are told by.
+DESCRIPTOR = {"radius": 1, "dilation": 2}
 
 #: Settings of the network and its flow.
 FLOW = {
@@ -21,6 +28,19 @@ FLOW = {
         "description": "multiplies the features of every layer (2 is VoxelMorph's ×2; 4 makes the 256 of SynthMorph)",
         "type": "number",
         "exclusiveMinimum": 0,
+        "default": 1,
+    },
+    "input": {
+        "description": "what the network sees: images (the papers), or mind, their self-similarity descriptors "
+        "(MIND-SSC), which hardly change with contrast",
+        "enum": [IMAGES, MIND],
+        "default": IMAGES,
+    },
+    "passes": {
+        "description": "how often the network looks at a pair; from the second time on it sees the moving image as "
+        "warped so far, and what it finds is added to the velocity (the papers: 1)",
+        "type": "integer",
+        "minimum": 1,
         "default": 1,
     },
     "flow": {
@@ -57,6 +77,8 @@ class FlowMethod(LearnedMethod):
                 f"{where}: the architecture '{chosen['architecture']}' ends at half resolution; set "
                 "'flow_resolution: 2'"
             )
+        if chosen["passes"] > 1 and chosen["flow"] != "velocity":
+            raise InputError(f"{where}: 'passes: {chosen['passes']}' adds velocities; set 'flow: velocity'")
         try:
             architecture.widened(chosen["width"])
         except ValueError as error:
@@ -68,11 +90,48 @@ class FlowMethod(LearnedMethod):
         return ARCHITECTURES[self.settings["architecture"]].stride
 
     def build(self, ndim: int) -> nn.Module:
-        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"])
+        channels = 2 if self.settings["input"] == IMAGES else DESCRIPTORS[ndim]
+        return FlowNetwork(ndim, self.settings["architecture"], self.settings["width"], channels)
 
-    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid."""
-        pair = pad_to_multiple(torch.cat([moving, fixed], dim=1), self.stride)
+    def network_input(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """What the network sees of image pairs (B, 1, *space): (B, C, *padded)."""
+        shown = [moving, fixed]
+        if self.settings["input"] == MIND:
+            with torch.no_grad():
+                shown = [mind_ssc_descriptor(image, **DESCRIPTOR) for image in shown]
+        return pad_to_multiple(torch.cat(shown, dim=1), self.stride)
+
+    def predict(
+        self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor, passes: int | None = None
+    ) -> Tensor:
+        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid; ``passes``: not those set.
+
+        The sum of velocities is to first order that of the composed warps, exp(v) ∘ exp(δ) ≈ exp(v + δ), as in
+        log-domain demons (Vercauteren et al., MICCAI 2008); the weights are shared as in recursive cascades (Zhao et
+        al., ICCV 2019).
+        """
+        flow = self._look(module, fixed, moving)
+        for _ in range(1, passes or self.settings["passes"]):
+            flow = flow + self._look(module, fixed, warp(moving, self.displacement(flow, fixed)))
+        return flow
+
+    def predict_in_training(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
+        """Flow after a number of passes that is drawn from torch's global random state; the last alone is learned.
+
+        What the passes before it cost is their forward calls alone.
+        """
+        if self.settings["passes"] == 1:
+            return self.predict(module, fixed, moving)
+        before = int(torch.randint(self.settings["passes"], ()))
+        if before == 0:
+            return self.predict(module, fixed, moving, passes=1)
+        with torch.no_grad():
+            flow = self.predict(module, fixed, moving, passes=before)
+            moved = warp(moving, self.displacement(flow, fixed))
+        return flow + self.predict(module, fixed, moved, passes=1)
+
+    def _look(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
+        pair = self.network_input(fixed, moving)
         flow = module(pair).float()
         shape = [n // self.settings["flow_resolution"] for n in pair.shape[2:]]
         return flow if list(flow.shape[2:]) == shape else resample_displacement(flow, shape)

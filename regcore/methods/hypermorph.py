@@ -39,6 +39,7 @@ class HyperMorph(VoxelMorph):
             "default": None,
         },
         "architecture": VoxelMorph.properties["architecture"] | {"default": "half"},
+        "passes": VoxelMorph.properties["passes"] | {"enum": [1]},
         "weighting": VoxelMorph.properties["weighting"] | {"enum": ["convex"], "default": "convex"},
         "image_sigma": VoxelMorph.properties["image_sigma"] | {"default": 0.05},
         "lambda": {

@@ -36,38 +36,44 @@ GENERATION = {
     "r_p": _range("noise and warps of shapes are drawn at 1:r_p of the size", 32, minimum=1),
     "b_p": _range("largest standard deviation of the warps of shapes, voxels", 100),
     "shape_maps": {
-        "description": "maps of shapes that training draws from",
+        "description": "maps of shapes that training draws from, the first so many of one sequence, whatever the seed",
         "type": "integer",
         "minimum": 1,
         "default": 100,
     },
-    "a_mu": _range("least mean intensity of a label", 25),
-    "b_mu": _range("largest mean intensity of a label", 225),
-    "a_sigma": _range("least standard deviation of a label's intensities", 5),
-    "b_sigma": _range("largest standard deviation of a label's intensities", 25),
-    "b_K": _range("largest standard deviation of the blur, voxels", 1),
-    "r_B": _range("bias fields are drawn at 1:r_B of the size", 40, minimum=1),
-    "b_B": _range("largest standard deviation of the logarithm of the bias field", 0.3),
-    "sigma_gamma": _range("standard deviation of γ; intensities are raised to exp(γ)", 0.25),
+    "shape_voxels": {
+        "description": "size of maps of shapes along every axis; null: that of the images",
+        "type": ["integer", "null"],
+        "minimum": 16,
+        "default": None,
+    },
+    "a_mu": _range("least mean intensity of a label", ImageRanges.a_mu),
+    "b_mu": _range("largest mean intensity of a label", ImageRanges.b_mu),
+    "a_sigma": _range("least standard deviation of a label's intensities", ImageRanges.a_sigma),
+    "b_sigma": _range("largest standard deviation of a label's intensities", ImageRanges.b_sigma),
+    "b_K": _range("largest standard deviation of the blur, voxels", ImageRanges.b_K),
+    "r_B": _range("bias fields are drawn at 1:r_B of the size", ImageRanges.r_B, minimum=1),
+    "b_B": _range("largest standard deviation of the logarithm of the bias field", ImageRanges.b_B),
+    "sigma_gamma": _range("standard deviation of γ; intensities are raised to exp(γ)", ImageRanges.sigma_gamma),
     "r_v": {
-        "description": "velocities are drawn at 1:r_v of the size and added; null: 8, 16 and 32 for shapes, 16 for the "
-        "cohort's maps",
+        "description": "velocities are drawn at 1:r_v of the size and added; null: 8, 16 and 32, but 16 for the "
+        "overlap of the cohort's maps",
         "type": ["array", "null"],
         "minItems": 1,
         "items": {"type": "number", "minimum": 1},
         "default": None,
     },
     "b_v": {
-        "description": "largest standard deviation of velocities, voxels of half resolution; null: 3 for shapes, 0.5 "
-        "for the cohort's maps",
+        "description": "largest standard deviation of velocities, voxels of half resolution; null: 3, but 0.5 for the "
+        "overlap of the cohort's maps",
         "type": ["number", "null"],
         "minimum": 0,
         "default": None,
     },
     "flips": {"description": "flip axes at random", "type": "boolean", "default": True},
-    "empty_background": _range("how often label 0 is black", 0.2, maximum=1),
-    "thickest": _range("largest thickness of slices along one axis, voxels; 1: none", 1, minimum=1),
-    "largest_crop": _range("largest share of an axis beyond the field of view", 0, maximum=0.9),
+    "empty_background": _range("how often label 0 is black", ImageRanges.empty_background, maximum=1),
+    "thickest": _range("largest thickness of slices along one axis, voxels; 1: none", ImageRanges.thickest, minimum=1),
+    "largest_crop": _range("largest share of an axis beyond the field of view", ImageRanges.largest_crop, maximum=0.9),
 }
 
 
@@ -123,12 +129,19 @@ class SynthMorph(FlowMethod):
     def __init__(self, settings: Mapping, where: str = "method"):
         super().__init__(settings, where)
         chosen = self.settings
+        # One map makes both images of a supervised pair: its warps alone tell them apart, as with shapes.
         resolutions, largest = WARPS[chosen["maps"] if chosen["loss"] == "dice" else SHAPES]
         chosen["r_v"] = resolutions if chosen["r_v"] is None else chosen["r_v"]
         chosen["b_v"] = largest if chosen["b_v"] is None else chosen["b_v"]
         for low, high in (("a_mu", "b_mu"), ("a_sigma", "b_sigma")):
             if chosen[low] > chosen[high]:
                 raise InputError(f"{where}: '{low}: {chosen[low]}' is above '{high}: {chosen[high]}'")
+        if chosen["shape_voxels"] and chosen["maps"] != SHAPES:
+            raise InputError(f"{where}: 'shape_voxels' is the size of shapes; the cohort's maps have their own")
+        if chosen["symmetric"] and chosen["passes"] > 1:
+            raise InputError(f"{where}: 'symmetric' looks once; set 'passes: 1'")
+        if chosen["loss"] == "svf" and chosen["flow_resolution"] != 2:
+            raise InputError(f"{where}: the true velocity is of half resolution; set 'flow_resolution: 2'")
         if chosen["select"] == "loss":
             raise InputError(f"{where}: real pairs have no loss of SynthMorph's; set 'select: dice'")
         self._images = ImageRanges(**{rule.name: chosen[rule.name] for rule in fields(ImageRanges)})
@@ -143,14 +156,18 @@ class SynthMorph(FlowMethod):
     def compares_images(self) -> bool:
         return False
 
-    def predict(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        flow = super().predict(module, fixed, moving)
-        return 0.5 * (flow - super().predict(module, moving, fixed)) if self.settings["symmetric"] else flow
+    def predict(
+        self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor, passes: int | None = None
+    ) -> Tensor:
+        flow = super().predict(module, fixed, moving, passes)
+        if self.settings["symmetric"]:
+            return 0.5 * (flow - super().predict(module, moving, fixed, passes))
+        return flow
 
     def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of the network's prediction for pairs that are drawn here, from torch's global random state."""
         drawn = self.synthesised(batch)
-        return self.losses(self.predict(module, drawn["fixed"], drawn["moving"]), drawn)
+        return self.losses(self.predict_in_training(module, drawn["fixed"], drawn["moving"]), drawn)
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of a batch from :meth:`synthesised`."""
@@ -167,7 +184,7 @@ class SynthMorph(FlowMethod):
         return {"total": unlikeness + self.settings["lambda"] * found["diffusion"], **found}
 
     def synthesised(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Pairs of images of the batch's label maps, or of shapes as large as its images.
+        """Pairs of images of the batch's label maps, or of shapes.
 
         Returns
         -------
@@ -176,6 +193,8 @@ class SynthMorph(FlowMethod):
             both maps of a pair are the same one the ``velocity`` and ``displacement`` between them.
         """
         device, space = batch["fixed"].device, tuple(batch["fixed"].shape[2:])
+        if self.settings["shape_voxels"]:
+            space = (self.settings["shape_voxels"],) * len(space)
         generator = random_generator(device)
         pairs = []
         for number in range(len(batch["fixed"])):

@@ -135,7 +135,7 @@ class VoxelMorph(FlowMethod):
     def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of the network's prediction for a batch, augmented from torch's global random state."""
         batch, seen = self._augmented(batch)
-        return self.losses(self.predict(module, seen["fixed"], seen["moving"]), batch)
+        return self.losses(self.predict_in_training(module, seen["fixed"], seen["moving"]), batch)
 
     def _augmented(self, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """What the losses see, and what the network does."""

@@ -270,6 +270,8 @@ class FlowNetwork(nn.Module):
         A name in :data:`ARCHITECTURES`, or an architecture of one's own.
     width : float
         Multiplies the features of every convolution.
+    in_channels : int
+        2 for a pair of grey-scale images.
 
     Attributes
     ----------
@@ -284,17 +286,17 @@ class FlowNetwork(nn.Module):
         ``architecture`` is not known, or ``width`` leaves a convolution without features.
     """
 
-    def __init__(self, ndim: int, architecture: str | Architecture = "paper", width: float = 1):
+    def __init__(self, ndim: int, architecture: str | Architecture = "paper", width: float = 1, in_channels: int = 2):
         super().__init__()
         if isinstance(architecture, str):
             architecture = named_architecture(architecture)
-        self.unet = UNet(ndim, architecture=architecture, width=width)
+        self.unet = UNet(ndim, in_channels, architecture, width)
         self.head = FlowHead(ndim, self.unet.out_channels)
         self.stride, self.resolution = self.unet.stride, self.unet.resolution
         self.to(memory_format=CHANNELS_LAST[ndim + 2])
 
     def forward(self, pair: Tensor) -> Tensor:
-        """Map (B, 2, *space) to (B, D, *space / resolution)."""
+        """Map (B, in_channels, *space) to (B, D, *space / resolution)."""
         return self.head(self.unet(laid_out(pair))).contiguous()
 
     def decode(self, pair: Tensor) -> Decoded:

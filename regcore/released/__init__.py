@@ -26,7 +26,7 @@ def released_model(method: str, ndim: int) -> Path | None:
     return released_models().get(f"{method}-{ndim}d")
 
 
-def release(model: Path, into: Path) -> Path:
+def release(model: Path, into: Path, voxels: int | None = None, passes: int | None = None) -> Path:
     """Copy a trained model without what belongs to its study's scans.
 
     Parameters
@@ -35,6 +35,10 @@ def release(model: Path, into: Path) -> Path:
         Folder of a model that training wrote.
     into : Path
         Folder of released models.
+    voxels : int, optional
+        Most voxels along an axis of the grid that it registers on; left out: those of its study's grid.
+    passes : int, optional
+        Passes that it registers with; left out: those that it was trained with.
 
     Returns
     -------
@@ -56,7 +60,8 @@ def release(model: Path, into: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("weights.safetensors", "history.csv"):
         shutil.copyfile(model / name, folder / name)
-    content |= {"preprocess": PREPARATION, "grid": None, "ndim": len(shape), "voxels": max(shape)}
+    content["settings"]["passes"] = passes or content["settings"]["passes"]
+    content |= {"preprocess": PREPARATION, "grid": None, "ndim": len(shape), "voxels": voxels or max(shape)}
     with atomic_write(folder / "model.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     return folder

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from regcore.files import atomic_write
-from regcore.plan import TRUTH
+from regcore.plan_checks import TRUTH
 from regcore.reporting.tables import (
     COST,
     comparisons_for_people,

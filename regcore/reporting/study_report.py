@@ -11,7 +11,7 @@ from regcore.field import read_field
 from regcore.files import atomic_write
 from regcore.labels import scored_labels
 from regcore.plan import UNAVAILABLE, Plan
-from regcore.preprocess import prepare_image
+from regcore.preprocess import read_scan
 from regcore.reporting.figures import (
     ShownPair,
     pair_panels,
@@ -24,7 +24,6 @@ from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_h
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
 from regcore.runtime import versions
 from regcore.stages.register import read_facts
-from regcore.volume import read_volume
 
 #: Lines of what a method printed before it failed that the report shows.
 OUTPUT_LINES = 15
@@ -81,7 +80,7 @@ def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
     shown = []
     for rank, pair in chosen.items():
         fixed, moving = (
-            prepare_image(read_volume(plan.cohort.file(scans.at[pair, side], "image")), plan.config["preprocess"])
+            read_scan(plan.cohort.files(scans.at[pair, side]), plan.config["preprocess"])
             for side in ("fixed", "moving")
         )
         shown.append(

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from regcore.experiments import synthmorph as paper
 from regcore.field import read_field
 from regcore.plan import Plan
-from regcore.preprocess import prepare_image
+from regcore.preprocess import read_scan
 from regcore.reporting.figures import ComparedPair, method_panels, plt
 from regcore.reporting.voxelmorph import CURVES, html_table
-from regcore.volume import read_labels, read_volume
+from regcore.synthesis.mr_contrast import of_series
+from regcore.volume import read_labels
 
 #: What the first two figures show of every method.
 OVERLAP, DISTANCE = "dice", "mean_surface_distance_mm"
@@ -47,12 +48,14 @@ def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
 def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     """Fig. 6: what every method makes of one pair of each pairing of contrasts.
 
-    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them.
+    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them; of the
+    pairs on which fewest methods failed.
     """
-    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"])
+    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"]).dropna(subset=OVERLAP)
     chosen, shown = [], []
     for contrasts, rows in table.groupby("contrasts", sort=False):
-        means = rows.groupby("pair")[OVERLAP].mean().sort_values()
+        by_pair = rows.groupby("pair")[OVERLAP]
+        means = by_pair.mean()[by_pair.count() == by_pair.count().max()].sort_values()
         pair = means.index[len(means) // 2]
         chosen.append(rows[rows["pair"] == pair])
         shown.append(_compared(plan, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
@@ -61,9 +64,7 @@ def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
 
 def _compared(plan: Plan, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
     scans = plan.pairs_of("test").set_index("pair").loc[pair, ["fixed", "moving"]]
-    fixed, moving = (
-        prepare_image(read_volume(plan.cohort.file(scan, "image")), plan.config["preprocess"]) for scan in scans
-    )
+    fixed, moving = (read_scan(plan.cohort.files(scan), plan.config["preprocess"]) for scan in scans)
     labels = read_labels(plan.cohort.file(scans["fixed"], "labels"))
     fields = {f"{name}  {overlap:.3f}": read_field(plan.field(name, pair)) for name, overlap in overlaps.items()}
     return ComparedPair(title, fixed, moving, labels, fields)
@@ -91,7 +92,7 @@ def along_series(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     names = plan.experiments["synthmorph"].scored["fig11"]
     table = _of_pairs(plan, names)
     contrast = plan.cohort.table["contrast"]
-    found = [paper.of_series(contrast[moving]) for moving in table["moving"]]
+    found = [of_series(contrast[moving]) for moving in table["moving"]]
     table = table.assign(series=[s and s[0] for s in found], number=[s and s[1] for s in found]).dropna(subset="series")
     means = (
         table.groupby(["series", "method", "number"], sort=False)[OVERLAP].agg(["mean", "std", "count"]).reset_index()
@@ -141,7 +142,7 @@ def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.4 * lines), squeeze=False, sharey=True)
     for axis, setting in zip(axes.flat, chosen["sweeps"], strict=False):
         _lines(axis, table[table["setting"] == setting], OVERLAP)
-        axis.set_xlabel(SETTINGS.get(setting, setting))
+        axis.set_xlabel(SETTINGS[setting])
     for axis in axes.flat[len(chosen["sweeps"]) :]:
         axis.remove()
     for line in axes:
@@ -174,22 +175,21 @@ def change_of_distance(plan: Plan) -> tuple[pd.DataFrame, str]:
     """Table III: by how much registration lowers the surface distance of each pair, and in how many pairs."""
     names = plan.experiments["synthmorph"].scored["table3"]
     table = _of_pairs(plan, names)
-    start = next((name for name in ("identity", "affine") if name in plan.methods), None)
-    if start is None:
-        return pd.DataFrame(columns=["method"]), "<p>Needs the method 'affine' or 'identity' to compare with.</p>"
-    before = table[table["method"] == start].set_index("pair")[DISTANCE]
+    if paper.START not in names:
+        return pd.DataFrame(columns=["method"]), f"<p>Needs the method '{paper.START}' to compare with.</p>"
+    before = table[table["method"] == paper.START].set_index("pair")[DISTANCE]
     rows = []
     for name in names:
-        if name != start:
+        if name != paper.START:
             after = table[table["method"] == name].set_index("pair")[DISTANCE]
-            change = 100 * (1 - after / before.reindex(after.index))
+            change = (100 * (1 - after / before.reindex(after.index))).dropna()
             sem = change.std(ddof=1) / np.sqrt(len(change))
             rows.append({"method": name, "reduction_percent": change.mean(), "standard_error": sem})
             rows[-1] |= {"improved_percent": 100 * (change > 0).mean(), "pairs": len(change)}
     found = pd.DataFrame(rows)
     shown = {
         "Method": found["method"],
-        f"Reduction of surface distance from {start}, %": [
+        f"Reduction of surface distance from {paper.START}, %": [
             f"{mean:.1f} ± {sem:.1f}"
             for mean, sem in zip(found["reduction_percent"], found["standard_error"], strict=True)
         ],
@@ -213,8 +213,8 @@ def _of_pairs(plan: Plan, names: Sequence[str]) -> pd.DataFrame:
 def _swept(plan: Plan, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
     """Means and standard errors over pairs of the networks of sweeps."""
     rows, affine = [], None
-    if "affine" in plan.methods:
-        affine = _of_pairs(plan, ["affine"]).set_index("pair")["mean_jacobian"]
+    if paper.START in plan.methods:
+        affine = _of_pairs(plan, [paper.START]).set_index("pair")["mean_jacobian"]
     for kind in kinds:
         for setting, values in sweeps.items():
             for value in values:
@@ -247,7 +247,7 @@ def _curve(axis: Axes, x: pd.Series, y: pd.Series, place: int, name: str) -> Non
 
 
 def _boxes(axis: Axes, table: pd.DataFrame, names: Sequence[str], contrasts: Sequence[str], measure: str) -> None:
-    colours = plt.get_cmap("viridis")(np.linspace(0.1, 0.95, len(names)))
+    colours = plt.get_cmap("tab20")(np.arange(len(names)) % 20)
     width = 0.8 / len(names)
     for place, (name, colour) in enumerate(zip(names, colours, strict=True)):
         own = table[table["method"] == name]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from regcore.evaluation.statistics import PairedComparison, holm, paired_comparison
-from regcore.plan import TRUTH
+from regcore.plan_checks import TRUTH
 
 #: Methods that are the reference of the tests only where the study says so.
 STARTING_POINTS = ("identity", "affine")

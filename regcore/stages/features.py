@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from regcore.evaluation.variability import feature_variability
-from regcore.experiments.synthmorph import of_series
+from regcore.experiments.synthmorph import series_of_pairs
 from regcore.files import atomic_write
 from regcore.methods.base import as_tensor
+from regcore.methods.flow import FlowMethod
 from regcore.methods.pretrained import Pretrained
 from regcore.plan import Plan
 from regcore.stages.register import method_to_register
@@ -30,46 +30,29 @@ def write_features(plan: Plan, name: str, model: Path, output: str | Path) -> No
     model : Path
         Folder of its model.
     output : path
-        CSV: ``method series layer features rmsd relative subjects contrasts``; layers count from 1.
+        CSV: ``method series layer features rmsd relative pairs contrasts``; layers count from 1.
     """
     method = method_to_register(plan, name, model)
     method = method.method if isinstance(method, Pretrained) else method
     rules = method.module.unet.architecture
     features = [*rules.encoder, *rules.decoder, *rules.at_half, *rules.at_full]
     rows = []
-    for series, groups in series_of_pairs(plan).items():
-        found = feature_variability(method.module.unet, _images(plan, groups, method.device))
+    for series, groups in series_of_pairs(plan.pairs_of("test"), plan.cohort.table).items():
+        found = feature_variability(method.module.unet, _inputs(plan, groups, method))
         contrasts = max(len(moving) for _, moving in groups)
         for layer, (width, (rmsd, relative)) in enumerate(zip(features, found, strict=True), start=1):
             rows.append((name, series, layer, width, rmsd, relative, len(groups), contrasts))
         log.info("%s: %d layers over %d contrasts of %s, %d pairs", name, len(features), contrasts, series, len(groups))
-    columns = ["method", "series", "layer", "features", "rmsd", "relative", "subjects", "contrasts"]
+    columns = ["method", "series", "layer", "features", "rmsd", "relative", "pairs", "contrasts"]
     with atomic_write(Path(output)) as path:
         pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
 
 
-def series_of_pairs(plan: Plan) -> dict[str, list[tuple[str, list[str]]]]:
-    """Series → fixed scan and moving scans in order of their number, for each pair of subjects with two or more."""
-    table, scans = plan.pairs_of("test"), plan.cohort.table
-    found = [of_series(contrast) for contrast in scans.loc[table["moving"], "contrast"]]
-    table = table.assign(
-        series=[own and own[0] for own in found],
-        number=[own and own[1] for own in found],
-        subject=scans.loc[table["moving"], "subject"].to_numpy(),
-    ).dropna(subset="series")
-    groups: dict[str, list[tuple[str, list[str]]]] = {}
-    for (series, fixed, _), rows in table.groupby(["series", "fixed", "subject"], sort=True):
-        moving = rows.sort_values("number")["moving"].to_list()
-        if len(moving) > 1:
-            groups.setdefault(series, []).append((fixed, moving))
-    return groups
-
-
-def _images(plan: Plan, groups: list[tuple[str, list[str]]], device: torch.device) -> Iterator[list[Tensor]]:
-    """Moving and fixed image as channels, in every contrast of the moving subject."""
+def _inputs(plan: Plan, groups: list[tuple[str, list[str]]], method: FlowMethod) -> Iterator[list[Tensor]]:
+    """What the network sees of moving and fixed image, in every contrast of the moving subject."""
     for fixed, moving in groups:
-        target = _image(plan, fixed)
-        yield [torch.cat([_image(plan, scan), target], 1).to(device) for scan in moving]
+        target = _image(plan, fixed).to(method.device)
+        yield [method.network_input(target, _image(plan, scan).to(method.device)) for scan in moving]
 
 
 def _image(plan: Plan, scan: str) -> Tensor:

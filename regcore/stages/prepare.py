@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from regcore.cohort import FILE_COLUMNS, Cohort
@@ -14,6 +14,7 @@ from regcore.preprocess import (
     common_grid,
     prepare,
     prepare_image,
+    read_scan,
     save_prepared,
 )
 from regcore.synthesis.icbm152 import label_table
@@ -76,7 +77,7 @@ def reference_image(plan: Plan) -> Volume:
     """The image that scans are aligned to, normalised on its own grid."""
     settings = plan.config["preprocess"]
     if plan.reference in plan.cohort.table.index:
-        return _normalised(plan.cohort.files(plan.reference), settings)
+        return read_scan(plan.cohort.files(plan.reference), settings)
     return prepare_image(read_volume(plan.reference), settings)
 
 
@@ -88,11 +89,6 @@ def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
     for number, scan in enumerate(scans, start=1):
         started = time.perf_counter()
         files = plan.cohort.files(scan)
-        prepared = prepare(_normalised(files, settings), reference, grid, settings, plan.config["seed"])
+        prepared = prepare(read_scan(files, settings), reference, grid, settings, plan.config["seed"])
         save_prepared(prepared, folder / scan, files.get("labels"))
         log.info("%d/%d  %s  %.1f s", number, len(scans), scan, time.perf_counter() - started)
-
-
-def _normalised(files: Mapping[str, str], settings: Mapping) -> Volume:
-    mask = read_labels(files["mask"]) if settings["mask"] and "mask" in files else None
-    return prepare_image(read_volume(files["image"]), settings, mask)

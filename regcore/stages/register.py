@@ -15,9 +15,10 @@ from regcore.errors import InputError, RegistrationFailed
 from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
 from regcore.isolation import CallFailed, Worker
-from regcore.methods import entry, make_method
+from regcore.methods import entry, make_entry, make_method
 from regcore.methods.base import Method
-from regcore.plan import TRUTH, Plan
+from regcore.plan import Plan
+from regcore.plan_checks import TRUTH
 from regcore.preprocess import (
     read_prepared,
 )
@@ -33,7 +34,7 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     """An entry of the study, ready to register: with its weights, or those of the network it refines."""
     if plan.learned(name):
         return load_model(model).method
-    method = make_method(plan.method_of(name), plan.settings(name))
+    method = make_entry(name, plan.entries[name])
     if entry(plan.method_of(name)).refines:
         method.start_from(load_model(model).method)
     return method
@@ -119,7 +120,7 @@ def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
 
 def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
     """Bring fields made elsewhere into the layout of a method's fields; a pair without a usable one has failed."""
-    method = make_method(plan.method_of(name), plan.settings(name), f"methods.{name}")
+    method = make_entry(name, plan.entries[name])
     table = plan.pairs_of("test").set_index("pair")
     for pair in pairs:
         path, source = Path(plan.field(name, pair)), plan.imported[name].get(pair)

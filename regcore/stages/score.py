@@ -15,7 +15,8 @@ from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field, require_grid
 from regcore.field import DisplacementField, read_field
 from regcore.labels import found_labels, read_label_table, scored_labels
-from regcore.plan import TRUTH, Plan
+from regcore.plan import Plan
+from regcore.plan_checks import TRUTH
 from regcore.stages.register import read_facts
 from regcore.volume import Volume, read_labels, read_volume
 

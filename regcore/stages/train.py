@@ -15,7 +15,7 @@ from torch import nn
 import regcore
 from regcore.config import fingerprint
 from regcore.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
-from regcore.methods import make_method
+from regcore.methods import make_entry
 from regcore.methods.base import LearnedMethod
 from regcore.plan import Plan
 from regcore.preprocess import (
@@ -50,7 +50,7 @@ def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
     checkpoints : Path
         Where the training keeps its state; from there it resumes.
     """
-    method = make_method(plan.method_of(name), plan.settings(name), f"methods.{name}")
+    method = make_entry(name, plan.entries[name])
     count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
     if count > 1:
         log.info("%s trains in %d processes", name, count)

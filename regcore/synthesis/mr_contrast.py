@@ -119,24 +119,29 @@ def contrast_signal(tissue: Tissue, contrast: str) -> float:
         ``T1w`` (18 / 10 ms, 30°), ``T2w`` and ``PDw`` (3300 / 120, 35 ms) of BrainWeb; ``FLASH-30`` with another flip
         angle in degrees, ``MPRAGE-700`` with another inversion time in ms, as in Experiment 2 of SynthMorph.
     """
-    kind, _, number = contrast.partition("-")
+    kind, number = of_series(contrast) or (contrast, None)
     if kind == "FLASH":
-        return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=int(number))
+        return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=number)
     if kind == "MPRAGE":
-        return magnetisation_prepared(tissue, **MPRAGE, inversion_ms=int(number))
+        return magnetisation_prepared(tissue, **MPRAGE, inversion_ms=number)
     if contrast == "T1w":
         return spoiled_gradient_echo(tissue, repetition_ms=18, echo_ms=10, flip_degrees=30)
     return spin_echo(tissue, repetition_ms=3300, echo_ms={"T2w": 120, "PDw": 35}[contrast])
 
 
+def of_series(contrast: str) -> tuple[str, int] | None:
+    """Series and number of a contrast such as ``FLASH-30``; None for any other."""
+    found = re.fullmatch(r"(FLASH|MPRAGE)-([1-9]\d*)", contrast)
+    return (found[1], int(found[2])) if found else None
+
+
 def check_contrasts(contrasts: Iterable[str], where: str) -> None:
     """Raise InputError for a flip angle or an inversion time beyond those of SynthMorph's experiment."""
     for contrast in contrasts:
-        found = re.fullmatch(r"(FLASH|MPRAGE)-(\d+)", contrast)
-        if found:
-            low, high = {"FLASH": FLIP_DEGREES, "MPRAGE": INVERSION_MS}[found[1]]
-            if not low <= int(found[2]) <= high:
-                raise InputError(f"{where}: {contrast} is beyond {found[1]}-{low} to {found[1]}-{high}")
+        if found := of_series(contrast):
+            low, high = {"FLASH": FLIP_DEGREES, "MPRAGE": INVERSION_MS}[found[0]]
+            if not low <= found[1] <= high:
+                raise InputError(f"{where}: {contrast} is beyond {found[0]}-{low} to {found[0]}-{high}")
 
 
 def tissue_signals(contrast: str, jitter: dict[str, float] | None = None) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Muon (K. Jordan et al., 2024): steps whose update of a layer is an orthogonal matrix.
 
 Adam's update of a layer is dominated by the few directions in which gradients are large; here all directions move
-alike.  Where a network sees noisy gradients and has to find its features first, as with SynthMorph's random contrasts,
-that takes several times fewer steps (see docs/synthmorph.md).  torch has an implementation for matrices in bfloat16,
-which CPUs are slow at; this one is for convolutions, in the precision of the weights.
+alike, which is meant for networks that see noisy gradients and have to find their features first, as with SynthMorph's
+random contrasts.  torch has an implementation for matrices in bfloat16, which CPUs are slow at; this one is for
+convolutions, in the precision of the weights.
 """
 
 from collections.abc import Iterable

@@ -159,12 +159,14 @@ def experiment_inputs(wildcards):
     scored = paper.scored.get(wildcards.experiment, [])
     trained = [*paper.trained.get(wildcards.experiment, []), *(name for name in scored if PLAN.learned(name))]
     swept = paper.swept.get(wildcards.experiment, [])
+    drawn = paper.drawn.get(wildcards.experiment, [])
     return {
         "metrics": [f"{PLAN.folder}/metrics/{name}.parquet" for name in scored],
         "sweeps": [f"{PLAN.folder}/sweeps/{name}.{kind}" for name in swept for kind in ("parquet", "csv")],
         "models": [f"{PLAN.folder}/models/{name}" for name in dict.fromkeys(trained)],
         "features": [f"{PLAN.folder}/features/{name}.csv" for name in paper.features.get(wildcards.experiment, [])],
-        "fields": [part for name in paper.drawn.get(wildcards.experiment, []) for part in field_parts(name)],
+        "fields": [part for name in drawn for part in field_parts(name)],
+        "scans": files_of(test_scans()) if drawn else [],
     }
 
 

@@ -59,7 +59,7 @@ rule experiment_figure:
         experiment=r"fig\d+",
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=8000 if LARGE else 2000,
         runtime=30,
     params:
         settings=config["experiments"],
