@@ -14,12 +14,12 @@ from regcore.methods import entry
 from regcore.plan import (
     PAIRS_PER_PART,
     SCANS_PER_PART,
-    TRUTH,
     UNAVAILABLE,
     part_names,
     plan_study,
     things_in,
 )
+from regcore.plan_checks import TRUTH
 from regcore.runtime import gpu_count
 
 
