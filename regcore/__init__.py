@@ -14,6 +14,7 @@ STAGE_VERSIONS = {
     "check": 1,
     "prepare": 1,
     "train": 4,
+    "search": 1,
     "sweep": 1,
     "features": 1,
     "register": 5,

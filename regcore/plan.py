@@ -22,6 +22,7 @@ from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, re
 from regcore.plan_checks import check_contrasts, check_methods, check_training_labels, dimensions
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
+from regcore.tuning.search import Search, is_tuned, search_of
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
 #: that a killed job costs little and a cluster has something to share.
@@ -135,6 +136,15 @@ class Plan:
     def settings(self, name: str) -> dict[str, Any]:
         """The settings of an entry, without the key ``method``."""
         return settings_of(self.entries[name])
+
+    @cached_property
+    def searches(self) -> dict[str, Search]:
+        """Entry → the search for its hyperparameters, of those that have one."""
+        return {name: search_of(name, values) for name, values in self.entries.items() if is_tuned(values)}
+
+    def search_folder(self, name: str) -> Path:
+        """Where an entry's search keeps its journal and its trials."""
+        return self.folder / "tuning" / name
 
     def validation_pairs(self, name: str) -> pd.DataFrame:
         """The validation pairs that a learned method's weights are chosen on: of its training's contrasts.

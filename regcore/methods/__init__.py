@@ -83,6 +83,10 @@ METHODS = {
 }
 
 
+#: What an entry of a study says beside settings: its method, and a search (:mod:`regcore.tuning.search`).
+ENTRY_KEYS = ("method", "tune")
+
+
 def entry(name: str, where: str = "method") -> Entry:
     """Look a method up; raises :class:`InputError` with the nearest known name."""
     if name not in METHODS:
@@ -113,7 +117,7 @@ def method_of(name: str, values: Mapping) -> str:
 
 def settings_of(values: Mapping) -> dict:
     """The settings of an entry of a study."""
-    return {key: value for key, value in values.items() if key != "method"}
+    return {key: value for key, value in values.items() if key not in ENTRY_KEYS}
 
 
 def make_entry(name: str, values: Mapping):

@@ -30,6 +30,7 @@ class SPR(VoxelMorph):
 
     properties: ClassVar[dict] = {
         **{name: rule for name, rule in TransMorph.properties.items() if name not in REPLACED},
+        "passes": TransMorph.properties["passes"] | {"enum": [1]},
         "preset": {
             "description": "code (the authors': their composition of steps, weights from features at half resolution), "
             "or null: the paper's",

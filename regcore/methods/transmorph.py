@@ -77,6 +77,7 @@ class TransMorph(VoxelMorph):
         },
         **OBJECTIVE,
         "similarity": OBJECTIVE["similarity"] | {"default": "lncc"},
+        "input": OBJECTIVE["input"] | {"enum": ["images"]},
         "flow": OBJECTIVE["flow"] | {"enum": ["velocity"]},
         "flow_resolution": OBJECTIVE["flow_resolution"] | {"enum": [2]},
         **NETWORK,

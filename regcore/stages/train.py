@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from regcore.labels import BY_SIZE, classes_by_size, found_labels, observed_clas
 from regcore.methods import make_entry
 from regcore.methods.base import LearnedMethod
 from regcore.plan import Plan
-from regcore.preprocess import (
-    common_grid,
-)
+from regcore.preprocess import common_grid
 from regcore.stages.prepare import reference_image
 from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
 from regcore.training.model import save_model
@@ -28,6 +26,7 @@ from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
 from regcore.training.validation import LabelledPairs, look
 from regcore.tuning.amortised import tune
+from regcore.tuning.search import with_values
 from regcore.volume import read_labels
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,14 @@ log = logging.getLogger(__name__)
 TRAINING_PAIRS_SCORED = 16
 
 
-def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
+def train(
+    plan: Plan,
+    name: str,
+    folder: Path,
+    checkpoints: Path,
+    point: Mapping[str, Any] | None = None,
+    watch: Callable[[int, float], bool] | None = None,
+) -> None:
     """Train a learned method on the training pairs and choose its weights on the validation pairs.
 
     Several processes train where there are several GPUs, or ``REGCORE_PROCESSES`` says so.
@@ -49,18 +55,30 @@ def train(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
         Where the model goes.
     checkpoints : Path
         Where the training keeps its state; from there it resumes.
+    point : mapping, optional
+        Hyperparameters of a method whose hyperparameters are searched.
+    watch : callable, optional
+        (number of the look, its Dice) → whether training should end there, without a model; can be pickled.
     """
-    method = make_entry(name, plan.entries[name])
+    method = make_entry(name, with_values(plan.entries[name], point or {}))
     count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
     if count > 1:
         log.info("%s trains in %d processes", name, count)
-        launch(count, train, plan, name, folder, checkpoints)
+        launch(count, train, plan, name, folder, checkpoints, point, watch)
         return
     with process_group() as processes:
-        _train(plan, name, method, processes, folder, checkpoints)
+        _train(plan, name, method, processes, folder, checkpoints, watch)
 
 
-def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, folder: Path, checkpoints: Path) -> None:
+def _train(
+    plan: Plan,
+    name: str,
+    method: LearnedMethod,
+    processes: Processes,
+    folder: Path,
+    checkpoints: Path,
+    watch: Callable[[int, float], bool] | None,
+) -> None:
     seed = training_seed(plan.config["seed"], method.settings["replicate"])
     reference = reference_image(plan)
     grid = common_grid(reference, plan.config["preprocess"])
@@ -70,15 +88,15 @@ def _train(plan: Plan, name: str, method: LearnedMethod, processes: Processes, f
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
     log.info("settings %s", json.dumps(method.settings))
-    identity = _training_identity(plan, name, method, classes)
+    identity = training_identity(plan, name, method, classes)
     labelled, codes = labelled_pairs(plan, _listed(plan.validation_pairs(name)))
 
     def validate(module: nn.Module) -> dict[str, float]:
         return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
 
-    trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, processes=processes)
+    trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, None, processes, watch)
     trained = trainer.run()
-    if not processes.first:
+    if trainer.ended or not processes.first:
         return
     trainer.module.load_state_dict(trained.weights)
     method.module = trainer.module.eval()
@@ -102,7 +120,7 @@ def training_seed(seed: int, replicate: int) -> int:
     return seed if replicate == 1 else int(np.random.SeedSequence([seed, replicate]).generate_state(1)[0])
 
 
-def _training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
+def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
     """Fingerprint of all that a training's outcome depends on."""
     training, validation = plan.training_pairs[name], plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]

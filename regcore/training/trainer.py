@@ -80,6 +80,8 @@ class Trainer:
     ndim, seed : int
     processes : Processes
         Those that train together.
+    watch : callable, optional
+        (number of the look, its Dice) → whether training should end there.
 
     Raises
     ------
@@ -98,8 +100,9 @@ class Trainer:
         seed: int,
         device: str | None = None,
         processes: Processes | None = None,
+        watch: Callable[[int, float], bool] | None = None,
     ):
-        self.method, self.sampler, self.validate = method, sampler, validate
+        self.method, self.sampler, self.validate, self.watch = method, sampler, validate, watch
         self.folder, self.fingerprint, self.seed = Path(folder), fingerprint, seed
         self.device = torch.device(device) if device else default_device()
         self.processes = processes or Processes()
@@ -113,6 +116,7 @@ class Trainer:
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step = float("-inf"), 0
         self.history: list[dict[str, float]] = []
+        self.ended = False
 
     @property
     def checkpoint(self) -> Path:
@@ -186,6 +190,13 @@ class Trainer:
                 self.seconds, self.cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
                 if self.processes.first:
                     self._save()
+                self._ask_whether_to_end()
+
+    def _ask_whether_to_end(self) -> None:
+        if self.watch is None or self._finished:
+            return
+        end = self.processes.first and self.watch(len(self.history), self.history[-1]["validation_dice"])
+        self.ended = bool(self.processes.told(float(end), self.device))
 
     def _train_step(self) -> Mapping[str, Tensor]:
         """Take one step; returns the losses of this process's parts of the batch, added up."""
@@ -242,7 +253,7 @@ class Trainer:
 
     @property
     def _finished(self) -> bool:
-        return self.step >= self.method.settings["steps"] or self._stopped_early
+        return self.ended or self.step >= self.method.settings["steps"] or self._stopped_early
 
     def _diverged(self) -> InputError:
         return InputError(f"training diverged at step {self.step}; lower 'learning_rate' or raise 'lambda'")

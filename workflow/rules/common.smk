@@ -50,6 +50,10 @@ config.update(PLAN.config)
 METHOD_NAMES = "|".join(map(re.escape, PLAN.entries))
 IMPORTED_NAMES = "|".join(map(re.escape, PLAN.imported)) or "none"
 REGISTERED_NAMES = "|".join(re.escape(name) for name in PLAN.entries if name not in PLAN.imported) or "none"
+TRAINED_NAMES = (
+    "|".join(re.escape(name) for name in PLAN.entries if PLAN.learned(name) and name not in PLAN.searches) or "none"
+)
+SEARCHED_NAMES = "|".join(map(re.escape, PLAN.searches)) or "none"
 GPUS_PER_TRAINING = min(1, gpu_count())  # without a GPU trainings need not wait for each other
 LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
 
@@ -147,6 +151,22 @@ def fields_of(wildcards):
 
 def true_fields_of(wildcards):
     return field_parts(TRUTH) if PLAN.knows_truth else []
+
+
+def trials_of(wildcards):
+    """What the trials of a search leave."""
+    count = PLAN.searches[wildcards.method].trials
+    return [f"{PLAN.search_folder(wildcards.method)}/trials/{slot:03d}.json" for slot in range(count)]
+
+
+def trial_before(wildcards):
+    """The trial that one waits for, so that no more run at once than the search wants."""
+    before = int(wildcards.slot) - PLAN.searches[wildcards.method].workers
+    return trials_of(wildcards)[before] if before >= 0 else []
+
+
+def search_settings(wildcards):
+    return PLAN.searches[wildcards.method].identity
 
 
 def learned_methods():

@@ -17,7 +17,7 @@ rule train:
     benchmark:
         "<study>/benchmarks/train/{method}.tsv"
     wildcard_constraints:
-        method=METHOD_NAMES,
+        method=TRAINED_NAMES,
     priority: 1  # the longest job starts first
     threads: 8 if LARGE else 1
     resources:

@@ -1,4 +1,70 @@
-"""Hyperparameters: scoring networks that differ in them, and hypernetworks that have them all."""
+"""Hyperparameters: searching for them, and scoring networks that differ in them or have them all."""
+
+
+rule trial:
+    """Train a method with hyperparameters that its search draws; a killed trial goes on where it was.
+
+    The search itself, an Optuna journal that trials share, lies beside the outputs, in a file that Snakemake does
+    not know and so does not delete.
+    """
+    input:
+        prepared=prepared_parts(PLAN.scans),
+        labels=label_table(),
+        before=trial_before,
+    output:
+        "<study>/tuning/{method}/trials/{slot}.json",
+    log:
+        "<study>/logs/tuning/{method}_{slot}.log",
+    benchmark:
+        "<study>/benchmarks/tuning/{method}_{slot}.tsv"
+    wildcard_constraints:
+        method=SEARCHED_NAMES,
+        slot=r"\d+",
+    priority: 1
+    threads: 8 if LARGE else 1
+    resources:
+        mem_mb=16000 if LARGE else 4000,
+        runtime=2880 if LARGE else 120,
+        gpu=GPUS_PER_TRAINING,
+    params:
+        method=lambda wildcards: PLAN.method_of(wildcards.method),
+        settings=settings_of,
+        search=search_settings,
+        seed=config["seed"],
+        scored=config["labels"],
+        pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
+        training_pairs=training_pairs_of,
+        checkpoints=f"{PLAN.folder}/checkpoints",
+        stage=STAGE_VERSIONS["train"],
+    message:
+        "Training {wildcards.method}, trial {wildcards.slot} of its search"
+    script:
+        "../scripts/trial.py"
+
+
+rule search:
+    """Take over the best trial's model, and the table of all trials."""
+    input:
+        trials=trials_of,
+    output:
+        directory("<study>/models/{method}"),
+    log:
+        "<study>/logs/tuning/{method}.log",
+    benchmark:
+        "<study>/benchmarks/tuning/{method}.tsv"
+    wildcard_constraints:
+        method=SEARCHED_NAMES,
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        checkpoints=f"{PLAN.folder}/checkpoints",
+        stage=STAGE_VERSIONS["search"],
+    message:
+        "Choosing the best trial of {wildcards.method}"
+    script:
+        "../scripts/search.py"
 
 
 rule sweep:

@@ -1,0 +1,182 @@
+"""Searching for hyperparameters: one training to each slot of a search, and the model of the best."""
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from regcore.config import fingerprint
+from regcore.errors import InputError
+from regcore.files import atomic_write
+from regcore.methods import make_entry
+from regcore.plan import Plan
+from regcore.stages.train import train, training_identity
+from regcore.training.checkpoint import exclusive
+from regcore.tuning.bayes import Bayes
+from regcore.tuning.search import Search
+
+log = logging.getLogger(__name__)
+
+#: What a model's folder says about the search that it is the best of.
+TRIALS, FOUND = "trials.csv", "search.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a search is kept; light enough to be sent to another process."""
+
+    folder: Path
+    name: str
+    search: Search
+    identity: str
+    seed: int
+
+    def open(self) -> Bayes:
+        return Bayes(self.folder, self.name, self.search, self.identity, self.seed)
+
+    def model(self, slot: int) -> Path:
+        return self.folder / "models" / f"{slot:03d}"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Reports each look of a trial, and ends it where the pruner says so."""
+
+    store: Store
+    number: int
+
+    @cached_property
+    def _bayes(self) -> Bayes:
+        return self.store.open()
+
+    def __call__(self, look: int, dice: float) -> bool:
+        end = self._bayes.report(self.number, look, dice)
+        if end:
+            log.info("%s: trial %d is pruned at look %d", self.store.name, self.number, look)
+        return end
+
+
+def store_of(plan: Plan, name: str) -> Store:
+    """The search of an entry of a study."""
+    search = plan.searches[name]
+    method = make_entry(name, plan.entries[name])
+    identity = fingerprint(search.identity, training_identity(plan, name, method, None))
+    return Store(plan.search_folder(name), name, search, identity, plan.config["seed"])
+
+
+def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path) -> None:
+    """Train with the values that the search draws for a slot; a slot that was interrupted goes on where it was.
+
+    Parameters
+    ----------
+    name : str
+        The entry whose hyperparameters are searched.
+    slot : int
+        0 to one less than the number of trials.
+    output : Path
+        JSON: the trial's values, state and Dice.
+    checkpoints : Path
+        Where the training keeps its state.
+
+    Raises
+    ------
+    InputError
+        Another process works on the slot, its trainings failed too often, or the journal is that of another search.
+    """
+    with exclusive(checkpoints):
+        store = store_of(plan, name)
+        bayes = store.open()
+        while not (claim := bayes.claim(slot)).finished:
+            log.info("%s: trial %d of %d with %s", name, claim.number, store.search.trials, claim.params)
+            model, training = store.model(slot), checkpoints / f"trial-{claim.number}"
+            try:
+                train(plan, name, model, training, claim.params, Watch(store, claim.number))
+            except InputError as error:  # values that training cannot be done with; the slot tries others
+                log.warning("%s: trial %d failed: %s", name, claim.number, error)
+                bayes.fail(claim.number, str(error))
+                continue
+            _finish(bayes, claim.number, model, training)
+            _keep_best(store, bayes)
+        (trial,) = [trial for trial in bayes.of_slot(slot) if trial.number == claim.number]
+        with atomic_write(output) as path:
+            path.write_text(json.dumps(_facts(trial, slot), indent=1))
+
+
+def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
+    """Tell how a training ended: with a model, or without one where it was pruned."""
+    if (model / "model.json").is_file():
+        facts = json.loads((model / "model.json").read_text())["training"]
+        kept = {key: facts[key] for key in ("steps", "best_step", "seconds", "cpu_seconds")}
+        bayes.complete(number, facts["best_validation_dice"], kept)
+    else:
+        last = pd.read_csv(training / "history.csv").iloc[-1]
+        bayes.prune(number, {"steps": int(last["step"]), "seconds": float(last["seconds"])})
+    shutil.rmtree(training)
+
+
+def _keep_best(store: Store, bayes: Bayes) -> None:
+    """Delete the models of finished trials, the best one's left out."""
+    best = bayes.best()
+    for slot, trial in bayes.finished().items():
+        if best is None or trial.number != best.number:
+            shutil.rmtree(store.model(slot), ignore_errors=True)
+
+
+def _facts(trial: FrozenTrial, slot: int) -> dict[str, Any]:
+    return {
+        "slot": slot,
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "params": trial.params,
+        "dice_at_looks": list(trial.intermediate_values.values()),
+    }
+
+
+def collect(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
+    """Write the best trial's model, with ``trials.csv`` and ``search.json`` beside its weights.
+
+    Raises
+    ------
+    InputError
+        A slot has no finished trial, or none was completed.
+    """
+    store = store_of(plan, name)
+    bayes = store.open()
+    table = bayes.table()
+    missing = sorted(set(range(store.search.trials)) - set(table.get("slot", [])))
+    best = bayes.best()
+    if missing or best is None:
+        raise InputError(
+            f"{store.folder}: no finished trial in slot(s) {', '.join(map(str, missing)) or '(all were pruned)'}; "
+            f"delete {store.folder} to search anew"
+        )
+    model = store.model(best.user_attrs["slot"])
+    if not (model / "model.json").is_file():
+        log.info("%s: the best trial's model is gone; training it again", name)
+        train(plan, name, model, checkpoints, best.params)
+    log.info("%s: the best of %d trials is %s, Dice %.4f", name, len(table), best.params, best.value)
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    with atomic_write(folder / TRIALS) as path:
+        table.to_csv(path, index=False)
+    with atomic_write(folder / FOUND) as path:
+        path.write_text(json.dumps(_found(bayes, table, best), indent=1))
+
+
+def _found(bayes: Bayes, table: pd.DataFrame, best: FrozenTrial) -> dict[str, Any]:
+    return {
+        "params": best.params,
+        "dice": best.value,
+        "trials": len(table),
+        "pruned": int((table["state"] == "pruned").sum()),
+        "failed": len(bayes.trials()) - len(table),
+        "steps": int(table["steps"].sum()),
+        "importances": bayes.importances(),
+        "ranges": bayes.search.ranges,
+    }

@@ -1,0 +1,234 @@
+"""Bayesian optimisation of hyperparameters: Section 3.7 of TM-SPR, for any trained method.
+
+A search is an Optuna study in a journal file, which many processes on one or several machines may share and
+``optuna-dashboard`` opens.  Every training has a *slot*, a number that is written into its trial: a job that was killed
+finds its own trial again and goes on, so that a search ends with one finished trial to each slot, whatever happened.
+"""
+
+import fcntl
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from regcore.errors import InputError
+from regcore.tuning.search import GRID, RANDOM, Search
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "study.journal"
+SLOT, IDENTITY, FACTS, REASON = "slot", "identity", "facts", "reason"
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+#: Trainings of a slot that may fail, each with other values, before the search gives up.
+ATTEMPTS = 3
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A slot's trial: running, or finished earlier."""
+
+    number: int
+    params: dict[str, Any]
+    finished: bool
+
+
+class Bayes:
+    """A search as it is stored in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``study.journal`` is or will be.
+    name : str
+        Of the search.
+    search : Search
+    identity : str
+        Fingerprint of all that a trial's outcome depends on beside its values.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        The folder's journal belongs to another search.
+    """
+
+    def __init__(self, folder: Path, name: str, search: Search, identity: str, seed: int):
+        self.folder, self.search, self.seed = Path(folder), search, seed
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / JOURNAL
+        self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        with self._alone():
+            others = [known for known in optuna.get_all_study_names(self.storage) if known != name]
+            if others:
+                raise InputError(f"{path}: holds the search '{others[0]}', not '{name}'; move the file away")
+            self.study = optuna.create_study(
+                storage=self.storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner(search)
+            )
+            known = self.study.user_attrs.get(IDENTITY)
+            if known is None:
+                self.study.set_user_attr(IDENTITY, identity)
+            elif known != identity:
+                raise InputError(
+                    f"{path}: its trials were made with other ranges, settings or scans; delete or rename the folder "
+                    f"{self.folder} to search anew"
+                )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with open(self.folder / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def of_slot(self, slot: int) -> list[FrozenTrial]:
+        return [trial for trial in self.trials() if trial.user_attrs.get(SLOT) == slot]
+
+    def finished(self) -> dict[int, FrozenTrial]:
+        """Slot → its finished trial, of the slots that the search has now."""
+        found = {trial.user_attrs[SLOT]: trial for trial in self.trials() if trial.state in FINISHED}
+        return {slot: found[slot] for slot in sorted(found) if slot < self.search.trials}
+
+    def claim(self, slot: int) -> Claim:
+        """Take up a slot's trial where it is, or draw the values of a new one.
+
+        Whoever calls holds the slot: no other process works on it.
+
+        Raises
+        ------
+        InputError
+            Its trainings failed too often.
+        """
+        with self._alone():
+            for trial in self.trials():  # a process was killed between asking and writing its slot
+                if trial.state == TrialState.RUNNING and SLOT not in trial.user_attrs:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+            own = self.of_slot(slot)
+            for trial in own:
+                if trial.state in (*FINISHED, TrialState.RUNNING):
+                    return Claim(trial.number, trial.params, trial.state in FINISHED)
+            if len(own) >= ATTEMPTS:
+                raise InputError(
+                    f"{self.folder / JOURNAL}: {len(own)} trainings of slot {slot} failed, the last with "
+                    f"{own[-1].params} ({own[-1].user_attrs.get(REASON)}); narrow the ranges"
+                )
+            self.study.sampler = self._sampler(slot, len(own))
+            trial = self.study.ask(_distributions(self.search))
+            trial.set_user_attr(SLOT, slot)
+            return Claim(trial.number, trial.params, False)
+
+    def report(self, number: int, look: int, dice: float) -> bool:
+        """Note what a look at the validation pairs found; returns whether the trial should end."""
+        trial = self._running(number)
+        if look not in self._frozen(number).intermediate_values:
+            trial.report(dice, look)
+        return trial.should_prune()
+
+    def complete(self, number: int, dice: float, facts: Mapping[str, Any]) -> None:
+        self._note(number, facts)
+        self.study.tell(number, dice)
+
+    def prune(self, number: int, facts: Mapping[str, Any]) -> None:
+        self._note(number, facts)
+        self.study.tell(number, state=TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str) -> None:
+        self._running(number).set_user_attr(REASON, reason)
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def best(self) -> FrozenTrial | None:
+        """The completed trial with the highest value, of the slots that the search has now."""
+        done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
+        return max(done, key=lambda trial: trial.value, default=None)
+
+    def table(self) -> pd.DataFrame:
+        """One row for each finished slot: ``slot trial state value looks``, the values, and the trial's facts."""
+        rows = [
+            {
+                "slot": slot,
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "value": trial.value,
+                "looks": len(trial.intermediate_values),
+                **trial.params,
+                **trial.user_attrs.get(FACTS, {}),
+            }
+            for slot, trial in self.finished().items()
+        ]
+        return pd.DataFrame(rows)
+
+    def importances(self) -> dict[str, float]:
+        """Share of each hyperparameter in what Dice varies by (functional ANOVA, Section 6.1.3).
+
+        Of completed trials; empty where there are too few of them, or they are all alike.
+        """
+        done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
+        if len(self.search.ranges) < 2 or len({trial.value for trial in done}) < 2:
+            return {}
+        only = optuna.create_study(direction="maximize")
+        only.add_trials(done)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        found = optuna.importance.get_param_importances(only, evaluator=evaluator)
+        return {name: float(share) for name, share in found.items()}
+
+    def _running(self, number: int) -> Trial:
+        return Trial(self.study, self._frozen(number)._trial_id)  # the only way back to a trial of another process
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return next(trial for trial in self.trials() if trial.number == number)
+
+    def _note(self, number: int, facts: Mapping[str, Any]) -> None:
+        self._running(number).set_user_attr(FACTS, dict(facts))
+
+    def _sampler(self, slot: int, attempt: int) -> optuna.samplers.BaseSampler:
+        seed = int(np.random.SeedSequence([self.seed, slot, attempt]).generate_state(1)[0])
+        if self.search.sampler == GRID:
+            return AtPoint(self.search.point(slot))
+        if self.search.sampler == RANDOM:
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(n_startup_trials=self.search.random_trials, seed=seed)
+
+
+class AtPoint(optuna.samplers.BaseSampler):
+    """A sampler that draws what it was told."""
+
+    def __init__(self, point: Mapping[str, Any]):
+        self.point = point
+
+    def infer_relative_search_space(self, study, trial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(self, study, trial, search_space) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study, trial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        return self.point[param_name]
+
+
+def _pruner(search: Search) -> optuna.pruners.BasePruner:
+    if not search.pruning:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(search.startup_trials, search.warmup, search.interval)
+
+
+def _distributions(search: Search) -> dict[str, BaseDistribution]:
+    return {name: _distribution(rule) for name, rule in search.ranges.items()}
+
+
+def _distribution(rule: Mapping[str, Any]) -> BaseDistribution:
+    if "choices" in rule:
+        return CategoricalDistribution(rule["choices"])
+    kind = IntDistribution if rule["integer"] else FloatDistribution
+    return kind(rule["low"], rule["high"], log=rule["log"])

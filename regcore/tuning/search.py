@@ -1,0 +1,226 @@
+"""What a study's file says about a search for hyperparameters: the key ``tune`` of a method.
+
+Read and checked without loading torch or Optuna; :mod:`regcore.tuning.bayes` searches.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from regcore.config import settings_schema, validated
+from regcore.errors import InputError, did_you_mean
+from regcore.methods import entry, make_entry, method_of
+from regcore.tuning.grid import grid
+
+KEY = "tune"
+TPE, RANDOM, GRID = "tpe", "random", "grid"
+#: What decides how long a trial trains and when it is looked at, which must be alike in all trials.
+FIXED = ("steps", "validate_every", "replicate", "preset")
+#: Looks before the median pruner may end a trial, and between two of its decisions, as shares of a training's looks:
+#: 30 and 10 of 500 epochs in TM-SPR (Section 4.3).
+WARMUP, INTERVAL = 30 / 500, 10 / 500
+
+RANGE = {
+    "oneOf": [
+        {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}},
+        settings_schema(
+            {
+                "low": {"type": "number"},
+                "high": {"type": "number"},
+                "log": {"type": "boolean"},
+            },
+            ("low", "high"),
+        ),
+        settings_schema(
+            {"choices": {"type": "array", "minItems": 1, "items": {"type": ["number", "string", "boolean", "null"]}}},
+            ("choices",),
+        ),
+    ],
+    "errorMessage": "give [low, high], {low: …, high: …, log: true} or {choices: […]}",
+}
+
+SEARCH = {
+    "ranges": {
+        "description": "setting of the method → [low, high], {low: …, high: …, log: true} (drawn on a logarithmic "
+        "scale) or {choices: […]}; whole numbers where the setting is one",
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": RANGE,
+    },
+    "trials": {
+        "description": "trainings; raising it later runs the further ones alone.  null: 50, or all of a grid's "
+        "combinations",
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "default": None,
+    },
+    "workers": {
+        "description": "trials that may run at the same time; with 1 a search is the same each time",
+        "type": "integer",
+        "minimum": 1,
+        "default": 4,
+    },
+    "sampler": {
+        "description": "tpe (Bayesian optimisation by a tree-structured Parzen estimator), random, or grid (all "
+        "combinations of 'choices')",
+        "enum": [TPE, RANDOM, GRID],
+        "default": TPE,
+    },
+    "random_trials": {
+        "description": "trials at random before tpe begins to learn from them",
+        "type": "integer",
+        "minimum": 1,
+        "default": 10,
+    },
+    "pruning": {
+        "description": "end a trial whose best Dice so far is below the median of the others' at the same look",
+        "type": "boolean",
+        "default": True,
+    },
+    "startup_trials": {
+        "description": "finished trials before the first is pruned",
+        "type": "integer",
+        "minimum": 1,
+        "default": 5,
+    },
+    "warmup": {
+        "description": "looks at the validation pairs before a trial may be pruned; null: 6 % of all looks, at least "
+        "one",
+        "type": ["integer", "null"],
+        "minimum": 0,
+        "default": None,
+    },
+    "interval": {
+        "description": "looks between two decisions to prune; null: 2 % of a training's, at least one",
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "default": None,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """A checked search.
+
+    Attributes
+    ----------
+    ranges : dict of str → dict
+        Either ``choices``, or ``low high log integer``.
+    trials, workers, random_trials, startup_trials, warmup, interval : int
+        As in :data:`SEARCH`; looks where those are shares of a training's.
+    sampler : str
+    pruning : bool
+    """
+
+    ranges: dict[str, dict[str, Any]]
+    trials: int
+    workers: int
+    sampler: str
+    random_trials: int
+    pruning: bool
+    startup_trials: int
+    warmup: int
+    interval: int
+
+    def point(self, slot: int) -> dict[str, Any]:
+        """The combination of a grid's values that is tried in a slot."""
+        row = self.combinations().iloc[slot]
+        return {name: self.ranges[name]["choices"][number] for name, number in row.items()}
+
+    def combinations(self) -> pd.DataFrame:
+        """The places in ``choices`` of all of a grid's combinations."""
+        return grid({name: range(len(rule["choices"])) for name, rule in self.ranges.items()})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What trials of one search have in common; how many there are, and at once, may change."""
+        return {"ranges": self.ranges, "sampler": self.sampler}
+
+
+def is_tuned(values: Mapping) -> bool:
+    """Whether an entry of a study asks for a search."""
+    return KEY in values
+
+
+def with_values(values: Mapping, point: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of a study with the hyperparameters of one trial."""
+    return {**values, **point}
+
+
+def search_of(name: str, values: Mapping) -> Search:
+    """The search that an entry of a study asks for, checked.
+
+    Parameters
+    ----------
+    name : str
+        Of the entry.
+    values : mapping
+        Its settings, with ``tune``.
+
+    Raises
+    ------
+    InputError
+        The method is not trained, has no such hyperparameter, or does not accept a value of its range; a range is
+        reversed; a grid has ranges instead of choices, or more trials than combinations.
+    """
+    where = f"methods.{name}.{KEY}"
+    kind = entry(method_of(name, values), f"methods.{name}")
+    if not kind.learned:
+        raise InputError(f"{where}: '{method_of(name, values)}' is not trained; only trained methods are searched")
+    chosen = validated(values[KEY] or {}, settings_schema(SEARCH, ("ranges",)), where)
+    method = make_entry(name, values)
+    ranges = {
+        key: _range(key, rule, method.properties, f"{where}.ranges") for key, rule in chosen.pop("ranges").items()
+    }
+    for key in ranges:
+        if key in values:
+            raise InputError(f"{where}.ranges: '{key}' is set as well; leave one of the two out")
+    for end in (0, -1):  # raises where the method does not accept what a range holds
+        make_entry(name, with_values(values, {key: _ends(rule)[end] for key, rule in ranges.items()}))
+    looks = math.ceil(method.settings["steps"] / method.settings["validate_every"])
+    for key, share in (("warmup", WARMUP), ("interval", INTERVAL)):
+        if chosen[key] is None:
+            chosen[key] = max(1, round(share * looks))
+    search = Search(ranges, **chosen | {"trials": chosen["trials"] or 50})
+    return _with_grid(search, chosen["trials"], where) if search.sampler == GRID else search
+
+
+def _with_grid(search: Search, trials: int | None, where: str) -> Search:
+    for key, rule in search.ranges.items():
+        if "choices" not in rule:
+            raise InputError(f"{where}.ranges.{key}: a grid needs {{choices: […]}}")
+    count = len(search.combinations())
+    if trials is not None and trials > count:
+        raise InputError(f"{where}.trials: {trials} is more than the {count} combinations of the grid")
+    return Search(**{**vars(search), "trials": trials or count})
+
+
+def _range(key: str, rule: Any, properties: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if key not in properties:
+        raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, properties)}")
+    if key in FIXED:
+        raise InputError(f"{where}: '{key}' must be the same in all trials; set it beside '{KEY}'")
+    if isinstance(rule, Mapping) and "choices" in rule:
+        return {"choices": list(rule["choices"])}
+    if not isinstance(rule, Mapping):
+        rule = {"low": rule[0], "high": rule[1]}
+    low, high, log = rule["low"], rule["high"], rule.get("log", False)
+    if not low < high:
+        raise InputError(f"{where}.{key}: [{low:g}, {high:g}] must ascend")
+    if log and low <= 0:
+        raise InputError(f"{where}.{key}: a logarithmic range begins above 0, not at {low:g}")
+    return {"low": low, "high": high, "log": log, "integer": _is_whole(properties[key])}
+
+
+def _is_whole(rule: Mapping[str, Any]) -> bool:
+    types = rule.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    return "integer" in types and "number" not in types
+
+
+def _ends(rule: Mapping[str, Any]) -> list[Any]:
+    return rule.get("choices") or [rule["low"], rule["high"]]

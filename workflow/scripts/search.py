@@ -1,0 +1,10 @@
+"""Take over the model of a search's best trial."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.stages.tune import collect
+
+with job(snakemake) as plan:
+    name = snakemake.wildcards.method
+    collect(plan, name, Path(snakemake.output[0]), Path(snakemake.params.checkpoints, name))

@@ -1,0 +1,10 @@
+"""Train a method with hyperparameters that its search draws."""
+
+from pathlib import Path
+
+from regcore.scripting import job
+from regcore.stages.tune import run_trial
+
+with job(snakemake) as plan:
+    name, slot = snakemake.wildcards.method, snakemake.wildcards.slot
+    run_trial(plan, name, int(slot), Path(snakemake.output[0]), Path(snakemake.params.checkpoints, name, slot))
