@@ -16,7 +16,7 @@ from regcore.cohort import FILE_COLUMNS, SPLITS, Cohort, check_files, read_cohor
 from regcore.errors import InputError, did_you_mean
 from regcore.files import atomic_write
 from regcore.labels import expand_codes, found_labels
-from regcore.methods.hypermorph import HyperMorph
+from regcore.methods.hypernetworked import Hypernetworked
 from regcore.pairs import contrasts_of, dataset_of, make_pairs, read_pairs, task_of
 from regcore.pairwise import prepare_for
 from regcore.preprocess import save_prepared
@@ -139,7 +139,7 @@ def tune_model(
     report = {
         "model": str(folder),
         "method": model.name,
-        "prior": method.settings["prior"],
+        "prior": method.ranges,
         "stored": method.values,
         "cohort": str(cohort_path),
         "split": None if pair_table else split,
@@ -205,7 +205,7 @@ def _ends(along: pd.DataFrame, names: Sequence[str]) -> list[tuple[float, float]
     return list(zip(ends[names[0]].tolist(), ends["mean"].tolist(), strict=True))
 
 
-def _hypernetwork(model: Model, folder: str | Path) -> HyperMorph:
+def _hypernetwork(model: Model, folder: str | Path) -> Hypernetworked:
     if not model.method.hyperparameters:
         raise InputError(
             f"{folder}: a model of the method {model.name} has no hypernetwork, so there is nothing to tune; give a "
@@ -309,7 +309,7 @@ def _prepared(
         return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
 
 
-def _swept(method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], points: int | None) -> pd.DataFrame:
+def _swept(method: Hypernetworked, labelled: LabelledPairs, codes: Sequence[int], points: int | None) -> pd.DataFrame:
     """:func:`sweep`, one pair after the other, so that progress can be told."""
     grid, frames = rows_of(method, points), []
     for number, pair in enumerate(labelled.pairs, start=1):

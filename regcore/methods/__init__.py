@@ -75,6 +75,8 @@ METHODS = {
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
     "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
+    "hyperspr": Entry("regcore.methods.hypertransmorph:HyperSPR", learned=True),
+    "hypertransmorph": Entry("regcore.methods.hypertransmorph:HyperTransMorph", learned=True),
     "pretrained": Entry("regcore.methods.pretrained:Pretrained", pretrained=True),
     "synthmorph": Entry("regcore.methods.synthmorph:SynthMorph", learned=True),
     "transmorph": Entry("regcore.methods.transmorph:TransMorph", learned=True),

@@ -109,7 +109,9 @@ class Hypernetwork(nn.Module):
 
     def _loops(self, pair: Tensor) -> bool:
         """Whether rows run one after the other: on a CPU, where nothing is computed once for all, and where the network
-        keeps statistics of its batches, which rows would all write at the same time."""
+        keeps statistics of its batches, which rows would all write at the same time, or warps what it has found."""
+        if getattr(self.network, "warps", False):
+            return True
         if any(isinstance(part, _BatchNorm) and part.training for part in self.network.modules()):
             return True
         return pair.is_cpu and not any(True for _ in self.network.parameters())

@@ -75,6 +75,8 @@ class TransMorph(nn.Module):
         Images are padded to multiples of it by whoever calls.
     resolution : int
         2: the result is at half resolution.
+    warps : bool
+        True: it warps, which several rows of a hypernetwork cannot do at once.
     quarter_channels, half_channels : int
         Features at a quarter and at half resolution, for a :class:`~regcore.networks.weight_volume.WeightHead`.
 
@@ -85,6 +87,7 @@ class TransMorph(nn.Module):
     """
 
     stride, resolution = STRIDE, 2
+    warps = True
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class WeightedNetwork(nn.Module):
             raise ValueError(f"features must be one of {', '.join(map(str, RESOLUTIONS))}, not {features}")
         self.network, self.features = network, features
         self.stride, self.resolution = network.stride, network.resolution
+        self.warps = getattr(network, "warps", False)
         channels = network.quarter_channels if features == 4 else network.half_channels
         self.head = WeightHead(ndim, channels, norm)
 

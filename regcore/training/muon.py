@@ -44,19 +44,23 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["orthogonal"]:
-                for parameter in parameters:
-                    self._move(parameter, group["lr"])
+                for alike in _of_one_size(parameters):
+                    self._move(alike, group["lr"])
             elif parameters:
                 self._adam(parameters, group["lr"])
 
-    def _move(self, weight: nn.Parameter, learning_rate: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-        ahead = weight.grad.lerp(state["momentum"], MOMENTUM)  # Nesterov's
-        matrix = orthogonalised(ahead.flatten(1))
-        weight.add_(matrix.view(weight.shape), alpha=-learning_rate * UPDATE * max(matrix.shape) ** 0.5)
+    def _move(self, weights: list[nn.Parameter], learning_rate: float) -> None:
+        """Move weights whose matrices have one size, all at once: a small network has many small layers."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta, gradients = [self.state[w]["momentum"] for w in weights], [w.grad for w in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        matrices = orthogonalised(torch.stack([gradient.flatten(1) for gradient in ahead]))
+        step = learning_rate * UPDATE * max(matrices.shape[1:]) ** 0.5
+        moves = [matrix.view(w.shape) for matrix, w in zip(matrices, weights, strict=True)]
+        torch._foreach_add_(weights, moves, alpha=-step)
 
     def _adam(self, parameters: list[nn.Parameter], learning_rate: float) -> None:
         for parameter in parameters:
@@ -78,15 +82,26 @@ class Muon(torch.optim.Optimizer):
             weight_decay=0,
             eps=EPSILON,
             maximize=False,
+            fused=True,
         )
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """The matrix with the same singular vectors and singular values of about 1 (0.7 to 1.2), by Newton-Schulz."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+def _of_one_size(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters in groups whose matrices have one size."""
+    groups: dict[tuple[int, int], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+    return list(groups.values())
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices (..., m, n) with the same singular vectors and values of about 1 (0.7 to 1.2), by Newton-Schulz."""
+    high, long = matrices.shape[-2:]
+    wide = matrices if high <= long else matrices.mT
     a, b, c = COEFFICIENTS
-    wide = wide / wide.norm().clamp(min=torch.finfo(matrix.dtype).tiny)
+    size = torch.linalg.matrix_norm(wide, keepdim=True)
+    wide = wide / size.clamp(min=torch.finfo(matrices.dtype).tiny)
     for _ in range(ITERATIONS):
         gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.mT
+    return (wide if high <= long else wide.mT).contiguous()

@@ -20,7 +20,7 @@ from torch import Tensor
 from regcore.errors import InputError
 from regcore.losses import soft_dice
 from regcore.methods.base import LearnedMethod
-from regcore.methods.hypermorph import HyperMorph
+from regcore.methods.hypernetworked import Hypernetworked
 from regcore.training.validation import LabelledPairs
 
 #: Values of each hyperparameter in a dense sweep, by the number of hyperparameters.
@@ -55,7 +55,7 @@ class Tuned:
     seconds: float
 
 
-def rows_of(method: HyperMorph, points: int | None = None) -> Tensor:
+def rows_of(method: Hypernetworked, points: int | None = None) -> Tensor:
     """A grid of inputs (rows, n), ``points`` along each hyperparameter, both ends included."""
     count = len(method.hyperparameters)
     line = torch.linspace(0, 1, points or POINTS[count])
@@ -64,13 +64,13 @@ def rows_of(method: HyperMorph, points: int | None = None) -> Tensor:
 
 @torch.inference_mode()
 def sweep(
-    method: HyperMorph, labelled: LabelledPairs, codes: Sequence[int], rows: Tensor | None = None
+    method: Hypernetworked, labelled: LabelledPairs, codes: Sequence[int], rows: Tensor | None = None
 ) -> pd.DataFrame:
     """Score every pair at many hyperparameters.
 
     Parameters
     ----------
-    method : HyperMorph
+    method : Hypernetworked
         With its weights.
     labelled : LabelledPairs
     codes : sequence of int
@@ -127,7 +127,7 @@ def _scores(
     return pd.concat(frames, ignore_index=True)[columns]
 
 
-def _displacements(method: HyperMorph, batch: Mapping[str, Any], rows: Tensor) -> Tensor:
+def _displacements(method: Hypernetworked, batch: Mapping[str, Any], rows: Tensor) -> Tensor:
     """The displacements (rows, D, *space) of one pair at rows of inputs."""
     flow = method.predict_at(method.module, batch["fixed"], batch["moving"], rows)
     return method.displacement(flow, batch["fixed"])
@@ -143,7 +143,7 @@ def _classes(codes: Sequence[int]) -> dict[int, int]:
 
 
 def tune(
-    method: HyperMorph,
+    method: Hypernetworked,
     labelled: LabelledPairs,
     codes: Sequence[int],
     starts: int = STARTS,
@@ -175,7 +175,7 @@ def tune(
     began = time.perf_counter()
     batches = [labelled.batch(pair, method.device, _classes(codes)) for pair in labelled.pairs]
     coarse, bounds = rows_of(method, COARSE[len(method.hyperparameters)]), []
-    for place, (name, (low, high)) in enumerate(method.settings["prior"].items()):
+    for place, (name, (low, high)) in enumerate(method.ranges.items()):
         if name in (fixed or {}):
             low = high = (fixed[name] - low) / (high - low)
             coarse[:, place] = low
@@ -210,12 +210,14 @@ def _apart(rows: Tensor, overlaps: Tensor, count: int) -> list[Tensor]:
     return chosen
 
 
-def _mean_overlap(method: HyperMorph, batches: Sequence[Mapping[str, Any]], row: Tensor) -> Tensor:
+def _mean_overlap(method: Hypernetworked, batches: Sequence[Mapping[str, Any]], row: Tensor) -> Tensor:
     overlaps = [_overlap(batch, _displacements(method, batch, row[None])) for batch in batches]
     return torch.stack(overlaps).mean()
 
 
-def _downhill(method: HyperMorph, batches: Sequence[Mapping[str, Any]]) -> Callable[[np.ndarray], tuple[float, Any]]:
+def _downhill(
+    method: Hypernetworked, batches: Sequence[Mapping[str, Any]]
+) -> Callable[[np.ndarray], tuple[float, Any]]:
     """Minus the mean overlap, and its gradient, as a function of one row of inputs; one pair in memory at a time."""
 
     def function(inputs: np.ndarray) -> tuple[float, np.ndarray]:
