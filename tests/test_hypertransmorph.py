@@ -84,7 +84,9 @@ def test_hyperparameters_reach_the_network_and_the_loss(name):
     count = len(method.hyperparameters)
     with torch.no_grad():
         method.module.weights.weight.mul_(30)  # before training the matrix is small
-        flows = [method.predict_at(method.module.eval(), *images.values(), torch.full((1, count), at)) for at in (0.0, 1.0)]
+        flows = [
+            method.predict_at(method.module.eval(), *images.values(), torch.full((1, count), at)) for at in (0.0, 1.0)
+        ]
     assert (flows[0] - flows[1]).abs().max() > 1e-6
     batch = {key: image.expand(3, -1, -1, -1) for key, image in images.items()}
     torch.manual_seed(2)

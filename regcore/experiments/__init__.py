@@ -29,6 +29,8 @@ class Experiments:
         Experiment → entries of whose networks it shows how much their features vary with contrast.
     drawn : dict of str → list of str
         Experiment → entries of whose fields it shows what they do to images.
+    weighed : dict of str → list of str
+        Experiment → entries of whose networks it shows the weight volumes.
     """
 
     variants: dict[str, dict] = field(default_factory=dict)
@@ -39,8 +41,9 @@ class Experiments:
     swept: dict[str, list[str]] = field(default_factory=dict)
     features: dict[str, list[str]] = field(default_factory=dict)
     drawn: dict[str, list[str]] = field(default_factory=dict)
+    weighed: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """The experiments."""
-        return sorted({*self.scored, *self.trained, *self.swept, *self.features})
+        return sorted({*self.scored, *self.trained, *self.swept, *self.features, *self.weighed})

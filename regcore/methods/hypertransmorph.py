@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from regcore.methods.hypernetworked import HYPERNETWORK, RANGES, Hypernetworked
-from regcore.methods.spr import PRIORS, SPR, UNET
+from regcore.methods.priors import PRIORS
+from regcore.methods.spr import SPR, UNET
 from regcore.methods.transmorph import TransMorph
 
 #: The parts of the network that are generated where a study says nothing: those after the encoder.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regcore.experiments.voxelmorph import LABELS_ALONE
 from regcore.losses import beta_log_prior, gaussian_log_prior, weighted_diffusion
+from regcore.methods.priors import PRIORS
 from regcore.methods.transmorph import TransMorph, settle_attention
 from regcore.methods.voxelmorph import VoxelMorph
 from regcore.networks.unet import ARCHITECTURES
@@ -19,8 +20,6 @@ from regcore.networks.weight_volume import RESOLUTIONS, WeightedNetwork, beta_we
 from regcore.spatial import crop_to, resample
 
 TRANSMORPH, UNET = "transmorph", "unet"
-#: Prior → its settings: the scale of λ, and what draws λ towards that.
-PRIORS = {"beta": ("lambda_max", "alpha"), "gaussian": ("lambda_mean", "sigma")}
 #: Settings of the backbones that the prior's take the place of.
 REPLACED = ("lambda", "smoothness", "weighting")
 

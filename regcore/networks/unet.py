@@ -146,6 +146,9 @@ ARCHITECTURES = {
         downsampling="max-pool",
         full_skip="features",
     ),
+    # The VoxelMorph that TM-SPR is compared with: 16, 32, 64, 96, 128 on the way down from full resolution to 1/16, and
+    # 128, 96, 64, 32 on the way up.  2,133,011
+    "wide": Architecture((16, 32, 64, 96), (128, 128, 96, 64), at_full=(32,), full_skip="features"),
     # SynthMorph's code (TMI 2022), whose paper takes ×4.  1,336,387; 21,270,787 with width 4
     "synthmorph": Architecture((64,) * 4, (64,) * 4, at_half=(64, 64), initialisation="he"),
 }

@@ -198,6 +198,10 @@ def hypermorph_outputs(wildcards):
     return experiment_outputs("hypermorph")
 
 
+def spr_outputs(wildcards):
+    return experiment_outputs("spr")
+
+
 def synthmorph_outputs(wildcards):
     return experiment_outputs("synthmorph")
 

@@ -109,6 +109,13 @@ rule hypermorph:
     localrule: True
 
 
+rule spr:
+    """Tables and figures of the TM-SPR paper, on this study's cohort."""
+    input:
+        spr_outputs,
+    localrule: True
+
+
 rule synthmorph:
     """Figures and tables of the SynthMorph paper, on this study's cohort."""
     input:
