@@ -17,6 +17,7 @@ STAGE_VERSIONS = {
     "search": 1,
     "sweep": 1,
     "features": 1,
+    "weights": 1,
     "register": 5,
     "evaluate": 4,
     "report": 3,

@@ -111,7 +111,7 @@ class Plan:
 
     def hyperparameters(self, sweep: str) -> list[str]:
         """The hyperparameters that a sweep's networks differ in."""
-        return self.experiments["hypermorph"].hyperparameters[sweep]
+        return next(paper.hyperparameters[sweep] for paper in self.experiments.values() if sweep in paper.sweeps)
 
     def method_of(self, name: str) -> str:
         """The method behind an entry."""
@@ -141,6 +141,11 @@ class Plan:
     def searches(self) -> dict[str, Search]:
         """Entry → the search for its hyperparameters, of those that have one."""
         return {name: search_of(name, values) for name, values in self.entries.items() if is_tuned(values)}
+
+    @property
+    def searched_methods(self) -> list[str]:
+        """The methods that the report compares and whose hyperparameters are searched."""
+        return [name for name in self.methods if name in self.searches]
 
     def search_folder(self, name: str) -> Path:
         """Where an entry's search keeps its journal and its trials."""

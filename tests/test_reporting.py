@@ -19,7 +19,7 @@ from regcore.reporting import study_report
 from regcore.reporting.figures import (
     STYLES,
     ShownPair,
-    _View,
+    View,
     pair_panels,
     save_figure,
     structure_boxes,
@@ -431,7 +431,7 @@ def test_a_view_turns_any_orientation_to_the_same_picture():
     affine = np.array([[0, 0, -1.0, 2.5], [-1.0, 0, 0, 3], [0, 1.0, 0, -3.5], [0, 0, 0, 1]])
     turned = Volume(np.ascontiguousarray(data[::-1, ::-1].transpose(1, 2, 0)), Grid((7, 8, 6), affine))
     np.testing.assert_allclose(turned.grid.to_world([0, 0, 0]), ras.grid.to_world([5, 6, 0]))
-    np.testing.assert_array_equal(_View(ras).slice(ras.data), _View(turned).slice(turned.data))
+    np.testing.assert_array_equal(View(ras).slice(ras.data), View(turned).slice(turned.data))
 
 
 @pytest.mark.parametrize("shape", [(20, 24), (14, 16, 12)])

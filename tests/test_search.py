@@ -144,6 +144,7 @@ def test_the_best_trials_model_is_the_entrys(finished):
     model = load_model(plan.folder / "models" / "vm")
     assert model.method.settings["lambda"] == best["params"]["lambda"]
     assert model.facts["best_validation_dice"] == best["value"] == max(best["dice_at_looks"])
+    assert len(best["dice_at_looks"]) == 6
     assert 0.01 <= best["params"]["lambda"] <= 1
 
 

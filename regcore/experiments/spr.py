@@ -90,6 +90,7 @@ def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> 
     sweeps = {sweep_of(name): [name] for name in hyper}
     varied = {sweep_of(name): ["lambda"] if name in OVER_LAMBDA else list(PRIORS["beta"]) for name in hyper}
     swept = {
+        "table5": list(sweeps),
         "fig9": [sweep_of("hyper-tm-spr")],
         "fig20": [sweep_of(name) for name in OVER_LAMBDA],
     }

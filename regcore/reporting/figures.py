@@ -158,13 +158,13 @@ def pair_panels(pairs: Sequence[ShownPair]):
     In 3-D the coronal slice through the middle of the fixed image's content is shown.
     """
     heads = ("fixed", "moving", "warped", "fixed − warped", "warped grid", "displacement (mm)")
-    _, width, _, height = _View(pairs[0].fixed).extent
+    _, width, _, height = View(pairs[0].fixed).extent
     row_inches = 2.1 * height / width + 0.4
     figure, axes = plt.subplots(len(pairs), 6, figsize=(15, row_inches * len(pairs)), squeeze=False)
     for axis, head in zip(axes[0], heads, strict=True):
         axis.set_title(head)
     for row, shown in zip(axes, pairs, strict=True):
-        view = _View(shown.fixed)
+        view = View(shown.fixed)
         unmoved = DisplacementField.identity(shown.fixed.grid).warp(shown.moving)
         fixed = view.slice(shown.fixed.data)
         warped = view.slice(shown.field.warp(shown.moving).data)
@@ -173,7 +173,7 @@ def pair_panels(pairs: Sequence[ShownPair]):
         difference = row[3].imshow(fixed - warped, cmap="RdBu", vmin=-0.5, vmax=0.5, **view.frame)
         _scale(row[3], difference)
         moves = shown.field.targets() - DisplacementField.identity(shown.field.grid).targets()
-        _draw_grid(row[4], view, moves)
+        draw_grid(row[4], view, moves)
         colour = row[5].imshow(view.slice(np.linalg.norm(moves, axis=-1)), cmap="viridis", vmin=0, **view.frame)
         _scale(row[5], colour)
         row[0].set_ylabel(shown.title)
@@ -202,12 +202,12 @@ def method_panels(pairs: Sequence[ComparedPair]):
     Intensities are 0 to 1; in 3-D the coronal slice through the middle of the fixed image's content is shown.
     """
     columns = 1 + max(len(shown.fields) for shown in pairs)
-    _, width, _, height = _View(pairs[0].fixed).extent
+    _, width, _, height = View(pairs[0].fixed).extent
     figure, axes = plt.subplots(
         len(pairs), columns, figsize=(2.3 * columns, (2.3 * height / width + 0.3) * len(pairs)), squeeze=False
     )
     for row, shown in zip(axes, pairs, strict=True):
-        view = _View(shown.fixed)
+        view = View(shown.fixed)
         labels = view.slice(shown.fixed_labels.data)
         outlines = (labels[1:, 1:] != labels[:-1, 1:]) | (labels[1:, 1:] != labels[1:, :-1])
         outlines = np.pad(outlines, ((1, 0), (1, 0)))
@@ -230,7 +230,7 @@ def _scale(axis, image) -> None:
     bar.ax.tick_params(labelsize=7)
 
 
-class _View:
+class View:
     """How to show a volume: closest-to-RAS orientation and, in 3-D, one coronal slice."""
 
     def __init__(self, volume: Volume):
@@ -259,7 +259,7 @@ class _View:
         return (turned if self.where is None else turned[:, self.where]).T
 
 
-def _draw_grid(axis, view: _View, moves: np.ndarray) -> None:
+def draw_grid(axis, view: View, moves: np.ndarray) -> None:
     """Draw where the field sends the lines of a regular grid, in the shown plane (mm)."""
     across, up = (view.slice(moves[..., plane]) for plane in view.planes)
     height, width = across.shape

@@ -22,7 +22,15 @@ from regcore.reporting.voxelmorph import CURVES, labels_in
 from regcore.tuning.amortised import INTERVAL, Optimum, optimum
 
 #: Hyperparameters on axes.
-AXES = {"lambda": "λ", "window": "local NCC window (voxels)", "gamma": "segmentation supervision γ"}
+AXES = {
+    "lambda": "λ",
+    "window": "local NCC window (voxels)",
+    "gamma": "segmentation supervision γ",
+    "lambda_max": "λ_max",
+    "alpha": "α′",
+    "lambda_mean": "λ_mean",
+    "sigma": "σ′",
+}
 #: How values that tuning and the grid found are marked.
 STAR = {"marker": "*", "markersize": 14, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
 RING = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none"}

@@ -21,6 +21,7 @@ from regcore.reporting.figures import (
     training_curves,
 )
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
+from regcore.reporting.searches import search_figure
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
 from regcore.runtime import versions
 from regcore.stages.register import read_facts
@@ -66,6 +67,11 @@ def draw_training_curves(plan: Plan, methods: Sequence[str], output: str) -> Non
     """Draw the training curves of the learned methods."""
     histories = {name: pd.read_csv(plan.folder / "models" / name / "history.csv") for name in methods}
     save_figure(training_curves(histories), output)
+
+
+def draw_search(plan: Plan, name: str, output: str) -> None:
+    """Draw what a method's search for hyperparameters found."""
+    save_figure(search_figure(plan, name), output)
 
 
 def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
@@ -121,6 +127,12 @@ def write_page(plan: Plan, output: str) -> None:
     if any(plan.learned(name) for name in plan.methods):
         caption = "Losses on training pairs, Dice on validation pairs; the circled weights registered the test pairs."
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
+    for name in plan.searched_methods:
+        caption = (
+            "Each ring is a training with its own hyperparameters, with the best validation Dice that it reached; "
+            "those with a cyan edge were ended early. The red cross is the one that registered the test pairs."
+        )
+        shown.append(Figure(figures / f"search_{name}.png", f"Search: {name}", caption))
     table = _read_table(tables / "summary.csv", "method").set_index("method")
     report = Report(
         config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # nobody wrote that key

@@ -193,10 +193,10 @@ class Trainer:
                 self._ask_whether_to_end()
 
     def _ask_whether_to_end(self) -> None:
-        if self.watch is None or self._finished:
+        if self.watch is None:
             return
         end = self.processes.first and self.watch(len(self.history), self.history[-1]["validation_dice"])
-        self.ended = bool(self.processes.told(float(end), self.device))
+        self.ended = bool(self.processes.told(float(end), self.device)) and not self._finished
 
     def _train_step(self) -> Mapping[str, Tensor]:
         """Take one step; returns the losses of this process's parts of the batch, added up."""

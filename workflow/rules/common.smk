@@ -185,6 +185,11 @@ def experiment_inputs(wildcards):
         "sweeps": [f"{PLAN.folder}/sweeps/{name}.{kind}" for name in swept for kind in ("parquet", "csv")],
         "models": [f"{PLAN.folder}/models/{name}" for name in dict.fromkeys(trained)],
         "features": [f"{PLAN.folder}/features/{name}.csv" for name in paper.features.get(wildcards.experiment, [])],
+        "weights": [
+            f"{PLAN.folder}/weights/{name}.{kind}"
+            for name in paper.weighed.get(wildcards.experiment, [])
+            for kind in ("csv", "safetensors")
+        ],
         "fields": [part for name in drawn for part in field_parts(name)],
         "scans": files_of(test_scans()) if drawn else [],
     }

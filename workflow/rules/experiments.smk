@@ -95,6 +95,31 @@ rule features:
         "../scripts/features.py"
 
 
+rule weights:
+    """Measure the weight volumes of a network on the test pairs, and keep those of one pair."""
+    input:
+        prepared=prepared_parts(test_scans()),
+        model=model_of,
+    output:
+        table="<study>/weights/{method}.csv",
+        volumes="<study>/weights/{method}.safetensors",
+    log:
+        "<study>/logs/weights/{method}.log",
+    benchmark:
+        "<study>/benchmarks/weights/{method}.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000 if LARGE else 2000,
+        runtime=120 if LARGE else 30,
+    params:
+        pairs=PLAN.pairs_of("test")["pair"].to_list(),
+        stage=STAGE_VERSIONS["weights"],
+    message:
+        "Measuring the weight volumes of {wildcards.method}"
+    script:
+        "../scripts/weights.py"
+
+
 rule voxelmorph:
     """Every table and figure of the VoxelMorph paper, on this study's cohort."""
     input:

@@ -92,6 +92,35 @@ rule training_curves:
         "../scripts/training_curves.py"
 
 
+rule search_figure:
+    """The trials of a method's search, and which hyperparameters matter."""
+    input:
+        "<study>/models/{method}",
+    output:
+        report(
+            "<study>/figures/search_{method}.png",
+            caption="../report/search.rst",
+            category="Training",
+            labels={"what": "search of {method}", "kind": "figure"},
+        ),
+    log:
+        "<study>/logs/search_figure/{method}.log",
+    benchmark:
+        "<study>/benchmarks/search_figure/{method}.tsv"
+    wildcard_constraints:
+        method=SEARCHED_NAMES,
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Drawing the search of {wildcards.method}"
+    script:
+        "../scripts/search_figure.py"
+
+
 rule pictures:
     """The best, the median and the worst of the pairs that a method registered."""
     input:
@@ -130,6 +159,7 @@ rule write_report:
         boxes=expand("<study>/figures/{metric}_by_label.png", metric=["dice", "hd95"]),
         pictures=expand("<study>/figures/pairs_{method}.png", method=PLAN.spotlight),
         curves="<study>/figures/training_curves.png" if learned_methods() else [],
+        searches=expand("<study>/figures/search_{method}.png", method=PLAN.searched_methods),
         fields=[part for name in PLAN.methods for part in field_parts(name)],
     output:
         report(

@@ -1,0 +1,193 @@
+"""What searches for hyperparameters found: their trials as a surface, what matters, and what a grid would have cost."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.interpolate import griddata
+
+from regcore.plan import Plan
+from regcore.reporting.figures import plt
+from regcore.reporting.hypermorph import AXES
+
+#: How trials are marked (Fig. 7).
+RINGS = {"complete": ("black", "trained to the end"), "pruned": ("cyan", "pruned")}
+CROSS = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5, "linestyle": "none"}
+COLOURS = ("#3182bd", "#fdae6b", "#74c476", "#9e9ac8", "#e7969c", "#d9d9d9")
+
+
+def trials(plan: Plan, name: str) -> pd.DataFrame:
+    """One row for each trial of an entry's search."""
+    return pd.read_csv(plan.folder / "models" / name / "trials.csv")
+
+
+def found(plan: Plan, name: str) -> dict[str, Any]:
+    """What an entry's search found."""
+    return json.loads((plan.folder / "models" / name / "search.json").read_text())
+
+
+def axis_name(name: str) -> str:
+    """What a hyperparameter is called on an axis."""
+    return AXES.get(name, name.replace("_", " "))
+
+
+def search_figure(plan: Plan, name: str) -> Figure:
+    """An entry's trials over its hyperparameters, how the best value rose, and what matters."""
+    table, result = trials(plan, name), found(plan, name)
+    panels = 3 if result["importances"] else 2
+    figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4))
+    draw_trials(axes[0], table, result)
+    _draw_history(axes[1], table)
+    if result["importances"]:
+        draw_importances(axes[2], result["importances"])
+    figure.suptitle(f"{name}: the best of {len(table)} trials is {values_text(result['params'])}")
+    figure.tight_layout()
+    return figure
+
+
+def values_text(params: dict[str, Any]) -> str:
+    """``λ = 0.31, α′ = 0.02``."""
+    return ", ".join(
+        f"{axis_name(name)} = {value:.3g}" if isinstance(value, float) else f"{axis_name(name)} = {value}"
+        for name, value in params.items()
+    )
+
+
+def draw_trials(axis: Axes, table: pd.DataFrame, result: dict[str, Any]) -> None:
+    """Validation Dice over the two hyperparameters that matter most, or the only one.
+
+    Trials that were pruned have the Dice of their last look, so that the surface is interpolated between those that
+    were trained to the end alone.
+    """
+    numeric = [name for name in result["params"] if pd.api.types.is_numeric_dtype(table[name])]
+    names = sorted(numeric, key=lambda name: -result["importances"].get(name, 0))[:2]
+    names = [name for name in numeric if name in names]  # the order of the study's file
+    done = table[table["state"] == "complete"]
+    if not names:
+        axis.text(0.5, 0.5, "no numerical hyperparameter", ha="center", transform=axis.transAxes)
+        return
+    if len(names) == 1:
+        _draw_line(axis, table, names[0])
+    else:
+        _draw_surface(axis, table, done, names)
+    axis.plot(*_place(result, names, done), **CROSS, label="best", clip_on=False, zorder=4)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8, frameon=False)
+
+
+def _place(result: dict[str, Any], names: Sequence[str], done: pd.DataFrame) -> list[float]:
+    place = [result["params"][name] for name in names]
+    return place if len(place) == 2 else [*place, result["dice"]]
+
+
+def _draw_line(axis: Axes, table: pd.DataFrame, name: str) -> None:
+    for state, (colour, label) in RINGS.items():
+        part = table[table["state"] == state]
+        axis.plot(part[name], part["value"], "o", markerfacecolor="none", markeredgecolor=colour, label=label)
+    axis.set(xlabel=axis_name(name), ylabel="Dice (validation pairs)")
+    axis.grid(linewidth=0.3)
+
+
+def _draw_surface(axis: Axes, table: pd.DataFrame, done: pd.DataFrame, names: Sequence[str]) -> None:
+    points, low, high = done[list(names)].to_numpy(), *done["value"].agg(["min", "max"])
+    norm = plt.Normalize(low, high if high > low else low + 1e-6)
+    spans = np.ptp(table[list(names)].to_numpy(), axis=0)
+    if len(done) >= 4 and (np.ptp(points, axis=0) > 1e-3 * spans).all():
+        lines = [np.linspace(*table[name].agg(["min", "max"]), 60) for name in names]
+        x, y = np.meshgrid(*lines)
+        surface = griddata(points / spans, done["value"], (x / spans[0], y / spans[1]), method="linear")
+        axis.contourf(x, y, surface, levels=15, norm=norm, cmap="viridis")
+    for state, (colour, label) in RINGS.items():
+        part = table[table["state"] == state]
+        drawn = axis.scatter(
+            *(part[name] for name in names),
+            c=part["value"],
+            norm=norm,
+            cmap="viridis",
+            edgecolors=colour,
+            linewidths=1.6,
+            s=48,
+            label=label,
+            zorder=3,
+        )
+    bar = axis.figure.colorbar(drawn, ax=axis, format="%.3f")
+    bar.set_label("Dice (validation pairs)")
+    axis.set(xlabel=axis_name(names[0]), ylabel=axis_name(names[1]))
+
+
+def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
+    """The best value so far, over the trials in the order in which they began."""
+    ordered = table.sort_values("trial")
+    done = ordered["value"].where(ordered["state"] == "complete")
+    axis.step(ordered["trial"], done.cummax().ffill(), where="post", color="black", label="best so far")
+    for state, (colour, label) in RINGS.items():
+        part = ordered[ordered["state"] == state]
+        axis.plot(part["trial"], part["value"], "o", markerfacecolor="none", markeredgecolor=colour, label=label)
+    axis.set(xlabel="trial", ylabel="Dice (validation pairs)")
+    axis.grid(linewidth=0.3)
+    axis.legend(fontsize=8)
+
+
+def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
+    """Fig. 8: shares of the hyperparameters in what Dice varies by."""
+    axis.pie(
+        shares.values(),
+        labels=[axis_name(name) for name in shares],
+        colors=[COLOURS[place % len(COLOURS)] for place in range(len(shares))],
+        autopct="%.0f %%",
+        startangle=90,
+        wedgeprops={"edgecolor": "white"},
+    )
+    axis.set_title("importance (fANOVA)", fontsize=10)
+
+
+def surfaces(plan: Plan, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 7: validation Dice over the hyperparameters, a panel for each search; ``entries``: name → title."""
+    figure, axes = plt.subplots(1, len(entries), figsize=(5.8 * len(entries), 4.6), squeeze=False)
+    tables = []
+    for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
+        table, result = trials(plan, name), found(plan, name)
+        tables.append(table.assign(entry=name))
+        draw_trials(axis, table, result)
+        axis.set_title(f"{title}: {values_text(result['params'])}", fontsize=10)
+    figure.tight_layout()
+    whole = pd.concat(tables, ignore_index=True)
+    return whole[["entry", *(column for column in whole if column != "entry")]], figure
+
+
+def importances(plan: Plan, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 8: what matters, a pie for each search."""
+    figure, axes = plt.subplots(1, len(entries), figsize=(4 * len(entries), 3.6), squeeze=False)
+    rows = []
+    for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
+        shares = found(plan, name)["importances"]
+        rows += [{"entry": name, "hyperparameter": key, "importance": share} for key, share in shares.items()]
+        draw_importances(axis, shares)
+        axis.set_title(title)
+    figure.tight_layout()
+    return pd.DataFrame(rows, columns=["entry", "hyperparameter", "importance"]), figure
+
+
+def against_grid(plan: Plan, entries: dict[str, str]) -> pd.DataFrame:
+    """What each search trained, and what it found: the first is compared with the others, the grids."""
+    rows = []
+    for name, title in entries.items():
+        result = found(plan, name)
+        rows.append(
+            {
+                "method": title,
+                "trials": result["trials"],
+                "pruned": result["pruned"],
+                "pruned_percent": 100 * result["pruned"] / result["trials"],
+                "steps": result["steps"],
+                "validation_dice": result["dice"],
+                **result["params"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["steps_ratio"] = table["steps"] / table["steps"].iloc[-1]
+    table["gap_points"] = 100 * (table["validation_dice"] - table["validation_dice"].iloc[-1])
+    return table
