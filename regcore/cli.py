@@ -60,7 +60,7 @@ def main() -> None:
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
 @click.option(
-    "--lambda", "amount", type=float, help="λ to register with, as --set lambda=…; also of a trained hypermorph model."
+    "--lambda", "amount", type=float, help="λ to register with, as --set lambda=…; also of a trained hypernetwork."
 )
 @click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
 @click.option("--fixed-mask", type=click.Path(path_type=Path), help="0 where FIXED must not pull; method instance.")
@@ -70,8 +70,8 @@ def main() -> None:
 def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
     """Register MOVING to FIXED.
 
-    A trained hypermorph model registers with the hyperparameters that its study tuned, or with others that
-    --lambda and --set (window, gamma) give.
+    A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters that its study
+    tuned, or with others that --lambda and --set (window, gamma, alpha, ...) give.
 
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (where the method has one) and
     register.json into the output folder.
@@ -120,7 +120,7 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
 @click.option("--seed", default=0, show_default=True, help="Of the draw of pairs, the alignments and the resampling.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
 def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per, points, seed, threads) -> None:
-    """Find the best hyperparameters of a hypermorph MODEL for the labelled scans of a COHORT, without training.
+    """Find the best hyperparameters of a hypernetwork MODEL for the labelled scans of a COHORT, without training.
 
     MODEL is a folder (results/<study>/models/<name>); COHORT a tab-separated table with the columns subject,
     session, split, contrast, image and labels, paths relative to it.  Scans are prepared as regcore register does.

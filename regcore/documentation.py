@@ -12,6 +12,7 @@ from typing import Any
 
 from regcore.config import load_yaml
 from regcore.methods import METHODS, make_method
+from regcore.tuning.search import SEARCH
 
 
 def key_table(schema: Mapping) -> str:
@@ -31,6 +32,11 @@ def method_tables() -> str:
     return "\n\n".join(parts)
 
 
+def search_table() -> str:
+    """The keys of a search for hyperparameters, as a Markdown table."""
+    return _table(SEARCH.items())
+
+
 def fill(text: str, section: str, content: str) -> str:
     """Replace what stands between the markers of ``section``."""
     pattern = rf"(<!-- {section}: begin.*?-->\n).*?(<!-- {section}: end -->)"
@@ -38,8 +44,14 @@ def fill(text: str, section: str, content: str) -> str:
 
 
 def filled(text: str, schema: Mapping) -> str:
-    """The README with both tables up to date."""
-    return fill(fill(text, "keys", key_table(schema)), "methods", method_tables())
+    """The README with its tables up to date."""
+    for section, content in (
+        ("keys", key_table(schema)),
+        ("search", search_table()),
+        ("methods", method_tables()),
+    ):
+        text = fill(text, section, content)
+    return text
 
 
 def _keys(schema: Mapping, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
