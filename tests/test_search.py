@@ -106,7 +106,7 @@ def test_whole_numbers_and_choices():
 @pytest.mark.parametrize(
     ("method", "ranges"),
     [
-        ("synthmorph", {"r_p": {"choices": [8, 16]}, "b_sigma": [1, 8]}),
+        ("synthmorph", {"b_sigma": [6, 25], "b_K": [0.5, 2]}),
         ("spr", {"lambda_max": [0.5, 5], "alpha": [0, 0.2]}),
         ("transmorph", {"lambda": [0, 2], "time_steps": [1, 7]}),
         ("hypermorph", {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}),
@@ -364,20 +364,20 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
 
 
 def test_a_search_in_the_workflow(tmp_path):
-    """Trials, the best model, registration with it; then two more trials, which alone are run."""
+    """Trials, the best model, its figure; then one more trial, which alone is run."""
     small_study(tmp_path, {"identity": None})
     config = {
         "study": "discs",
         "cohort": {"table": str(tmp_path / "cohort.tsv")},
         "preprocess": {"affine": "none", "shape": [32, 32]},
-        "methods": {"vm": {**FAST, "tune": {**LAMBDA, "trials": 3}}},
+        "methods": {"vm": {**FAST, "tune": {**LAMBDA, "trials": 2}}},
     }
-    target = "results/discs/metrics/vm.parquet"
+    target = "results/discs/figures/search_vm.png"
     done = snakemake(tmp_path, "--cores", "2", target, config=config)
     assert done.returncode == 0, done.output
     again = snakemake(tmp_path, "--cores", "2", target, config=config)
     assert "Nothing to be done" in again.output
-    config["methods"]["vm"]["tune"]["trials"] = 5
+    config["methods"]["vm"]["tune"]["trials"] = 3
     more = snakemake(tmp_path, "-n", "--cores", "2", target, config=config)
     counts = dict(re.findall(r"^(\w+) +(\d+)$", more.stdout, flags=re.MULTILINE))
-    assert counts["trial"] == "2" and counts["search"] == "1" and "train" not in counts
+    assert counts["trial"] == "1" and counts["search"] == "1" and "train" not in counts
