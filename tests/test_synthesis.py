@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from regcore.cohort import checked_cohort
 from regcore.config import load_yaml, validated
@@ -289,3 +290,61 @@ def test_subjects_of_every_split_are_dealt_to_the_datasets(scanned_twice):
 def test_wrong_sessions_and_datasets_are_explained(changes, words):
     with pytest.raises(InputError, match=words):
         cohort_table(settings(**changes))
+
+
+# ---- ventricles of their own size
+
+
+@pytest.fixture(scope="module")
+def dilated(tmp_path_factory):
+    """The same subjects with ventricles as the template's, and with larger ones."""
+    folders = {}
+    for largest in (None, 6):
+        folders[largest] = tmp_path_factory.mktemp("ventricles")
+        chosen = settings(**({"ventricles_mm": largest} if largest else {}))
+        synthesise(chosen, [f"sub-00{n}" for n in range(1, 6)], 3, folders[largest])
+    return folders
+
+
+def ventricles(folder, subject):
+    table = label_table(settings())
+    codes = table.loc[table["name"].str.contains("ventricle"), "index"]
+    return np.isin(read_labels(folder / f"{subject}_labels.nii.gz").data, codes)
+
+
+def test_ventricles_are_wider_by_a_distance_of_each_subjects_own(dilated):
+    """Where they are wider by s mm, so is their area by about s times the length of their outline."""
+    sizes = {
+        largest: np.array([ventricles(folder, f"sub-00{n}").sum() for n in range(1, 6)])
+        for largest, folder in dilated.items()
+    }
+    grown = sizes[6] / sizes[None]
+    assert (grown > 1).all() and grown.max() > 2 and grown.max() > 1.3 * grown.min()
+
+
+def test_far_from_the_ventricles_nothing_changes(dilated):
+    """And the map back is still the inverse of the map forth, without folds."""
+    for number in (1, 3, 5):
+        subject = f"sub-00{number}"
+        forth = {key: read_field(folder / f"{subject}_to_template.nii.gz") for key, folder in dilated.items()}
+        template = settings()
+        changed = np.linalg.norm(forth[6].targets() - forth[None].targets(), axis=-1)
+        anatomy = build_anatomy(template["ndim"], template["spacing"], template["coronal_mm"])
+        near = np.isin(anatomy.labels, anatomy.table.loc[anatomy.table["name"].str.contains("ventricle"), "index"])
+        distance = distance_transform_edt(~near)
+        there = forth[None].at(anatomy.grid.to_world(np.argwhere(np.ones(anatomy.grid.shape))))
+        where = anatomy.grid.to_voxels(there).round().astype(int)
+        inside = ((where >= 0) & (where < anatomy.grid.shape)).all(1)
+        far = np.zeros(anatomy.grid.shape, bool).ravel()
+        far[inside] = distance[tuple(where[inside].T)] > 25
+        assert changed.ravel()[far].max() < 0.05 and changed.max() > 0.5
+        back = read_field(dilated[6] / f"{subject}_from_template.nii.gz")
+        points = anatomy.grid.to_world(np.argwhere(anatomy.labels > 0)[::31])
+        error = np.linalg.norm(back.at(forth[6].at(points)) - points, axis=1)
+        assert error.mean() < 0.05 and np.percentile(error, 99) < 0.3 and error.max() < 1
+        assert folds(forth[6].displacement) == 0
+
+
+def test_a_slice_without_ventricles_cannot_have_larger_ones(tmp_path):
+    with pytest.raises(InputError, match="ventricles_mm: no ventricles in this slice"):
+        synthesise(settings(ventricles_mm=5, coronal_mm=-85), ["sub-001"], 1, tmp_path)

@@ -2,13 +2,15 @@
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter
 from torch import Tensor
 
 from regcore.spatial import compose, identity, integrate, sample
 
 #: Smoothness (Gaussian σ, mm) of the velocity at each scale: lobes, gyri, details.
 SCALES_MM = (24.0, 12.0, 6.0)
+#: Smoothness (Gaussian σ, mm) of what makes one structure larger: it fades within some two of them from its wall.
+REACH_MM = 6.0
 
 
 def random_diffeomorphism(
@@ -38,6 +40,40 @@ def random_diffeomorphism(
         forward = compose(forward, integrate(velocity))
         inverse = compose(integrate(-velocity), inverse)
     return forward, _refine_inverse(forward, inverse)
+
+
+def expanded(
+    forward: Tensor, inverse: Tensor, mask: np.ndarray, spacing: float, outward_mm: float
+) -> tuple[Tensor, Tensor]:
+    """Let a structure of what ``forward`` leads to appear larger, and what is far from it as before.
+
+    Parameters
+    ----------
+    forward, inverse : Tensor, shape (1, D, *space)
+        A map and its inverse, in voxels; ``forward`` leads to the grid of ``mask``.
+    mask : ndarray of bool, shape (*space)
+        The structure.
+    spacing : float
+        Voxel size in mm.
+    outward_mm : float
+        How far its wall is pushed, in the mean.
+
+    Returns
+    -------
+    forward, inverse : Tensor, shape (1, D, *space)
+        Inverses to some hundredths of a millimetre in the mean, and a few tenths where the structure is widened most.
+    """
+    velocity = torch.from_numpy(_outward(mask, spacing) * (outward_mm / spacing))[None]
+    forward = compose(forward, integrate(-velocity))
+    return forward, compose(integrate(velocity), inverse)
+
+
+def _outward(mask: np.ndarray, spacing: float) -> np.ndarray:
+    """Smooth vectors (D, *space) away from a structure, of mean length 1 at its wall, that fade with distance."""
+    smooth = gaussian_filter(mask.astype(float), REACH_MM / spacing)
+    away = -np.stack(np.gradient(smooth))
+    wall = mask ^ binary_dilation(mask)
+    return away / np.linalg.norm(away[:, wall], axis=0).mean()
 
 
 def random_affine(ndim: int, generator: np.random.Generator) -> np.ndarray:

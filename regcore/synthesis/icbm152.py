@@ -97,7 +97,7 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
     members = _members(settings)
     for subject in subjects:
         own = {**settings, **_overrides(settings, members[subject][1])}
-        for session, generator, to_template, from_template in _maps(subject, own, seed, grid):
+        for session, generator, to_template, from_template in _maps(subject, own, seed, anatomy):
             stem = _stem(subject, session)
             points = identity(grid.shape, to_template) + to_template
             seen = dict(zip(anatomy.fractions, sample(fractions, points)[0].numpy(), strict=True))
@@ -144,13 +144,20 @@ def _stem(subject: str, session: int) -> str:
     return subject if session == 1 else f"{subject}_ses-{session}"
 
 
-def _maps(subject: str, settings: Mapping, seed: int, grid) -> Iterator[tuple]:
+def _maps(subject: str, settings: Mapping, seed: int, anatomy) -> Iterator[tuple]:
     """Session, its random generator, and its maps to and from the template in voxels, for each session."""
     import torch
 
     from regcore.spatial import compose
-    from regcore.synthesis.diffeomorphism import affine_then, random_affine, random_diffeomorphism, then_affine
+    from regcore.synthesis.diffeomorphism import (
+        affine_then,
+        expanded,
+        random_affine,
+        random_diffeomorphism,
+        then_affine,
+    )
 
+    grid = anatomy.grid
     generator = np.random.default_rng([seed, *subject.encode()])
     if subject == TEMPLATE:
         zero = torch.zeros(1, grid.ndim, *grid.shape, dtype=torch.float64)
@@ -158,6 +165,9 @@ def _maps(subject: str, settings: Mapping, seed: int, grid) -> Iterator[tuple]:
         return
     forward, inverse = random_diffeomorphism(grid.shape, settings["spacing"], settings["deformation_mm"], generator)
     matrix = _about_centre(random_affine(grid.ndim, generator), grid)
+    if largest := settings.get("ventricles_mm"):
+        outward = generator.uniform(0, largest)
+        forward, inverse = expanded(forward, inverse, _ventricles(anatomy), settings["spacing"], outward)
     to_template = then_affine(forward, matrix)
     from_template = affine_then(np.linalg.inv(matrix), inverse)
     yield 1, generator, to_template, from_template
@@ -173,6 +183,21 @@ def _anatomy(settings: Mapping):
     from regcore.synthesis.anatomy import build_anatomy
 
     return build_anatomy(settings["ndim"], settings["spacing"], settings["coronal_mm"])
+
+
+def _ventricles(anatomy) -> np.ndarray:
+    """Where the template's ventricles are.
+
+    Raises
+    ------
+    InputError
+        The slice has none.
+    """
+    names = anatomy.table["name"].str.contains("ventricle")
+    mask = np.isin(anatomy.labels, anatomy.table.loc[names, "index"])
+    if not mask.any():
+        raise InputError("cohort.embedded.ventricles_mm: no ventricles in this slice; move 'coronal_mm'")
+    return mask
 
 
 def _landmarks(anatomy) -> np.ndarray:
