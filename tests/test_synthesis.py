@@ -341,7 +341,7 @@ def test_far_from_the_ventricles_nothing_changes(dilated):
         back = read_field(dilated[6] / f"{subject}_from_template.nii.gz")
         points = anatomy.grid.to_world(np.argwhere(anatomy.labels > 0)[::31])
         error = np.linalg.norm(back.at(forth[6].at(points)) - points, axis=1)
-        assert error.mean() < 0.05 and np.percentile(error, 99) < 0.3 and error.max() < 1
+        assert error.mean() < 0.05 and np.percentile(error, 99) < 0.5 and error.max() < 1
         assert folds(forth[6].displacement) == 0
 
 
