@@ -76,6 +76,10 @@ def test_what_is_set_is_not_searched():
         search_of("x", {"method": "voxelmorph", "lambda": 1, "tune": {"ranges": {"lambda": [0, 1]}}})
 
 
+def test_no_search_is_asked_for_by_null(tmp_path):
+    assert not small_study(tmp_path, {"vm": {**FAST, "tune": None}}).searches
+
+
 def test_only_trained_methods_are_searched(tmp_path):
     with pytest.raises(InputError, match=r"methods.syn.tune: 'syn' is not trained"):
         small_study(tmp_path, {"syn": {"tune": {"ranges": {"iterations": [1, 2]}}}})
@@ -227,6 +231,19 @@ def test_one_worker_finds_the_same_twice(tmp_path):
         plan = searched(folder, trials=3, random_trials=1)
         found.append([(facts["params"], facts["value"]) for facts in (run_slot(plan, slot) for slot in range(3))])
     assert found[0] == found[1]
+
+
+def test_a_training_that_ended_unsaid_is_not_repeated(tmp_path, monkeypatch):
+    """Its process was killed between the model and the trial's end."""
+    plan = searched(tmp_path, trials=1)
+    before = tune._finish
+    monkeypatch.setattr(tune, "_finish", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit):
+        run_slot(plan, 0)
+    monkeypatch.setattr(tune, "_finish", before)
+    monkeypatch.setattr(tune, "train", lambda *_: pytest.fail("trained again"))
+    assert run_slot(plan, 0)["state"] == "complete"
+    assert not list((plan.folder / "checkpoints" / "vm" / "000").glob("trial-*"))
 
 
 def test_values_that_training_diverges_with_are_replaced(tmp_path, monkeypatch):

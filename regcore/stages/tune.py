@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,13 +97,16 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
             log.info("%s: trial %d of %d with %s", name, claim.number, store.search.trials, claim.params)
             model, training = store.model(slot), checkpoints / f"trial-{claim.number}"
             try:
-                train(plan, name, model, training, claim.params, Watch(store, claim.number))
+                if not _is_trained(model, claim.params):
+                    train(plan, name, model, training, claim.params, Watch(store, claim.number))
             except InputError as error:  # values that training cannot be done with; the slot tries others
                 log.warning("%s: trial %d failed: %s", name, claim.number, error)
                 bayes.fail(claim.number, str(error))
                 continue
             _finish(bayes, claim.number, model, training)
             _keep_best(store, bayes)
+        for left in checkpoints.glob("trial-*"):
+            shutil.rmtree(left)
         (trial,) = [trial for trial in bayes.of_slot(slot) if trial.number == claim.number]
         with atomic_write(output) as path:
             path.write_text(json.dumps(_facts(trial, slot), indent=1))
@@ -117,7 +121,14 @@ def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
     else:
         last = pd.read_csv(training / "history.csv").iloc[-1]
         bayes.prune(number, {"steps": int(last["step"]), "seconds": float(last["seconds"])})
-    shutil.rmtree(training)
+
+
+def _is_trained(model: Path, params: Mapping[str, Any]) -> bool:
+    """Whether a model with these hyperparameters is there: its process was killed before it could say so."""
+    if not (model / "model.json").is_file():
+        return False
+    settings = json.loads((model / "model.json").read_text())["settings"]
+    return all(settings[name] == value for name, value in params.items())
 
 
 def _keep_best(store: Store, bayes: Bayes) -> None:

@@ -142,8 +142,8 @@ class Search:
 
 
 def is_tuned(values: Mapping) -> bool:
-    """Whether an entry of a study asks for a search."""
-    return KEY in values
+    """Whether an entry of a study asks for a search; ``tune: null`` asks for none."""
+    return values.get(KEY) is not None
 
 
 def with_values(values: Mapping, point: Mapping[str, Any]) -> dict[str, Any]:
