@@ -12,6 +12,10 @@ class InputError(Exception):
     """
 
 
+class DivergedError(InputError):
+    """A training's loss became NaN or infinite: its hyperparameters are to blame, nothing around it."""
+
+
 class RegistrationFailed(Exception):
     """There is no usable field for a pair; the message says why.
 

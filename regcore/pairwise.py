@@ -168,8 +168,8 @@ def _at(model: Model, settings: Mapping[str, Any], where: str) -> Method:
     method = model.method
     if not method.hyperparameters:
         raise InputError(
-            f"{where}: --lambda and --set change nothing in a model of the method {model.name}: its λ = "
-            f"{method.settings['lambda']:g} was fixed in training; only a hypermorph model takes another"
+            f"{where}: --lambda and --set change nothing in a model of the method {model.name}, whose settings were "
+            "fixed in training; only a hypernetwork takes other hyperparameters"
         )
     for name, value in settings.items():
         if name in method.hyperparameters and (isinstance(value, bool) or not isinstance(value, int | float)):

@@ -22,7 +22,7 @@ from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, re
 from regcore.plan_checks import check_contrasts, check_methods, check_training_labels, dimensions
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
-from regcore.tuning.search import Search, is_tuned, search_of
+from regcore.tuning.search import Search, ends, is_tuned, search_of
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
 #: that a killed job costs little and a cluster has something to share.
@@ -340,10 +340,11 @@ def _training_pairs(
             drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
         found[name] = drawn[key]
         if check:
-            made = make_entry(name, values)
-            check_division(made.settings, where=where)
-            if made.observed is not None:
-                check_training_labels(cohort, found[name], where)
+            for tried in [values, *(ends(values) if is_tuned(values) else [])]:
+                made = make_entry(name, tried)
+                check_division(made.settings, where=where)
+                if made.observed is not None:
+                    check_training_labels(cohort, found[name], where)
     return found
 
 

@@ -6,7 +6,7 @@ from regcore.cohort import Cohort
 from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
 from regcore.methods import entry, make_entry, method_of
-from regcore.tuning.search import is_tuned, search_of
+from regcore.tuning.search import check_search, is_tuned
 from regcore.volume import read_grid
 
 #: The entry of a study's tables that is not a method but what is known to be true.
@@ -30,7 +30,7 @@ def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, 
             if entry(method).pretrained and made.dimensions != (ndim := dimensions(config, cohort)):
                 raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
             if is_tuned(values):
-                search_of(name, values)
+                check_search(name, values)
         if entry(method).refines:
             _check_start(values.get("start"), entries, where, settings)
     for key in ("spotlight", "reference"):

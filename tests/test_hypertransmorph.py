@@ -32,6 +32,8 @@ def made(name, **settings):
         ("hyperspr", {"ranges": {"alpha": [0.2, 0]}}, r"method.ranges: alpha: \[0.2, 0\] must ascend"),
         ("hyperspr", {"ranges": {"sigma": [0, 1]}}, "method.ranges: no hyperparameter 'sigma'"),
         ("hyperspr", {"ranges": {"alpha": [0, 1]}}, "set 'lambda_max', or a range of it in 'ranges'"),
+        ("hyperspr", {"lambda_max": 1, "alpha": 0.1}, "both hyperparameters are set; give 'ranges'"),
+        ("hyperspr", {"checkpointing": True, "generated": ["network.encoder"]}, "'checkpointing' computes the encoder"),
         ("hyperspr", {"generated": ["encoder"]}, "'generated': the network has no part 'encoder'"),
         ("hypertransmorph", {"prior": {"lambda": [0, 2]}}, r"must ascend within \[0, 1\]"),
         ("hypertransmorph", {"lambda": 1.5}, "1.5 is greater than the maximum of 1"),
@@ -94,6 +96,20 @@ def test_hyperparameters_reach_the_network_and_the_loss(name):
     assert torch.isfinite(losses["total"])
     losses["total"].backward()
     assert method.module.weights.weight.grad.abs().sum() > 0 and method.module.mlp[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["hypertransmorph", "hyperspr"])
+def test_volumes_as_well_as_slices(name):
+    """The window that training settled stands in a model's settings when it is loaded."""
+    method = make_method(name, {**SMALL, "attention": [1, 1, 1]})
+    torch.manual_seed(0)
+    method.module = method.build(3).eval()
+    images = torch.rand(2, 1, 1, 32, 32, 32)
+    with torch.no_grad():
+        flow = method.predict_at(method.module, *images, torch.full((1, len(method.hyperparameters)), 0.5))
+        assert method.displacement(flow, images[0]).shape == (1, 3, 32, 32, 32)
+    again = make_method(name, method.settings)
+    again.build(3).load_state_dict(method.module.state_dict())
 
 
 def test_rows_give_what_each_alone_gives():

@@ -4,10 +4,12 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -17,13 +19,14 @@ from optuna.trial import TrialState
 from test_training import ROOT, prepared, small_study
 from test_workflow import snakemake
 
-from regcore.errors import InputError
+from regcore.errors import DivergedError, InputError
+from regcore.methods import make_entry, make_method
 from regcore.plan import plan_study
 from regcore.stages import tune
 from regcore.stages.tune import collect, run_trial, store_of
 from regcore.training.model import load_model
 from regcore.tuning.bayes import ATTEMPTS, JOURNAL, Bayes
-from regcore.tuning.search import search_of
+from regcore.tuning.search import check_search, search_of, settled
 
 FAST = {"method": "voxelmorph", "steps": 12, "validate_every": 2, "learning_rate": 0.01}
 LAMBDA = {"ranges": {"lambda": [0.01, 1]}, "trials": 6, "workers": 2, "warmup": 1, "startup_trials": 2}
@@ -41,7 +44,9 @@ def run_slot(plan, slot):
 
 
 def search(ranges, **more):
-    return search_of("x", {"method": "voxelmorph", "tune": {"ranges": ranges, **more}})
+    """A search for VoxelMorph's hyperparameters."""
+    values = {"method": "voxelmorph", "tune": {"ranges": ranges, **more}}
+    return settled(search_of("x", values), make_method("voxelmorph"))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,9 @@ def search(ranges, **more):
         ({"ranges": {"lambda": [-1, 1]}}, r"lambda: -1 is less than the minimum of 0"),
         ({"ranges": {"lambda": {"low": 0, "high": 1, "log": True}}}, "logarithmic range begins above 0"),
         ({"ranges": {"lambda": [0, 1, 2]}}, r"give \[low, high\]"),
-        ({"ranges": {"similarity": {"choices": ["mse", "ncc"]}}}, "'ncc' is not possible"),
+        ({"ranges": {"similarity": {"choices": ["mse", "ncc", "lncc"]}}}, "'ncc' is not possible"),
+        ({"ranges": {"flow_resolution": [1, 2]}}, r"flow_resolution: give \{choices: \[…\]\} of \[1, 2\]"),
+        ({"ranges": {"training_subjects": [2, 9]}}, "'training_subjects' must be the same in all trials"),
         ({"ranges": {"steps": [1, 9]}}, "'steps' must be the same in all trials"),
         ({"ranges": {"lambda": [0, 1]}, "sampler": "grid"}, r"a grid needs \{choices"),
         ({"ranges": {"lambda": {"choices": [0, 1]}}, "sampler": "grid", "trials": 3}, "3 is more than the 2 comb"),
@@ -63,12 +70,26 @@ def search(ranges, **more):
 )
 def test_a_search_that_cannot_be_done(values, message):
     with pytest.raises(InputError, match=message):
-        search_of(
-            "x",
-            {"method": "voxelmorph", "lambda": 1, "tune": values}
-            if values is None
-            else {"method": "voxelmorph", "tune": values},
-        )
+        check_search("x", {"method": "voxelmorph", "tune": values})
+
+
+@pytest.mark.parametrize(
+    ("method", "ranges", "message"),
+    [
+        ("spr", {"sigma": [0, 1]}, "'sigma' changes nothing with the method's other settings"),
+        ("spr", {"width": [1, 2]}, "'width' changes nothing"),
+        ("hypermorph", {"window": [3, 9]}, "must be whole"),
+    ],
+)
+def test_ranges_that_a_method_has_no_use_for(method, ranges, message):
+    with pytest.raises(InputError, match=message):
+        check_search("x", {"method": method, "similarity": "lncc", "tune": {"ranges": ranges}})
+
+
+def test_a_search_of_gamma_needs_labels(tmp_path):
+    chosen = {**FAST, "tune": {"ranges": {"gamma": [0, 1]}}}
+    with pytest.raises(InputError, match="training looks at labels"):
+        small_study(tmp_path, {"vm": chosen}, unlabelled=[0])
 
 
 def test_what_is_set_is_not_searched():
@@ -92,9 +113,9 @@ def test_a_plan_checks_its_searches(tmp_path):
 
 def test_looks_without_pruning_are_shares_of_a_training():
     chosen = {"method": "voxelmorph", "steps": 5000, "validate_every": 10, "tune": {"ranges": {"lambda": [0, 1]}}}
-    found = search_of("x", chosen)
+    found = settled(search_of("x", chosen), make_entry("x", chosen))
     assert (found.warmup, found.interval, found.trials, found.startup_trials) == (30, 10, 50, 5)
-    short = search_of("x", {**chosen, "steps": 40})
+    short = settled(search_of("x", chosen), make_entry("x", {**chosen, "steps": 40}))
     assert (short.warmup, short.interval) == (1, 1)
 
 
@@ -102,8 +123,8 @@ def test_whole_numbers_and_choices():
     found = search(
         {"window": [3, 9], "lambda": {"low": 0.01, "high": 1, "log": True}, "flips": {"choices": [True, False]}}
     )
-    assert found.ranges["window"] == {"low": 3, "high": 9, "log": False, "integer": True}
-    assert found.ranges["lambda"]["log"] and not found.ranges["lambda"]["integer"]
+    assert found.ranges["window"] == {"low": 3, "high": 9, "log": False}
+    assert found.ranges["lambda"]["log"] and found.whole == ("window",)
     assert found.ranges["flips"] == {"choices": [True, False]}
 
 
@@ -117,7 +138,7 @@ def test_whole_numbers_and_choices():
     ],
 )
 def test_any_methods_hyperparameters_can_be_searched(method, ranges):
-    assert set(search_of("x", {"method": method, "tune": {"ranges": ranges}}).ranges) == set(ranges)
+    check_search("x", {"method": method, "tune": {"ranges": ranges}})
 
 
 def test_a_grid_tries_all_combinations(tmp_path):
@@ -137,7 +158,7 @@ def finished(tmp_path_factory):
     """A study whose search has ended."""
     plan = searched(tmp_path_factory.mktemp("search"))
     outputs = [run_slot(plan, slot) for slot in range(6)]
-    collect(plan, "vm", plan.folder / "models" / "vm", plan.folder / "checkpoints" / "vm")
+    collect(plan, "vm", plan.folder / "models" / "vm")
     return plan, outputs
 
 
@@ -147,8 +168,8 @@ def test_the_best_trials_model_is_the_entrys(finished):
     best = max(done, key=lambda facts: facts["value"])
     model = load_model(plan.folder / "models" / "vm")
     assert model.method.settings["lambda"] == best["params"]["lambda"]
-    assert model.facts["best_validation_dice"] == best["value"] == max(best["dice_at_looks"])
-    assert len(best["dice_at_looks"]) == 6
+    assert model.facts["best_validation_dice"] == best["value"] == max(best["dice_at_looks"].values())
+    assert list(best["dice_at_looks"]) == ["1", "2", "3", "4", "5", "6"]
     assert 0.01 <= best["params"]["lambda"] <= 1
 
 
@@ -197,15 +218,16 @@ def test_the_storage_opens_like_any_other(finished):
     assert study.direction.name == "MAXIMIZE" and len(study.trials) >= 6
 
 
-def test_a_model_that_was_deleted_is_trained_again(finished, tmp_path):
-    plan, _ = finished
-    import shutil
-
+def test_a_model_that_was_deleted_is_trained_again_by_its_slot(finished, tmp_path):
+    plan, outputs = finished
+    best = max((facts for facts in outputs if facts["state"] == "complete"), key=lambda facts: facts["value"])
     before = load_model(plan.folder / "models" / "vm")
     shutil.rmtree(plan.search_folder("vm") / "models")
-    collect(plan, "vm", tmp_path / "again", tmp_path / "checkpoints")
-    again = load_model(tmp_path / "again")
-    assert again.facts["best_validation_dice"] == before.facts["best_validation_dice"]
+    with pytest.raises(InputError, match=rf"model is gone; delete .*trials/{best['slot']:03d}.json and run again"):
+        collect(plan, "vm", tmp_path / "again")
+    run_slot(plan, best["slot"])
+    collect(plan, "vm", tmp_path / "again")
+    assert load_model(tmp_path / "again").facts["best_validation_dice"] == before.facts["best_validation_dice"]
 
 
 def test_a_journal_of_other_settings_is_not_used(finished):
@@ -253,7 +275,7 @@ def test_values_that_training_diverges_with_are_replaced(tmp_path, monkeypatch):
     def unlucky(plan, name, folder, checkpoints, point, watch):
         seen.append(point["lambda"])
         if len(seen) == 1:
-            raise InputError("training diverged")
+            raise DivergedError("training diverged")
         train(plan, name, folder, checkpoints, point, watch)
 
     monkeypatch.setattr(tune, "train", unlucky)
@@ -263,11 +285,74 @@ def test_values_that_training_diverges_with_are_replaced(tmp_path, monkeypatch):
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
 
 
+def test_what_is_no_fault_of_the_values_leaves_the_trial_as_it_is(tmp_path, monkeypatch):
+    """Too little memory, or another process in the folder: when that is mended the slot goes on."""
+    plan, train = searched(tmp_path, trials=1), tune.train
+
+    def full(*_):
+        raise InputError("the GPU is full")
+
+    monkeypatch.setattr(tune, "train", full)
+    for _ in range(ATTEMPTS + 1):
+        with pytest.raises(InputError, match="the GPU is full"):
+            run_slot(plan, 0)
+    monkeypatch.setattr(tune, "train", train)
+    assert run_slot(plan, 0)["trial"] == 0
+
+
+def test_a_point_of_a_grid_that_diverges_is_given_up(tmp_path, monkeypatch):
+    plan = searched(tmp_path, ranges={"lambda": {"choices": [0.1, 1]}}, sampler="grid", trials=None)
+    train = tune.train
+
+    def unlucky(plan, name, folder, checkpoints, point, watch):
+        if point["lambda"] == 1:
+            raise DivergedError("training diverged")
+        train(plan, name, folder, checkpoints, point, watch)
+
+    monkeypatch.setattr(tune, "train", unlucky)
+    assert [run_slot(plan, slot)["state"] for slot in (0, 1)] == ["complete", "fail"]
+    collect(plan, "vm", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "search.json").read_text())["failed"] == 1
+
+
+def test_a_model_of_a_journal_that_is_gone_is_not_taken_over(tmp_path):
+    plan = searched(tmp_path, trials=1)
+    run_slot(plan, 0)
+    model = plan.search_folder("vm") / "models" / "000" / "model.json"
+    model.write_text(model.read_text().replace("best_validation_dice", "something_else"))
+    (plan.search_folder("vm") / JOURNAL).unlink()
+    assert run_slot(plan, 0)["state"] == "complete"
+
+
+def test_a_lock_that_a_killed_process_left_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    """Where the journal's path is relative, as in the workflow."""
+    monkeypatch.chdir(tmp_path)
+    bayes = Bayes(Path("search"), "x", search({"lambda": [0, 1]}), "i", 0)
+    backend = bayes.storage._backend
+    assert Path(backend._lock._lock_target_file).is_absolute()
+    backend._lock.acquire()
+    assert Path(backend._lock._lock_file).resolve() == (tmp_path / "search" / JOURNAL)
+    backend._lock.release()
+
+
+def test_two_processes_do_not_delete_each_others_best(tmp_path):
+    plan = searched(tmp_path, trials=3)
+    store = store_of(plan, "vm")
+    one, other = store.open(), store.open()
+    for slot, (bayes, dice) in enumerate(((one, 0.5), (other, 0.6))):
+        claim = bayes.claim(slot)
+        store.model(slot).mkdir(parents=True)
+        bayes.complete(claim.number, dice, {})
+    for bayes in (one, other):
+        assert tune._keep_best(store, bayes).value == 0.6
+    assert [folder.name for folder in (store.folder / "models").iterdir()] == ["001"]
+
+
 def test_a_slot_gives_up_after_some_failures(tmp_path, monkeypatch):
     plan = searched(tmp_path, trials=1)
 
     def hopeless(*_):
-        raise InputError("training diverged at step 3")
+        raise DivergedError("training diverged at step 3")
 
     monkeypatch.setattr(tune, "train", hopeless)
     with pytest.raises(InputError, match=rf"{ATTEMPTS} trainings of slot 0 failed.*diverged at step 3"):
@@ -376,7 +461,7 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     for numbers in killed.values():
         assert len(numbers) == 1 and trials[numbers.pop()].state in (TrialState.COMPLETE, TrialState.PRUNED)
-    collect(plan, "vm", plan.folder / "models" / "vm", plan.folder / "checkpoints" / "vm")
+    collect(plan, "vm", plan.folder / "models" / "vm")
     assert len(pd.read_csv(plan.folder / "models" / "vm" / "trials.csv")) == 12
 
 

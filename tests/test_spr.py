@@ -100,6 +100,11 @@ def test_labels_may_take_part():
     torch.testing.assert_close(losses["total"], parts)
 
 
+def test_a_u_net_must_end_at_half_resolution():
+    with pytest.raises(InputError, match="ends at half resolution, not 'paper': paper-diff"):
+        make_method("spr", {"network": "unet", "architecture": "paper"})
+
+
 @pytest.mark.parametrize("name", ["lambda", "smoothness", "weighting"])
 def test_what_the_prior_takes_the_place_of_is_no_setting(name):
     with pytest.raises(InputError, match=name):

@@ -90,7 +90,7 @@ def plan(tmp_path_factory):
         if name in made.searches:
             for slot in range(made.searches[name].trials):
                 run_trial(made, name, slot, folder / "trial.json", checkpoints / str(slot))
-            collect(made, name, model, checkpoints)
+            collect(made, name, model)
         else:
             train(made, name, model, checkpoints)
     before, amortised.POINTS = amortised.POINTS, {1: 5, 2: 3}

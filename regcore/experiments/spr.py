@@ -76,7 +76,7 @@ def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> 
     alphas = [at_alpha(alpha) for alpha in settings["alphas"]]
     scored = {
         "table2": [*classical, *compared],
-        "table6": [name for name in compared if name in ("tm-spr-beta", *OVER_PRIOR, "hyper-tm-spr-all")],
+        "table6": [name for name in compared if name in (REFERENCE, "tm-spr-beta", *OVER_PRIOR, "hyper-tm-spr-all")],
         "fig13": [REFERENCE, "tm-spr-beta"],
     }
     searched = [name for name in variants if "tune" in variants[name]]

@@ -210,6 +210,11 @@ class LearnedMethod(Method):
         """What a look at the validation pairs averages over: the method alone, or at several hyperparameters."""
         return [self]
 
+    @property
+    def unused(self) -> set[str]:
+        """Settings that change nothing beside the others."""
+        return set()
+
     def settle(self, shape: Sequence[int]) -> None:
         """Fill in settings of the network that follow from the size of the training's images.
 

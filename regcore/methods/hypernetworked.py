@@ -90,11 +90,16 @@ class Hypernetworked(VoxelMorph):
     def _check_parts(self, where: str) -> None:
         """Look whether the network has the parts that are to be generated, without making its weights."""
         with torch.device("meta"):
-            network = super().build(2)
+            network = super().build(len(self.settings.get("attention") or (1, 1)))
         try:
-            weights_of(network, self.settings["generated"])
+            generated = weights_of(network, self.settings["generated"])
         except ValueError as error:
             raise InputError(f"{where}: 'generated': {error}") from error
+        if self.settings.get("checkpointing") and any("encoder." in name for name in generated):
+            raise InputError(
+                f"{where}: 'checkpointing' computes the encoder again when its generated weights are gone; leave the "
+                "encoder out of 'generated', or set 'checkpointing: false'"
+            )
 
     @property
     def ranges(self) -> dict[str, list[float]]:

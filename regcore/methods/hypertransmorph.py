@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+from regcore.errors import InputError
 from regcore.methods.hypernetworked import HYPERNETWORK, RANGES, Hypernetworked
 from regcore.methods.priors import PRIORS
 from regcore.methods.spr import SPR, UNET
@@ -63,7 +64,7 @@ class HyperSPR(Hypernetworked, SPR):
         **{
             name: {
                 "description": f"{SPR.properties[name]['description'].partition(':')[0]}: the value to register with; "
-                "null: the one that is best on the validation pairs",
+                "null: the one that is best on the validation pairs; a constant where 'ranges' does not name it",
                 "type": ["number", "null"],
                 "minimum": 0,
                 "default": None,
@@ -72,8 +73,8 @@ class HyperSPR(Hypernetworked, SPR):
         },
         "ranges": RANGES
         | {
-            "description": f"{RANGES['description']}; null: λ up to 5, α′ up to 0.2 (Beta), σ′ up to 4 (Gaussian), "
-            "those of brain MRI in Table 1",
+            "description": f"{RANGES['description']}; null: of those without a value λ up to 5, α′ up to 0.2 (Beta), "
+            "σ′ up to 4 (Gaussian), as for brain MRI in Table 1",
             "type": ["object", "null"],
             "default": None,
         },
@@ -88,6 +89,10 @@ class HyperSPR(Hypernetworked, SPR):
         chosen = self.settings
         if chosen["ranges"] is None:
             chosen["ranges"] = {name: TABLE_1[name] for name in PRIORS[chosen["prior"]] if given.get(name) is None}
+            if not chosen["ranges"]:
+                raise InputError(
+                    f"{where}: both hyperparameters are set; give 'ranges' of those that the network is told"
+                )
         if chosen["generated"] is None and chosen["network"] != UNET:
             chosen["generated"] = [*(f"network.{part}" for part in AFTER_ENCODER), "head"]
         super()._settle_weights(given, where)

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from regcore.errors import InputError
 from regcore.experiments.voxelmorph import LABELS_ALONE
 from regcore.losses import beta_log_prior, gaussian_log_prior, weighted_diffusion
 from regcore.methods.priors import PRIORS
-from regcore.methods.transmorph import TransMorph, settle_attention
+from regcore.methods.transmorph import NETWORK, TransMorph, settle_attention
 from regcore.methods.voxelmorph import VoxelMorph
 from regcore.networks.unet import ARCHITECTURES
 from regcore.networks.weight_volume import RESOLUTIONS, WeightedNetwork, beta_weights, gaussian_weights
@@ -89,8 +90,22 @@ class SPR(VoxelMorph):
         """Nothing to fill in: every weight has a default."""
 
     def _check_network(self, where: str) -> None:
-        if self.settings["network"] == UNET:
-            super()._check_network(where)
+        if self.settings["network"] != UNET:
+            return
+        super()._check_network(where)
+        name = self.settings["architecture"]
+        if ARCHITECTURES[name].resolution != 2:
+            half = ", ".join(other for other, shape in ARCHITECTURES.items() if shape.resolution == 2)
+            raise InputError(
+                f"{where}: the weight volume needs an architecture that ends at half resolution, not {name!r}: {half}"
+            )
+
+    @property
+    def unused(self) -> set[str]:
+        other = {key for prior, keys in PRIORS.items() if prior != self.settings["prior"] for key in keys}
+        return other | (
+            {"architecture", "width"} if self.settings["network"] == TRANSMORPH else set(NETWORK) - {"norm"}
+        )
 
     @property
     def stride(self) -> int:

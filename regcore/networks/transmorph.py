@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regcore.kernels.convolution import convolve
 from regcore.networks.decoded import Decoded
 from regcore.networks.swin import CONVOLUTION, SwinEncoder
 from regcore.networks.unet import FlowHead
@@ -171,6 +172,10 @@ class Convolved(nn.Sequential):
         super().__init__(
             CONVOLUTION[ndim](own, out, 3, padding=1, bias=False), NORM[norm][ndim](out), nn.LeakyReLU(0.01)
         )
+
+    def forward(self, features: Tensor) -> Tensor:
+        convolution, norm, activation = self
+        return activation(norm(convolve(features, convolution.weight)))
 
 
 def window_for(shape: Sequence[int]) -> list[int]:

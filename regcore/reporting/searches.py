@@ -63,7 +63,7 @@ def draw_trials(axis: Axes, table: pd.DataFrame, result: dict[str, Any]) -> None
     Trials that were pruned have the Dice of their last look, so that the surface is interpolated between those that
     were trained to the end alone.
     """
-    numeric = [name for name in result["params"] if pd.api.types.is_numeric_dtype(table[name])]
+    numeric = [name for name, rule in result["ranges"].items() if all(map(_is_number, rule.get("choices", [0])))]
     names = sorted(numeric, key=lambda name: -result["importances"].get(name, 0))[:2]
     names = [name for name in numeric if name in names]  # the order of the study's file
     done = table[table["state"] == "complete"]
@@ -76,6 +76,10 @@ def draw_trials(axis: Axes, table: pd.DataFrame, result: dict[str, Any]) -> None
         _draw_surface(axis, table, done, names)
     axis.plot(*_place(result, names, done), **CROSS, label="best", clip_on=False, zorder=4)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, fontsize=8, frameon=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _place(result: dict[str, Any], names: Sequence[str], done: pd.DataFrame) -> list[float]:
@@ -95,7 +99,8 @@ def _draw_surface(axis: Axes, table: pd.DataFrame, done: pd.DataFrame, names: Se
     points, low, high = done[list(names)].to_numpy(), *done["value"].agg(["min", "max"])
     norm = plt.Normalize(low, high if high > low else low + 1e-6)
     spans = np.ptp(table[list(names)].to_numpy(), axis=0)
-    if len(done) >= 4 and (np.ptp(points, axis=0) > 1e-3 * spans).all():
+    spread = np.linalg.matrix_rank((points - points.mean(0)) / np.maximum(spans, 1e-12), tol=1e-3) if len(done) else 0
+    if len(done) >= 4 and spread == 2:  # there is a triangle to interpolate in
         lines = [np.linspace(*table[name].agg(["min", "max"]), 60) for name in names]
         x, y = np.meshgrid(*lines)
         surface = griddata(points / spans, done["value"], (x / spans[0], y / spans[1]), method="linear")

@@ -132,7 +132,7 @@ def optima(plan: Plan) -> tuple[pd.DataFrame, str]:
 
 def amortised(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """Table 6: hypernetworks beside the searched network; weights that are trained, and CPU time."""
-    table, _ = overlap_and_folds(plan, [paper.REFERENCE, *names])
+    table, _ = overlap_and_folds(plan, names)
     table = table[table["entry"] != paper.REFERENCE].reset_index(drop=True)
     facts = [landscapes.model(plan, name)["training"] for name in table["entry"]]
     table["parameters"] = [fact["parameters"] for fact in facts]

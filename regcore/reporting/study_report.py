@@ -129,8 +129,9 @@ def write_page(plan: Plan, output: str) -> None:
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
     for name in plan.searched_methods:
         caption = (
-            "Each ring is a training with its own hyperparameters, with the best validation Dice that it reached; "
-            "those with a cyan edge were ended early. The red cross is the one that registered the test pairs."
+            "Each ring is a training with its own hyperparameters and its Dice on the validation pairs; those with "
+            "a cyan edge were ended early, and have that of their last look. The red cross is the one that registered "
+            "the test pairs."
         )
         shown.append(Figure(figures / f"search_{name}.png", f"Search: {name}", caption))
     table = _read_table(tables / "summary.csv", "method").set_index("method")

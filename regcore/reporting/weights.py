@@ -14,6 +14,7 @@ from regcore.volume import Volume, read_volume
 
 #: Side of the windows of the map of local variance, voxels.
 WINDOW = 5
+#: Weights are relative to their scale; those of the Gaussian prior that exceed it have the colour of 1.
 WEIGHTS = {"cmap": "jet", "vmin": 0, "vmax": 1}
 
 
@@ -103,7 +104,7 @@ def beside_field(plan: Plan, titles: dict[str, str]) -> tuple[pd.DataFrame, Figu
         row[4].imshow(weights, **WEIGHTS, **frame)
         draw_grid(row[4], example.view, example.moves(0))
         row[5].imshow(variance, cmap="gray", **frame)
-        row[5].imshow(1 - weights, cmap="jet", alpha=0.45, vmin=0, vmax=1, **frame)
+        row[5].imshow(weights, alpha=0.45, **WEIGHTS | {"cmap": "jet_r"}, **frame)
         heads = (
             "displacement (mm)",
             "field",

@@ -3,24 +3,23 @@
 import json
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from regcore.config import fingerprint
-from regcore.errors import InputError
+from regcore.errors import DivergedError, InputError
 from regcore.files import atomic_write
 from regcore.methods import make_entry
 from regcore.plan import Plan
 from regcore.stages.train import train, training_identity
 from regcore.training.checkpoint import exclusive
 from regcore.tuning.bayes import Bayes
-from regcore.tuning.search import Search
+from regcore.tuning.search import Search, settled, with_values
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,8 @@ class Watch:
 
 def store_of(plan: Plan, name: str) -> Store:
     """The search of an entry of a study."""
-    search = plan.searches[name]
     method = make_entry(name, plan.entries[name])
+    search = settled(plan.searches[name], method)
     identity = fingerprint(search.identity, training_identity(plan, name, method, None))
     return Store(plan.search_folder(name), name, search, identity, plan.config["seed"])
 
@@ -88,7 +87,8 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
     Raises
     ------
     InputError
-        Another process works on the slot, its trainings failed too often, or the journal is that of another search.
+        Another process works on the slot, its trainings diverged too often, the journal is that of another search, or
+        training is impossible for another reason; the slot then waits with its values for that to be mended.
     """
     with exclusive(checkpoints):
         store = store_of(plan, name)
@@ -96,16 +96,27 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
         while not (claim := bayes.claim(slot)).finished:
             log.info("%s: trial %d of %d with %s", name, claim.number, store.search.trials, claim.params)
             model, training = store.model(slot), checkpoints / f"trial-{claim.number}"
+            if claim.fresh:  # what lies there belongs to a journal that is gone
+                for folder in (model, training):
+                    shutil.rmtree(folder, ignore_errors=True)
             try:
-                if not _is_trained(model, claim.params):
+                make_entry(name, with_values(plan.entries[name], claim.params))
+            except InputError as error:  # values that do not go together; the slot tries others
+                bayes.fail(claim.number, str(error))
+                continue
+            try:
+                if not (model / "model.json").is_file():  # else the process was killed before it could say so
                     train(plan, name, model, training, claim.params, Watch(store, claim.number))
-            except InputError as error:  # values that training cannot be done with; the slot tries others
+            except DivergedError as error:
                 log.warning("%s: trial %d failed: %s", name, claim.number, error)
                 bayes.fail(claim.number, str(error))
                 continue
             _finish(bayes, claim.number, model, training)
-            _keep_best(store, bayes)
-        for left in checkpoints.glob("trial-*"):
+        best = _keep_best(store, bayes)
+        if best is not None and best.number == claim.number and not (store.model(slot) / "model.json").is_file():
+            log.info("%s: the best trial's model is gone; training it again", name)
+            train(plan, name, store.model(slot), checkpoints / "again", claim.params)
+        for left in checkpoints.glob("*/"):
             shutil.rmtree(left)
         (trial,) = [trial for trial in bayes.of_slot(slot) if trial.number == claim.number]
         with atomic_write(output) as path:
@@ -123,20 +134,14 @@ def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
         bayes.prune(number, {"steps": int(last["step"]), "seconds": float(last["seconds"])})
 
 
-def _is_trained(model: Path, params: Mapping[str, Any]) -> bool:
-    """Whether a model with these hyperparameters is there: its process was killed before it could say so."""
-    if not (model / "model.json").is_file():
-        return False
-    settings = json.loads((model / "model.json").read_text())["settings"]
-    return all(settings[name] == value for name, value in params.items())
-
-
-def _keep_best(store: Store, bayes: Bayes) -> None:
-    """Delete the models of finished trials, the best one's left out."""
-    best = bayes.best()
-    for slot, trial in bayes.finished().items():
-        if best is None or trial.number != best.number:
-            shutil.rmtree(store.model(slot), ignore_errors=True)
+def _keep_best(store: Store, bayes: Bayes) -> FrozenTrial | None:
+    """Delete the models of finished trials but the best one's, which is returned."""
+    with bayes.alone():  # or two processes might each delete what the other one keeps
+        best = bayes.best()
+        for slot, trial in bayes.finished().items():
+            if best is not None and trial.number != best.number:
+                shutil.rmtree(store.model(slot), ignore_errors=True)
+    return best
 
 
 def _facts(trial: FrozenTrial, slot: int) -> dict[str, Any]:
@@ -146,17 +151,17 @@ def _facts(trial: FrozenTrial, slot: int) -> dict[str, Any]:
         "state": trial.state.name.lower(),
         "value": trial.value,
         "params": trial.params,
-        "dice_at_looks": list(trial.intermediate_values.values()),
+        "dice_at_looks": {str(look): dice for look, dice in sorted(trial.intermediate_values.items())},
     }
 
 
-def collect(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
+def collect(plan: Plan, name: str, folder: Path) -> None:
     """Write the best trial's model, with ``trials.csv`` and ``search.json`` beside its weights.
 
     Raises
     ------
     InputError
-        A slot has no finished trial, or none was completed.
+        A slot has no finished trial, none was completed, or the best one's model is gone.
     """
     store = store_of(plan, name)
     bayes = store.open()
@@ -168,10 +173,13 @@ def collect(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
             f"{store.folder}: no finished trial in slot(s) {', '.join(map(str, missing)) or '(all were pruned)'}; "
             f"delete {store.folder} to search anew"
         )
-    model = store.model(best.user_attrs["slot"])
+    slot = best.user_attrs["slot"]
+    model = store.model(slot)
     if not (model / "model.json").is_file():
-        log.info("%s: the best trial's model is gone; training it again", name)
-        train(plan, name, model, checkpoints, best.params)
+        raise InputError(
+            f"{model}: the best trial's model is gone; delete {store.folder / 'trials' / f'{slot:03d}.json'} and run "
+            "again to train it anew"
+        )
     log.info("%s: the best of %d trials is %s, Dice %.4f", name, len(table), best.params, best.value)
     shutil.copytree(model, folder, dirs_exist_ok=True)
     with atomic_write(folder / TRIALS) as path:
@@ -186,7 +194,7 @@ def _found(bayes: Bayes, table: pd.DataFrame, best: FrozenTrial) -> dict[str, An
         "dice": best.value,
         "trials": len(table),
         "pruned": int((table["state"] == "pruned").sum()),
-        "failed": len(bayes.trials()) - len(table),
+        "failed": sum(trial.state == TrialState.FAIL for trial in bayes.trials()),
         "steps": int(table["steps"].sum()),
         "importances": bayes.importances(),
         "ranges": bayes.search.ranges,

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from regcore.errors import InputError
+from regcore.errors import DivergedError, InputError
 from regcore.runtime import tune_process
 from regcore.training.parts import check_division, dividing
 
@@ -138,7 +138,7 @@ def launch(processes: int, function: Callable[..., None], *arguments: Any) -> No
 
     Raises
     ------
-    InputError
+    InputError, DivergedError
         One of them raised it.
     RuntimeError
         They failed in another way.
@@ -165,9 +165,9 @@ def launch(processes: int, function: Callable[..., None], *arguments: Any) -> No
             except BaseException:
                 running.terminate()
                 raise
-        mistakes = sorted(folder.glob("mistake-*"))
-        if mistakes:
-            raise InputError(mistakes[0].read_text())
+        for kind, raised in (("mistake", InputError), ("diverged", DivergedError)):
+            if mistakes := sorted(folder.glob(f"{kind}-*")):
+                raise raised(mistakes[0].read_text())
         if running.returncode:
             raise RuntimeError(
                 f"{processes} training processes ended with code {running.returncode}:\n"
@@ -195,7 +195,8 @@ def work(folder: Path) -> int:
     try:
         function(*arguments)
     except InputError as error:
-        (folder / f"mistake-{rank}").write_text(str(error))
+        kind = "diverged" if isinstance(error, DivergedError) else "mistake"
+        (folder / f"{kind}-{rank}").write_text(str(error))
         return 2
     return 0
 

@@ -23,8 +23,10 @@ from regcore.training.forward import forward
 
 log = logging.getLogger(__name__)
 
-#: The small images that a step is measured on: batch, and side by number of dimensions.
-PROBES = ((2, {2: 64, 3: 32}), (4, {2: 64, 3: 32}), (2, {2: 32, 3: 16}))
+#: The small images that a step is measured on: batch, and whether they are the larger ones.
+PROBES = ((2, True), (4, True), (2, False))
+#: Sides of the smaller ones by number of dimensions, at least what a network pads images to; larger: twice that.
+SIDES = {2: 32, 3: 16}
 #: What kernels take for themselves, and gaps between tensors, on top of the tensors: on a CPU 14 to 19 % of a
 #: step of VoxelMorph on 96³ voxels, counted by the system.
 OVERHEAD = 1.15
@@ -80,8 +82,9 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
     """
     ndim, small = len(shape), copy.deepcopy(module).cpu()
     call = forward(small, torch.device("cpu"), method.settings["precision"])
-    (few, side), (many, _), (_, small_side) = ((batch, sides[ndim]) for batch, sides in PROBES)
-    peaks = [_peak(method, call, _noise(batch, sides[ndim], ndim, classes)) for batch, sides in PROBES]
+    small_side = max(SIDES[ndim], getattr(method, "stride", 1))
+    side, (few, many) = 2 * small_side, (batch for batch, large in PROBES if large)
+    peaks = [_peak(method, call, _noise(n, side if large else small_side, ndim, classes)) for n, large in PROBES]
     of_pair = (peaks[1] - peaks[0]) / (many - few)
     per_voxel = (peaks[0] - peaks[2]) / (few * (side**ndim - small_side**ndim))
     per_pair = max(0, of_pair - per_voxel * side**ndim)

@@ -82,7 +82,7 @@ class Muon(torch.optim.Optimizer):
             weight_decay=0,
             eps=EPSILON,
             maximize=False,
-            fused=True,
+            fused=parameters[0].is_cpu,  # of a GPU it would need the numbers of steps there
         )
 
 

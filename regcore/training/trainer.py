@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from regcore.checks import NotFiniteError
-from regcore.errors import InputError
+from regcore.errors import DivergedError
 from regcore.files import atomic_write
 from regcore.methods.base import LearnedMethod
 from regcore.runtime import default_device, processor_name
@@ -127,12 +127,15 @@ class Trainer:
 
         Raises
         ------
+        DivergedError
+            The loss became NaN or infinite.
         InputError
-            The loss became NaN or infinite, another process trains in the same folder, or a step does not
-            fit into memory.
+            Another process trains in the same folder, or a step does not fit into memory.
         """
         with exclusive(self.folder) if self.processes.first else nullcontext():
             self._resume()
+            if self.processes.first:
+                self._tell_looks()
             self.processes.wait()  # the first process may end soon, and its checkpoint with it
             if not self._finished:
                 self._check_memory()
@@ -198,6 +201,11 @@ class Trainer:
         end = self.processes.first and self.watch(len(self.history), self.history[-1]["validation_dice"])
         self.ended = bool(self.processes.told(float(end), self.device)) and not self._finished
 
+    def _tell_looks(self) -> None:
+        """Tell the watch of the looks of a training that is resumed: it may have been killed before it could."""
+        for look, row in enumerate(self.history if self.watch else [], start=1):
+            self.watch(look, row["validation_dice"])
+
     def _train_step(self) -> Mapping[str, Tensor]:
         """Take one step; returns the losses of this process's parts of the batch, added up."""
         settings = self.method.settings
@@ -255,8 +263,9 @@ class Trainer:
     def _finished(self) -> bool:
         return self.ended or self.step >= self.method.settings["steps"] or self._stopped_early
 
-    def _diverged(self) -> InputError:
-        return InputError(f"training diverged at step {self.step}; lower 'learning_rate' or raise 'lambda'")
+    def _diverged(self) -> DivergedError:
+        smoother = ", or raise 'lambda'" if "lambda" in self.method.settings else ""
+        return DivergedError(f"training diverged at step {self.step}; lower 'learning_rate'{smoother}")
 
     def _check_memory(self) -> None:
         settings = self.method.settings

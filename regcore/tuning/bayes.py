@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 JOURNAL = "study.journal"
 SLOT, IDENTITY, FACTS, REASON = "slot", "identity", "facts", "reason"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-#: Trainings of a slot that may fail, each with other values, before the search gives up.
+#: Trainings of a slot that may diverge, each with other values, before the search gives up.
 ATTEMPTS = 3
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -36,11 +36,12 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Claim:
-    """A slot's trial: running, or finished earlier."""
+    """A slot's trial: drawn just now, begun earlier, or finished."""
 
     number: int
     params: dict[str, Any]
-    finished: bool
+    finished: bool = False
+    fresh: bool = False
 
 
 class Bayes:
@@ -53,6 +54,7 @@ class Bayes:
     name : str
         Of the search.
     search : Search
+        Settled.
     identity : str
         Fingerprint of all that a trial's outcome depends on beside its values.
     seed : int
@@ -67,8 +69,9 @@ class Bayes:
         self.folder, self.search, self.seed = Path(folder), search, seed
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / JOURNAL
-        self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-        with self._alone():
+        # An absolute path: the backend's lock is a symbolic link to the file, and a relative one would lead nowhere.
+        self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(path.resolve())))
+        with self.alone():
             others = [known for known in optuna.get_all_study_names(self.storage) if known != name]
             if others:
                 raise InputError(f"{path}: holds the search '{others[0]}', not '{name}'; move the file away")
@@ -85,7 +88,8 @@ class Bayes:
                 )
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from beginning a trial."""
         with open(self.folder / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -98,8 +102,13 @@ class Bayes:
 
     def finished(self) -> dict[int, FrozenTrial]:
         """Slot → its finished trial, of the slots that the search has now."""
-        found = {trial.user_attrs[SLOT]: trial for trial in self.trials() if trial.state in FINISHED}
+        found = {trial.user_attrs[SLOT]: trial for trial in self.trials() if self._is_finished(trial)}
         return {slot: found[slot] for slot in sorted(found) if slot < self.search.trials}
+
+    def _is_finished(self, trial: FrozenTrial) -> bool:
+        """A grid has nothing to try in the place of a point that training diverges with."""
+        failed = trial.state == TrialState.FAIL and SLOT in trial.user_attrs and self.search.sampler == GRID
+        return trial.state in FINISHED or failed
 
     def claim(self, slot: int) -> Claim:
         """Take up a slot's trial where it is, or draw the values of a new one.
@@ -111,23 +120,24 @@ class Bayes:
         InputError
             Its trainings failed too often.
         """
-        with self._alone():
+        with self.alone():
             for trial in self.trials():  # a process was killed between asking and writing its slot
                 if trial.state == TrialState.RUNNING and SLOT not in trial.user_attrs:
                     self.study.tell(trial.number, state=TrialState.FAIL)
             own = self.of_slot(slot)
             for trial in own:
-                if trial.state in (*FINISHED, TrialState.RUNNING):
-                    return Claim(trial.number, trial.params, trial.state in FINISHED)
+                if self._is_finished(trial) or trial.state == TrialState.RUNNING:
+                    return Claim(trial.number, trial.params, finished=self._is_finished(trial))
             if len(own) >= ATTEMPTS:
                 raise InputError(
                     f"{self.folder / JOURNAL}: {len(own)} trainings of slot {slot} failed, the last with "
-                    f"{own[-1].params} ({own[-1].user_attrs.get(REASON)}); narrow the ranges"
+                    f"{own[-1].params} ({own[-1].user_attrs.get(REASON)}); narrow the ranges, and delete "
+                    f"{self.folder} to search anew"
                 )
             self.study.sampler = self._sampler(slot, len(own))
             trial = self.study.ask(_distributions(self.search))
             trial.set_user_attr(SLOT, slot)
-            return Claim(trial.number, trial.params, False)
+            return Claim(trial.number, trial.params, fresh=True)
 
     def report(self, number: int, look: int, dice: float) -> bool:
         """Note what a look at the validation pairs found; returns whether the trial should end."""
@@ -175,12 +185,15 @@ class Bayes:
         Of completed trials; empty where there are too few of them, or they are all alike.
         """
         done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
-        if len(self.search.ranges) < 2 or len({trial.value for trial in done}) < 2:
+        if len(self.search.ranges) < 2 or len({round(trial.value, 6) for trial in done}) < 2:
             return {}
         only = optuna.create_study(direction="maximize")
         only.add_trials(done)
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(only, evaluator=evaluator)
+        try:
+            found = optuna.importance.get_param_importances(only, evaluator=evaluator)
+        except RuntimeError:  # no tree of the forest has anything to explain
+            return {}
         return {name: float(share) for name, share in found.items()}
 
     def _running(self, number: int) -> Trial:
@@ -224,11 +237,11 @@ def _pruner(search: Search) -> optuna.pruners.BasePruner:
 
 
 def _distributions(search: Search) -> dict[str, BaseDistribution]:
-    return {name: _distribution(rule) for name, rule in search.ranges.items()}
+    return {name: _distribution(rule, name in search.whole) for name, rule in search.ranges.items()}
 
 
-def _distribution(rule: Mapping[str, Any]) -> BaseDistribution:
+def _distribution(rule: Mapping[str, Any], whole: bool) -> BaseDistribution:
     if "choices" in rule:
         return CategoricalDistribution(rule["choices"])
-    kind = IntDistribution if rule["integer"] else FloatDistribution
+    kind = IntDistribution if whole else FloatDistribution
     return kind(rule["low"], rule["high"], log=rule["log"])

@@ -1,11 +1,11 @@
 """What a study's file says about a search for hyperparameters: the key ``tune`` of a method.
 
-Read and checked without loading torch or Optuna; :mod:`regcore.tuning.bayes` searches.
+Read without loading torch or Optuna, and checked against its method once; :mod:`regcore.tuning.bayes` searches.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -17,8 +17,11 @@ from regcore.tuning.grid import grid
 
 KEY = "tune"
 TPE, RANDOM, GRID = "tpe", "random", "grid"
-#: What decides how long a trial trains and when it is looked at, which must be alike in all trials.
-FIXED = ("steps", "validate_every", "replicate", "preset")
+#: What decides how long a trial trains, when it is looked at, and what it sees, which must be alike in all trials.
+FIXED = (
+    *("steps", "validate_every", "replicate", "preset", "observed", "observed_draw"),
+    *("training_subjects", "training_contrasts"),
+)
 #: Looks before the median pruner may end a trial, and between two of its decisions, as shares of a training's looks:
 #: 30 and 10 of 500 epochs in TM-SPR (Section 4.3).
 WARMUP, INTERVAL = 30 / 500, 10 / 500
@@ -104,16 +107,19 @@ SEARCH = {
 
 @dataclass(frozen=True)
 class Search:
-    """A checked search.
+    """A search, as a study's file asks for it.
 
     Attributes
     ----------
     ranges : dict of str → dict
-        Either ``choices``, or ``low high log integer``.
-    trials, workers, random_trials, startup_trials, warmup, interval : int
-        As in :data:`SEARCH`; looks where those are shares of a training's.
+        Either ``choices``, or ``low high log``.
+    trials, workers, random_trials, startup_trials : int
+    warmup, interval : int or None
+        As in :data:`SEARCH`; :func:`settled` replaces None.
     sampler : str
     pruning : bool
+    whole : tuple of str
+        The ranges of whole numbers; :func:`settled` finds them.
     """
 
     ranges: dict[str, dict[str, Any]]
@@ -123,8 +129,9 @@ class Search:
     random_trials: int
     pruning: bool
     startup_trials: int
-    warmup: int
-    interval: int
+    warmup: int | None
+    interval: int | None
+    whole: tuple[str, ...] = ()
 
     def point(self, slot: int) -> dict[str, Any]:
         """The combination of a grid's values that is tried in a slot."""
@@ -152,7 +159,7 @@ def with_values(values: Mapping, point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def search_of(name: str, values: Mapping) -> Search:
-    """The search that an entry of a study asks for, checked.
+    """The search that an entry of a study asks for, read without loading its method.
 
     Parameters
     ----------
@@ -164,27 +171,17 @@ def search_of(name: str, values: Mapping) -> Search:
     Raises
     ------
     InputError
-        The method is not trained, has no such hyperparameter, or does not accept a value of its range; a range is
-        reversed; a grid has ranges instead of choices, or more trials than combinations.
+        The method is not trained; a range is reversed; a setting has both a value and a range; a grid has ranges
+        instead of choices, or more trials than combinations.
     """
     where = f"methods.{name}.{KEY}"
-    kind = entry(method_of(name, values), f"methods.{name}")
-    if not kind.learned:
+    if not entry(method_of(name, values), f"methods.{name}").learned:
         raise InputError(f"{where}: '{method_of(name, values)}' is not trained; only trained methods are searched")
     chosen = validated(values[KEY] or {}, settings_schema(SEARCH, ("ranges",)), where)
-    method = make_entry(name, values)
-    ranges = {
-        key: _range(key, rule, method.properties, f"{where}.ranges") for key, rule in chosen.pop("ranges").items()
-    }
+    ranges = {key: _range(key, rule, f"{where}.ranges") for key, rule in chosen.pop("ranges").items()}
     for key in ranges:
         if key in values:
             raise InputError(f"{where}.ranges: '{key}' is set as well; leave one of the two out")
-    for end in (0, -1):  # raises where the method does not accept what a range holds
-        make_entry(name, with_values(values, {key: _ends(rule)[end] for key, rule in ranges.items()}))
-    looks = math.ceil(method.settings["steps"] / method.settings["validate_every"])
-    for key, share in (("warmup", WARMUP), ("interval", INTERVAL)):
-        if chosen[key] is None:
-            chosen[key] = max(1, round(share * looks))
     search = Search(ranges, **chosen | {"trials": chosen["trials"] or 50})
     return _with_grid(search, chosen["trials"], where) if search.sampler == GRID else search
 
@@ -196,12 +193,10 @@ def _with_grid(search: Search, trials: int | None, where: str) -> Search:
     count = len(search.combinations())
     if trials is not None and trials > count:
         raise InputError(f"{where}.trials: {trials} is more than the {count} combinations of the grid")
-    return Search(**{**vars(search), "trials": trials or count})
+    return replace(search, trials=trials or count)
 
 
-def _range(key: str, rule: Any, properties: Mapping[str, Any], where: str) -> dict[str, Any]:
-    if key not in properties:
-        raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, properties)}")
+def _range(key: str, rule: Any, where: str) -> dict[str, Any]:
     if key in FIXED:
         raise InputError(f"{where}: '{key}' must be the same in all trials; set it beside '{KEY}'")
     if isinstance(rule, Mapping) and "choices" in rule:
@@ -213,14 +208,62 @@ def _range(key: str, rule: Any, properties: Mapping[str, Any], where: str) -> di
         raise InputError(f"{where}.{key}: [{low:g}, {high:g}] must ascend")
     if log and low <= 0:
         raise InputError(f"{where}.{key}: a logarithmic range begins above 0, not at {low:g}")
-    return {"low": low, "high": high, "log": log, "integer": _is_whole(properties[key])}
+    return {"low": low, "high": high, "log": log}
+
+
+def settled(search: Search, method: Any) -> Search:
+    """A search with what follows from its method: which ranges are whole numbers, and when trials may be pruned.
+
+    Parameters
+    ----------
+    method : regcore.methods.base.LearnedMethod
+    """
+    looks = math.ceil(method.settings["steps"] / method.settings["validate_every"])
+    shares = {"warmup": WARMUP, "interval": INTERVAL}
+    filled = {key: max(1, round(share * looks)) for key, share in shares.items() if getattr(search, key) is None}
+    whole = tuple(key for key, rule in search.ranges.items() if "low" in rule and _is_whole(method.properties[key]))
+    return replace(search, whole=whole, **filled)
+
+
+def check_search(name: str, values: Mapping) -> None:
+    """Check a search against its method, which is loaded for it.
+
+    Raises
+    ------
+    InputError
+        As for :func:`search_of`; or the method has no such hyperparameter, does not use it with the other settings, or
+        does not accept a value of its range.
+    """
+    search, method, where = search_of(name, values), make_entry(name, values), f"methods.{name}.{KEY}.ranges"
+    for key, rule in search.ranges.items():
+        if key not in method.properties:
+            raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, method.properties)}")
+        if key in method.unused:
+            raise InputError(f"{where}: '{key}' changes nothing with the method's other settings; leave it out")
+        if "low" in rule and "enum" in method.properties[key]:
+            raise InputError(f"{where}.{key}: give {{choices: […]}} of {method.properties[key]['enum']}")
+    whole = settled(search, method).whole
+    first = {key: _samples(rule, key in whole)[0] for key, rule in search.ranges.items()}
+    for key, rule in search.ranges.items():  # raises where the method does not accept what a range holds
+        for value in _samples(rule, key in whole):
+            make_entry(name, with_values(values, first | {key: value}))
+
+
+def ends(values: Mapping) -> list[dict[str, Any]]:
+    """An entry with all hyperparameters of its search at their first, and at their last value."""
+    rules = search_of("", values).ranges
+    return [with_values(values, {key: _samples(rule, True)[end] for key, rule in rules.items()}) for end in (0, -1)]
+
+
+def _samples(rule: Mapping[str, Any], whole: bool) -> list[Any]:
+    """All choices; of a range both ends, and a number between them that is round nowhere."""
+    if "choices" in rule:
+        return rule["choices"]
+    low, high = rule["low"], rule["high"]
+    return [low, high] if whole else [low, high, low + 0.3819 * (high - low)]
 
 
 def _is_whole(rule: Mapping[str, Any]) -> bool:
     types = rule.get("type", [])
     types = [types] if isinstance(types, str) else types
     return "integer" in types and "number" not in types
-
-
-def _ends(rule: Mapping[str, Any]) -> list[Any]:
-    return rule.get("choices") or [rule["low"], rule["high"]]

@@ -57,9 +57,8 @@ rule search:
     threads: 1
     resources:
         mem_mb=4000,
-        runtime=120,
+        runtime=30,
     params:
-        checkpoints=f"{PLAN.folder}/checkpoints",
         stage=STAGE_VERSIONS["search"],
     message:
         "Choosing the best trial of {wildcards.method}"

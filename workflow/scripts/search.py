@@ -7,4 +7,4 @@ from regcore.stages.tune import collect
 
 with job(snakemake) as plan:
     name = snakemake.wildcards.method
-    collect(plan, name, Path(snakemake.output[0]), Path(snakemake.params.checkpoints, name))
+    collect(plan, name, Path(snakemake.output[0]))
