@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_training import prepared, small_study
 
-from regcore.errors import InputError
+from regcore.errors import DivergedError, InputError
 from regcore.methods import make_method
 from regcore.stages.train import train
 from regcore.training.checkpoint import load_tensors
@@ -44,8 +44,11 @@ def plan(tmp_path_factory):
     return prepared(small_study(folder, {"net": {"method": "voxelmorph", **SETTINGS}}))
 
 
-def run(plan, folder, stop_after=None, **changes):
-    """Train in the processes that there are; each look at the validation pairs finds something better."""
+def run(plan, folder, stop_after=None, end_at=None, **changes):
+    """Train in the processes that there are; each look at the validation pairs finds something better.
+
+    ``end_at`` is the look at which the watch of the training ends it.
+    """
     with process_group() as processes:
         method = make_method("voxelmorph", SETTINGS | {"patience": 2} | changes)
         scans = plan.training_pairs["net"]
@@ -62,8 +65,13 @@ def run(plan, folder, stop_after=None, **changes):
         def better(module):
             return {"dice": trainer.step}
 
-        trainer = Trainer(method, sampler, better, folder, "same", 2, 5, "cpu", processes)
+        def watch(look, dice):
+            assert processes.first
+            return look == end_at
+
+        trainer = Trainer(method, sampler, better, folder, "same", 2, 5, "cpu", processes, watch if end_at else None)
         trained = trainer.run()
+        assert trainer.ended == (end_at is not None)
         assert trained.facts["processes"] == processes.count
         assert bool(trained.weights) == processes.first
 
@@ -146,3 +154,18 @@ def test_the_number_of_processes_must_divide_the_batch(monkeypatch):
     assert dividing({"batch_size": 1, "accumulate": 1}, 8) == 1
     with pytest.raises(InputError, match="for 2 processes; choose a multiple of 2"):
         check_division({"batch_size": 1, "accumulate": 1}, 2)
+
+
+def test_all_processes_end_where_the_first_ones_watch_says_so(plan, tmp_path):
+    launch(2, run, plan, tmp_path, None, 1)
+    history, _ = curve_and_weights(tmp_path)
+    assert len(history) == 1
+
+
+def test_divergence_in_one_of_several_processes_is_told_apart(plan, tmp_path):
+    with pytest.raises(DivergedError, match="training diverged"):
+        launch(2, diverge, plan, tmp_path)
+
+
+def diverge(plan, folder):
+    run(plan, folder, learning_rate=1e12)

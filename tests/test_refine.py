@@ -71,6 +71,19 @@ def test_refinement_lowers_the_networks_own_loss(flow, similarity, pairs):
         assert longer < after < before
 
 
+def test_a_field_is_refined_together_with_its_weight_volume(pairs):
+    """The posterior of TM-SPR is one of both (Eq. 6)."""
+    start = make_method("spr", {"size": "tiny", "norm": "instance", "time_steps": 1, "lambda_max": 0.1})
+    torch.manual_seed(0)
+    start.module = start.build(2).eval()
+    with torch.no_grad():
+        start.module.network.heads[0].convolution.weight.mul_(1e4)
+    for pair in pairs:
+        flow, refined = flows(start, refine(start), pair)
+        assert loss(start, refined, pair) < loss(start, flow, pair)
+        assert refine(start).register(*pair).field.displacement.shape == (1, 2, *SHAPE)
+
+
 @per_flow
 def test_no_iterations_return_the_networks_field(flow, pairs):
     start = network(**FLOWS[flow])

@@ -500,6 +500,7 @@ class Study:
             label_table=None,
             methods=METHODS,
             spotlight=[],
+            searched_methods=[],
             unavailable=unavailable,
             learned=lambda name: False,
             prepared=lambda scan: str(folder / scan),
@@ -594,6 +595,13 @@ def test_a_report_shows_the_pictures_of_the_spotlight_alone(study_rows, tmp_path
     found = headings(study.report())
     assert "Pairs: demons" in found and "Pairs: syn" not in found
     assert "Training" not in found, "no method of the study learns"
+
+
+def test_a_report_shows_the_searches_for_hyperparameters(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    (tmp_path / "figures" / "search_syn.png").write_bytes(b"rings")
+    study.plan.searched_methods = ["syn"]
+    assert "Search: syn" in headings(study.report())
 
 
 def test_names_that_look_like_numbers_or_nothing_stay_names(study_rows, tmp_path):
