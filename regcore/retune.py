@@ -209,7 +209,7 @@ def _hypernetwork(model: Model, folder: str | Path) -> Hypernetworked:
     if not model.method.hyperparameters:
         raise InputError(
             f"{folder}: a model of the method {model.name} has no hypernetwork, so there is nothing to tune; give a "
-            "model of the method hypermorph"
+            "model of the method hypermorph, hypertransmorph or hyperspr"
         )
     return model.method
 

@@ -1,12 +1,17 @@
 """Hyper-TransMorph and Hyper-TM-SPR: ranges, what is generated, and that hyperparameters reach network and loss."""
 
+import json
+
 import pytest
 import torch
+from click.testing import CliRunner
 from test_training import prepared, small_study
 
+from regcore.cli import main
 from regcore.errors import InputError
 from regcore.methods import make_method
 from regcore.stages.train import labelled_pairs, pairs_of_split, train
+from regcore.training.forward import forward
 from regcore.training.model import load_model
 from regcore.tuning.amortised import sweep
 
@@ -112,6 +117,23 @@ def test_volumes_as_well_as_slices(name):
     again.build(3).load_state_dict(method.module.state_dict())
 
 
+@pytest.mark.parametrize("name", ["transmorph", "spr", "hypertransmorph", "hyperspr"])
+def test_arithmetic_in_bfloat16_gives_about_the_same_loss(name):
+    own = {key: value for key, value in SMALL.items() if key != "hidden" or name.startswith("hyper")}
+    method = make_method(name, {**own, "precision": "bfloat16"})
+    method.settle((32, 32))
+    torch.manual_seed(0)
+    module = method.build(2)
+    found = []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(1)
+        losses = method.training_step(forward(module, torch.device("cpu"), precision), pair())
+        found.append(losses["total"].item())
+        losses["total"].backward()
+    assert found[1] == pytest.approx(found[0], abs=0.02)
+    assert all(torch.isfinite(weight.grad).all() for weight in module.parameters() if weight.grad is not None)
+
+
 def test_rows_give_what_each_alone_gives():
     method, images = made("hyperspr"), pair()
     rows = torch.tensor([[0.1, 0.9], [0.5, 0.5], [1.0, 0.0]])
@@ -132,7 +154,7 @@ def test_the_loss_is_that_of_the_network_at_the_drawn_values():
 
 
 def test_training_chooses_the_best_values(tmp_path):
-    """And sweeps score other values of the same model."""
+    """Sweeps score other values of the same model, a cohort tunes it anew, and a pair takes any."""
     fast = {**SMALL, "steps": 4, "validate_every": 2, "learning_rate": 0.01}
     plan = prepared(small_study(tmp_path, {"hyper": {"method": "hyperspr", **fast}}))
     train(plan, "hyper", tmp_path / "model", tmp_path / "checkpoints")
@@ -142,3 +164,12 @@ def test_training_chooses_the_best_values(tmp_path):
     labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
     table = sweep(model.method, labelled, codes, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     assert set(table["lambda_max"]) == {0, 5} and table["value"].notna().all()
+    model, cohort, out = (str(tmp_path / name) for name in ("model", "cohort.tsv", "out"))
+    done = CliRunner().invoke(main, ["tune", model, cohort, "-o", out, "--split", "test", "--points", "3"])
+    assert done.exit_code == 0 and "alpha" in done.output, done.output
+    pair = [str(tmp_path / name) for name in ("s7.nii.gz", "s8.nii.gz")]
+    chosen = ["--method", model, "--set", "alpha=0.05", "--set", "lambda_max=1"]
+    done = CliRunner().invoke(main, ["register", *pair, "-o", out, *chosen])
+    assert done.exit_code == 0, done.output
+    settings = json.loads((tmp_path / "out" / "register.json").read_text())["settings"]
+    assert (settings["alpha"], settings["lambda_max"]) == (0.05, 1)

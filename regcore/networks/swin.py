@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+from regcore.networks.unet import convolution
 
 
 class SwinEncoder(nn.Module):
@@ -52,7 +52,7 @@ class SwinEncoder(nn.Module):
         super().__init__()
         self.checkpointing = checkpointing
         self.widths = [embed * 2**stage for stage in range(len(depths))]
-        self.patches = CONVOLUTION[ndim](in_channels, embed, patch, stride=patch)
+        self.patches = convolution(ndim)(in_channels, embed, patch, stride=patch)
         self.norm = nn.LayerNorm(embed)
         blocks = itertools.count()
         self.stages = nn.ModuleList(

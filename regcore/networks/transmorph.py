@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from regcore.kernels.convolution import convolve
 from regcore.networks.decoded import Decoded
-from regcore.networks.swin import CONVOLUTION, SwinEncoder
-from regcore.networks.unet import FlowHead
+from regcore.networks.swin import SwinEncoder
+from regcore.networks.unet import FlowHead, convolution
 from regcore.spatial import compose, resample, warp
 
 NORM = {
@@ -170,12 +170,12 @@ class Convolved(nn.Sequential):
 
     def __init__(self, ndim: int, own: int, out: int, norm: str):
         super().__init__(
-            CONVOLUTION[ndim](own, out, 3, padding=1, bias=False), NORM[norm][ndim](out), nn.LeakyReLU(0.01)
+            convolution(ndim)(own, out, 3, padding=1, bias=False), NORM[norm][ndim](out), nn.LeakyReLU(0.01)
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        convolution, norm, activation = self
-        return activation(norm(convolve(features, convolution.weight)))
+        layer, norm, activation = self
+        return activation(norm(convolve(features, layer.weight)))
 
 
 def window_for(shape: Sequence[int]) -> list[int]:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regcore.networks.swin import CONVOLUTION
 from regcore.networks.transmorph import NORM
+from regcore.networks.unet import convolution
 from regcore.spatial import resample
 
 FEATURES = 48
@@ -31,7 +31,7 @@ class WeightHead(nn.Module):
 
     def __init__(self, ndim: int, channels: int, norm: str = "batch"):
         super().__init__()
-        layer = CONVOLUTION[ndim]
+        layer = convolution(ndim)
         self.layers = nn.Sequential(
             layer(channels, FEATURES, 3, padding=1, bias=False),
             NORM[norm][ndim](FEATURES),

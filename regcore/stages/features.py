@@ -10,12 +10,10 @@ from torch import Tensor
 from regcore.evaluation.variability import feature_variability
 from regcore.experiments.synthmorph import series_of_pairs
 from regcore.files import atomic_write
-from regcore.methods.base import as_tensor
 from regcore.methods.flow import FlowMethod
 from regcore.methods.pretrained import Pretrained
 from regcore.plan import Plan
-from regcore.stages.register import method_to_register
-from regcore.volume import read_volume
+from regcore.stages.register import method_to_register, prepared_image
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +49,5 @@ def write_features(plan: Plan, name: str, model: Path, output: str | Path) -> No
 def _inputs(plan: Plan, groups: list[tuple[str, list[str]]], method: FlowMethod) -> Iterator[list[Tensor]]:
     """What the network sees of moving and fixed image, in every contrast of the moving subject."""
     for fixed, moving in groups:
-        target = _image(plan, fixed).to(method.device)
-        yield [method.network_input(target, _image(plan, scan).to(method.device)) for scan in moving]
-
-
-def _image(plan: Plan, scan: str) -> Tensor:
-    return as_tensor(read_volume(f"{plan.prepared(scan)}.nii"))
+        target = prepared_image(plan, fixed).to(method.device)
+        yield [method.network_input(target, prepared_image(plan, scan).to(method.device)) for scan in moving]

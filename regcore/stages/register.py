@@ -16,7 +16,7 @@ from regcore.field import DisplacementField, read_field
 from regcore.files import atomic_write
 from regcore.isolation import CallFailed, Worker
 from regcore.methods import entry, make_entry, make_method
-from regcore.methods.base import Method
+from regcore.methods.base import Method, as_tensor
 from regcore.plan import Plan
 from regcore.plan_checks import TRUTH
 from regcore.preprocess import (
@@ -25,7 +25,7 @@ from regcore.preprocess import (
 from regcore.registration import register_scans
 from regcore.runtime import processor_name, versions
 from regcore.training.model import load_model
-from regcore.volume import read_grid
+from regcore.volume import read_grid, read_volume
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,11 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     if entry(plan.method_of(name)).refines:
         method.start_from(load_model(model).method)
     return method
+
+
+def prepared_image(plan: Plan, scan: str) -> torch.Tensor:
+    """A prepared scan as networks see it, (1, 1, *space)."""
+    return as_tensor(read_volume(f"{plan.prepared(scan)}.nii"))
 
 
 def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:

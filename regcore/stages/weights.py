@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from regcore.files import atomic_write
-from regcore.methods.base import as_tensor
 from regcore.methods.priors import PRIORS
 from regcore.methods.spr import SPR
 from regcore.plan import Plan
 from regcore.spatial import warp
+from regcore.stages.register import prepared_image
 from regcore.training.checkpoint import save_tensors
 from regcore.training.model import load_model
-from regcore.volume import read_labels, read_volume
+from regcore.volume import read_labels
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
     method = load_model(plan.folder / "models" / name).method
     rows, kept = [], {}
     for number, pair in enumerate(plan.pairs_of("test").itertuples()):
-        scans = {side: _scan(plan, getattr(pair, side), method.device) for side in ("fixed", "moving")}
+        scans = {side: prepared_image(plan, getattr(pair, side)).to(method.device) for side in ("fixed", "moving")}
         labels = read_labels(plan.prepared(pair.fixed) + "_labels.nii").data > 0
         for row, (own, found) in enumerate(_volumes(method, **scans)):
             measured = measures(found["weights"], found["displacement"], labels)
@@ -111,7 +111,3 @@ def _points(method: SPR) -> Iterator[SPR]:
     lines = [np.linspace(low, high, POINTS) for low, high in method.ranges.values()]
     for values in itertools.product(*lines):
         yield method.at(dict(zip(method.ranges, map(float, values), strict=True)))
-
-
-def _scan(plan: Plan, scan: str, device: torch.device) -> Tensor:
-    return as_tensor(read_volume(f"{plan.prepared(scan)}.nii")).to(device)
