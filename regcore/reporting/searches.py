@@ -105,20 +105,15 @@ def _draw_surface(axis: Axes, table: pd.DataFrame, done: pd.DataFrame, names: Se
         x, y = np.meshgrid(*lines)
         surface = griddata(points / spans, done["value"], (x / spans[0], y / spans[1]), method="linear")
         axis.contourf(x, y, surface, levels=15, norm=norm, cmap="viridis")
+    style = {"linewidths": 1.6, "s": 48, "zorder": 3, "clip_on": False}
     for state, (colour, label) in RINGS.items():
         part = table[table["state"] == state]
-        drawn = axis.scatter(
-            *(part[name] for name in names),
-            c=part["value"],
-            norm=norm,
-            cmap="viridis",
-            edgecolors=colour,
-            linewidths=1.6,
-            s=48,
-            label=label,
-            zorder=3,
-        )
-    bar = axis.figure.colorbar(drawn, ax=axis, format="%.3f")
+        place = [part[name] for name in names]
+        if state == "complete":
+            drawn = axis.scatter(*place, c=part["value"], norm=norm, edgecolors=colour, label=label, **style)
+        else:  # the Dice of a few looks is not on the scale
+            axis.scatter(*place, facecolors="none", edgecolors=colour, label=label, **style)
+    bar = axis.figure.colorbar(drawn, ax=axis, format="%.4f")
     bar.set_label("Dice (validation pairs)")
     axis.set(xlabel=axis_name(names[0]), ylabel=axis_name(names[1]))
 
@@ -132,6 +127,7 @@ def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
         part = ordered[ordered["state"] == state]
         axis.plot(part["trial"], part["value"], "o", markerfacecolor="none", markeredgecolor=colour, label=label)
     axis.set(xlabel="trial", ylabel="Dice (validation pairs)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(linewidth=0.3)
     axis.legend(fontsize=8)
 
