@@ -134,7 +134,7 @@ class Plan:
         return model and str(self.folder / "models" / model)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """The settings of an entry, without the key ``method``."""
+        """The settings of an entry, without the keys ``method`` and ``tune``."""
         return settings_of(self.entries[name])
 
     @cached_property

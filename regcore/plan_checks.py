@@ -14,11 +14,24 @@ TRUTH = "truth"
 
 
 def dimensions(config: Mapping, cohort: Cohort) -> int:
+    """Of a study's images: as configured, or as in the first header of the cohort."""
     settings = config["cohort"].get("embedded")
     return settings["ndim"] if settings else read_grid(cohort.table["image"].iloc[0]).ndim
 
 
 def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
+    """Check names, methods and starts of a study's entries, and the methods that its evaluation names.
+
+    Parameters
+    ----------
+    settings : bool
+        Also load every method to check its settings and searches, which takes seconds.
+
+    Raises
+    ------
+    InputError
+        Naming the key that is wrong, and the remedy.
+    """
     for name, values in entries.items():
         if name == TRUTH:
             raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
@@ -54,6 +67,7 @@ def _check_start(start: str | None, entries: Mapping[str, dict], where: str, set
 
 
 def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:
+    """Raise :class:`InputError` where no training scan has one of the contrasts."""
     known = set(cohort.table.loc[cohort.table["split"] == "train", "contrast"])
     for contrast in (contrast for pairing in pairings for contrast in pairing):
         if contrast not in known:
@@ -61,6 +75,7 @@ def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: st
 
 
 def check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
+    """Raise :class:`InputError` where a scan of training pairs has no labels."""
     missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
     if missing:
         raise InputError(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
@@ -324,8 +323,8 @@ def test_a_model_of_a_journal_that_is_gone_is_not_taken_over(tmp_path):
     assert run_slot(plan, 0)["state"] == "complete"
 
 
-def test_a_lock_that_a_killed_process_left_is_not_waited_for_for_ever(tmp_path, monkeypatch):
-    """Where the journal's path is relative, as in the workflow."""
+def test_the_journals_lock_leads_to_the_journal_where_its_path_is_relative(tmp_path, monkeypatch):
+    """As in the workflow; a lock that leads nowhere is waited for for ever once its process was killed."""
     monkeypatch.chdir(tmp_path)
     bayes = Bayes(Path("search"), "x", search({"lambda": [0, 1]}), "i", 0)
     backend = bayes.storage._backend
@@ -409,13 +408,15 @@ def test_the_median_pruner_ends_what_is_worse(tmp_path):
 
 
 WORKER = """
-import pickle, sys
+import json, sys
 from pathlib import Path
 from regcore.runtime import share_cores
 share_cores()
 from regcore.stages import tune
 
-plan = pickle.loads(Path(sys.argv[1]).read_bytes())
+from regcore.plan import plan_study
+
+plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), sys.argv[3], results=sys.argv[4])
 for slot in range(int(sys.argv[2]), plan.searches["vm"].trials, 4):
     output = plan.search_folder("vm") / "trials" / f"{slot:03d}.json"
     tune.run_trial(plan, "vm", slot, output, plan.folder / "checkpoints" / "vm" / f"{slot:03d}")
@@ -424,6 +425,7 @@ for slot in range(int(sys.argv[2]), plan.searches["vm"].trials, 4):
 
 def start(folder, number):
     command = [sys.executable, "-c", WORKER, str(folder / "plan"), str(number)]
+    command += [str(ROOT / "workflow" / "schemas"), str(folder / "results")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stderr=(folder / f"worker-{number}.log").open("a"), env=environment)
 
@@ -437,7 +439,7 @@ def looks_of_running(bayes):
 def test_four_workers_of_which_two_are_killed(tmp_path):
     """Every slot ends with one finished trial, and the killed ones go on where they were."""
     plan = prepared(small_study(tmp_path, {"vm": {**FAST, "steps": 60, "tune": {**LAMBDA, "trials": 12}}}))
-    (tmp_path / "plan").write_bytes(pickle.dumps(plan))
+    (tmp_path / "plan").write_text(json.dumps(plan.config))
     bayes = store_of(plan, "vm").open()
     workers = {number: start(tmp_path, number) for number in range(4)}
     killed, until = {}, time.monotonic() + 200

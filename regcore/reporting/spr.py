@@ -61,7 +61,7 @@ def overlap_and_folds(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, s
         dice = own.loc[own["metric"] == "dice", "value"]
         row = {"entry": name, "method": title(name), "dice_mean": dice.mean(), "dice_sd": dice.std(ddof=1)}
         row |= {metric: own.loc[own["metric"] == metric, "value"].mean() for metric in FOLDS}
-        compared = paired_comparison(*_same_pairs(_of_pairs(own), backbone))
+        compared = paired_comparison(*_of_pairs(own).align(backbone))
         row |= {"points_over_backbone": 100 * compared.mean_difference, "p_wilcoxon": compared.p_wilcoxon}
         row |= {"low": 100 * compared.ci_low, "high": 100 * compared.ci_high, "pairs": compared.n}
         rows.append(row)
@@ -98,11 +98,6 @@ def mark(points: float, p: float) -> str:
 def _of_pairs(rows: pd.DataFrame) -> pd.Series:
     """Mean Dice of every pair."""
     return rows[rows["metric"] == "dice"].groupby("pair")["value"].mean()
-
-
-def _same_pairs(one: pd.Series, other: pd.Series) -> tuple[pd.Series, pd.Series]:
-    one, other = one.align(other)
-    return one, other
 
 
 def optima(plan: Plan) -> tuple[pd.DataFrame, str]:

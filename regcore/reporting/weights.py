@@ -40,9 +40,7 @@ class Example:
         self.tensors, facts = load_tensors(plan.folder / "weights" / f"{name}.safetensors")
         self.pair = facts["pair"]
         scans = plan.pairs_of("test").set_index("pair").loc[self.pair]
-        self.fixed, self.moving = (
-            read_volume(f"{plan.prepared(scan)}.nii") for scan in (scans["fixed"], scans["moving"])
-        )
+        self.fixed = read_volume(f"{plan.prepared(scans['fixed'])}.nii")
         self.view = View(self.fixed)
 
     def slice(self, row: int, what: str) -> np.ndarray:

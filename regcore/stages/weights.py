@@ -15,7 +15,6 @@ from regcore.files import atomic_write
 from regcore.methods.priors import PRIORS
 from regcore.methods.spr import SPR
 from regcore.plan import Plan
-from regcore.spatial import warp
 from regcore.stages.register import prepared_image
 from regcore.training.checkpoint import save_tensors
 from regcore.training.model import load_model
@@ -39,8 +38,7 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
         labelled voxels), and over these voxels ``with_displacement with_gradient``, Pearson's correlation of the weight
         with |u| and with |∇u|; ``with_displacement_everywhere`` that of all voxels.
     volumes : path
-        Safetensors with, of each row, ``<row>.weights`` (*space), ``<row>.displacement`` (D, *space) in voxels and
-        ``<row>.warped`` (*space).
+        Safetensors with, of each row, ``<row>.weights`` (*space) and ``<row>.displacement`` (D, *space) in voxels.
     """
     method = load_model(plan.folder / "models" / name).method
     rows, kept = [], {}
@@ -91,7 +89,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @torch.inference_mode()
 def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mapping[str, Any], dict[str, Tensor]]]:
-    """The prior's hyperparameters, and weights, displacement and warped image with them."""
+    """The prior's hyperparameters, and weights and displacement with them."""
     for at in _points(method):
         flow = at.predict(at.module, fixed, moving)
         displacement = at.displacement(flow, fixed)
@@ -99,7 +97,6 @@ def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mappi
         found = {
             "weights": at.weights(flow, fixed)[0, 0],
             "displacement": displacement[0],
-            "warped": warp(moving, displacement)[0, 0],
         }
         yield own, {name: value.cpu() for name, value in found.items()}
 
