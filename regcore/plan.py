@@ -22,6 +22,7 @@ from regcore.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, re
 from regcore.plan_checks import check_contrasts, check_methods, check_training_labels, dimensions
 from regcore.synthesis import icbm152
 from regcore.training.parts import check_division
+from regcore.tuning.cells import CellSearch, cell_search, has_search
 from regcore.tuning.search import Search, ends, is_tuned, search_of
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
@@ -134,7 +135,7 @@ class Plan:
         return model and str(self.folder / "models" / model)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """The settings of an entry, without the keys ``method`` and ``tune``."""
+        """The settings of an entry, without the keys that are none (``ENTRY_KEYS``)."""
         return settings_of(self.entries[name])
 
     @cached_property
@@ -150,6 +151,15 @@ class Plan:
     def search_folder(self, name: str) -> Path:
         """Where an entry's search keeps its journal and its trials."""
         return self.folder / "tuning" / name
+
+    @cached_property
+    def cell_searches(self) -> dict[str, CellSearch]:
+        """Entry → the search for its cells and objective, of those that have one."""
+        return {name: cell_search(name, self.entries) for name, values in self.entries.items() if has_search(values)}
+
+    def architecture_folder(self, name: str) -> Path:
+        """Where a search for cells leaves what it found."""
+        return self.folder / "architectures" / name
 
     def validation_pairs(self, name: str) -> pd.DataFrame:
         """The validation pairs that a learned method's weights are chosen on: of its training's contrasts.

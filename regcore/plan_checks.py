@@ -6,6 +6,7 @@ from regcore.cohort import Cohort
 from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
 from regcore.methods import entry, make_entry, method_of
+from regcore.tuning.cells import cell_search, has_search
 from regcore.tuning.search import check_search, is_tuned
 from regcore.volume import read_grid
 
@@ -44,6 +45,8 @@ def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, 
                 raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
             if is_tuned(values):
                 check_search(name, values)
+            if has_search(values):
+                cell_search(name, entries)
         if entry(method).refines:
             _check_start(values.get("start"), entries, where, settings)
     for key in ("spotlight", "reference"):

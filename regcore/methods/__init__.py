@@ -74,6 +74,7 @@ METHODS = {
     "imported": Entry("regcore.methods.imported:Imported", imported=True),
     "instance": Entry("regcore.methods.instance:Instance"),
     "refine": Entry("regcore.methods.refine:Refine", refines=True),
+    "autoreg": Entry("regcore.methods.autoreg:AutoReg", learned=True),
     "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
     "hyperspr": Entry("regcore.methods.hypertransmorph:HyperSPR", learned=True),
     "hypertransmorph": Entry("regcore.methods.hypertransmorph:HyperTransMorph", learned=True),
@@ -85,8 +86,9 @@ METHODS = {
 }
 
 
-#: What an entry of a study says beside settings: its method, and a search (:mod:`regcore.tuning.search`).
-ENTRY_KEYS = ("method", "tune")
+#: What an entry of a study says beside settings: its method, and a search (:mod:`regcore.tuning.search` for
+#: hyperparameters, :mod:`regcore.tuning.cells` for architectures).
+ENTRY_KEYS = ("method", "tune", "search")
 
 
 def entry(name: str, where: str = "method") -> Entry:

@@ -84,7 +84,7 @@ def _train(
     grid = common_grid(reference, plan.config["preprocess"])
     method.settle(grid.shape)
     pairs = plan.training_pairs[name]
-    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    classes = None if method.observed is None else observed_labels(plan, name, method.observed)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
     log.info("settings %s", json.dumps(method.settings))
@@ -166,8 +166,8 @@ def training_dice(
         return look(method, module, labelled, codes)["dice"]
 
 
-def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
-    """The classes of a training with labels: of the scored labels that occur in training or validation scans.
+def observed_labels(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+    """Label code → class of a training with labels: of the scored ones that occur in training or validation scans.
 
     Where images are made of the label maps, of all labels in training scans.
     """

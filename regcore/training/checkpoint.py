@@ -2,11 +2,12 @@
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,6 +40,32 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except (FileNotFoundError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable weights file ({error}); train the model again") from error
+
+
+def section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The state of an optimiser as tensors by name; :func:`load_optimiser` takes them without the prefix."""
+    return {
+        f"{prefix}{index}.{name}": torch.as_tensor(value)
+        for index, state in optimiser.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser of the same parameters back its state."""
+    states: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        # Fused Adam goes through memory: a moment has to lie there in the order of its weight.
+        laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if value.ndim else value
+        states.setdefault(int(index), {})[key] = laid_out
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
 
 
 @contextmanager

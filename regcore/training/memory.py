@@ -94,10 +94,15 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
     return round(OVERHEAD * (constant + pairs) + WEIGHT_COPIES * weights)
 
 
-def _peak(method: LearnedMethod, call: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> int:
+def live_peak(call: Callable[[], Any]) -> int:
+    """Bytes of the tensors that ``call`` makes, as many of them as live at once; torch's random state stays."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), LivePeak() as live:
-        method.training_step(call, batch)["total"].backward()
+        call()
     return live.peak
+
+
+def _peak(method: LearnedMethod, call: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> int:
+    return live_peak(lambda: method.training_step(call, batch)["total"].backward())
 
 
 def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:

@@ -24,7 +24,14 @@ from regcore.errors import DivergedError
 from regcore.files import atomic_write
 from regcore.methods.base import LearnedMethod
 from regcore.runtime import default_device, processor_name
-from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
+from regcore.training.checkpoint import (
+    exclusive,
+    load_optimiser,
+    load_tensors,
+    optimiser_tensors,
+    save_tensors,
+    section,
+)
 from regcore.training.distributed import Processes
 from regcore.training.forward import forward
 from regcore.training.memory import check_memory, step_bytes
@@ -318,8 +325,7 @@ class Trainer:
     def _save(self) -> None:
         tensors = {f"model.{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        tensors |= optimiser_tensors(self.optimiser, "optimiser.")
         facts = {
             "fingerprint": self.fingerprint,
             "step": self.step,
@@ -342,16 +348,9 @@ class Trainer:
         if facts["fingerprint"] != self.fingerprint:
             log.info("the checkpoint belongs to other settings or data; starting afresh")
             return
-        self.module.load_state_dict(_section(tensors, "model."))
-        self.best = _section(tensors, "best.") if self.processes.first else {}
-        states: dict[int, dict[str, Tensor]] = {}
-        parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-        for name, value in _section(tensors, "optimiser.").items():
-            index, _, key = name.partition(".")
-            # Fused Adam goes through memory: a moment has to lie there in the order of its weight.
-            laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if value.ndim else value
-            states.setdefault(int(index), {})[key] = laid_out
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": states})
+        self.module.load_state_dict(section(tensors, "model."))
+        self.best = section(tensors, "best.") if self.processes.first else {}
+        load_optimiser(self.optimiser, section(tensors, "optimiser."))
         self.step, self.seconds, self.cpu_seconds = facts["step"], facts["seconds"], facts["cpu_seconds"]
         self.best_step, self.best_score = facts["best_step"], facts["best_score"]
         self.history = facts["history"]
@@ -387,10 +386,6 @@ def save_history(folder: Path, history: list[dict[str, float]]) -> None:
     """Write the training curve as ``history.csv``."""
     with atomic_write(folder / "history.csv") as path:
         pd.DataFrame(history).to_csv(path, index=False)
-
-
-def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _duration(seconds: float) -> str:

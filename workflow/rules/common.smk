@@ -54,6 +54,7 @@ TRAINED_NAMES = (
     "|".join(re.escape(name) for name in PLAN.entries if PLAN.learned(name) and name not in PLAN.searches) or "none"
 )
 SEARCHED_NAMES = "|".join(map(re.escape, PLAN.searches)) or "none"
+CELL_SEARCHED_NAMES = "|".join(map(re.escape, PLAN.cell_searches)) or "none"
 GPUS_PER_TRAINING = min(1, gpu_count())  # without a GPU trainings need not wait for each other
 LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
 
@@ -167,6 +168,20 @@ def trial_before(wildcards):
 
 def search_settings(wildcards):
     return PLAN.searches[wildcards.method].identity
+
+
+def architecture_of(wildcards):
+    """What the search for an entry's architecture has found."""
+    return [str(PLAN.architecture_folder(wildcards.method))] if wildcards.method in PLAN.cell_searches else []
+
+
+def searches_before(wildcards):
+    """The searches that one begins from, or takes as long as."""
+    return [str(PLAN.architecture_folder(other)) for other in PLAN.cell_searches[wildcards.method].others]
+
+
+def cell_search_settings(wildcards):
+    return PLAN.cell_searches[wildcards.method].settings
 
 
 def learned_methods():

@@ -10,6 +10,7 @@ rule train:
     input:
         prepared=prepared_parts(PLAN.scans),
         labels=label_table(),
+        searched=architecture_of,
     output:
         directory("<study>/models/{method}"),
     log:

@@ -1,4 +1,4 @@
-"""Hyperparameters: searching for them, and scoring networks that differ in them or have them all."""
+"""Hyperparameters and architectures: searching for them, and scoring networks that differ in them or have them all."""
 
 
 rule trial:
@@ -64,6 +64,41 @@ rule search:
         "Choosing the best trial of {wildcards.method}"
     script:
         "../scripts/search.py"
+
+
+rule architecture:
+    """Search for the cells and the objective of an AutoReg network, which is then trained like any other."""
+    input:
+        prepared=prepared_parts(PLAN.scans),
+        labels=label_table(),
+        before=searches_before,
+    output:
+        directory("<study>/architectures/{method}"),
+    log:
+        "<study>/logs/architectures/{method}.log",
+    benchmark:
+        "<study>/benchmarks/architectures/{method}.tsv"
+    wildcard_constraints:
+        method=CELL_SEARCHED_NAMES,
+    priority: 2  # a training waits for it
+    threads: 8 if LARGE else 1
+    resources:
+        mem_mb=32000 if LARGE else 4000,
+        runtime=2880 if LARGE else 240,
+        gpu=GPUS_PER_TRAINING,
+    params:
+        settings=settings_of,
+        search=cell_search_settings,
+        seed=config["seed"],
+        scored=config["labels"],
+        pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
+        training_pairs=training_pairs_of,
+        checkpoints=f"{PLAN.folder}/checkpoints",
+        stage=STAGE_VERSIONS["architecture"],
+    message:
+        "Searching for the architecture of {wildcards.method}"
+    script:
+        "../scripts/architecture.py"
 
 
 rule sweep:

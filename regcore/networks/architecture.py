@@ -1,0 +1,141 @@
+"""What AutoReg searches for: which operation stands on each edge of the cells, as a small file.
+
+::
+
+    {"feature": {"half": ["3-Conv", "5-SConv", "3-DConv"], "quarter": ["3-SConv", "1-Conv", "3-Conv"]},
+     "deformation": {"quarter": ["5-Conv", "3-SConv", "3-SConv"], "half": ["3-SConv", "3-Conv", "7-DConv"]}}
+
+A cell is named by the resolution of its features; its operations follow each other (Fan et al., TIP 2023, Fig. 2).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regcore.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A convolution with LeakyReLU 0.2: ``kind`` is Conv, SConv (separable) or DConv (dilation 2)."""
+
+    kernel: int
+    kind: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel}-{self.kind}"
+
+
+#: The eight candidates of the paper, by its names.
+CANDIDATES = {
+    operation.name: operation
+    for operation in (
+        *(Operation(kernel, "Conv") for kernel in (1, 3, 5)),
+        *(Operation(kernel, "SConv") for kernel in (3, 5)),
+        *(Operation(kernel, "DConv") for kernel in (3, 5, 7)),
+    )
+}
+#: What may stand in an architecture: candidates, and what the paper's largest network by hand is made of.
+OPERATIONS = {**CANDIDATES, "7-Conv": Operation(7, "Conv")}
+FEATURE, DEFORMATION = "feature", "deformation"
+#: Kind of cell → its cells, in the order in which images pass through them.
+CELLS = {FEATURE: ("half", "quarter"), DEFORMATION: ("quarter", "half")}
+EDGES = 3
+#: Networks by hand (Section IV-C4): one operation everywhere.
+MANUAL = {"manual-small": "1-Conv", "manual-medium": "3-Conv", "manual-large": "7-Conv"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The operations of the feature and the deformation cells.
+
+    Attributes
+    ----------
+    cells : dict of str → dict of str → tuple of str
+        Kind of cell → resolution → names of operations, in :data:`OPERATIONS`.
+    """
+
+    cells: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    @classmethod
+    def uniform(cls, operation: str) -> "Architecture":
+        """One operation on all edges."""
+        return cls({kind: {cell: (operation,) * EDGES for cell in cells} for kind, cells in CELLS.items()})
+
+    @classmethod
+    def parsed(cls, content: Any, where: str) -> "Architecture":
+        """Check what a file or a setting says.
+
+        Raises
+        ------
+        InputError
+            A cell or edge is missing or unknown, or an operation is.
+        """
+        _check_keys(content, CELLS, where)
+        cells = {}
+        for kind, names in CELLS.items():
+            _check_keys(content[kind], names, f"{where}: {kind}")
+            cells[kind] = {
+                cell: _operations(content[kind][cell], f"{where}: {kind}.{cell}") for cell in CELLS[kind]
+            }
+        return cls(cells)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Architecture":
+        """Read a file; keys beside the two kinds of cells, as a search writes them, are left alone.
+
+        Raises
+        ------
+        InputError
+            There is no such file, it is not JSON, or as for :meth:`parsed`.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such file; give an architecture file, or one of {', '.join(MANUAL)}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not valid JSON ({error})") from error
+        if isinstance(content, Mapping):
+            content = {kind: value for kind, value in content.items() if kind not in ("objective",)}
+        return cls.parsed(content, str(path))
+
+    def edges(self, kind: str) -> list[tuple[str, int, str]]:
+        """(cell, number of the edge, operation) of all cells of a kind, in the order of the rows of α."""
+        return [(cell, number, name) for cell, names in self.cells[kind].items() for number, name in enumerate(names)]
+
+    def with_cells(self, kind: str, operations: list[str]) -> "Architecture":
+        """The architecture with other operations in the cells of a kind, in the order of :meth:`edges`."""
+        cells = {
+            cell: tuple(operations[EDGES * place : EDGES * (place + 1)]) for place, cell in enumerate(CELLS[kind])
+        }
+        return Architecture({**self.cells, kind: cells})
+
+    def as_json(self) -> dict[str, dict[str, list[str]]]:
+        """As :meth:`parsed` takes it."""
+        return {kind: {cell: list(names) for cell, names in cells.items()} for kind, cells in self.cells.items()}
+
+
+def _check_keys(content: Any, known: Any, where: str) -> None:
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where}: expected {{{', '.join(f'{key}: …' for key in known)}}}, found {content!r}")
+    for key in content:
+        if key not in known:
+            raise InputError(f"{where}: unknown cell '{key}'{did_you_mean(str(key), known)}")
+    for key in known:
+        if key not in content:
+            raise InputError(f"{where}: the cell '{key}' is missing")
+
+
+def _operations(names: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(names, list | tuple) or len(names) != EDGES:
+        found = len(names) if isinstance(names, list | tuple) else repr(names)
+        raise InputError(f"{where}: a cell has {EDGES} edges, one operation on each; found {found}")
+    for number, name in enumerate(names):
+        if name not in OPERATIONS:
+            raise InputError(
+                f"{where}, edge {number + 1}: unknown operation {name!r}{did_you_mean(str(name), OPERATIONS)}"
+            )
+    return tuple(names)

@@ -1,0 +1,249 @@
+"""AutoReg's network of two scales, whose cells are what its search chooses (Fan et al., TIP 2023, Section III-B).
+
+Feature cells halve the resolution of each image twice; deformation cells look at the features of both at a quarter
+and then at half of it, the moving image's warped by what the first has found.  On each edge of a cell stands one
+operation, or a mixture of all candidates (Eq. 3): the super-network.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from regcore.networks.architecture import CANDIDATES, CELLS, DEFORMATION, FEATURE, OPERATIONS, Architecture
+from regcore.networks.unet import FlowHead, convolution
+from regcore.spatial import integrate, resample, resample_displacement, warp
+
+SLOPE = 0.2
+#: Features of the coarsest feature cell, and of the second and third operation of a deformation cell, in those of the
+#: finest: 16 → 32, 48, 32.
+COARSE, WIDE, MIDDLE = 2, 3, 2
+#: What images are padded to a multiple of.
+STRIDE = 4
+SEPARABLE = ("true", "code")
+DOWNSAMPLING = ("first", "last")
+
+
+class CellNetwork(nn.Module):
+    """Image pair, moving and fixed → velocities at half and at a quarter of the resolution.
+
+    The velocity at half resolution is the coarser one, up-sampled, plus what the finer deformation cell adds.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+    architecture : Architecture
+    mixed : tuple of str
+        Kinds of cells (feature, deformation) whose edges hold mixtures of all candidates, whatever ``architecture``
+        says of them.
+    channels : int
+        Features of an image at half resolution; at a quarter twice as many.
+    separable : {"true", "code"}
+        Of separable convolutions: one kernel for each feature and a mixing of features, or what the authors' code has
+        under that name, which puts a full convolution before them.
+    downsampling : {"first", "last"}
+        Which convolution of a feature cell takes steps of two: the first (the authors' code; what the paper's memory
+        allows), or the last (the paper's text).
+    integration_steps : int
+        Squarings between the two scales.
+    checkpointing : bool
+        Compute the operations of a mixture again in the backward pass instead of keeping what they need.
+
+    Attributes
+    ----------
+    mixtures : nn.ParameterDict
+        α: kind of mixed cells → (6, 8), edges × candidates; zeros at first, so that all weigh the same.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        architecture: Architecture,
+        mixed: tuple[str, ...] = (),
+        channels: int = 16,
+        separable: str = "true",
+        downsampling: str = "first",
+        integration_steps: int = 7,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        for value, known, what in ((separable, SEPARABLE, "separable"), (downsampling, DOWNSAMPLING, "downsampling")):
+            if value not in known:
+                raise ValueError(f"{what} must be one of {', '.join(known)}, not {value!r}")
+        self.architecture, self.integration_steps = architecture, integration_steps
+        sizes = {
+            (FEATURE, "half"): (1, channels, channels, channels),
+            (FEATURE, "quarter"): (channels,) + 3 * (COARSE * channels,),
+            (DEFORMATION, "quarter"): (2 * COARSE * channels, WIDE * channels, MIDDLE * channels, channels),
+            (DEFORMATION, "half"): (3 * channels + ndim, WIDE * channels, MIDDLE * channels, channels),
+        }
+
+        def cell(kind: str, name: str) -> Cell:
+            names = [list(CANDIDATES)] * 3 if kind in mixed else [[edge] for edge in architecture.cells[kind][name]]
+            halving = None if kind == DEFORMATION else {"first": 0, "last": 2}[downsampling]
+            return Cell(ndim, names, sizes[kind, name], halving, separable, checkpointing)
+
+        def cells(kind: str) -> nn.ModuleDict:
+            return nn.ModuleDict({_at(name): cell(kind, name) for name in CELLS[kind]})
+
+        self.moving_features, self.fixed_features = cells(FEATURE), cells(FEATURE)
+        self.deformation = cells(DEFORMATION)
+        self.head = FlowHead(ndim, channels)
+        edges = len(CELLS[FEATURE]) * 3
+        self.mixtures = nn.ParameterDict({kind: torch.zeros(edges, len(CANDIDATES)) for kind in mixed})
+
+    def weights(self) -> list[nn.Parameter]:
+        """ω: all parameters but α."""
+        return [value for name, value in self.named_parameters() if not name.startswith("mixtures.")]
+
+    def forward(self, pair: Tensor, path: Architecture | None = None) -> Tensor:
+        """Map (B, 2, *space), sizes multiples of 4, to (B, 2 D, *space / 2).
+
+        The first D channels are the velocity at half resolution, in its voxels; the others are that at a quarter, in
+        its own, each voxel repeated.
+
+        Parameters
+        ----------
+        path : Architecture, optional
+            The one operation of each mixture that is used, instead of all.
+        """
+        moving, fixed = pair.split(1, dim=1)
+        moving_half, moving_quarter = self._features(self.moving_features, moving, path)
+        fixed_half, fixed_quarter = self._features(self.fixed_features, fixed, path)
+        found = self._cell(self.deformation, DEFORMATION, "quarter", torch.cat([moving_quarter, fixed_quarter], 1), path)
+        coarse = self._velocity(found)
+        space = moving_half.shape[2:]
+        velocity = resample_displacement(coarse, space)
+        displacement = resample_displacement(integrate(coarse, self.integration_steps), space)
+        warped = warp(moving_half, displacement.to(moving_half.dtype))
+        seen = torch.cat([warped, fixed_half, velocity.to(found.dtype), resample(found, space)], 1)
+        found = self._cell(self.deformation, DEFORMATION, "half", seen, path)
+        fine = velocity + self._velocity(found)
+        return torch.cat([fine, F.interpolate(coarse, scale_factor=2, mode="nearest")], 1)
+
+    def _velocity(self, features: Tensor) -> Tensor:
+        found = self.head(features)
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    def _features(self, cells: nn.ModuleDict, image: Tensor, path: Architecture | None) -> tuple[Tensor, Tensor]:
+        half = self._cell(cells, FEATURE, "half", image, path)
+        return half, self._cell(cells, FEATURE, "quarter", half, path)
+
+    def _cell(self, cells: nn.ModuleDict, kind: str, name: str, x: Tensor, path: Architecture | None) -> Tensor:
+        cell = cells[_at(name)]
+        if kind not in self.mixtures:
+            return cell(x)
+        if path is not None:
+            return cell(x, path.cells[kind][name])
+        start = 3 * CELLS[kind].index(name)
+        return cell(x, self.mixtures[kind][start : start + 3].softmax(1).to(x.dtype))
+
+    def chosen(self) -> Architecture:
+        """The architecture in which each mixture is replaced by its likeliest operation."""
+        found = self.architecture
+        names = list(CANDIDATES)
+        for kind, mixture in self.mixtures.items():
+            found = found.with_cells(kind, [names[place] for place in mixture.argmax(1).tolist()])
+        return found
+
+    def weights_of(self, path: Architecture) -> dict[str, Tensor]:
+        """The weights of this super-network that a network of the architecture ``path`` has, by their names there."""
+        operations = {(kind, _at(cell), edge): name for kind in CELLS for cell, edge, name in path.edges(kind)}
+        found = {}
+        for name, value in self.state_dict().items():
+            group, _, rest = name.partition(".")
+            if group == "mixtures":
+                continue
+            if group != "head":
+                cell, _, edge, operation, *_ = rest.split(".")
+                if operations[DEFORMATION if group == DEFORMATION else FEATURE, cell, int(edge)] != operation:
+                    continue
+            found[name] = value
+        return found
+
+
+def _at(cell: str) -> str:
+    """Name of a cell as a module, which must not be that of a method of modules, as ``half`` is."""
+    return f"at_{cell}"
+
+
+class Cell(nn.Module):
+    """Four nodes in a row: each is an operation, or a mixture of operations, on the one before it.
+
+    Parameters
+    ----------
+    names : list of list of str
+        Operations of each edge.
+    features : sequence of int
+        Of each node.
+    halving : int or None
+        The edge that takes steps of two.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        names: list[list[str]],
+        features: tuple[int, ...],
+        halving: int | None,
+        separable: str,
+        checkpointing: bool,
+    ):
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.edges = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    name: operation(ndim, name, own, out, 2 if edge == halving else 1, separable)
+                    for name in candidates
+                }
+            )
+            for edge, (candidates, own, out) in enumerate(zip(names, features[:-1], features[1:], strict=True))
+        )
+
+    def forward(self, x: Tensor, choice: Tensor | tuple[str, ...] | None = None) -> Tensor:
+        """Map (B, C, *space) to (B, F, *space), or half of it.
+
+        Parameters
+        ----------
+        choice : Tensor (edges, candidates), or operations of the edges, or None
+            Weights of each mixture, or the operation that is used alone; None where there is one alone.
+        """
+        for number, candidates in enumerate(self.edges):
+            if choice is None:
+                (only,) = candidates.values()
+                x = only(x)
+            elif isinstance(choice, Tensor):
+                x = self._mixed(candidates, x, choice[number])
+            else:
+                x = candidates[choice[number]](x)
+        return x
+
+    def _mixed(self, candidates: nn.ModuleDict, x: Tensor, weights: Tensor) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return sum(weight * candidate(x) for weight, candidate in zip(weights, candidates.values(), strict=True))
+
+        def weighed(weight: Tensor, candidate: nn.Module) -> Tensor:
+            return checkpoint(lambda x, weight: weight * candidate(x), x, weight, use_reentrant=False)
+
+        return sum(weighed(weight, candidate) for weight, candidate in zip(weights, candidates.values(), strict=True))
+
+
+def operation(ndim: int, name: str, own: int, out: int, stride: int, separable: str) -> nn.Sequential:
+    """One of :data:`~regcore.networks.architecture.OPERATIONS`, each followed by LeakyReLU 0.2."""
+    described = OPERATIONS[name]
+    layer, kernel, half = convolution(ndim), described.kernel, described.kernel // 2
+    if described.kind == "DConv":
+        return nn.Sequential(layer(own, out, kernel, stride, 2 * half, dilation=2), nn.LeakyReLU(SLOPE))
+    if described.kind == "Conv":
+        return nn.Sequential(layer(own, out, kernel, stride, half, bias=False), nn.LeakyReLU(SLOPE))
+    if separable == "true":
+        apart = layer(own, own, kernel, stride, half, groups=own, bias=False)
+        return nn.Sequential(apart, layer(own, out, 1, bias=False), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(
+        layer(own, own, kernel, stride, half, bias=False),
+        nn.LeakyReLU(SLOPE),
+        layer(own, own, kernel, 1, half, groups=own, bias=False),
+        layer(own, out, 1, bias=False),
+        nn.LeakyReLU(SLOPE),
+    )
