@@ -34,7 +34,9 @@ def awake(network):
 def correlated(image, kernels):
     """Convolutional layer with zeros beyond the border: (C, *space), (F, C, k, …) → (F, *space)."""
     flip = (slice(None, None, -1),) * (image.ndim - 1)
-    return np.stack([sum(convolve(x, k[flip], mode="constant") for x, k in zip(image, ks, strict=True)) for ks in kernels])
+    return np.stack(
+        [sum(convolve(x, k[flip], mode="constant") for x, k in zip(image, ks, strict=True)) for ks in kernels]
+    )
 
 
 def dilated(kernels, ndim):
@@ -146,7 +148,9 @@ def test_mixture_is_the_weighed_sum_of_its_candidates():
     x, weights = torch.rand(1, 1, 8, 8), torch.rand(3, 8).softmax(1)
     expected = x
     for edge, row in zip(cell.edges, weights, strict=True):
-        expected = torch.stack([w * candidate(expected) for w, candidate in zip(row, edge.values(), strict=True)]).sum(0)
+        expected = torch.stack([w * candidate(expected) for w, candidate in zip(row, edge.values(), strict=True)]).sum(
+            0
+        )
     torch.testing.assert_close(cell(x, weights), expected)
 
 
@@ -170,7 +174,9 @@ def test_weights_are_all_but_the_mixtures():
 
 
 def test_networks_by_hand_grow():
-    counts = [sum(p.numel() for p in CellNetwork(2, Architecture.uniform(name)).parameters()) for name in MANUAL.values()]
+    counts = [
+        sum(p.numel() for p in CellNetwork(2, Architecture.uniform(name)).parameters()) for name in MANUAL.values()
+    ]
     assert all(small < large for small, large in pairwise(counts))
 
 
@@ -191,7 +197,10 @@ def test_architecture_file_round_trip(tmp_path, generator):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a["feature"]["half"].__setitem__(1, "3-SCnov"), "feature.half, edge 2: unknown operation '3-SCnov'; did you mean '3-SConv'"),
+        (
+            lambda a: a["feature"]["half"].__setitem__(1, "3-SCnov"),
+            "feature.half, edge 2: unknown operation '3-SCnov'; did you mean '3-SConv'",
+        ),
         (lambda a: a["feature"]["half"].pop(), "feature.half: a cell has 3 edges, one operation on each; found 2"),
         (lambda a: a["deformation"].pop("half"), "deformation: the cell 'half' is missing"),
         (lambda a: a.pop("feature"), "the cell 'feature' is missing"),
@@ -211,7 +220,9 @@ def test_what_is_wrong_in_an_architecture_file_is_named(tmp_path, change, messag
 
 
 def test_files_that_are_no_architecture_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"none\.json: no such file; give an architecture file, or one of manual-small"):
+    with pytest.raises(
+        InputError, match=r"none\.json: no such file; give an architecture file, or one of manual-small"
+    ):
         Architecture.read(tmp_path / "none.json")
     (tmp_path / "torn.json").write_text("{")
     with pytest.raises(InputError, match=r"torn\.json: not valid JSON"):

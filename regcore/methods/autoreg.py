@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from regcore.losses import diffusion, lncc, mind_ssc
 from regcore.methods.base import TRAINING
 from regcore.methods.flow import FLOW, IMAGES, FlowMethod
-from regcore.networks.architecture import MANUAL, Architecture
+from regcore.networks.architecture import LAMBDAS, MANUAL, Architecture
 from regcore.networks.cells import DOWNSAMPLING, SEPARABLE, STRIDE, CellNetwork
 from regcore.networks.unet import ARCHITECTURES, FlowNetwork
 from regcore.spatial import integrate, pad_to_multiple, resample, resample_displacement, smooth, warp
 
 CELLS, UNET = "cells", "unet"
-#: λ of Eq. 4 and 5.
-WEIGHTS = ("lambda1", "lambda2", "lambda3", "lambda4")
 #: Sides of the windows of local correlation, in voxels, at full, half and quarter resolution, as in the authors' code.
 WINDOWS = {"full": 9, "half": 7, "quarter": 5}
 FACTORS = {"half": 2, "quarter": 4}
@@ -110,7 +108,9 @@ class AutoReg(FlowMethod):
     presets: ClassVar[dict[str, dict]] = {"code": {"separable": "code"}}
 
     def _check_network(self, where: str) -> None:
-        self.settings["architecture"] = architecture_of(self.settings["architecture"], f"{where}.architecture").as_json()
+        self.settings["architecture"] = architecture_of(
+            self.settings["architecture"], f"{where}.architecture"
+        ).as_json()
 
     @property
     def unused(self) -> set[str]:
@@ -136,7 +136,7 @@ class AutoReg(FlowMethod):
     @property
     def weights(self) -> dict[str, float]:
         """λ."""
-        return {name: self.settings[name] for name in WEIGHTS}
+        return {name: self.settings[name] for name in LAMBDAS}
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return self.weighed_losses(flow, batch, self.weights)

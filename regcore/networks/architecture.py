@@ -44,6 +44,9 @@ FEATURE, DEFORMATION = "feature", "deformation"
 #: Kind of cell → its cells, in the order in which images pass through them.
 CELLS = {FEATURE: ("half", "quarter"), DEFORMATION: ("quarter", "half")}
 EDGES = 3
+#: What a search writes beside the cells: λ of the objective (Eq. 4 and 5), of which the first is a share.
+OBJECTIVE, LAMBDAS = "objective", ("lambda1", "lambda2", "lambda3", "lambda4")
+SHARE = LAMBDAS[0]
 #: Networks by hand (Section IV-C4): one operation everywhere.
 MANUAL = {"manual-small": "1-Conv", "manual-medium": "3-Conv", "manual-large": "7-Conv"}
 
@@ -63,7 +66,7 @@ class Architecture:
     @classmethod
     def uniform(cls, operation: str) -> "Architecture":
         """One operation on all edges."""
-        return cls({kind: {cell: (operation,) * EDGES for cell in cells} for kind, cells in CELLS.items()})
+        return cls({kind: dict.fromkeys(cells, (operation,) * EDGES) for kind, cells in CELLS.items()})
 
     @classmethod
     def parsed(cls, content: Any, where: str) -> "Architecture":
@@ -78,9 +81,7 @@ class Architecture:
         cells = {}
         for kind, names in CELLS.items():
             _check_keys(content[kind], names, f"{where}: {kind}")
-            cells[kind] = {
-                cell: _operations(content[kind][cell], f"{where}: {kind}.{cell}") for cell in CELLS[kind]
-            }
+            cells[kind] = {cell: _operations(content[kind][cell], f"{where}: {kind}.{cell}") for cell in CELLS[kind]}
         return cls(cells)
 
     @classmethod
@@ -95,11 +96,13 @@ class Architecture:
         try:
             content = json.loads(Path(path).read_text())
         except FileNotFoundError as error:
-            raise InputError(f"{path}: no such file; give an architecture file, or one of {', '.join(MANUAL)}") from error
+            raise InputError(
+                f"{path}: no such file; give an architecture file, or one of {', '.join(MANUAL)}"
+            ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not valid JSON ({error})") from error
         if isinstance(content, Mapping):
-            content = {kind: value for kind, value in content.items() if kind not in ("objective",)}
+            content = {kind: value for kind, value in content.items() if kind != OBJECTIVE}
         return cls.parsed(content, str(path))
 
     def edges(self, kind: str) -> list[tuple[str, int, str]]:
@@ -108,9 +111,7 @@ class Architecture:
 
     def with_cells(self, kind: str, operations: list[str]) -> "Architecture":
         """The architecture with other operations in the cells of a kind, in the order of :meth:`edges`."""
-        cells = {
-            cell: tuple(operations[EDGES * place : EDGES * (place + 1)]) for place, cell in enumerate(CELLS[kind])
-        }
+        cells = {cell: tuple(operations[EDGES * place : EDGES * (place + 1)]) for place, cell in enumerate(CELLS[kind])}
         return Architecture({**self.cells, kind: cells})
 
     def as_json(self) -> dict[str, dict[str, list[str]]]:

@@ -110,7 +110,9 @@ class CellNetwork(nn.Module):
         moving, fixed = pair.split(1, dim=1)
         moving_half, moving_quarter = self._features(self.moving_features, moving, path)
         fixed_half, fixed_quarter = self._features(self.fixed_features, fixed, path)
-        found = self._cell(self.deformation, DEFORMATION, "quarter", torch.cat([moving_quarter, fixed_quarter], 1), path)
+        found = self._cell(
+            self.deformation, DEFORMATION, "quarter", torch.cat([moving_quarter, fixed_quarter], 1), path
+        )
         coarse = self._velocity(found)
         space = moving_half.shape[2:]
         velocity = resample_displacement(coarse, space)
@@ -193,10 +195,7 @@ class Cell(nn.Module):
         self.checkpointing = checkpointing
         self.edges = nn.ModuleList(
             nn.ModuleDict(
-                {
-                    name: operation(ndim, name, own, out, 2 if edge == halving else 1, separable)
-                    for name in candidates
-                }
+                {name: operation(ndim, name, own, out, 2 if edge == halving else 1, separable) for name in candidates}
             )
             for edge, (candidates, own, out) in enumerate(zip(names, features[:-1], features[1:], strict=True))
         )

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regcore.config import fingerprint
 from regcore.errors import InputError
@@ -19,8 +18,7 @@ from regcore.files import atomic_write
 from regcore.losses import soft_dice
 from regcore.methods import make_entry
 from regcore.methods.autoreg import AutoReg
-from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, Architecture
-from regcore.networks.cells import CellNetwork
+from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, OBJECTIVE, Architecture
 from regcore.plan import Plan
 from regcore.preprocess import common_grid
 from regcore.runtime import default_device, processor_name
@@ -30,8 +28,8 @@ from regcore.training.checkpoint import exclusive
 from regcore.training.memory import live_peak
 from regcore.training.pairs import PairSampler
 from regcore.training.validation import LabelledPairs
-from regcore.tuning.architecture import Objective, Problem, Schedule, Stage, Trace, hypergradient
-from regcore.tuning.cells import FACTS, FOUND, GRADIENT, OBJECTIVE, TRACE, CellSearch, read_found
+from regcore.tuning.architecture import Objective, Problem, Schedule, Stage, hypergradient
+from regcore.tuning.cells import FACTS, FOUND, GRADIENT, TRACE, CellSearch, read_found
 from regcore.tuning.paths import PathSearch
 from regcore.tuning.search import with_values
 
@@ -267,7 +265,7 @@ def _run(
         settings["objective_rate" if own else "architecture_rate"],
         settings["epsilon"],
     )
-    memory = _step_bytes(problem, schedule)
+    memory = _step_bytes(problem)
     identity = fingerprint(data.identity, settings, stage, method.settings)
     trace = Stage(stage, problem, schedule, checkpoints, identity).run()
     facts = {
@@ -282,18 +280,11 @@ def _run(
     return {stage: facts}, pd.DataFrame(trace.rows).assign(stage=stage)
 
 
-def _step_bytes(problem: Problem, schedule: Schedule) -> int:
+def _step_bytes(problem: Problem) -> int:
     """Memory that the tensors of one hypergradient take at most, beside the weights."""
-    searched = list(problem.searched.parameters())
+    weights, searched = list(problem.weights), list(problem.searched.parameters())
     return live_peak(
-        lambda: hypergradient(
-            lambda: problem.inner(0),
-            lambda: problem.outer(0),
-            list(problem.weights),
-            searched,
-            schedule.learning_rate,
-            schedule.epsilon,
-        )
+        lambda: hypergradient(lambda: problem.inner(0), lambda: problem.outer(0), weights, searched, 0, 1e-3)
     )
 
 
@@ -329,7 +320,7 @@ def _write(
 def _readable(found: Mapping[str, Mapping[str, Any]]) -> str:
     """JSON with a line to each cell, and one to each λ."""
     parts = [
-        f'  {json.dumps(part)}: {{\n'
+        f"  {json.dumps(part)}: {{\n"
         + ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
         + "\n  }"
         for part, content in found.items()

@@ -8,21 +8,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
-from regcore.methods.autoreg import WEIGHTS
+from regcore.networks.architecture import LAMBDAS
 from regcore.training.checkpoint import load_optimiser, load_tensors, optimiser_tensors, save_tensors, section
 
 log = logging.getLogger(__name__)
-
-#: λ1 is a share; the other weights are positive.
-SHARE = WEIGHTS[0]
 
 
 def hypergradient(
@@ -39,8 +36,8 @@ def hypergradient(
 
         dL_out(ω', α)/dα = ∂L_out(ω', α)/∂α − η (∂L_in(ω + ε v, α)/∂α − ∂L_in(ω − ε v, α)/∂α) / 2ε
 
-    (steps 3 to 5 of Algorithm 1, which leaves η out, as if the step had length 1; the difference of gradients stands for the
-    second derivative of L_in times v).
+    (steps 3 to 5 of Algorithm 1, which leaves η out, as if the step had length 1; the difference of gradients stands
+    for the second derivative of L_in times v).
 
     Parameters
     ----------
@@ -94,7 +91,7 @@ class Objective(nn.Module):
 
     def __init__(self, start: Mapping[str, float]):
         super().__init__()
-        values = torch.tensor([start[name] for name in WEIGHTS], dtype=torch.float64)
+        values = torch.tensor([start[name] for name in LAMBDAS], dtype=torch.float64)
         free = torch.cat([values[:1].logit(), values[1:].log()])
         if not free.isfinite().all():
             raise ValueError(f"a search of λ begins with λ1 inside (0, 1) and the others above 0, not at {dict(start)}")
@@ -103,7 +100,7 @@ class Objective(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """λ as tensors that know where they are from."""
         values = torch.cat([self.free[:1].sigmoid(), self.free[1:].exp()])
-        return dict(zip(WEIGHTS, values.unbind(), strict=True))
+        return dict(zip(LAMBDAS, values.unbind(), strict=True))
 
     def values(self) -> dict[str, float]:
         """λ as numbers."""
@@ -217,7 +214,9 @@ class Stage:
             try:
                 losses = self._epoch(epoch, searching=epoch >= schedule.warmup)
             except NotFiniteError as error:
-                raise DivergedError(f"the search of {self.name} diverged in epoch {epoch + 1}; lower its rates") from error
+                raise DivergedError(
+                    f"the search of {self.name} diverged in epoch {epoch + 1}; lower its rates"
+                ) from error
             self.trace.rows.append({"epoch": epoch + 1, **losses, **self.problem.values()})
             self.trace.stable = self._is_stable()
             self.trace.seconds, self.trace.cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
@@ -231,14 +230,9 @@ class Stage:
         inner_sum, outer_sum = 0.0, 0.0
         for step in range(epoch * schedule.epoch, (epoch + 1) * schedule.epoch):
             if searching:
-                slopes, outer = hypergradient(
-                    lambda: problem.inner(step),
-                    lambda: problem.outer(step),
-                    weights,
-                    searched,
-                    schedule.learning_rate,
-                    schedule.epsilon,
-                )
+                inner_of_step, outer_of_step = partial(problem.inner, step), partial(problem.outer, step)
+                rate, epsilon = schedule.learning_rate, schedule.epsilon
+                slopes, outer = hypergradient(inner_of_step, outer_of_step, weights, searched, rate, epsilon)
                 for value, slope in zip(searched, slopes, strict=True):
                     value.grad = slope
                 self.optimisers["searched"].step()
@@ -278,7 +272,7 @@ class Stage:
         # Copies, because α are a part of the network and a file holds no tensor twice.
         tensors |= {f"searched.{name}": value.clone() for name, value in self.problem.searched.state_dict().items()}
         for name, optimiser in self.optimisers.items():
-            tensors |= optimiser_tensors(optimiser, f"{name}.")
+            tensors |= optimiser_tensors(optimiser, f"optimiser.{name}.")
         trace = self.trace
         facts = {"rows": trace.rows, "seconds": trace.seconds, "cpu_seconds": trace.cpu_seconds, "stable": trace.stable}
         save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **facts})
@@ -295,6 +289,6 @@ class Stage:
         self.problem.module.load_state_dict(section(tensors, "model."))
         self.problem.searched.load_state_dict(section(tensors, "searched."))
         for name, optimiser in self.optimisers.items():
-            load_optimiser(optimiser, section(tensors, f"{name}."))
+            load_optimiser(optimiser, section(tensors, f"optimiser.{name}."))
         self.trace = Trace(**facts)
         log.info("%s: resuming after epoch %d", self.name, len(self.trace.rows))

@@ -12,11 +12,10 @@ from typing import Any
 from regcore.config import settings_schema, validated
 from regcore.errors import InputError, did_you_mean
 from regcore.methods import method_of
-from regcore.networks.architecture import DEFORMATION, FEATURE, Architecture
+from regcore.networks.architecture import DEFORMATION, FEATURE, LAMBDAS, OBJECTIVE, SHARE, Architecture
 from regcore.tuning.search import is_tuned
 
 KEY = "search"
-OBJECTIVE = "objective"
 #: The stages, in their order.
 STAGES = (FEATURE, DEFORMATION, OBJECTIVE)
 GRADIENT, RANDOM, TPE = "gradient", "random", "tpe"
@@ -157,12 +156,18 @@ def cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     if is_tuned(values):
         raise InputError(f"{where}: 'tune' is set as well; leave one of the two out")
     chosen = validated(values[KEY] or {}, settings_schema(SEARCH), where)
-    if chosen["start"] is not None and (given := {"architecture", "lambda1", "lambda2", "lambda3", "lambda4"} & set(values)):
+    if chosen["start"] is not None and (given := {"architecture", *LAMBDAS} & set(values)):
         raise InputError(f"{where}.start: '{min(given)}' is set as well; leave one of the two out")
     if values.get("network") == "unet" and set(chosen["what"]) - {OBJECTIVE}:
         raise InputError(f"{where}.what: a U-Net has no cells; search for 'objective' alone")
     if (chosen["by"] != GRADIENT) != (chosen["as_long_as"] is not None):
         raise InputError(f"{where}.as_long_as: goes with 'by: random' or 'by: tpe', and these need it")
+    for key in LAMBDAS if OBJECTIVE in chosen["what"] else ():
+        if values.get(key) in ((0, 1) if key == SHARE else (0,)):
+            inside = "inside (0, 1)" if key == SHARE else "above 0"
+            raise InputError(
+                f"{where}: a search for the objective begins with '{key}' {inside}, not at {values[key]:g}"
+            )
     for key in ("warmup", "epochs"):
         if chosen[f"objective_{key}"] is None:
             chosen[f"objective_{key}"] = chosen[key]
@@ -203,13 +208,12 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
         content = json.loads((path / "model.json").read_text())
         if content["method"] != "autoreg":
             raise InputError(f"{where}: {path} is a model of '{content['method']}', which has no cells")
-        names = ("architecture", "lambda1", "lambda2", "lambda3", "lambda4")
-        return {name: content["settings"][name] for name in names}
+        return {name: content["settings"][name] for name in ("architecture", *LAMBDAS)}
     file = path / FOUND if path.is_dir() else path
     if not file.is_file():
         raise InputError(
-            f"{where}: '{path}' is neither an entry with a search, nor an architecture file, nor the folder of a search "
-            "or an autoreg model"
+            f"{where}: '{path}' is neither an entry with a search, nor an architecture file, nor the folder of a "
+            "search or an autoreg model"
         )
     found = {"architecture": Architecture.read(file).as_json()}
     return found | json.loads(file.read_text()).get(OBJECTIVE, {})

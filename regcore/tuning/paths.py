@@ -1,8 +1,8 @@
 """A control of AutoReg's search by gradient: architectures that are drawn, and scored with shared weights.
 
-A super-network learns with one random path at each step, so that every architecture can borrow its weights; then as many
-architectures as time allows are scored on validation pairs, drawn at random or by Optuna's TPE (the paper has no
-such comparison; single-path training is that of Guo et al., ECCV 2020).
+A super-network learns with one random path at each step, so that every architecture can borrow its weights; then as
+many architectures as time allows are scored on validation pairs, drawn at random or by Optuna's TPE (the paper has
+no such comparison; single-path training is that of Guo et al., ECCV 2020).
 """
 
 import logging
@@ -130,7 +130,9 @@ class PathSearch:
         try:
             self.inner(self.tried.step, self.architecture(list(map(str, operations)))).backward()
         except NotFiniteError as error:
-            raise DivergedError(f"the super-network diverged at step {self.tried.step}; lower 'learning_rate'") from error
+            raise DivergedError(
+                f"the super-network diverged at step {self.tried.step}; lower 'learning_rate'"
+            ) from error
         self.optimiser.step()
         self.tried.step += 1
 
@@ -178,7 +180,11 @@ class PathSearch:
         best = f"  best {min(trial['loss'] for trial in tried.trials):.5f}" if tried.trials else ""
         log.info(
             "%s: %d steps, %d architectures tried%s  %.0f CPU s left",
-            tried.phase, tried.step, len(tried.trials), best, left,
+            tried.phase,
+            tried.step,
+            len(tried.trials),
+            best,
+            left,
         )
 
     def _save(self) -> None:
