@@ -31,6 +31,8 @@ class Experiments:
         Experiment → entries of whose fields it shows what they do to images.
     weighed : dict of str → list of str
         Experiment → entries of whose networks it shows the weight volumes.
+    searched : dict of str → list of str
+        Experiment → entries of whose searches for cells it shows what they found, and how.
     """
 
     variants: dict[str, dict] = field(default_factory=dict)
@@ -42,8 +44,9 @@ class Experiments:
     features: dict[str, list[str]] = field(default_factory=dict)
     drawn: dict[str, list[str]] = field(default_factory=dict)
     weighed: dict[str, list[str]] = field(default_factory=dict)
+    searched: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """The experiments."""
-        return sorted({*self.scored, *self.trained, *self.swept, *self.features, *self.weighed})
+        return sorted({*self.scored, *self.trained, *self.swept, *self.features, *self.weighed, *self.searched})

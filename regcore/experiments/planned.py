@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from regcore.experiments import Experiments, hypermorph, spr, synthmorph, voxelmorph
+from regcore.experiments import Experiments, autoreg, hypermorph, spr, synthmorph, voxelmorph
 from regcore.methods import entry, make_entry, method_of
 
 
@@ -38,6 +38,9 @@ def planned_experiments(
         found["voxelmorph"] = voxelmorph.experiments(wanted["voxelmorph"], classical, subjects, labelled)
     if wanted["hypermorph"] is not None:
         found["hypermorph"] = hypermorph.experiments(wanted["hypermorph"], labelled)
+    if wanted["autoreg"] is not None:
+        compared = [name for name, values in methods.items() if not entry(method_of(name, values)).learned]
+        found["autoreg"] = autoreg.experiments(wanted["autoreg"], compared)
     if wanted["spr"] is not None:
         compared = [name for name, values in methods.items() if not entry(method_of(name, values)).learned]
         found["spr"] = spr.experiments(wanted["spr"], compared, labelled)

@@ -57,6 +57,7 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
     with exclusive(checkpoints):
         start = _start(plan, search)
         data = _Data(plan, name, make_entry(name, with_values(plan.entries[name], start)))
+        memory = _training_bytes(data)
         stages: dict[str, Any] = {}
         rows: list[pd.DataFrame] = []
         method = data.method
@@ -65,7 +66,7 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
             stages |= facts
             rows.append(trace)
             log.info("found %s", json.dumps({"architecture": method.settings["architecture"], **method.weights}))
-        _write(folder, search, method, stages, rows)
+        _write(folder, search, method, {"training_step_bytes": memory, "stages": stages}, rows)
         for left in checkpoints.glob("*.safetensors"):
             left.unlink()
 
@@ -288,6 +289,12 @@ def _step_bytes(problem: Problem) -> int:
     )
 
 
+def _training_bytes(data: _Data) -> int:
+    """Memory that the tensors of a step of training take at most, before anything is searched, beside the weights."""
+    network, batch = data.method.build(data.grid.ndim).to(data.device), data.training(0)
+    return live_peak(lambda: data.method.training_step(network, batch)["total"].backward())
+
+
 def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
     """The method with other settings."""
     return AutoReg({**method.settings, **values}, f"methods.{data.name}")
@@ -298,13 +305,14 @@ def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, search: CellSearch, method: AutoReg, stages: Mapping[str, Any], rows: list[pd.DataFrame]
+    folder: Path, search: CellSearch, method: AutoReg, measured: Mapping[str, Any], rows: list[pd.DataFrame]
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    stages = measured["stages"]
     cells = [facts for stage, facts in stages.items() if stage != OBJECTIVE]
     facts = {
         "settings": search.settings,
-        "stages": stages,
+        **measured,
         "cpu_seconds": sum(facts["cpu_seconds"] for facts in stages.values()),
         "cells_cpu_seconds": sum(facts["cpu_seconds"] for facts in cells),
         "device": torch.cuda.get_device_name() if default_device().type == "cuda" else processor_name(),

@@ -205,6 +205,9 @@ def experiment_inputs(wildcards):
             for name in paper.weighed.get(wildcards.experiment, [])
             for kind in ("csv", "safetensors")
         ],
+        "architectures": [
+            str(PLAN.architecture_folder(name)) for name in paper.searched.get(wildcards.experiment, [])
+        ],
         "fields": [part for name in drawn for part in field_parts(name)],
         "scans": files_of(test_scans()) if drawn else [],
     }
@@ -216,6 +219,10 @@ def voxelmorph_outputs(wildcards):
 
 def hypermorph_outputs(wildcards):
     return experiment_outputs("hypermorph")
+
+
+def autoreg_outputs(wildcards):
+    return experiment_outputs("autoreg")
 
 
 def spr_outputs(wildcards):

@@ -134,6 +134,13 @@ rule hypermorph:
     localrule: True
 
 
+rule autoreg:
+    """Tables and figures of the AutoReg paper, on this study's cohort."""
+    input:
+        autoreg_outputs,
+    localrule: True
+
+
 rule spr:
     """Tables and figures of the TM-SPR paper, on this study's cohort."""
     input:

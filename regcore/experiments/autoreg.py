@@ -1,0 +1,146 @@
+"""Tables I to V, VIII and IX and Figures 3, 4 and 6 of AutoReg (Fan et al., TIP 2023), on any cohort.
+
+Networks that are compared have several random starts, searches included.  What the paper did not ask: whether
+architectures found by trying (Table 10), at the same cost, do as well.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from regcore.experiments import Experiments
+from regcore.networks.architecture import DEFORMATION, FEATURE, MANUAL, OBJECTIVE
+from regcore.tuning.cells import read_found
+
+#: The section of a study's file that says what is planned.
+WHERE = "experiments.autoreg"
+#: The network with all that is searched, and the one with its cells and the objective by hand; the cells are the same.
+SEARCHED, CELLS_ALONE, MEDIUM = "autoreg", "autoreg-cells", "manual-medium"
+CELLS = [FEATURE, DEFORMATION]
+#: Entries by what the paper calls them; the rest is ours.
+TITLES = {
+    "manual-small": "Manual-Small",
+    "manual-medium": "Manual-Medium",
+    "manual-large": "Manual-Large",
+    "vm": "VM",
+    "vm-diff": "VM-diff",
+    "vm-unified": "VM, unified objective",
+    "vm-autoreg": "VM + AutoReg",
+    "with-ncc": "w/ NCC",
+    "with-mind": "w/ MIND",
+    "manual-medium-objective": "w/ unified*, λ searched",
+    "autoreg-cells": "AutoReg, cells alone",
+    "autoreg": "AutoReg",
+    "random": "random architectures",
+    "tpe": "architectures by TPE",
+}
+#: Columns of Table II: what is found anew for this study; the rest is that of the model that is transferred.
+TRANSFER = {
+    "transfer-none": ("nothing", None),
+    "transfer-weights": ("ω", []),
+    "transfer-feature": ("ω, α_F", [FEATURE]),
+    "transfer-deformation": ("ω, α_D", [DEFORMATION]),
+    "transfer-objective": ("ω, λ", [OBJECTIVE]),
+    "transfer-all": ("ω, α_F, α_D, λ", [*CELLS, OBJECTIVE]),
+}
+
+
+def start(name: str, number: int) -> str:
+    """Name of an entry's network from its n-th random start, counted from 1."""
+    return name if number == 1 else f"{name}-{number}"
+
+
+def starts(name: str, settings: Mapping) -> list[str]:
+    """The networks of an entry that is trained from several random starts."""
+    return [start(name, number + 1) for number in range(settings["starts"])]
+
+
+def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
+    """The variants, and which experiment needs which.
+
+    Parameters
+    ----------
+    settings : mapping
+        The study's ``experiments.autoreg``.
+    classical : sequence of str
+        The study's methods that are not learned, the affine alignment among them: rows of Table IX.
+
+    Raises
+    ------
+    InputError
+        What is to be transferred, or drawn beside, is not there.
+    """
+    elsewhere = {f"beside.{heading}": path for heading, path in settings["beside"].items()}
+    for key, path in {"transfer": settings["transfer"], **elsewhere}.items():
+        if path:
+            read_found(path, f"{WHERE}.{key}")  # raises where there is nothing
+    once = _variants(settings)
+    variants = {
+        start(name, number + 1): {**values, "replicate": number + 1}
+        for name, values in once.items()
+        for number in range(settings["starts"])
+    }
+    for number in range(settings["starts"]):
+        cells = start(CELLS_ALONE, number + 1)
+        for name, key in [(SEARCHED, "start"), *((name, "as_long_as") for name in settings["controls"])]:
+            own = variants[start(name, number + 1)]
+            own["search"] = {**own["search"], key: cells}
+    if settings["transfer"]:
+        variants |= _transferred(settings)
+
+    def every(*names: str) -> list[str]:
+        return [network for name in names for network in starts(name, settings)]
+
+    scored = {
+        "table3": every(*MANUAL, "vm", CELLS_ALONE, SEARCHED),
+        "table4": every("with-ncc", "with-mind", MEDIUM, "manual-medium-objective"),
+        "table5": every("vm-unified", "vm-autoreg"),
+        "table8": [*classical, "vm", "vm-diff", *MANUAL, SEARCHED],
+        "table9": [*classical, "vm", "vm-diff", SEARCHED],
+        "fig6": [*classical, "vm", "vm-diff", MEDIUM, SEARCHED],
+    }
+    if settings["controls"]:
+        scored["table10"] = every(CELLS_ALONE, *settings["controls"])
+    if settings["transfer"]:
+        scored["table2"] = list(TRANSFER)
+    trained = {"table1": [MEDIUM, SEARCHED]}
+    searched = {
+        "table1": [CELLS_ALONE, SEARCHED],
+        "fig3": [CELLS_ALONE],
+        "fig4": [SEARCHED],
+        "fig15": every(SEARCHED),
+    }
+    if settings["controls"]:
+        searched["table10"] = every(CELLS_ALONE, *settings["controls"])
+    return Experiments(variants, scored, trained, searched=searched)
+
+
+def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
+    common = {"method": "autoreg", **settings["settings"]}
+    vm = {"method": "voxelmorph", "similarity": "lncc", "lambda": 1, **settings["voxelmorph"]}
+
+    def search(*what: str, **more: Any) -> dict[str, Any]:
+        return {"search": {**settings["search"], "what": list(what), **more}}
+
+    found = {name: {**common, "architecture": name} for name in MANUAL}
+    found |= {
+        "vm": {**vm, "flow": "displacement", "flow_resolution": 1},
+        "vm-diff": vm,
+        "vm-unified": {**common, "network": "unet"},
+        "vm-autoreg": {**common, "network": "unet", **search(OBJECTIVE)},
+        "with-ncc": {**common, "lambda1": 1},
+        "with-mind": {**common, "lambda1": 0},
+        "manual-medium-objective": {**common, **search(OBJECTIVE)},
+        CELLS_ALONE: {**common, **search(*CELLS)},
+        SEARCHED: {**common, **search(OBJECTIVE)},
+    }
+    return found | {name: {**common, **search(*CELLS, by=name)} for name in settings["controls"]}
+
+
+def _transferred(settings: Mapping) -> dict[str, dict[str, Any]]:
+    model = settings["transfer"]
+    found: dict[str, dict[str, Any]] = {"transfer-none": {"method": "pretrained", "model": model}}
+    for name, (_, what) in TRANSFER.items():
+        if what is not None:
+            search = {**settings["search"], "what": what, "start": model}
+            found[name] = {"method": "autoreg", **settings["settings"], "search": search}
+    return found
