@@ -12,6 +12,7 @@ from typing import Any
 
 from regcore.config import load_yaml
 from regcore.methods import METHODS, make_method
+from regcore.tuning.cells import SEARCH as CELL_SEARCH
 from regcore.tuning.search import SEARCH
 
 
@@ -37,6 +38,11 @@ def search_table() -> str:
     return _table(SEARCH.items())
 
 
+def cell_search_table() -> str:
+    """The keys of a search for AutoReg's cells and objective, as a Markdown table."""
+    return _table(CELL_SEARCH.items())
+
+
 def fill(text: str, section: str, content: str) -> str:
     """Replace what stands between the markers of ``section``."""
     pattern = rf"(<!-- {section}: begin.*?-->\n).*?(<!-- {section}: end -->)"
@@ -48,6 +54,7 @@ def filled(text: str, schema: Mapping) -> str:
     for section, content in (
         ("keys", key_table(schema)),
         ("search", search_table()),
+        ("cells", cell_search_table()),
         ("methods", method_tables()),
     ):
         text = fill(text, section, content)
