@@ -193,6 +193,23 @@ def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
         table.to_csv(path, index=False)
 
 
+@main.command()
+@click.argument("architectures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The figure (PNG).")
+def draw(architectures, output) -> None:
+    """Draw ARCHITECTURES of AutoReg side by side.
+
+    Each is an architecture file, the folder of a search (results/<study>/architectures/<name>) or of a trained model.
+    """
+    if output.suffix != ".png":
+        raise InputError(f"{output}: the output must end in .png")
+    from regcore.reporting.architectures import side_by_side
+    from regcore.reporting.figures import save_figure
+    from regcore.tuning.cells import read_found
+
+    save_figure(side_by_side({str(path): read_found(path, "regcore draw") for path in architectures}), output)
+
+
 def _settle(threads: int) -> None:
     import os
 

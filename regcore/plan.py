@@ -157,6 +157,11 @@ class Plan:
         """Entry → the search for its cells and objective, of those that have one."""
         return {name: cell_search(name, self.entries) for name, values in self.entries.items() if has_search(values)}
 
+    @property
+    def cell_searched_methods(self) -> list[str]:
+        """The methods that the report compares and whose cells or objective are searched."""
+        return [name for name in self.methods if name in self.cell_searches]
+
     def architecture_folder(self, name: str) -> Path:
         """Where a search for cells leaves what it found."""
         return self.folder / "architectures" / name

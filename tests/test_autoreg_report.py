@@ -7,8 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from test_training import ROOT, prepared, small_study
 
+from regcore.cli import main
 from regcore.config import load_yaml, validated
 from regcore.errors import InputError
 from regcore.experiments import autoreg as paper
@@ -16,6 +18,7 @@ from regcore.methods import method_of
 from regcore.networks.architecture import CANDIDATES, LAMBDAS, Architecture
 from regcore.plan import plan_study
 from regcore.reporting import autoreg
+from regcore.reporting.architectures import search_figure
 from regcore.reporting.experiments import write_experiment
 from regcore.stages.architecture import found_values, search_architecture
 from regcore.stages.register import register_pairs
@@ -81,10 +84,9 @@ def test_a_transfer_takes_over_all_but_what_is_found_anew(tmp_path):
     assert variants["transfer-all"]["search"]["what"] == ["feature", "deformation", "objective"]
 
 
-@pytest.mark.parametrize("changes", [{"transfer": "nowhere"}, {"beside": {"mine": "nowhere"}}])
-def test_what_is_taken_from_elsewhere_must_be_there(changes):
-    with pytest.raises(InputError, match=r"experiments.autoreg\.(transfer|beside.mine): 'nowhere' is neither"):
-        paper.experiments(settings(**changes), [])
+def test_what_is_transferred_must_be_there():
+    with pytest.raises(InputError, match=r"experiments.autoreg\.transfer: 'nowhere' is neither"):
+        paper.experiments(settings(transfer="nowhere"), [])
 
 
 # ---- a whole study
@@ -98,9 +100,7 @@ def plan(tmp_path_factory):
     train(other, "autoreg", folder / "other", folder / "checkpoints" / "other")
     config = {key: value for key, value in other.config.items() if key != "unavailable"}
     config |= {"methods": {"affine": {}}}
-    (folder / "large.json").write_text(json.dumps(Architecture.uniform("7-Conv").as_json()))
-    wanted = {"transfer": str(folder / "other"), "beside": {"by hand": str(folder / "large.json")}}
-    experiments = {"autoreg": EXPERIMENTS["autoreg"] | wanted}
+    experiments = {"autoreg": EXPERIMENTS["autoreg"] | {"transfer": str(folder / "other")}}
     made = prepared(plan_study(config | {"experiments": experiments}, SCHEMAS, results=str(folder / "results")))
     planned = made.experiments["autoreg"]
     waiting = list(made.cell_searches)
@@ -165,11 +165,34 @@ def test_figure_3_marks_what_was_chosen(plan):
     plt.close("all")
 
 
-def test_figure_15_draws_other_searches_too(plan):
+def test_figure_15_draws_every_start(plan):
     table, figure = autoreg.show(plan, "fig15")
-    assert list(table["search"].unique()) == ["discs, start 1", "discs, start 2", "by hand"]
-    assert len(figure.axes) == 3
+    assert list(table["search"].unique()) == ["start 1", "start 2"]
+    assert len(figure.axes) == 2
     plt.close("all")
+
+
+def test_the_report_shows_what_each_search_did(plan):
+    figures = {name: search_figure(plan.architecture_folder(name)) for name in plan.cell_searches}
+    assert len(figures["autoreg-cells"].axes) == 3 and len(figures["autoreg"].axes) == 2
+    assert (
+        len(figures["transfer-feature"].axes) == 3 and "not searched" in figures["transfer-feature"].axes[1].get_title()
+    )
+    assert "Nothing was searched" in figures["random"].axes[0].texts[0].get_text()
+    plt.close("all")
+
+
+def test_architectures_are_drawn_from_the_command_line(plan, tmp_path):
+    large = tmp_path / "large.json"
+    large.write_text(json.dumps(Architecture.uniform("7-Conv").as_json()))
+    output = tmp_path / "drawn.png"
+    arguments = [str(large), str(plan.architecture_folder("autoreg")), "-o", str(output)]
+    result = CliRunner().invoke(main, ["draw", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0 and output.stat().st_size > 5000
+    wrong = CliRunner().invoke(main, ["draw", str(tmp_path), "-o", str(output)])
+    assert wrong.exit_code == 2 and "is neither an entry with a search, nor an architecture file" in wrong.output
+    wrong = CliRunner().invoke(main, ["draw", str(large), "-o", str(tmp_path / "drawn.jpg")])
+    assert wrong.exit_code == 2 and "must end in .png" in wrong.output
 
 
 # ---- known numbers

@@ -501,6 +501,7 @@ class Study:
             methods=METHODS,
             spotlight=[],
             searched_methods=[],
+            cell_searched_methods=[],
             unavailable=unavailable,
             learned=lambda name: False,
             prepared=lambda scan: str(folder / scan),

@@ -67,12 +67,10 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
     Raises
     ------
     InputError
-        What is to be transferred, or drawn beside, is not there.
+        What is to be transferred is not there.
     """
-    elsewhere = {f"beside.{heading}": path for heading, path in settings["beside"].items()}
-    for key, path in {"transfer": settings["transfer"], **elsewhere}.items():
-        if path:
-            read_found(path, f"{WHERE}.{key}")  # raises where there is nothing
+    if settings["transfer"]:
+        read_found(settings["transfer"], f"{WHERE}.transfer")  # raises where there is nothing
     once = _variants(settings)
     variants = {
         start(name, number + 1): {**values, "replicate": number + 1}

@@ -6,26 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from regcore.evaluation.statistics import paired_comparison
 from regcore.experiments import autoreg as paper
-from regcore.networks.architecture import CANDIDATES, CELLS, DEFORMATION, FEATURE, LAMBDAS, OBJECTIVE, Architecture
+from regcore.networks.architecture import LAMBDAS, OBJECTIVE
 from regcore.plan import Plan
-from regcore.reporting import landscapes
-from regcore.reporting.figures import plt, structure_boxes
-from regcore.reporting.voxelmorph import CURVES, html_table, labels_in
-from regcore.tuning.cells import FACTS, FOUND, TRACE, read_found
-
-#: What the four weights are called.
-SYMBOLS = dict(zip(LAMBDAS, ("λ1", "λ2", "λ3", "λ4"), strict=True))
-CELL_TITLES = {FEATURE: "feature cells", DEFORMATION: "deformation cells"}
-#: Resolution of a cell's features.
-SCALES = {"half": "1/2", "quarter": "1/4"}
-#: Colours of operations by kind, lighter for small kernels.
-KINDS = {"Conv": "Blues", "SConv": "Oranges", "DConv": "Greens"}
+from regcore.reporting import architectures, landscapes
+from regcore.reporting.figures import structure_boxes
+from regcore.reporting.voxelmorph import html_table, labels_in
+from regcore.tuning.cells import FACTS, read_found
 
 
 def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
@@ -193,10 +183,6 @@ def _search(plan: Plan, name: str, file: str) -> dict[str, Any]:
     return json.loads((plan.architecture_folder(name) / file).read_text())
 
 
-def _trace(plan: Plan, name: str) -> pd.DataFrame:
-    return pd.read_csv(plan.architecture_folder(name) / TRACE)
-
-
 def _training(plan: Plan, name: str) -> dict[str, Any]:
     return landscapes.model(plan, name)["training"]
 
@@ -264,88 +250,18 @@ def controls(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
 
 def heat_maps(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
     """Fig. 3: the mixtures' weights in the last epoch of each stage; boxes are around the chosen operations."""
-    trace, found = _trace(plan, name), Architecture.read(plan.architecture_folder(name) / FOUND)
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), sharey=True, layout="constrained")
-    last = {kind: trace[trace["stage"] == kind].iloc[-1] for kind in CELLS}
-    tables = []
-    for kind in CELLS:
-        for cell, number, chosen in found.edges(kind):
-            weights = [last[kind][f"{kind}.{cell}.{number + 1}.{operation}"] for operation in CANDIDATES]
-            part = pd.DataFrame({"operation": list(CANDIDATES), "weight": weights})
-            tables.append(part.assign(cells=kind, cell=cell, edge=number + 1, chosen=part["operation"] == chosen))
-    table = pd.concat(tables, ignore_index=True)
-    low, high = table["weight"].min(), table["weight"].max()
-    for axis, kind in zip(axes, CELLS, strict=True):
-        part, edges = table[table["cells"] == kind], found.edges(kind)
-        image = part["weight"].to_numpy().reshape(len(edges), len(CANDIDATES)).T
-        drawn = axis.imshow(image, cmap="viridis", vmin=low, vmax=high, aspect="auto")
-        for column, (_, _, operation) in enumerate(edges):
-            row = list(CANDIDATES).index(operation)
-            axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=2))
-        axis.set_xticks(range(len(edges)), [f"{SCALES[cell]}, {number + 1}" for cell, number, _ in edges])
-        axis.set(title=CELL_TITLES[kind], xlabel="resolution, edge")
-    axes[0].set_yticks(range(len(CANDIDATES)), list(CANDIDATES))
-    figure.colorbar(drawn, ax=axes, label="weight in the mixture (uniform: 0.125)")
-    return table[["cells", "cell", "edge", "operation", "weight", "chosen"]], figure
+    table = architectures.mixtures(plan.architecture_folder(name))
+    return table, architectures.heat_maps(table)
 
 
 def objective_by_epoch(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 4: λ and the losses over the epochs of the last stage, each over its own range."""
-    trace = _trace(plan, name)
-    part = trace[trace["stage"] == OBJECTIVE].reset_index(drop=True)
-    figure, (above, below) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for weight, (marker, line, colour) in zip(LAMBDAS, CURVES, strict=True):
-        label = f"{SYMBOLS[weight]}: {part[weight].iloc[0]:.3g} → {part[weight].iloc[-1]:.3g}"
-        above.plot(part["epoch"], _scaled(part[weight]), line, marker=marker, ms=3, color=colour, label=label)
-    losses = {"training_loss": "objective, training pairs", "validation_loss": "1 - Dice, validation pairs"}
-    for (column, label), (marker, line, colour) in zip(losses.items(), CURVES, strict=False):
-        below.plot(part["epoch"], _scaled(part[column]), line, marker=marker, ms=3, color=colour, label=label)
-    for axis, what in ((above, "λ"), (below, "loss")):
-        axis.set(xlabel="epoch", ylabel=f"{what}, from its least to its largest value")
-        axis.grid(linewidth=0.3)
-        axis.legend(fontsize=8)
-    return part[["epoch", *LAMBDAS, *losses]], figure
-
-
-def _scaled(values: pd.Series) -> pd.Series:
-    span = values.max() - values.min()
-    return (values - values.min()) / (span if span > 0 else 1)
+    """Fig. 4: λ and the losses over the epochs of the last stage."""
+    trace = architectures.trace(plan.architecture_folder(name), OBJECTIVE)
+    return trace[["epoch", *LAMBDAS, *architectures.LOSSES]], architectures.objective_by_epoch(trace)
 
 
 def side_by_side(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 15, ours: what searches found, of this study and of those that it names, as networks side by side."""
-    beside = plan.config["experiments"]["autoreg"]["beside"]
-    folders = {f"{plan.config['study']}, start {n + 1}": plan.architecture_folder(name) for n, name in enumerate(names)}
-    found = {heading: read_found(folder, heading) for heading, folder in {**folders, **beside}.items()}
-    figure, axes = plt.subplots(1, len(found), figsize=(3.1 * len(found), 6.2), squeeze=False, layout="constrained")
-    rows = []
-    for axis, (heading, values) in zip(axes[0], found.items(), strict=True):
-        architecture = Architecture.parsed(values["architecture"], heading)
-        draw_architecture(axis, architecture)
-        known = [f"{SYMBOLS[name]} {values[name]:.2g}" for name in LAMBDAS if name in values]
-        axis.set_title(heading + ("\n" + ", ".join(known) if known else ""), fontsize=9)
-        for kind in CELLS:
-            for cell, number, operation in architecture.edges(kind):
-                rows.append(
-                    {"search": heading, "cells": kind, "cell": cell, "edge": number + 1, "operation": operation}
-                )
-    return pd.DataFrame(rows), figure
-
-
-def draw_architecture(axis: Axes, architecture: Architecture) -> None:
-    """Operations as boxes from the images at the top to the field at the bottom; darker: larger kernels."""
-    place = 0.0
-    for kind, cells in CELLS.items():
-        for cell in cells:
-            axis.text(0.02, place + 1, f"{kind}\n{SCALES[cell]}", va="center", fontsize=8)
-            for operation in architecture.cells[kind][cell]:
-                kernel, kind_of = operation.split("-")
-                colour = plt.get_cmap(KINDS[kind_of])(0.15 + 0.09 * int(kernel))
-                axis.add_patch(
-                    FancyBboxPatch((0.42, place - 0.3), 0.5, 0.6, boxstyle="round,pad=0.02", facecolor=colour)
-                )
-                axis.text(0.67, place, operation, ha="center", va="center", fontsize=9)
-                place += 1
-            place += 0.5
-    axis.set(xlim=(0, 1), ylim=(place - 0.7, -0.7))
-    axis.set_axis_off()
+    """Fig. 15, ours: what was found from each random start."""
+    folders = {f"start {number + 1}": plan.architecture_folder(name) for number, name in enumerate(names)}
+    found = {heading: read_found(folder, heading) for heading, folder in folders.items()}
+    return architectures.operations(found), architectures.side_by_side(found)

@@ -134,6 +134,12 @@ def write_page(plan: Plan, output: str) -> None:
             "the test pairs."
         )
         shown.append(Figure(figures / f"search_{name}.png", f"Search: {name}", caption))
+    for name in plan.cell_searched_methods:
+        caption = (
+            "Weights of the candidates on each edge at the end of the search, red boxes around what was chosen; or, "
+            "where cells were not searched, the weights of the objective and the losses over its epochs."
+        )
+        shown.append(Figure(figures / f"architecture_{name}.png", f"Architecture: {name}", caption))
     table = _read_table(tables / "summary.csv", "method").set_index("method")
     report = Report(
         config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # nobody wrote that key

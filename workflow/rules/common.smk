@@ -205,9 +205,7 @@ def experiment_inputs(wildcards):
             for name in paper.weighed.get(wildcards.experiment, [])
             for kind in ("csv", "safetensors")
         ],
-        "architectures": [
-            str(PLAN.architecture_folder(name)) for name in paper.searched.get(wildcards.experiment, [])
-        ],
+        "architectures": [str(PLAN.architecture_folder(name)) for name in paper.searched.get(wildcards.experiment, [])],
         "fields": [part for name in drawn for part in field_parts(name)],
         "scans": files_of(test_scans()) if drawn else [],
     }

@@ -121,6 +121,35 @@ rule search_figure:
         "../scripts/search_figure.py"
 
 
+rule architecture_figure:
+    """The mixtures, or the weights of the objective, that a search for an architecture went through."""
+    input:
+        "<study>/architectures/{method}",
+    output:
+        report(
+            "<study>/figures/architecture_{method}.png",
+            caption="../report/architecture.rst",
+            category="Training",
+            labels={"what": "architecture of {method}", "kind": "figure"},
+        ),
+    log:
+        "<study>/logs/architecture_figure/{method}.log",
+    benchmark:
+        "<study>/benchmarks/architecture_figure/{method}.tsv"
+    wildcard_constraints:
+        method=CELL_SEARCHED_NAMES,
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        stage=STAGE_VERSIONS["report"],
+    message:
+        "Drawing the architecture of {wildcards.method}"
+    script:
+        "../scripts/architecture_figure.py"
+
+
 rule pictures:
     """The best, the median and the worst of the pairs that a method registered."""
     input:
@@ -160,6 +189,7 @@ rule write_report:
         pictures=expand("<study>/figures/pairs_{method}.png", method=PLAN.spotlight),
         curves="<study>/figures/training_curves.png" if learned_methods() else [],
         searches=expand("<study>/figures/search_{method}.png", method=PLAN.searched_methods),
+        architectures=expand("<study>/figures/architecture_{method}.png", method=PLAN.cell_searched_methods),
         fields=[part for name in PLAN.methods for part in field_parts(name)],
     output:
         report(

@@ -1,0 +1,139 @@
+"""Architectures of AutoReg and the searches that found them, as figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
+
+from regcore.networks.architecture import CANDIDATES, CELLS, DEFORMATION, FEATURE, LAMBDAS, OBJECTIVE, Architecture
+from regcore.reporting.figures import plt, text_figure
+from regcore.reporting.voxelmorph import CURVES
+from regcore.tuning.cells import FOUND, TRACE
+
+#: What the four weights are called.
+SYMBOLS = dict(zip(LAMBDAS, ("λ1", "λ2", "λ3", "λ4"), strict=True))
+CELL_TITLES = {FEATURE: "feature cells", DEFORMATION: "deformation cells"}
+#: Resolution of a cell's features.
+SCALES = {"half": "1/2", "quarter": "1/4"}
+#: Colours of operations by kind, darker for large kernels.
+KINDS = {"Conv": "Blues", "SConv": "Oranges", "DConv": "Greens"}
+LOSSES = {"training_loss": "objective, training pairs", "validation_loss": "1 - Dice, validation pairs"}
+
+
+def trace(folder: Path, stage: str) -> pd.DataFrame:
+    """A row to each epoch of a stage of the search in ``folder``; none where there was no such stage."""
+    table = pd.read_csv(folder / TRACE)
+    return table[table["stage"] == stage].dropna(axis=1, how="all").reset_index(drop=True)
+
+
+def mixtures(folder: Path) -> pd.DataFrame:
+    """``cells cell edge operation weight chosen``: all operations in the last epoch of each search for cells."""
+    found, tables = Architecture.read(folder / FOUND), []
+    for kind in CELLS:
+        rows = trace(folder, kind)
+        for cell, number, chosen in found.edges(kind) if len(rows) else []:
+            weights = [rows.iloc[-1][f"{kind}.{cell}.{number + 1}.{operation}"] for operation in CANDIDATES]
+            edge = {"cells": kind, "cell": cell, "edge": number + 1, "operation": list(CANDIDATES), "weight": weights}
+            tables.append(pd.DataFrame(edge).assign(chosen=[operation == chosen for operation in CANDIDATES]))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"cells": []})
+
+
+def heat_maps(table: pd.DataFrame) -> Figure:
+    """The :func:`mixtures` of both kinds of cells; boxes are around the chosen operations."""
+    figure, axes = plt.subplots(1, len(CELLS), figsize=(9.5, 4.4), sharey=True, layout="constrained")
+    limits = {"vmin": table["weight"].min(), "vmax": table["weight"].max()}
+    for axis, kind in zip(axes, CELLS, strict=True):
+        part = table[table["cells"] == kind]
+        axis.set(title=CELL_TITLES[kind] + ("" if len(part) else " (not searched)"), xlabel="resolution, edge")
+        if len(part):
+            drawn = _draw_weights(axis, part, limits)
+    axes[0].set_yticks(range(len(CANDIDATES)), list(CANDIDATES))
+    figure.colorbar(drawn, ax=axes, label="weight in the mixture (uniform: 0.125)")
+    return figure
+
+
+def _draw_weights(axis: Axes, part: pd.DataFrame, limits: Mapping[str, float]) -> Any:
+    image = part["weight"].to_numpy().reshape(-1, len(CANDIDATES)).T
+    drawn = axis.imshow(image, cmap="viridis", aspect="auto", **limits)
+    chosen = part[part["chosen"]]
+    for column, operation in enumerate(chosen["operation"]):
+        corner = column - 0.5, list(CANDIDATES).index(operation) - 0.5
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2))
+    places = [f"{SCALES[cell]}, {edge}" for cell, edge in zip(chosen["cell"], chosen["edge"], strict=True)]
+    axis.set_xticks(range(len(places)), places)
+    return drawn
+
+
+def objective_by_epoch(rows: pd.DataFrame) -> Figure:
+    """λ and the losses over the epochs of the search for λ, each over its own range."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    labels = {name: f"{SYMBOLS[name]}: {rows[name].iloc[0]:.3g} → {rows[name].iloc[-1]:.3g}" for name in LAMBDAS}
+    for axis, curves, what in ((left, labels, "λ"), (right, LOSSES, "loss")):
+        for (column, label), (marker, line, colour) in zip(curves.items(), CURVES, strict=False):
+            axis.plot(rows["epoch"], _scaled(rows[column]), line, marker=marker, ms=3, color=colour, label=label)
+        axis.set(xlabel="epoch", ylabel=f"{what}, from its least to its largest value")
+        axis.grid(linewidth=0.3)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _scaled(values: pd.Series) -> pd.Series:
+    span = values.max() - values.min()
+    return (values - values.min()) / (span if span > 0 else 1)
+
+
+def operations(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The operation on each edge of architectures by name: ``search cells cell edge operation``."""
+    rows = [
+        {"search": heading, "cells": kind, "cell": cell, "edge": number + 1, "operation": operation}
+        for heading, values in found.items()
+        for kind in CELLS
+        for cell, number, operation in Architecture.parsed(values["architecture"], heading).edges(kind)
+    ]
+    return pd.DataFrame(rows)
+
+
+def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Architectures by name, and λ where they are known.
+
+    Parameters
+    ----------
+    found : mapping of str → dict
+        As :func:`~regcore.tuning.cells.read_found` reads them.
+    """
+    figure, axes = plt.subplots(1, len(found), figsize=(3.1 * len(found), 6.2), squeeze=False, layout="constrained")
+    for axis, (heading, values) in zip(axes[0], found.items(), strict=True):
+        _draw_architecture(axis, Architecture.parsed(values["architecture"], heading))
+        known = [f"{SYMBOLS[name]} {values[name]:.2g}" for name in LAMBDAS if name in values]
+        axis.set_title(heading + ("\n" + ", ".join(known) if known else ""), fontsize=9)
+    return figure
+
+
+def _draw_architecture(axis: Axes, architecture: Architecture) -> None:
+    """Operations as boxes from the images at the top to the field at the bottom; darker: larger kernels."""
+    place = 0.0
+    for cells in CELLS:
+        for cell, names in architecture.cells[cells].items():
+            axis.text(0.02, place + 1, f"{cells}\n{SCALES[cell]}", va="center", fontsize=8)
+            for operation in names:
+                kernel, kind = operation.split("-")
+                colour = plt.get_cmap(KINDS[kind])(0.15 + 0.09 * int(kernel))
+                box = FancyBboxPatch((0.42, place - 0.3), 0.5, 0.6, boxstyle="round,pad=0.02", facecolor=colour)
+                axis.add_patch(box)
+                axis.text(0.67, place, operation, ha="center", va="center", fontsize=9)
+                place += 1
+            place += 0.5
+    axis.set(xlim=(0, 1), ylim=(place - 0.7, -0.7))
+    axis.set_axis_off()
+
+
+def search_figure(folder: Path) -> Figure:
+    """What a search for cells or λ did: its mixtures, or where these were not searched λ over its epochs."""
+    table, rows = mixtures(folder), trace(folder, OBJECTIVE)
+    if len(table):
+        return heat_maps(table)
+    return objective_by_epoch(rows) if len(rows) else text_figure("Nothing was searched by gradient.")

@@ -1,0 +1,10 @@
+"""Draw what a search for an architecture did."""
+
+from pathlib import Path
+
+from regcore.reporting.architectures import search_figure
+from regcore.reporting.figures import save_figure
+from regcore.scripting import job
+
+with job(snakemake):
+    save_figure(search_figure(Path(snakemake.input[0])), snakemake.output[0])
