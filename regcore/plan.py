@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from regcore.cohort import Cohort, check_files, checked_cohort, read_cohort
-from regcore.config import load_yaml, validated
+from regcore.config import fingerprint, load_yaml, validated
 from regcore.eligible import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Experiments
@@ -86,6 +86,16 @@ class Plan:
     def unavailable(self) -> dict[str, str]:
         """Methods of the configuration that cannot run here, and why and what to do about it."""
         return self.config[UNAVAILABLE]
+
+    @property
+    def starts(self) -> dict[str, list[str]]:
+        """First method → all methods that differ from it in their random start alone; none that has one start."""
+        found: dict[str, list[str]] = {}
+        for name in self.methods:
+            if self.learned(name):
+                values = {key: value for key, value in self.entries[name].items() if key != "replicate"}
+                found.setdefault(fingerprint(self.method_of(name), values), []).append(name)
+        return {names[0]: names for names in found.values() if len(names) > 1}
 
     @property
     def spotlight(self) -> list[str]:

@@ -219,6 +219,6 @@ def test_starts_are_averaged_pair_by_pair(tmp_path):
     assert rows.at["autoreg", "dice_mean"] == pytest.approx(base.mean() + 0.02)
     assert rows.at["autoreg", "dice_sd_starts"] == pytest.approx(0.02 / 2**0.5)
     assert rows.at["autoreg", "dice_sd_pairs"] == pytest.approx(base.std(ddof=1))
-    assert rows.at["autoreg", "points_over_reference"] == pytest.approx(1)
+    assert rows.at["autoreg", "mean_difference"] == pytest.approx(0.01) and "+1.00 (" in html
     assert rows.at["autoreg", "folds_percent"] == pytest.approx(0.02)
     assert rows.at["autoreg", "p_wilcoxon"] < 0.001 and "Manual-Small" in html

@@ -34,6 +34,7 @@ from regcore.reporting.tables import (
     for_people,
     marks,
     means_by_label,
+    over_starts,
     ranks,
     reference_method,
     summary,
@@ -271,6 +272,33 @@ def test_the_reference_is_the_best_method_or_the_one_asked_for(study_rows):
     assert reference_method(table.loc[["broken", "truth"]], METHODS, None) is None
 
 
+def test_starts_are_averaged_before_they_are_compared():
+    """The mean over two starts of each pair; a method of one start has no spread of starts."""
+    base = np.random.default_rng(0).uniform(0.5, 0.9, 10)
+    gains = {"a": 0, "b": 0.01, "b-2": 0.03}
+    rows = [
+        {"pair": f"p{n}", "label": label, "metric": "dice", "method": name, "value": value + gain + 0.02 * label}
+        for name, gain in gains.items()
+        for n, value in enumerate(base)
+        for label in (-1, 1)
+    ]
+    table = over_starts(pd.DataFrame(rows), {"a": ["a"], "b": ["b", "b-2"]}, "a").set_index("method")
+    assert table.at["b", "dice_mean"] == pytest.approx(base.mean() + 0.02)
+    assert table.at["b", "dice_sd_starts"] == pytest.approx(0.02 / 2**0.5) and np.isnan(table.at["a", "dice_sd_starts"])
+    assert table.at["b", "dice_sd_pairs"] == pytest.approx(base.std(ddof=1))
+    assert table.at["b", "mean_difference"] == pytest.approx(0.02) and np.isnan(table.at["a", "mean_difference"])
+    assert table.at["b", "p_wilcoxon"] == pytest.approx(2 / 2**10)
+
+
+def test_a_report_shows_random_starts_where_there_are_any(study_rows, tmp_path):
+    study = Study(tmp_path, study_rows, {})
+    assert "Random starts" not in headings(study.report())
+    study.plan.starts = {"syn": ["syn", "demons"]}
+    page = study.report()
+    assert "Random starts" in headings(page)
+    assert list(pd.read_csv(tmp_path / "tables" / "starts.csv")["starts"]) == [2]
+
+
 def test_comparisons_are_paired_and_corrected_by_metric(study_rows):
     table = comparisons(study_rows, list(METHODS), "syn")
     assert set(table["metric"]) == {"dice", "hd95_mm", "true_error_mm"}
@@ -499,6 +527,7 @@ class Study:
             knows_truth=True,
             label_table=None,
             methods=METHODS,
+            starts={},
             spotlight=[],
             searched_methods=[],
             cell_searched_methods=[],
@@ -521,6 +550,7 @@ class Study:
 
     def outputs(self):
         names = {"summary": "summary.csv", "summary_html": "summary.html", "comparisons": "comparisons.csv"}
+        names |= {"starts": "starts.csv"}
         names |= {f"{name}_labels": f"{name}_by_label.csv" for name in ("dice", "hd95")}
         found = {key: self.folder / "tables" / name for key, name in names.items()}
         return found | {f"{name}_boxes": self.folder / "figures" / f"{name}_by_label.png" for name in ("dice", "hd95")}

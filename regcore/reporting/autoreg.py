@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from regcore.evaluation.statistics import paired_comparison
 from regcore.experiments import autoreg as paper
 from regcore.networks.architecture import LAMBDAS, OBJECTIVE
 from regcore.plan import Plan
 from regcore.reporting import architectures, landscapes
 from regcore.reporting.figures import structure_boxes
+from regcore.reporting.tables import over_starts, over_starts_for_people
 from regcore.reporting.voxelmorph import html_table, labels_in
 from regcore.tuning.cells import FACTS, read_found
 
@@ -69,28 +69,11 @@ def compared(plan: Plan, names: Sequence[str], reference: str) -> tuple[pd.DataF
     The SD over pairs is that of these means, the SD over starts that of each start's mean.
     """
     networks = _started(plan, names)
-    pairs = {name: pd.DataFrame({one: _of_pairs(plan, one) for one in own}) for name, own in networks.items()}
-    rows = []
-    for name, dice in pairs.items():
-        means = dice.mean(axis=1)
-        test = paired_comparison(*means.align(pairs[reference].mean(axis=1)))
-        rows.append(
-            {
-                "entry": name,
-                "method": title(name),
-                "starts": len(dice.columns),
-                "dice_mean": means.mean(),
-                "dice_sd_pairs": means.std(ddof=1),
-                "dice_sd_starts": dice.mean().std(ddof=1),
-                "folds_percent": np.mean([_of_pairs(plan, one, "folds_percent").mean() for one in networks[name]]),
-                "parameters": np.mean([_training(plan, one)["parameters"] for one in networks[name]]),
-                "points_over_reference": 100 * test.mean_difference,
-                "low": 100 * test.ci_low,
-                "high": 100 * test.ci_high,
-                "p_wilcoxon": test.p_wilcoxon,
-            }
-        )
-    table = pd.DataFrame(rows)
+    rows = pd.concat([_rows(plan, name).assign(method=name) for name in names], ignore_index=True)
+    table = over_starts(rows, networks, reference).rename(columns={"method": "entry"})
+    table.insert(1, "method", table["entry"].map(title))
+    for column, of_network in (("folds_percent", _folds), ("parameters", _parameters)):
+        table[column] = [np.mean([of_network(plan, one) for one in networks[name]]) for name in table["entry"]]
     other = table["entry"] != reference
     return table, html_table(
         {
@@ -100,13 +83,23 @@ def compared(plan: Plan, names: Sequence[str], reference: str) -> tuple[pd.DataF
             "SD of starts": table["dice_sd_starts"].map("{:.4f}".format).where(table["starts"] > 1, ""),
             "% |J| ≤ 0": table["folds_percent"].map("{:.3f}".format),
             "Parameters": table["parameters"].map("{:,.0f}".format),
-            f"Over {title(reference)}, points (95 %)": [
-                f"{row.points_over_reference:+.2f} ({row.low:+.2f} to {row.high:+.2f})" if own else ""
-                for row, own in zip(table.itertuples(), other, strict=True)
-            ],
+            f"Over {title(reference)}, points (95 %)": _over_reference(table),
             "p (Wilcoxon)": table["p_wilcoxon"].map("{:.1g}".format).where(other, ""),
         }
     )
+
+
+def _folds(plan: Plan, name: str) -> float:
+    return _of_pairs(plan, name, "folds_percent").mean()
+
+
+def _parameters(plan: Plan, name: str) -> int:
+    return _training(plan, name)["parameters"]
+
+
+def _over_reference(table: pd.DataFrame) -> list[str]:
+    """Points over the reference and their interval; nothing for the reference itself."""
+    return list(over_starts_for_people(table)["Points over the reference (95 % CI)"])
 
 
 def _with_spread(means: pd.Series, spreads: pd.Series, number: str = "{:.3f}") -> list[str]:
@@ -239,10 +232,7 @@ def controls(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
             "Parameters": table["parameters"].map("{:,.0f}".format),
             "Search, CPU s": table["search_cpu_seconds"].map("{:.0f}".format),
             "Architectures scored": table["architectures_tried"].map("{:.0f}".format).where(other, "–"),
-            "Over the gradient, points (95 %)": [
-                f"{row.points_over_reference:+.2f} ({row.low:+.2f} to {row.high:+.2f})" if own else ""
-                for row, own in zip(table.itertuples(), other, strict=True)
-            ],
+            "Over the gradient, points (95 %)": _over_reference(table),
             "p (Wilcoxon)": table["p_wilcoxon"].map("{:.1g}".format).where(other, ""),
         }
     )

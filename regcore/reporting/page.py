@@ -19,6 +19,7 @@ from regcore.reporting.tables import (
     cost_for_people,
     for_people,
     marks,
+    over_starts_for_people,
     ranks,
     shown_measures,
     why_nothing_is_compared,
@@ -60,7 +61,7 @@ class Report:
         The study's configuration with all defaults.
     facts : sequence of (str, str)
         What was compared on what data.
-    summary, comparisons : DataFrame
+    summary, comparisons, starts : DataFrame
         From :mod:`regcore.reporting.tables`.
     reference : str, optional
         The method that the others are compared with.
@@ -81,6 +82,7 @@ class Report:
     facts: Sequence[tuple[str, str]]
     summary: pd.DataFrame
     comparisons: pd.DataFrame
+    starts: pd.DataFrame
     reference: str | None
     per_label: Mapping[str, pd.DataFrame]
     figures: Sequence[Figure]
@@ -127,6 +129,7 @@ def write_report(path: str | Path, report: Report) -> None:
         measures=shown_measures(summary).values(),
         truth=TRUTH if TRUTH in summary.index else None,
         comparisons=comparisons_for_people(compared).to_html(border=0, index=False),
+        starts=None if report.starts.empty else over_starts_for_people(report.starts).to_html(border=0, index=False),
         why_nothing_is_compared=(
             why_nothing_is_compared(summary, report.reference, report.unavailable) if compared.empty else None
         ),

@@ -22,7 +22,7 @@ from regcore.reporting.figures import (
 )
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
 from regcore.reporting.searches import search_figure
-from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
+from regcore.reporting.tables import comparisons, means_by_label, over_starts, reference_method, summary, with_training
 from regcore.runtime import versions
 from regcore.stages.register import read_facts
 
@@ -43,7 +43,7 @@ def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], out
     metrics : sequence of str
         Paths of the tidy rows.
     outputs : mapping
-        Paths of ``summary`` and ``comparisons`` (CSV), ``summary_html``, and of ``<name>_labels`` (CSV) and
+        Paths of ``summary``, ``comparisons`` and ``starts`` (CSV), ``summary_html``, and of ``<name>_labels`` (CSV) and
         ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
     """
     rows = pd.concat([pd.read_parquet(path) for path in metrics], ignore_index=True)
@@ -51,6 +51,8 @@ def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], out
     trained = {name: _model_facts(plan, name)["training"] for name in plan.methods if plan.learned(name)}
     table = with_training(summary(rows, labels, entries), trained)
     compared = comparisons(rows, list(plan.methods), _reference(plan, table))
+    with atomic_write(outputs["starts"]) as path:
+        of_starts(plan, rows, table).to_csv(path, index=False)
     with atomic_write(outputs["summary"]) as path:
         table.to_csv(path)
     with atomic_write(outputs["comparisons"]) as path:
@@ -61,6 +63,15 @@ def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], out
         with atomic_write(outputs[f"{name}_labels"]) as path:
             means_by_label(rows, labels, entries, metric).to_csv(path, index=False, float_format="%.4f")
         save_figure(structure_boxes(rows, labels, entries, metric), outputs[f"{name}_boxes"])
+
+
+def of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Means over random starts, of those methods that have several and of the reference; empty where none has."""
+    groups, reference = dict(plan.starts), _reference(plan, table)
+    group = next((name for name, methods in groups.items() if reference in methods), reference)
+    if groups and group is not None:
+        groups = {group: groups.get(group, [group]), **groups}
+    return over_starts(rows, groups, group)
 
 
 def draw_training_curves(plan: Plan, methods: Sequence[str], output: str) -> None:
@@ -146,6 +157,7 @@ def write_page(plan: Plan, output: str) -> None:
         facts=_facts(plan),
         summary=table,
         comparisons=_read_table(tables / "comparisons.csv", "method", "reference"),
+        starts=_read_table(tables / "starts.csv", "method", "reference"),
         reference=_reference(plan, table),
         per_label={
             "Mean Dice": _read_table(tables / "dice_by_label.csv", "name", "group"),

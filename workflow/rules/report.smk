@@ -21,6 +21,7 @@ rule tables:
             category="Comparison",
             labels={"what": "comparisons with the reference", "kind": "table"},
         ),
+        starts="<study>/tables/starts.csv",
         dice_labels=report(
             "<study>/tables/dice_by_label.csv",
             caption="../report/dice_by_label.rst",
@@ -184,6 +185,7 @@ rule write_report:
     input:
         summary="<study>/tables/summary.csv",
         comparisons="<study>/tables/comparisons.csv",
+        starts="<study>/tables/starts.csv",
         labels=expand("<study>/tables/{metric}_by_label.csv", metric=["dice", "hd95"]),
         boxes=expand("<study>/figures/{metric}_by_label.png", metric=["dice", "hd95"]),
         pictures=expand("<study>/figures/pairs_{method}.png", method=PLAN.spotlight),
