@@ -105,10 +105,10 @@ SEARCH = {
         "default": 4e-3,
     },
     "epsilon": {
-        "description": "ε of the finite differences; null: the learning rate (the paper)",
-        "type": ["number", "null"],
+        "description": "ε of the finite differences (the paper: its learning rate, 1e-4)",
+        "type": "number",
         "exclusiveMinimum": 0,
-        "default": None,
+        "default": 1e-4,
     },
 }
 
@@ -171,8 +171,6 @@ def cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     for key in ("warmup", "epochs"):
         if chosen[f"objective_{key}"] is None:
             chosen[f"objective_{key}"] = chosen[key]
-    if chosen["epsilon"] is None:
-        chosen["epsilon"] = chosen["learning_rate"]
     searched = [other for other, own in entries.items() if has_search(own) and other != name]
     others = [other for other in (chosen["start"], chosen["as_long_as"]) if other in searched]
     if chosen["start"] is not None and chosen["start"] not in searched:
