@@ -345,6 +345,11 @@ def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
 
 def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:
     variants = {name: values for paper in experiments.values() for name, values in paper.variants.items()}
+    for name in methods:
+        if name in variants and variants[name] != methods[name]:
+            raise InputError(
+                f"methods.{name}: an experiment of the study has a network of this name; call the method something else"
+            )
     return {**variants, **methods}
 
 

@@ -3,18 +3,22 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import chi2_contingency
 from test_cells import MEDIUM, awake, drawn
 from test_training import ROOT, prepared, small_study
+from test_workflow import snakemake
 from torch import nn
 
+from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError, InputError
 from regcore.losses import diffusion, lncc, mind_ssc, soft_dice
-from regcore.methods import make_method
+from regcore.methods import ENTRY_KEYS, METHODS, make_entry, make_method
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, LAMBDAS, Architecture
 from regcore.plan import plan_study
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
@@ -22,12 +26,13 @@ from regcore.stages import architecture as stage
 from regcore.stages.architecture import found_values, search_architecture
 from regcore.stages.train import train
 from regcore.training.model import load_model
-from regcore.tuning import paths
+from regcore.tuning import architecture, paths
 from regcore.tuning.architecture import Objective, Problem, Schedule, Stage, hypergradient
 from regcore.tuning.cells import FACTS, FOUND, TRACE, read_found
 from regcore.tuning.paths import SCORING, PathSearch
 
-FAST = {"method": "autoreg", "channels": 2, "steps": 4, "validate_every": 2, "learning_rate": 0.01}
+BARE = {"method": "autoreg", "steps": 4, "validate_every": 2, "learning_rate": 0.01}
+FAST = {**BARE, "channels": 2}
 SHORT = {
     **{"epoch": 2, "warmup": 1, "epochs": 2, "learning_rate": 0.01},
     **{"architecture_rate": 0.1, "objective_rate": 0.1},
@@ -298,12 +303,16 @@ def test_a_stage_warms_up_and_then_searches(tmp_path):
     assert len(trace.rows) == 62 and not trace.stable
 
 
-def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path):
+@pytest.mark.parametrize("save_every", [1e9, 0], ids=["between epochs", "at every step"])
+def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, save_every):
+    monkeypatch.setattr(architecture, "SAVE_EVERY", save_every)
     whole, expected = toy_stage(tmp_path / "whole")
     rows = whole.run().rows
     with pytest.raises(KeyboardInterrupt):
         toy_stage(tmp_path / "cut", fail_at=27)[0].run()
     resumed, toy = toy_stage(tmp_path / "cut")
+    resumed._resume()
+    assert resumed.trace.step == (27 if save_every == 0 else 25)
     resumed_rows = resumed.run().rows
     assert torch.equal(toy.omega, expected.omega) and torch.equal(toy.alpha["a"], expected.alpha["a"])
     pd.testing.assert_frame_equal(pd.DataFrame(resumed_rows), pd.DataFrame(rows))
@@ -314,6 +323,15 @@ def test_a_stage_of_other_settings_starts_afresh(tmp_path, caplog):
     toy_stage(tmp_path)[0].run()
     run, _ = toy_stage(tmp_path, fingerprint="other", epochs=1)
     assert len(run.run().rows) == 3 and "belongs to other settings" in caplog.text
+
+
+def test_a_stage_that_diverges_says_so(tmp_path):
+    """Also on a GPU, where no operator looks for numbers that are not finite."""
+    run, toy = toy_stage(tmp_path)
+    with torch.no_grad():
+        toy.omega.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="the search of toy diverged in epoch 1"):
+        run.run()
 
 
 def test_a_stage_ends_when_it_is_stable(tmp_path):
@@ -370,6 +388,39 @@ def test_a_killed_control_goes_on(tmp_path, monkeypatch):
     search, _ = path_search(tmp_path, "random", 0.0)
     search._resume()
     assert search.tried.step == 7 and search.tried.cpu_seconds > 0
+    whole, _ = path_search(tmp_path / "whole", "random", 0.0)
+    for _ in range(7):
+        whole._train()
+    assert all(torch.equal(a, b) for a, b in zip(search.network.parameters(), whole.network.parameters(), strict=True))
+    for one in (search, whole):
+        one._train()
+    assert all(torch.equal(a, b) for a, b in zip(search.network.parameters(), whole.network.parameters(), strict=True))
+
+
+def test_what_a_control_draws_does_not_follow_from_the_pairs(tmp_path):
+    """The operation of an edge and the pair of a step are independent draws."""
+    search, _ = path_search(tmp_path, "random", 0.0)
+    pairs = [int(np.random.default_rng([1, step]).integers(8)) for step in range(2000)]
+    names = [search._drawn(paths.PATHS, step)[0] for step in range(2000)]
+    assert chi2_contingency(pd.crosstab(pairs, names)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("by", ["random", "tpe"])
+def test_a_path_that_cannot_be_scored_is_the_worst(tmp_path, by):
+    search, _ = path_search(tmp_path, by, 0.0)
+    losses = iter([float("nan"), 2.0, NotFiniteError("x"), 1.0, 3.0])
+
+    def score(path):
+        loss = next(losses)
+        if isinstance(loss, Exception):
+            raise loss
+        return loss
+
+    search.score = score
+    for _ in range(5):
+        search._try()
+    assert [trial["loss"] for trial in search.tried.trials] == [math.inf, 2, math.inf, 1, 3]
+    assert search.tried.best == search.tried.trials[3]["operations"]
 
 
 # ---- what a study may ask
@@ -378,37 +429,94 @@ def test_a_killed_control_goes_on(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"search": {"epoch": 0}}, "search: epoch: 0 is less than the minimum of 1"),
-        ({"search": {"wat": []}}, "unknown key 'wat'; did you mean 'what'"),
-        ({"search": {"what": ["cells"]}}, "'cells' is not possible"),
-        ({"search": {}, "tune": {"ranges": {"lambda2": [0, 1]}}}, "'tune' is set as well"),
-        ({"search": {"start": "nowhere"}}, "'nowhere' is neither an entry with a search, nor an architecture file"),
-        ({"search": {"start": "other"}, "lambda2": 1}, "start: 'lambda2' is set as well"),
-        ({"search": {}, "network": "unet"}, "a U-Net has no cells; search for 'objective' alone"),
-        ({"search": {"by": "random"}}, "goes with 'by: random' or 'by: tpe', and these need it"),
-        ({"search": {"as_long_as": "other"}}, "goes with 'by: random' or 'by: tpe', and these need it"),
+        ({"autosearch": {"epoch": 0}}, "search: epoch: 0 is less than the minimum of 1"),
+        ({"autosearch": {"wat": []}}, "unknown key 'wat'; did you mean 'what'"),
+        ({"autosearch": {"what": ["cells"]}}, "'cells' is not possible"),
+        ({"autosearch": {}, "tune": {"ranges": {"lambda2": [0, 1]}}}, "'tune' is set as well"),
+        ({"autosearch": {"start": "nowhere"}}, "'nowhere' is neither an entry with 'autosearch', nor an architecture"),
+        ({"autosearch": {"start": "other"}, "lambda2": 1, "channels": None}, "start: 'lambda2' is set as well"),
+        ({"autosearch": {}, "network": "unet"}, "a U-Net has no cells; search for 'objective' alone"),
+        ({"autosearch": {"by": "random"}}, "goes with 'by: random' or 'by: tpe', and these need it"),
+        ({"autosearch": {"as_long_as": "other"}}, "goes with 'by: random' or 'by: tpe', and these need it"),
         (
-            {"search": {"by": "tpe", "as_long_as": "othr"}},
-            "no other entry with a search is called 'othr'; did you mean 'other'",
+            {"autosearch": {"by": "tpe", "as_long_as": "othr"}},
+            "as_long_as: no entry is called 'othr'; did you mean 'other'",
         ),
-        ({"method": "voxelmorph", "channels": None, "search": {}}, "only 'autoreg' is searched so"),
-        ({"search": {}, "lambda1": 1}, "a search for the objective begins with 'lambda1' inside (0, 1), not at 1"),
+        ({"autosearch": {"start": "ar"}}, "it waits for 'ar', and that for it"),
+        ({"autosearch": {"start": "round"}}, "it waits for 'round', and that for it"),
+        ({"autosearch": {"by": "tpe", "as_long_as": "round"}}, "it waits for 'round', and that for it"),
+        ({"autosearch": {"start": "plain"}}, "'plain' has no 'autosearch' to begin from"),
+        (
+            {"autosearch": {"by": "tpe", "as_long_as": "weights"}},
+            "'weights' must search for deformation, feature by grad",
+        ),
+        (
+            {"autosearch": {"by": "tpe", "as_long_as": "other", "what": ["objective"]}},
+            "λ is searched by gradient alone",
+        ),
+        (
+            {"autosearch": {"start": "edge", "what": ["objective"]}, "channels": None},
+            "begins with 'lambda1' inside (0, 1)",
+        ),
+        ({"autosearch": False}, "autosearch: False is not of type 'object'"),
+        ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' is searched so"),
+        ({"autosearch": {}, "lambda1": 1}, "a search for the objective begins with 'lambda1' inside (0, 1), not at 1"),
     ],
 )
 def test_a_search_that_cannot_be_done(tmp_path, values, message):
     chosen = {key: value for key, value in {**FAST, **values}.items() if value is not None}
     with pytest.raises(InputError, match=re.escape(message)):
-        small_study(tmp_path, {"ar": chosen, "other": {**FAST, "search": {}}})
+        others = {
+            "other": {**FAST, "autosearch": {}},
+            "round": {**BARE, "autosearch": {"start": "ar"}},
+            "weights": {**FAST, "autosearch": {"what": ["objective"]}},
+            "edge": {**FAST, "lambda1": 1, "autosearch": {"what": ["feature"]}},
+            "plain": FAST,
+        }
+        if "round" not in str(values):
+            del others["round"]
+        small_study(tmp_path, {"ar": chosen, **others})
 
 
 def test_null_asks_for_no_search(tmp_path):
-    assert not small_study(tmp_path, {"ar": {**FAST, "search": None}}).cell_searches
+    assert not small_study(tmp_path, {"ar": {**FAST, "autosearch": None}}).cell_searches
 
 
-def test_a_model_of_another_method_has_no_cells(tmp_path):
-    (tmp_path / "model.json").write_text(json.dumps({"method": "voxelmorph"}))
-    with pytest.raises(InputError, match="is a model of 'voxelmorph', which has no cells"):
+@pytest.mark.parametrize(("method", "network"), [("voxelmorph", None), ("autoreg", "unet")])
+def test_a_model_without_cells_is_no_start(tmp_path, method, network):
+    (tmp_path / "model.json").write_text(json.dumps({"method": method, "settings": {"network": network}}))
+    with pytest.raises(InputError, match=f"is a model of '{method}' that has no cells"):
         read_found(tmp_path, "here")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"objective": None}, "objective: None is not of type 'object'"),
+        ({"objective": {"lamda1": 0.3}}, "objective: unknown key 'lamda1'; did you mean 'lambda1'"),
+        ({"objective": {"lambda1": 1.5}}, "objective: lambda1: 1.5 is greater than the maximum of 1"),
+        ({"network": {"steps": 1}}, "network: unknown key 'steps'"),
+    ],
+)
+def test_what_is_wrong_beside_the_cells_is_named(tmp_path, parts, message):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({**MEDIUM.as_json(), **parts}))
+    with pytest.raises(InputError) as error:
+        read_found(file, "here")
+    assert str(error.value).startswith(f"{file}: {message}")
+
+
+def test_a_file_may_hold_cells_alone(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(MEDIUM.as_json()))
+    assert read_found(file, "here") == {"architecture": MEDIUM.as_json()}
+    (tmp_path / "study").mkdir()
+    small_study(tmp_path / "study", {"ar": {**FAST, "lambda2": 1, "autosearch": {"start": str(file)}}})
+
+
+def test_settings_of_an_entry_hide_no_setting_of_a_method():
+    for name in METHODS:
+        assert not set(make_method(name).properties) & set(ENTRY_KEYS), name
 
 
 # ---- a whole search
@@ -418,10 +526,10 @@ def test_a_model_of_another_method_has_no_cells(tmp_path):
 def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     methods = {
-        "ar": {**FAST, "search": SHORT},
-        "random": {**FAST, "search": {**SHORT, "what": ["feature"], "by": "random", "as_long_as": "ar"}},
-        "moved": {**FAST, "search": {**SHORT, "start": "ar", "what": []}},
-        "vm": {**FAST, "network": "unet", "search": {**SHORT, "what": ["objective"]}},
+        "ar": {**FAST, "autosearch": SHORT},
+        "random": {**FAST, "autosearch": {**SHORT, "what": ["feature"], "by": "random", "as_long_as": "ar"}},
+        "moved": {**BARE, "autosearch": {**SHORT, "start": "ar", "what": []}},
+        "vm": {**FAST, "network": "unet", "autosearch": {**SHORT, "what": ["objective"]}},
     }
     made = prepared(small_study(folder, methods))
     for name in methods:
@@ -465,10 +573,10 @@ def test_a_search_that_is_done_twice_finds_the_same(plan, tmp_path):
 
 def test_a_killed_search_goes_on_where_it_was(plan, tmp_path, monkeypatch):
     class Killed(Stage):
-        def _epoch(self, epoch, searching):
-            if self.name == DEFORMATION and epoch == 2:
+        def _step(self, searching):
+            if self.name == DEFORMATION and self.trace.step == 5:
                 raise KeyboardInterrupt
-            return super()._epoch(epoch, searching)
+            return super()._step(searching)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(stage, "Stage", Killed)
@@ -493,15 +601,51 @@ def test_training_follows_the_file_that_a_search_left(plan, tmp_path):
     model, found = load_model(tmp_path / "model"), found_in(plan, "ar", FOUND)
     assert model.method.settings["architecture"] == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
     assert model.method.weights == found["objective"]
-    assert read_found(tmp_path / "model", "x") == {
-        "architecture": model.method.settings["architecture"],
-        **found["objective"],
+    assert read_found(tmp_path / "model", "x") == found_values(plan, "ar")
+
+
+def test_a_search_in_the_workflow(tmp_path):
+    """Search, training, figure; an edited architecture is trained anew, also one that another entry begins from."""
+    small_study(tmp_path, {"identity": None})
+    config = {
+        "study": "discs",
+        "cohort": {"table": str(tmp_path / "cohort.tsv")},
+        "preprocess": {"affine": "none", "shape": [32, 32]},
+        "methods": {
+            "ar": {**FAST, "autosearch": {**SHORT, "what": ["feature"]}},
+            "moved": {**BARE, "autosearch": {"start": "ar", "what": []}},
+        },
     }
+    folder = Path("results", "discs")
+    targets = [folder / "figures" / "architecture_ar.png", *(folder / "models" / name for name in ("ar", "moved"))]
+    done = snakemake(tmp_path, "--cores", "2", *targets, config=config)
+    assert done.returncode == 0, done.output
+    assert "Nothing to be done" in snakemake(tmp_path, "-n", "--cores", "2", *targets, config=config).output
+    file = tmp_path / folder / "architectures" / "ar" / FOUND
+    file.write_text(file.read_text().replace("3-Conv", "1-Conv"))
+    again = snakemake(tmp_path, "-n", "--cores", "2", *targets, config=config)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", again.stdout, flags=re.MULTILINE))
+    assert counts["train"] == "2" and counts["architecture"] == "1", "the search of 'moved' alone is done again"
+
+
+def test_a_search_needs_labels_of_validation_scans_alone(tmp_path):
+    made = prepared(small_study(tmp_path, {"ar": {**FAST, "autosearch": SHORT}}, unlabelled=range(4)))
+    assert any(made.cohort.file(scan, "labels") is None for scan in made.training_pairs["ar"].scans)
+    search_architecture(made, "ar", made.architecture_folder("ar"), tmp_path / "checkpoints")
+    assert (made.architecture_folder("ar") / FOUND).is_file()
+
+
+def test_the_validation_pair_does_not_follow_from_the_training_pair(plan):
+    data = stage._Data(plan, "ar", make_entry("ar", plan.entries["ar"]))
+    rows = [(step % 7, float(data.validation(step)["fixed"].sum()) * 1000 // 1) for step in range(40)]
+    training = [float(data.training(step)["fixed"].sum()) * 1000 // 1 for step in range(40)]
+    partners = pd.crosstab(training, [number for _, number in rows])
+    assert ((partners > 0).sum(axis=1) > 1).any(), "each training scan always meets the same validation scan"
 
 
 def test_a_search_that_diverges_says_so(plan, tmp_path):
     config = {key: value for key, value in plan.config.items() if key != "unavailable"}
-    wild = {**FAST, "search": {**SHORT, "learning_rate": 1e30, "epochs": 3}}
+    wild = {**FAST, "autosearch": {**SHORT, "learning_rate": 1e30, "epochs": 3}}
     other = plan_study(config | {"methods": {"ar": wild}}, ROOT / "workflow" / "schemas", str(plan.folder.parent))
     with pytest.raises(DivergedError, match="the search of feature diverged in epoch"):
         search_architecture(other, "ar", tmp_path / "found", tmp_path / "checkpoints")

@@ -15,7 +15,7 @@ from regcore.config import load_yaml, validated
 from regcore.errors import InputError
 from regcore.experiments import autoreg as paper
 from regcore.methods import method_of
-from regcore.networks.architecture import CANDIDATES, LAMBDAS, Architecture
+from regcore.networks.architecture import CANDIDATES, LAMBDAS, SIZES, Architecture
 from regcore.plan import plan_study
 from regcore.reporting import autoreg
 from regcore.reporting.architectures import search_figure
@@ -27,6 +27,7 @@ from regcore.stages.train import train
 from regcore.tuning.cells import FACTS, FOUND
 
 SCHEMAS = ROOT / "workflow" / "schemas"
+MODEL = {"network": "cells", "architecture": {}, **dict.fromkeys((*LAMBDAS, *SIZES), 1)}
 FAST = {"steps": 3, "validate_every": 3, "learning_rate": 0.01}
 EXPERIMENTS = {
     "autoreg": {
@@ -50,7 +51,7 @@ def settings(**changes):
 def test_what_a_study_trains_and_searches():
     planned = paper.experiments(settings(starts=2), ["affine"])
     variants = planned.variants
-    assert {name: values["search"]["what"] for name, values in variants.items() if "search" in values} == {
+    assert {name: values["autosearch"]["what"] for name, values in variants.items() if "autosearch" in values} == {
         name + number: what
         for number in ("", "-2")
         for name, what in {
@@ -62,8 +63,11 @@ def test_what_a_study_trains_and_searches():
             "tpe": ["feature", "deformation"],
         }.items()
     }
-    assert variants["autoreg-2"]["search"]["start"] == "autoreg-cells-2" and variants["autoreg-2"]["replicate"] == 2
-    assert variants["tpe-2"]["search"]["as_long_as"] == "autoreg-cells-2" and "start" not in variants["tpe"]["search"]
+    assert variants["autoreg-2"]["autosearch"]["start"] == "autoreg-cells-2" and variants["autoreg-2"]["replicate"] == 2
+    assert (
+        variants["tpe-2"]["autosearch"]["as_long_as"] == "autoreg-cells-2"
+        and "start" not in variants["tpe"]["autosearch"]
+    )
     assert variants["manual-large"]["architecture"] == "manual-large" and variants["with-mind"]["lambda1"] == 0
     assert planned.scored["table9"][0] == "affine"
     assert "table2" not in planned.names
@@ -76,12 +80,12 @@ def test_without_controls_their_table_is_left_out():
 
 def test_a_transfer_takes_over_all_but_what_is_found_anew(tmp_path):
     model = tmp_path / "model.json"
-    model.write_text(json.dumps({"method": "autoreg", "settings": {"architecture": {}, **dict.fromkeys(LAMBDAS, 1)}}))
+    model.write_text(json.dumps({"method": "autoreg", "settings": MODEL}))
     variants = paper.experiments(settings(transfer=str(tmp_path)), []).variants
     assert method_of("", variants["transfer-none"]) == "pretrained"
-    assert variants["transfer-weights"]["search"]["what"] == []
-    assert variants["transfer-feature"]["search"]["start"] == str(tmp_path)
-    assert variants["transfer-all"]["search"]["what"] == ["feature", "deformation", "objective"]
+    assert variants["transfer-weights"]["autosearch"]["what"] == []
+    assert variants["transfer-feature"]["autosearch"]["start"] == str(tmp_path)
+    assert variants["transfer-all"]["autosearch"]["what"] == ["feature", "deformation", "objective"]
 
 
 def test_what_is_transferred_must_be_there():
@@ -152,7 +156,7 @@ def test_table_10_spends_the_same_time(plan):
     table, _ = autoreg.show(plan, "table10")
     seconds = table.set_index("entry")["search_cpu_seconds"]
     own = json.loads((plan.architecture_folder("autoreg-cells") / FACTS).read_text())["cells_cpu_seconds"]
-    assert seconds["random"] >= 0.9 * own and seconds["autoreg-cells"] > 0
+    assert 0.9 * own <= seconds["random"] <= 1.5 * own + 2
 
 
 def test_figure_3_marks_what_was_chosen(plan):
@@ -167,7 +171,7 @@ def test_figure_3_marks_what_was_chosen(plan):
 
 def test_figure_15_draws_every_start(plan):
     table, figure = autoreg.show(plan, "fig15")
-    assert list(table["search"].unique()) == ["start 1", "start 2"]
+    assert list(table["autosearch"].unique()) == ["start 1", "start 2"]
     assert len(figure.axes) == 2
     plt.close("all")
 
@@ -190,7 +194,7 @@ def test_architectures_are_drawn_from_the_command_line(plan, tmp_path):
     result = CliRunner().invoke(main, ["draw", *arguments], catch_exceptions=False)
     assert result.exit_code == 0 and output.stat().st_size > 5000
     wrong = CliRunner().invoke(main, ["draw", str(tmp_path), "-o", str(output)])
-    assert wrong.exit_code == 2 and "is neither an entry with a search, nor an architecture file" in wrong.output
+    assert wrong.exit_code == 2 and "is neither an entry with" in wrong.output
     wrong = CliRunner().invoke(main, ["draw", str(large), "-o", str(tmp_path / "drawn.jpg")])
     assert wrong.exit_code == 2 and "must end in .png" in wrong.output
 

@@ -7,9 +7,10 @@ architectures found by trying (Table 10), at the same cost, do as well.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from regcore.errors import InputError
 from regcore.experiments import Experiments
-from regcore.networks.architecture import DEFORMATION, FEATURE, MANUAL, OBJECTIVE
-from regcore.tuning.cells import read_found
+from regcore.networks.architecture import DEFORMATION, FEATURE, LAMBDAS, MANUAL, OBJECTIVE, SIZES
+from regcore.tuning.cells import KEY, read_found
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.autoreg"
@@ -67,8 +68,11 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
     Raises
     ------
     InputError
-        What is to be transferred is not there.
+        What is to be transferred is not there, or the searches are told what to look for.
     """
+    own = {"what", "start", "by", "as_long_as"} & set(settings["search"])
+    if own:
+        raise InputError(f"{WHERE}.search: '{min(own)}' is that of the experiments; leave it out")
     if settings["transfer"]:
         read_found(settings["transfer"], f"{WHERE}.transfer")  # raises where there is nothing
     once = _variants(settings)
@@ -81,7 +85,7 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
         cells = start(CELLS_ALONE, number + 1)
         for name, key in [(SEARCHED, "start"), *((name, "as_long_as") for name in settings["controls"])]:
             own = variants[start(name, number + 1)]
-            own["search"] = {**own["search"], key: cells}
+            own[KEY] = {**own[KEY], key: cells}
     if settings["transfer"]:
         variants |= _transferred(settings)
 
@@ -117,7 +121,7 @@ def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
     vm = {"method": "voxelmorph", "similarity": "lncc", "lambda": 1, **settings["voxelmorph"]}
 
     def search(*what: str, **more: Any) -> dict[str, Any]:
-        return {"search": {**settings["search"], "what": list(what), **more}}
+        return {KEY: {**settings["search"], "what": list(what), **more}}
 
     found = {name: {**common, "architecture": name} for name in MANUAL}
     found |= {
@@ -129,9 +133,14 @@ def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
         "with-mind": {**common, "lambda1": 0},
         "manual-medium-objective": {**common, **search(OBJECTIVE)},
         CELLS_ALONE: {**common, **search(*CELLS)},
-        SEARCHED: {**common, **search(OBJECTIVE)},
+        SEARCHED: {**_without_start(common), **search(OBJECTIVE)},
     }
     return found | {name: {**common, **search(*CELLS, by=name)} for name in settings["controls"]}
+
+
+def _without_start(settings: Mapping) -> dict[str, Any]:
+    """Settings without those that an entry with a start takes from there."""
+    return {name: value for name, value in settings.items() if name not in ("architecture", *LAMBDAS, *SIZES)}
 
 
 def _transferred(settings: Mapping) -> dict[str, dict[str, Any]]:
@@ -140,5 +149,5 @@ def _transferred(settings: Mapping) -> dict[str, dict[str, Any]]:
     for name, (_, what) in TRANSFER.items():
         if what is not None:
             search = {**settings["search"], "what": what, "start": model}
-            found[name] = {"method": "autoreg", **settings["settings"], "search": search}
+            found[name] = {"method": "autoreg", **_without_start(settings["settings"]), KEY: search}
     return found

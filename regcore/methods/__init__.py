@@ -88,7 +88,7 @@ METHODS = {
 
 #: What an entry of a study says beside settings: its method, and a search (:mod:`regcore.tuning.search` for
 #: hyperparameters, :mod:`regcore.tuning.cells` for architectures).
-ENTRY_KEYS = ("method", "tune", "search")
+ENTRY_KEYS = ("method", "tune", "autosearch")
 
 
 def entry(name: str, where: str = "method") -> Entry:

@@ -5,6 +5,8 @@
     {"feature": {"half": ["3-Conv", "5-SConv", "3-DConv"], "quarter": ["3-SConv", "1-Conv", "3-Conv"]},
      "deformation": {"quarter": ["5-Conv", "3-SConv", "3-SConv"], "half": ["3-SConv", "3-Conv", "7-DConv"]}}
 
+A search writes two parts beside them: ``objective``, λ, and ``network``, the sizes that go with the cells.
+
 A cell is named by the resolution of its features; its operations follow each other (Fan et al., TIP 2023, Fig. 2).
 """
 
@@ -44,9 +46,11 @@ FEATURE, DEFORMATION = "feature", "deformation"
 #: Kind of cell → its cells, in the order in which images pass through them.
 CELLS = {FEATURE: ("half", "quarter"), DEFORMATION: ("quarter", "half")}
 EDGES = 3
-#: What a search writes beside the cells: λ of the objective (Eq. 4 and 5), of which the first is a share.
+#: What a search writes beside the cells: λ of the objective (Eq. 4 and 5), of which the first is a share, and settings
+#: of the network without which the cells are another one.
 OBJECTIVE, LAMBDAS = "objective", ("lambda1", "lambda2", "lambda3", "lambda4")
 SHARE = LAMBDAS[0]
+NETWORK, SIZES = "network", ("channels", "separable", "downsampling")
 #: Networks by hand (Section IV-C4): one operation everywhere.
 MANUAL = {"manual-small": "1-Conv", "manual-medium": "3-Conv", "manual-large": "7-Conv"}
 
@@ -86,24 +90,14 @@ class Architecture:
 
     @classmethod
     def read(cls, path: str | Path) -> "Architecture":
-        """Read a file; keys beside the two kinds of cells, as a search writes them, are left alone.
+        """Read the cells of a file; the other parts that a search writes are left alone.
 
         Raises
         ------
         InputError
             There is no such file, it is not JSON, or as for :meth:`parsed`.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{path}: no such file; give an architecture file, or one of {', '.join(MANUAL)}"
-            ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not valid JSON ({error})") from error
-        if isinstance(content, Mapping):
-            content = {kind: value for kind, value in content.items() if kind != OBJECTIVE}
-        return cls.parsed(content, str(path))
+        return cls.parsed(parts_of(path)[0], str(path))
 
     def edges(self, kind: str) -> list[tuple[str, int, str]]:
         """(cell, number of the edge, operation) of all cells of a kind, in the order of the rows of α."""
@@ -117,6 +111,27 @@ class Architecture:
     def as_json(self) -> dict[str, dict[str, list[str]]]:
         """As :meth:`parsed` takes it."""
         return {kind: {cell: list(names) for cell, names in cells.items()} for kind, cells in self.cells.items()}
+
+
+def parts_of(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """What an architecture file says of the cells, and its other parts by name; neither is checked.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not JSON.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        known = ", ".join(MANUAL)
+        raise InputError(f"{path}: no such file; give an architecture file, or one of {known}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, Mapping):
+        return content, {}
+    others = {name: content[name] for name in (OBJECTIVE, NETWORK) if name in content}
+    return {name: value for name, value in content.items() if name not in others}, others
 
 
 def _check_keys(content: Any, known: Any, where: str) -> None:
@@ -135,7 +150,7 @@ def _operations(names: Any, where: str) -> tuple[str, ...]:
         found = len(names) if isinstance(names, list | tuple) else repr(names)
         raise InputError(f"{where}: a cell has {EDGES} edges, one operation on each; found {found}")
     for number, name in enumerate(names):
-        if name not in OPERATIONS:
+        if not isinstance(name, str) or name not in OPERATIONS:
             raise InputError(
                 f"{where}, edge {number + 1}: unknown operation {name!r}{did_you_mean(str(name), OPERATIONS)}"
             )

@@ -1,18 +1,29 @@
 """Architectures of AutoReg and the searches that found them, as figures."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from regcore.networks.architecture import CANDIDATES, CELLS, DEFORMATION, FEATURE, LAMBDAS, OBJECTIVE, Architecture
+from regcore.networks.architecture import (
+    CANDIDATES,
+    CELLS,
+    DEFORMATION,
+    EDGES,
+    FEATURE,
+    LAMBDAS,
+    OBJECTIVE,
+    Architecture,
+)
 from regcore.reporting.figures import plt, text_figure
 from regcore.reporting.voxelmorph import CURVES
-from regcore.tuning.cells import FOUND, TRACE
+from regcore.tuning.cells import TRACE
 
 #: What the four weights are called.
 SYMBOLS = dict(zip(LAMBDAS, ("λ1", "λ2", "λ3", "λ4"), strict=True))
@@ -31,14 +42,17 @@ def trace(folder: Path, stage: str) -> pd.DataFrame:
 
 
 def mixtures(folder: Path) -> pd.DataFrame:
-    """``cells cell edge operation weight chosen``: all operations in the last epoch of each search for cells."""
-    found, tables = Architecture.read(folder / FOUND), []
-    for kind in CELLS:
+    """``cells cell edge operation weight chosen``: all operations in the last epoch of each search for cells.
+
+    Chosen is the likeliest of each edge, whatever a person has made of the architecture file since.
+    """
+    tables = []
+    for kind, cells in CELLS.items():
         rows = trace(folder, kind)
-        for cell, number, chosen in found.edges(kind) if len(rows) else []:
+        for cell, number in itertools.product(cells, range(EDGES)) if len(rows) else []:
             weights = [rows.iloc[-1][f"{kind}.{cell}.{number + 1}.{operation}"] for operation in CANDIDATES]
             edge = {"cells": kind, "cell": cell, "edge": number + 1, "operation": list(CANDIDATES), "weight": weights}
-            tables.append(pd.DataFrame(edge).assign(chosen=[operation == chosen for operation in CANDIDATES]))
+            tables.append(pd.DataFrame(edge).assign(chosen=np.arange(len(weights)) == np.argmax(weights)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"cells": []})
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,31 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+import regcore
 from regcore.config import fingerprint
 from regcore.errors import InputError
 from regcore.files import atomic_write
 from regcore.losses import soft_dice
 from regcore.methods import make_entry
 from regcore.methods.autoreg import AutoReg
-from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, OBJECTIVE, Architecture
+from regcore.networks.architecture import (
+    CANDIDATES,
+    DEFORMATION,
+    FEATURE,
+    NETWORK,
+    OBJECTIVE,
+    SIZES,
+    Architecture,
+)
 from regcore.plan import Plan
 from regcore.preprocess import common_grid
 from regcore.runtime import default_device, processor_name
 from regcore.stages.prepare import reference_image
-from regcore.stages.train import labelled_pairs, observed_labels, pairs_of_split, training_identity, training_seed
+from regcore.stages.train import training_identity, training_seed, validation_pairs
 from regcore.training.checkpoint import exclusive
-from regcore.training.memory import live_peak
+from regcore.training.memory import check_memory, live_peak, step_bytes
 from regcore.training.pairs import PairSampler
-from regcore.training.validation import LabelledPairs
-from regcore.tuning.architecture import Objective, Problem, Schedule, Stage, hypergradient
+from regcore.tuning.architecture import Objective, Problem, Schedule, Stage
 from regcore.tuning.cells import FACTS, FOUND, GRADIENT, TRACE, CellSearch, read_found
 from regcore.tuning.paths import PathSearch
 from regcore.tuning.search import with_values
@@ -39,7 +47,7 @@ CELLS = (FEATURE, DEFORMATION)
 
 
 def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
-    """Search for what an entry's ``search`` asks for.
+    """Search for what an entry's ``autosearch`` asks for.
 
     Parameters
     ----------
@@ -57,6 +65,8 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
     with exclusive(checkpoints):
         start = _start(plan, search)
         data = _Data(plan, name, make_entry(name, with_values(plan.entries[name], start)))
+        if OBJECTIVE in search.what:
+            _objective_of(data, data.method)  # raises where λ cannot be searched from the start
         memory = _training_bytes(data)
         stages: dict[str, Any] = {}
         rows: list[pd.DataFrame] = []
@@ -93,23 +103,22 @@ class _Data:
         self.device = default_device()
         pairs = plan.training_pairs[name]
         self.sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, self.seed)
-        self.classes = observed_labels(plan, name, "all")
-        self.identity = training_identity(plan, name, method, self.classes)
-
-    @cached_property
-    def labelled(self) -> LabelledPairs:
-        return labelled_pairs(self.plan, pairs_of_split(self.plan, "validation"))[0]
+        self.labelled, codes = validation_pairs(plan, name)
+        self.classes = {code: place for place, code in enumerate(codes, start=1)}
+        version = regcore.STAGE_VERSIONS["architecture"]
+        self.identity = fingerprint(version, training_identity(plan, name, method, self.classes))
 
     def training(self, step: int) -> dict[str, Any]:
         """The batch of training pairs of a step."""
         batch = self.sampler.batch(step, self.method.settings["batch_size"])
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
-    def validation(self, step: int) -> dict[str, Any]:
-        """The validation pair of a step, with labels."""
+    def validation(self, step: int, labels: bool = False) -> dict[str, Any]:
+        """The validation pair of a step."""
         pairs = self.labelled.pairs
-        number = np.random.default_rng([self.seed, step]).integers(len(pairs))
-        return self.labelled.batch(pairs[number], self.device, self.classes)
+        # One word more than the sampler's seed: with the same the pair would follow from the training pair.
+        number = np.random.default_rng([self.seed, step, 1]).integers(len(pairs))
+        return self.labelled.batch(pairs[number], self.device, self.classes if labels else None)
 
     def stage_seed(self, stage: str) -> int:
         """Seed of the first weights of a stage."""
@@ -152,7 +161,7 @@ def _cells_by_gradient(data: _Data, method: AutoReg, search: CellSearch, checkpo
         lambda step: loss(data.validation(step)),
         values,
         lambda row, other: _likeliest(row, kind) == _likeliest(other, kind),
-        lambda row: "  ".join(f"{name} {weight:.2f}" for name, weight in _likeliest(row, kind, weighed=True)),
+        lambda row: "  ".join(f"{name} {weight:.3f}" for name, weight in _likeliest(row, kind, weighed=True)),
     )
     facts, trace = _run(kind, problem, data, method, search, checkpoints)
     return _with(data, method, {"architecture": network.chosen().as_json()}), facts, trace
@@ -179,12 +188,12 @@ def _cells_by_trying(
     allowed = _facts_of(data.plan, settings["as_long_as"])["cells_cpu_seconds"]
     torch.manual_seed(data.stage_seed(settings["by"]))
     network = method.super_network(data.grid.ndim, kinds).to(data.device)
-    batches = [data.labelled.batch(pair, data.device, None) for pair in data.labelled.pairs]
 
     def loss(batch: Mapping[str, Any], path: Architecture) -> Tensor:
         return method.training_step(partial(network, path=path), batch)["total"]
 
     def score(path: Architecture) -> float:
+        batches = (data.labelled.batch(pair, data.device, None) for pair in data.labelled.pairs)
         with torch.inference_mode():
             return float(np.mean([loss(batch, path).item() for batch in batches]))
 
@@ -216,11 +225,7 @@ def _cells_by_trying(
 def _objective(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path) -> _Outcome:
     """Stage 3: λ by the overlap of labels on validation pairs, after the weights have been warmed up."""
     torch.manual_seed(data.stage_seed(OBJECTIVE))
-    network = method.build(data.grid.ndim).to(data.device)
-    try:
-        objective = Objective(method.weights).to(data.device)
-    except ValueError as error:
-        raise InputError(f"methods.{data.name}: {error}") from error
+    network, objective = method.build(data.grid.ndim).to(data.device), _objective_of(data, method)
 
     def flow(batch: Mapping[str, Any]) -> Tensor:
         return method.predict(network, batch["fixed"], batch["moving"])
@@ -230,7 +235,7 @@ def _objective(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Pa
         return method.weighed_losses(flow(batch), batch, objective.weights())["total"]
 
     def outer(step: int) -> Tensor:
-        batch = data.validation(step)
+        batch = data.validation(step, labels=True)
         displacement = method.displacement(flow(batch), batch["fixed"])
         return soft_dice(batch["fixed_labels"], batch["moving_labels"], displacement, batch["codes"])
 
@@ -266,7 +271,8 @@ def _run(
         settings["objective_rate" if own else "architecture_rate"],
         settings["epsilon"],
     )
-    memory = _step_bytes(problem)
+    size = method.settings["batch_size"]
+    check_memory(step_bytes(method, problem.module, data.grid.shape, size), data.device)
     identity = fingerprint(data.identity, settings, stage, method.settings)
     trace = Stage(stage, problem, schedule, checkpoints, identity).run()
     facts = {
@@ -275,18 +281,17 @@ def _run(
         "stable": trace.stable,
         "seconds": round(trace.seconds, 1),
         "cpu_seconds": round(trace.cpu_seconds, 1),
-        "step_bytes": memory,
+        "step_bytes": trace.step_bytes,
         "parameters": sum(weight.numel() for weight in problem.weights),
     }
     return {stage: facts}, pd.DataFrame(trace.rows).assign(stage=stage)
 
 
-def _step_bytes(problem: Problem) -> int:
-    """Memory that the tensors of one hypergradient take at most, beside the weights."""
-    weights, searched = list(problem.weights), list(problem.searched.parameters())
-    return live_peak(
-        lambda: hypergradient(lambda: problem.inner(0), lambda: problem.outer(0), weights, searched, 0, 1e-3)
-    )
+def _objective_of(data: _Data, method: AutoReg) -> Objective:
+    try:
+        return Objective(method.weights).to(data.device)
+    except ValueError as error:
+        raise InputError(f"methods.{data.name}: {error}") from error
 
 
 def _training_bytes(data: _Data) -> int:
@@ -322,7 +327,9 @@ def _write(
     with atomic_write(folder / FACTS) as path:
         path.write_text(json.dumps(facts, indent=1))
     with atomic_write(folder / FOUND) as path:
-        path.write_text(_readable({**method.settings["architecture"], OBJECTIVE: method.weights}))
+        objective = {name: float(f"{value:.6g}") for name, value in method.weights.items()}
+        sizes = {name: method.settings[name] for name in SIZES}
+        path.write_text(_readable({**method.settings["architecture"], OBJECTIVE: objective, NETWORK: sizes}))
 
 
 def _readable(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -84,12 +84,12 @@ def _train(
     grid = common_grid(reference, plan.config["preprocess"])
     method.settle(grid.shape)
     pairs = plan.training_pairs[name]
-    classes = None if method.observed is None else observed_labels(plan, name, method.observed)
+    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
     log.info("settings %s", json.dumps(method.settings))
     identity = training_identity(plan, name, method, classes)
-    labelled, codes = labelled_pairs(plan, _listed(plan.validation_pairs(name)))
+    labelled, codes = validation_pairs(plan, name)
 
     def validate(module: nn.Module) -> dict[str, float]:
         return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
@@ -146,6 +146,11 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
     return labelled, list(labels["index"])
 
 
+def validation_pairs(plan: Plan, name: str) -> tuple[LabelledPairs, list[int]]:
+    """The :func:`labelled_pairs` that a learned method's weights are chosen on."""
+    return labelled_pairs(plan, _listed(plan.validation_pairs(name)))
+
+
 def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
     """The (fixed, moving) scans of validation or test pairs."""
     return _listed(plan.pairs_of(split))
@@ -166,7 +171,7 @@ def training_dice(
         return look(method, module, labelled, codes)["dice"]
 
 
-def observed_labels(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
     """Label code → class of a training with labels: of the scored ones that occur in training or validation scans.
 
     Where images are made of the label maps, of all labels in training scans.

@@ -42,6 +42,12 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: not a readable weights file ({error}); train the model again") from error
 
 
+def discard_torn(path: Path) -> None:
+    """Delete what a process that was killed while it wrote ``path`` has left."""
+    for torn in path.parent.glob(f".*.{path.name}"):
+        torn.unlink()
+
+
 def section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

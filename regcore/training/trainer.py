@@ -25,6 +25,7 @@ from regcore.files import atomic_write
 from regcore.methods.base import LearnedMethod
 from regcore.runtime import default_device, processor_name
 from regcore.training.checkpoint import (
+    discard_torn,
     exclusive,
     load_optimiser,
     load_tensors,
@@ -340,8 +341,7 @@ class Trainer:
 
     def _resume(self) -> None:
         if self.processes.first:
-            for torn in self.folder.glob(f".*.{self.checkpoint.name}"):  # a process was killed while it wrote
-                torn.unlink()
+            discard_torn(self.checkpoint)
         if not self.checkpoint.exists():
             return
         tensors, facts = load_tensors(self.checkpoint)

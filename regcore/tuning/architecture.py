@@ -5,6 +5,7 @@ that knows how the network's weights will answer, and these weights, by the loss
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,20 @@ from torch import Tensor, nn
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
 from regcore.networks.architecture import LAMBDAS
-from regcore.training.checkpoint import load_optimiser, load_tensors, optimiser_tensors, save_tensors, section
+from regcore.training.checkpoint import (
+    discard_torn,
+    load_optimiser,
+    load_tensors,
+    optimiser_tensors,
+    save_tensors,
+    section,
+)
+from regcore.training.memory import live_peak
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two checkpoints within an epoch, and between two lines of progress.
+SAVE_EVERY, PROGRESS_EVERY = 60, 15
 
 
 def hypergradient(
@@ -56,6 +68,12 @@ def hypergradient(
         The gradient, and the outer loss at ω'.
     """
     before = [weight.detach().clone() for weight in weights]
+
+    def back() -> None:
+        with torch.no_grad():
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)
+
     slope = torch.autograd.grad(inner(), weights, allow_unused=True)
     _move(weights, before, slope, -rate)
     loss = outer()
@@ -65,7 +83,7 @@ def hypergradient(
     for sign in (1, -1):
         _move(weights, before, direction, sign * epsilon)
         ends.append(torch.autograd.grad(inner(), hyper, allow_unused=True))
-    _move(weights, before, direction, 0)
+    back()
     found = [torch.zeros_like(value) if own is None else own for value, own in zip(hyper, direct, strict=True)]
     for place, (ahead, behind) in enumerate(zip(*ends, strict=True)):
         if ahead is not None:
@@ -168,16 +186,38 @@ class Problem:
 
 @dataclass
 class Trace:
-    """How a stage went: a row to each epoch, and what it cost."""
+    """How a stage went: a row to each epoch, and what it cost.
+
+    Attributes
+    ----------
+    rows : list of dict
+    step : int
+        Steps so far, those of an epoch that is not complete among them.
+    sums : list of float
+        Of both losses in that epoch.
+    seconds, cpu_seconds : float
+        Of the clock, and as :func:`spent` counts.
+    step_bytes : int
+        Memory that the tensors of one hypergradient take at most, beside the weights.
+    stable : bool
+    """
 
     rows: list[dict[str, float]] = field(default_factory=list)
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0])
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    step_bytes: int = 0
     stable: bool = False
 
 
+def spent(device: torch.device) -> float:
+    """Seconds by which searches are compared: of this process's CPU, or of the clock where a GPU does the work."""
+    return time.monotonic() if device.type == "cuda" else time.process_time()
+
+
 class Stage:
-    """One stage of the search; after ``kill -9`` it goes on from its last epoch, as if nothing had been.
+    """One stage of the search; after ``kill -9`` it goes on from its last checkpoint, as if nothing had been.
 
     Parameters
     ----------
@@ -197,6 +237,8 @@ class Stage:
             "weights": torch.optim.Adam(problem.weights, lr=schedule.learning_rate),
             "searched": torch.optim.Adam(problem.searched.parameters(), lr=schedule.search_rate),
         }
+        self._device = next(iter(problem.weights)).device
+        self._saved, self._reported, self._duration = time.monotonic(), time.monotonic(), {}
 
     def run(self) -> Trace:
         """Search to the end.
@@ -207,43 +249,64 @@ class Stage:
             A loss became NaN or infinite.
         """
         self._resume()
-        started, started_cpu = time.monotonic() - self.trace.seconds, time.process_time() - self.trace.cpu_seconds
-        schedule = self.schedule
-        while len(self.trace.rows) < schedule.warmup + schedule.epochs and not self.trace.stable:
-            epoch = len(self.trace.rows)
+        trace, schedule = self.trace, self.schedule
+        if not trace.step_bytes:
+            trace.step_bytes = self._measured()
+        clock, work = time.monotonic() - trace.seconds, spent(self._device) - trace.cpu_seconds
+        while len(trace.rows) < schedule.warmup + schedule.epochs and not trace.stable:
+            began = time.monotonic()
+            searching = len(trace.rows) >= schedule.warmup
             try:
-                losses = self._epoch(epoch, searching=epoch >= schedule.warmup)
+                losses = self._step(searching)
             except NotFiniteError as error:
-                raise DivergedError(
-                    f"the search of {self.name} diverged in epoch {epoch + 1}; lower its rates"
-                ) from error
-            self.trace.rows.append({"epoch": epoch + 1, **losses, **self.problem.values()})
-            self.trace.stable = self._is_stable()
-            self.trace.seconds, self.trace.cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
-            self._save()
-            self._tell()
-        return self.trace
+                raise self._diverged() from error
+            if not all(map(math.isfinite, losses)):
+                raise self._diverged()
+            self._duration[searching] = time.monotonic() - began
+            trace.sums = [total + loss for total, loss in zip(trace.sums, losses, strict=True)]
+            trace.step += 1
+            trace.seconds, trace.cpu_seconds = time.monotonic() - clock, spent(self._device) - work
+            if trace.step % schedule.epoch == 0:
+                self._end_epoch(searching)
+            elif time.monotonic() - self._saved > SAVE_EVERY:
+                self._save()
+            if time.monotonic() - self._reported > PROGRESS_EVERY:
+                self._tell()
+        return trace
 
-    def _epoch(self, epoch: int, searching: bool) -> dict[str, float]:
-        problem, schedule = self.problem, self.schedule
+    def _step(self, searching: bool) -> tuple[float, float]:
+        """Take one step; the losses on training and on validation pairs, 0 where there is no search yet."""
+        problem, schedule, step = self.problem, self.schedule, self.trace.step
         weights, searched = list(problem.weights), list(problem.searched.parameters())
-        inner_sum, outer_sum = 0.0, 0.0
-        for step in range(epoch * schedule.epoch, (epoch + 1) * schedule.epoch):
-            if searching:
-                inner_of_step, outer_of_step = partial(problem.inner, step), partial(problem.outer, step)
-                rate, epsilon = schedule.learning_rate, schedule.epsilon
-                slopes, outer = hypergradient(inner_of_step, outer_of_step, weights, searched, rate, epsilon)
-                for value, slope in zip(searched, slopes, strict=True):
-                    value.grad = slope
-                self.optimisers["searched"].step()
-                outer_sum += outer
-            loss = problem.inner(step)
-            for weight, slope in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
-                weight.grad = slope
-            self.optimisers["weights"].step()
-            inner_sum += loss.item()
-        found = {"training_loss": inner_sum / schedule.epoch}
-        return found | {"validation_loss": outer_sum / schedule.epoch if searching else float("nan")}
+        inner, outer, ahead = partial(problem.inner, step), partial(problem.outer, step), 0.0
+        if searching:
+            rate, epsilon = schedule.learning_rate, schedule.epsilon
+            slopes, ahead = hypergradient(inner, outer, weights, searched, rate, epsilon)
+            for value, slope in zip(searched, slopes, strict=True):
+                value.grad = slope
+            self.optimisers["searched"].step()
+        loss = inner()
+        for weight, slope in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+            weight.grad = slope
+        self.optimisers["weights"].step()
+        return loss.item(), ahead
+
+    def _end_epoch(self, searching: bool) -> None:
+        trace = self.trace
+        training, validation = (total / self.schedule.epoch for total in trace.sums)
+        losses = {"training_loss": training, "validation_loss": validation if searching else float("nan")}
+        trace.rows.append({"epoch": len(trace.rows) + 1, **losses, **self.problem.values()})
+        trace.sums, trace.stable = [0.0, 0.0], self._is_stable()
+        self._save()
+        self._tell()
+
+    def _measured(self) -> int:
+        problem, searched = self.problem, list(self.problem.searched.parameters())
+        inner, outer = partial(problem.inner, 0), partial(problem.outer, 0)
+        return live_peak(lambda: hypergradient(inner, outer, list(problem.weights), searched, 0, self.schedule.epsilon))
+
+    def _diverged(self) -> DivergedError:
+        return DivergedError(f"the search of {self.name} diverged in epoch {len(self.trace.rows) + 1}; lower its rates")
 
     def _is_stable(self) -> bool:
         searched = self.trace.rows[self.schedule.warmup :]
@@ -253,19 +316,25 @@ class Stage:
         return all(self.problem.same(last[-1], row) for row in last[:-1])
 
     def _tell(self) -> None:
-        total, done = self.schedule.warmup + self.schedule.epochs, len(self.trace.rows)
-        row, left = self.trace.rows[-1], (total - done) * self.trace.seconds / done
-        ended = "  (stable: the stage ends)" if self.trace.stable else f"  at most {left / 60:.0f} min left"
-        log.info(
-            "%s: epoch %d/%d  training %.5f  validation %.5f  %s%s",
-            self.name,
-            done,
-            total,
-            row["training_loss"],
-            row["validation_loss"],
-            self.problem.tell(row),
-            ended,
-        )
+        schedule, trace = self.schedule, self.trace
+        self._reported = time.monotonic()
+        total, done = schedule.warmup + schedule.epochs, len(trace.rows)
+        text = f"{self.name}: epoch {done}/{total}, step {trace.step}"
+        if trace.rows:
+            row = trace.rows[-1]
+            text += f"  training {row['training_loss']:.5f}  validation {row['validation_loss']:.5f}  "
+            text += self.problem.tell(self.problem.values())
+        log.info("%s  %s", text, "stable: the stage ends" if trace.stable else self._left())
+
+    def _left(self) -> str:
+        """A step that searches takes several times as long as one that does not, and is not known before."""
+        schedule, step = self.schedule, self.trace.step
+        warm = max(0, schedule.warmup * schedule.epoch - step)
+        searching = (schedule.warmup + schedule.epochs) * schedule.epoch - step - warm
+        if True not in self._duration:
+            return "searching has not begun"
+        seconds = warm * self._duration.get(False, 0) + searching * self._duration[True]
+        return f"at most {seconds / 60:.0f} min left"
 
     def _save(self) -> None:
         tensors = {f"model.{name}": value for name, value in self.problem.module.state_dict().items()}
@@ -273,13 +342,11 @@ class Stage:
         tensors |= {f"searched.{name}": value.clone() for name, value in self.problem.searched.state_dict().items()}
         for name, optimiser in self.optimisers.items():
             tensors |= optimiser_tensors(optimiser, f"optimiser.{name}.")
-        trace = self.trace
-        facts = {"rows": trace.rows, "seconds": trace.seconds, "cpu_seconds": trace.cpu_seconds, "stable": trace.stable}
-        save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **facts})
+        save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **vars(self.trace)})
+        self._saved = time.monotonic()
 
     def _resume(self) -> None:
-        for torn in self.checkpoint.parent.glob(f".*.{self.checkpoint.name}"):  # the process was killed while it wrote
-            torn.unlink()
+        discard_torn(self.checkpoint)
         if not self.checkpoint.exists():
             return
         tensors, facts = load_tensors(self.checkpoint)
@@ -291,4 +358,4 @@ class Stage:
         for name, optimiser in self.optimisers.items():
             load_optimiser(optimiser, section(tensors, f"optimiser.{name}."))
         self.trace = Trace(**facts)
-        log.info("%s: resuming after epoch %d", self.name, len(self.trace.rows))
+        log.info("%s: resuming after step %d", self.name, self.trace.step)

@@ -6,9 +6,11 @@ no such comparison; single-path training is that of Guo et al., ECCV 2020).
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,15 @@ from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
 from regcore.networks.architecture import CANDIDATES, Architecture
 from regcore.networks.cells import CellNetwork
-from regcore.training.checkpoint import load_optimiser, load_tensors, optimiser_tensors, save_tensors, section
+from regcore.training.checkpoint import (
+    discard_torn,
+    load_optimiser,
+    load_tensors,
+    optimiser_tensors,
+    save_tensors,
+    section,
+)
+from regcore.tuning.architecture import spent
 from regcore.tuning.cells import RANDOM
 
 log = logging.getLogger(__name__)
@@ -31,6 +41,8 @@ SAVE_EVERY = 20
 #: Share of the time that trains the super-network.
 TRAINING_SHARE = 0.5
 TRAINING, SCORING = "training", "scoring"
+#: Last words of the seeds of draws: paths that the super-network learns with, and architectures that are scored.
+PATHS, TRIALS = 2, 3
 
 
 @dataclass
@@ -62,6 +74,8 @@ class Tried:
 
 class PathSearch:
     """Find cells by trying architectures; after ``kill -9`` it goes on from its last checkpoint.
+
+    How many it tries depends on the machine: two runs need not find the same.
 
     Parameters
     ----------
@@ -98,6 +112,7 @@ class PathSearch:
         self.checkpoint, self.fingerprint = Path(folder) / "paths.safetensors", fingerprint
         self.optimiser = torch.optim.Adam(network.weights(), lr=learning_rate)
         self.tried = Tried()
+        self._device = next(network.parameters()).device
 
     def run(self) -> Tried:
         """Search until the time is over; at least one architecture is scored.
@@ -109,13 +124,13 @@ class PathSearch:
         """
         self._resume()
         tried = self.tried
-        started, started_cpu = time.monotonic() - tried.seconds, time.process_time() - tried.cpu_seconds
+        started, started_cpu = time.monotonic() - tried.seconds, spent(self._device) - tried.cpu_seconds
         saved = tried.cpu_seconds
         while tried.cpu_seconds < self.allowed or not tried.trials:
             if tried.phase == TRAINING and tried.cpu_seconds > TRAINING_SHARE * self.allowed:
                 tried.phase = SCORING
             self._train() if tried.phase == TRAINING else self._try()
-            tried.seconds, tried.cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
+            tried.seconds, tried.cpu_seconds = time.monotonic() - started, spent(self._device) - started_cpu
             if tried.cpu_seconds - saved > SAVE_EVERY:
                 saved = tried.cpu_seconds
                 self._save()
@@ -125,42 +140,54 @@ class PathSearch:
         return tried
 
     def _train(self) -> None:
-        operations = np.random.default_rng([self.seed, self.tried.step]).choice(list(CANDIDATES), self._edges)
+        path, message = self._drawn(PATHS, self.tried.step), f"the super-network diverged at step {self.tried.step}"
         self.optimiser.zero_grad(set_to_none=True)
         try:
-            self.inner(self.tried.step, self.architecture(list(map(str, operations)))).backward()
+            loss = self.inner(self.tried.step, self.architecture(path))
         except NotFiniteError as error:
-            raise DivergedError(
-                f"the super-network diverged at step {self.tried.step}; lower 'learning_rate'"
-            ) from error
+            raise DivergedError(f"{message}; lower 'learning_rate'") from error
+        if not math.isfinite(loss.item()):
+            raise DivergedError(f"{message}; lower 'learning_rate'")
+        loss.backward()
         self.optimiser.step()
         self.tried.step += 1
 
     def _try(self) -> None:
-        number = len(self.tried.trials)
         if self.by == RANDOM:
-            drawn = np.random.default_rng([self.seed, 2**32 + number]).choice(list(CANDIDATES), self._edges)
-            operations = list(map(str, drawn))
+            operations = self._drawn(TRIALS, len(self.tried.trials))
         else:
-            operations = self._suggested(number)
-        loss = self.score(self.architecture(operations))
-        self.tried.trials.append({"operations": operations, "loss": loss})
+            operations = list(self._study.ask(self._rules).params.values())
+        try:
+            loss = self.score(self.architecture(operations))
+        except NotFiniteError:
+            loss = math.inf
+        trial = {"operations": operations, "loss": loss if math.isfinite(loss) else math.inf}
+        self.tried.trials.append(trial)
+        if self.by != RANDOM:
+            self._study.add_trial(self._as_trial(trial))
 
-    def _suggested(self, number: int) -> list[str]:
-        """What TPE draws, knowing the trials so far; made anew each time, so that it depends on these alone."""
-        rules = {
-            f"edge{edge}": optuna.distributions.CategoricalDistribution(list(CANDIDATES)) for edge in range(self._edges)
-        }
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed % 2**31 + number))
-        study.add_trials(
-            [
-                optuna.trial.create_trial(
-                    params=dict(zip(rules, trial["operations"], strict=True)), distributions=rules, value=trial["loss"]
-                )
-                for trial in self.tried.trials
-            ]
-        )
-        return list(study.ask(rules).params.values())
+    def _drawn(self, what: int, number: int) -> list[str]:
+        """A random operation for each edge; not drawn from the stream of the pairs of a step, which has its number."""
+        drawn = np.random.default_rng([self.seed, number, what]).choice(list(CANDIDATES), self._edges)
+        return list(map(str, drawn))
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """Optuna's, in memory, with what was tried so far."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        count = len(self.tried.trials)
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=(self.seed + count) % 2**31))
+        study.add_trials([self._as_trial(trial) for trial in self.tried.trials])
+        return study
+
+    @property
+    def _rules(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        rule = optuna.distributions.CategoricalDistribution(list(CANDIDATES))
+        return {f"edge{edge}": rule for edge in range(self._edges)}
+
+    def _as_trial(self, tried: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+        params = dict(zip(self._rules, tried["operations"], strict=True))
+        return optuna.trial.create_trial(params=params, distributions=self._rules, value=tried["loss"])
 
     @property
     def _edges(self) -> int:
@@ -193,6 +220,7 @@ class PathSearch:
         save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **vars(self.tried)})
 
     def _resume(self) -> None:
+        discard_torn(self.checkpoint)
         if not self.checkpoint.exists():
             return
         tensors, facts = load_tensors(self.checkpoint)

@@ -21,6 +21,7 @@ from regcore.plan import (
 )
 from regcore.plan_checks import TRUTH
 from regcore.runtime import gpu_count
+from regcore.tuning.cells import FACTS, FOUND, TRACE, file_of
 
 
 def make_plan():
@@ -171,13 +172,19 @@ def search_settings(wildcards):
 
 
 def architecture_of(wildcards):
-    """What the search for an entry's architecture has found."""
-    return [str(PLAN.architecture_folder(wildcards.method))] if wildcards.method in PLAN.cell_searches else []
+    """The file of an entry's architecture: what its search has found, or what the study names; a person may edit it."""
+    if wildcards.method in PLAN.cell_searches:
+        return [str(PLAN.architecture_folder(wildcards.method) / FOUND)]
+    named = PLAN.settings(wildcards.method).get("architecture")
+    return [named] if PLAN.method_of(wildcards.method) == "autoreg" and Path(str(named)).is_file() else []
 
 
 def searches_before(wildcards):
-    """The searches that one begins from, or takes as long as."""
-    return [str(PLAN.architecture_folder(other)) for other in PLAN.cell_searches[wildcards.method].others]
+    """What a search begins from, or takes as long as."""
+    search = PLAN.cell_searches[wildcards.method]
+    before = [str(PLAN.architecture_folder(other) / name) for other in search.others for name in (FOUND, FACTS)]
+    start = search.settings["start"]
+    return before if start is None or start in search.others else [*before, str(file_of(start))]
 
 
 def cell_search_settings(wildcards):
@@ -205,7 +212,9 @@ def experiment_inputs(wildcards):
             for name in paper.weighed.get(wildcards.experiment, [])
             for kind in ("csv", "safetensors")
         ],
-        "architectures": [str(PLAN.architecture_folder(name)) for name in paper.searched.get(wildcards.experiment, [])],
+        "architectures": [
+            str(PLAN.architecture_folder(name) / TRACE) for name in paper.searched.get(wildcards.experiment, [])
+        ],
         "fields": [part for name in drawn for part in field_parts(name)],
         "scans": files_of(test_scans()) if drawn else [],
     }

@@ -125,7 +125,7 @@ rule search_figure:
 rule architecture_figure:
     """The mixtures, or the weights of the objective, that a search for an architecture went through."""
     input:
-        "<study>/architectures/{method}",
+        "<study>/architectures/{method}/trace.csv",
     output:
         report(
             "<study>/figures/architecture_{method}.png",

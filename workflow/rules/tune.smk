@@ -73,7 +73,9 @@ rule architecture:
         labels=label_table(),
         before=searches_before,
     output:
-        directory("<study>/architectures/{method}"),
+        found="<study>/architectures/{method}/architecture.json",
+        facts="<study>/architectures/{method}/search.json",
+        trace="<study>/architectures/{method}/trace.csv",
     log:
         "<study>/logs/architectures/{method}.log",
     benchmark:

@@ -8,5 +8,5 @@ from regcore.stages.architecture import search_architecture
 with job(snakemake) as plan:
     name = snakemake.wildcards.method
     search_architecture(
-        plan, name, Path(snakemake.output[0]), Path(snakemake.params.checkpoints, "architectures", name)
+        plan, name, Path(snakemake.output.found).parent, Path(snakemake.params.checkpoints, "architectures", name)
     )

@@ -7,4 +7,4 @@ from regcore.reporting.figures import save_figure
 from regcore.scripting import job
 
 with job(snakemake):
-    save_figure(search_figure(Path(snakemake.input[0])), snakemake.output[0])
+    save_figure(search_figure(Path(snakemake.input[0]).parent), snakemake.output[0])
