@@ -171,7 +171,7 @@ def test_figure_3_marks_what_was_chosen(plan):
 
 def test_figure_15_draws_every_start(plan):
     table, figure = autoreg.show(plan, "fig15")
-    assert list(table["autosearch"].unique()) == ["start 1", "start 2"]
+    assert list(table["search"].unique()) == ["start 1", "start 2"]
     assert len(figure.axes) == 2
     plt.close("all")
 
