@@ -132,6 +132,23 @@ def test_it_learns_to_register():
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_a_pair_is_refined_by_the_whole_objective():
+    """Each similarity pulls at the velocity that registers, that at a quarter of the resolution too."""
+    torch.manual_seed(0)
+    method, batch = make_method("autoreg", {"channels": 2, **LAMBDA}), pair(0, dtype=torch.float32)
+    network = awake(method.build(2))
+    flow = method.refinable(method.predict(network, batch["fixed"], batch["moving"]).detach()).requires_grad_()
+    assert flow.shape == (1, 2, 8, 8)
+    found = method.losses(flow, batch)
+    for name in ("lncc", "lncc_half", "lncc_quarter"):
+        (slope,) = torch.autograd.grad(found[name], flow, retain_graph=True)
+        assert slope.abs().max() > 0, name
+    refine = make_method("refine", {"iterations": 20})
+    refine.start_from(method)
+    after = method.losses(refine.refined(flow, batch["fixed"], batch["moving"]), batch)
+    assert after["total"] < found["total"]
+
+
 def test_its_settings_hold_the_architecture_itself(tmp_path, generator):
     path = drawn(generator)
     (tmp_path / "mine.json").write_text(json.dumps(path.as_json()))

@@ -189,6 +189,10 @@ class AutoReg(FlowMethod):
             found["mind"] = mind_ssc(fixed, warped)
         return found
 
+    def refinable(self, flow: Tensor) -> Tensor:
+        """The velocity that registers; the coarser one is made of it, or the last term of Eq. 5 would not hold it."""
+        return flow[:, : flow.ndim - 2]
+
     def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
         return super().displacement(flow[:, : image.ndim - 2], image)
 

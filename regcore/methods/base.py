@@ -239,6 +239,10 @@ class LearnedMethod(Method):
         fixed, moving : Tensor, shape (B, 1, *space)
         """
 
+    def refinable(self, flow: Tensor) -> Tensor:
+        """What refining a prediction pair by pair changes of it: a flow that :meth:`losses` takes."""
+        return flow
+
     @abstractmethod
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses by name; ``total`` is what is minimised.

@@ -71,7 +71,7 @@ class Refine(Method):
             raise RuntimeError("refinement needs the network it starts from")
         images = [as_tensor(volume).to(self.start.device) for volume in (fixed, moving)]
         with torch.no_grad():
-            flow = self.start.predict(self.start.module, *images)
+            flow = self.start.refinable(self.start.predict(self.start.module, *images))
         flow = self.refined(flow, *images)
         with torch.no_grad():
             return as_registration(*self.start.displacements(flow, images[0]), fixed, moving)
