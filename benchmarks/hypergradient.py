@@ -125,9 +125,9 @@ def measure(kind: str, seed: int, side: int, channels: int, steps: int) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=48, help="voxels of the images")
-    parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=50, help="training steps before the gradients are compared")
+    parser.add_argument("--side", type=int, default=32, help="voxels of the images")
+    parser.add_argument("--channels", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=20, help="training steps before the gradients are compared")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True, help="CSV: medians over the seeds")
     arguments = parser.parse_args()

@@ -93,7 +93,8 @@ class Plan:
         found: dict[str, list[str]] = {}
         for name in self.methods:
             if self.learned(name):
-                values = {key: value for key, value in self.entries[name].items() if key != "replicate"}
+                own = self.entries[name].items()
+                values = {key: value for key, value in own if key not in ("method", "replicate")}
                 found.setdefault(fingerprint(self.method_of(name), values), []).append(name)
         return {names[0]: names for names in found.values() if len(names) > 1}
 

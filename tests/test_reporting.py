@@ -26,6 +26,7 @@ from regcore.reporting.figures import (
     training_curves,
 )
 from regcore.reporting.page import FAILURES_SHOWN, cost_html, summary_html
+from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import (
     QUALITY,
     comparisons,
@@ -34,7 +35,6 @@ from regcore.reporting.tables import (
     for_people,
     marks,
     means_by_label,
-    over_starts,
     ranks,
     reference_method,
     summary,

@@ -70,9 +70,9 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
     InputError
         What is to be transferred is not there, or the searches are told what to look for.
     """
-    own = {"what", "start", "by", "as_long_as"} & set(settings["search"])
-    if own:
-        raise InputError(f"{WHERE}.search: '{min(own)}' is that of the experiments; leave it out")
+    decided = {"what", "start", "by", "as_long_as"} & set(settings["search"])
+    if decided:
+        raise InputError(f"{WHERE}.search: '{min(decided)}' is that of the experiments; leave it out")
     if settings["transfer"]:
         read_found(settings["transfer"], f"{WHERE}.transfer")  # raises where there is nothing
     once = _variants(settings)

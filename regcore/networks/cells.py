@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from regcore.networks.architecture import CANDIDATES, CELLS, DEFORMATION, FEATURE, OPERATIONS, Architecture
+from regcore.networks.architecture import CANDIDATES, CELLS, DEFORMATION, EDGES, FEATURE, OPERATIONS, Architecture
 from regcore.networks.unet import FlowHead, convolution
 from regcore.spatial import integrate, resample, resample_displacement, warp
 
@@ -73,14 +73,14 @@ class CellNetwork(nn.Module):
         self.architecture, self.integration_steps = architecture, integration_steps
         sizes = {
             (FEATURE, "half"): (1, channels, channels, channels),
-            (FEATURE, "quarter"): (channels,) + 3 * (COARSE * channels,),
+            (FEATURE, "quarter"): (channels,) + EDGES * (COARSE * channels,),
             (DEFORMATION, "quarter"): (2 * COARSE * channels, WIDE * channels, MIDDLE * channels, channels),
             (DEFORMATION, "half"): (3 * channels + ndim, WIDE * channels, MIDDLE * channels, channels),
         }
 
         def cell(kind: str, name: str) -> Cell:
-            names = [list(CANDIDATES)] * 3 if kind in mixed else [[edge] for edge in architecture.cells[kind][name]]
-            halving = None if kind == DEFORMATION else {"first": 0, "last": 2}[downsampling]
+            names = [list(CANDIDATES)] * EDGES if kind in mixed else [[edge] for edge in architecture.cells[kind][name]]
+            halving = None if kind == DEFORMATION else {"first": 0, "last": EDGES - 1}[downsampling]
             return Cell(ndim, names, sizes[kind, name], halving, separable, checkpointing)
 
         def cells(kind: str) -> nn.ModuleDict:
@@ -89,7 +89,7 @@ class CellNetwork(nn.Module):
         self.moving_features, self.fixed_features = cells(FEATURE), cells(FEATURE)
         self.deformation = cells(DEFORMATION)
         self.head = FlowHead(ndim, channels)
-        edges = len(CELLS[FEATURE]) * 3
+        edges = len(CELLS[FEATURE]) * EDGES
         self.mixtures = nn.ParameterDict({kind: torch.zeros(edges, len(CANDIDATES)) for kind in mixed})
 
     def weights(self) -> list[nn.Parameter]:
@@ -137,8 +137,8 @@ class CellNetwork(nn.Module):
             return cell(x)
         if path is not None:
             return cell(x, path.cells[kind][name])
-        start = 3 * CELLS[kind].index(name)
-        return cell(x, self.mixtures[kind][start : start + 3].softmax(1).to(x.dtype))
+        start = EDGES * CELLS[kind].index(name)
+        return cell(x, self.mixtures[kind][start : start + EDGES].softmax(1).to(x.dtype))
 
     def chosen(self) -> Architecture:
         """The architecture in which each mixture is replaced by its likeliest operation."""
@@ -146,21 +146,6 @@ class CellNetwork(nn.Module):
         names = list(CANDIDATES)
         for kind, mixture in self.mixtures.items():
             found = found.with_cells(kind, [names[place] for place in mixture.argmax(1).tolist()])
-        return found
-
-    def weights_of(self, path: Architecture) -> dict[str, Tensor]:
-        """The weights of this super-network that a network of the architecture ``path`` has, by their names there."""
-        operations = {(kind, _at(cell), edge): name for kind in CELLS for cell, edge, name in path.edges(kind)}
-        found = {}
-        for name, value in self.state_dict().items():
-            group, _, rest = name.partition(".")
-            if group == "mixtures":
-                continue
-            if group != "head":
-                cell, _, edge, operation, *_ = rest.split(".")
-                if operations[DEFORMATION if group == DEFORMATION else FEATURE, cell, int(edge)] != operation:
-                    continue
-            found[name] = value
         return found
 
 

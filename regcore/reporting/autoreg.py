@@ -13,7 +13,7 @@ from regcore.networks.architecture import LAMBDAS, OBJECTIVE
 from regcore.plan import Plan
 from regcore.reporting import architectures, landscapes
 from regcore.reporting.figures import structure_boxes
-from regcore.reporting.tables import over_starts, over_starts_for_people
+from regcore.reporting.starts import OVER_REFERENCE, over_starts, over_starts_for_people
 from regcore.reporting.voxelmorph import html_table, labels_in
 from regcore.tuning.cells import FACTS, read_found
 
@@ -74,19 +74,8 @@ def compared(plan: Plan, names: Sequence[str], reference: str) -> tuple[pd.DataF
     table.insert(1, "method", table["entry"].map(title))
     for column, of_network in (("folds_percent", _folds), ("parameters", _parameters)):
         table[column] = [np.mean([of_network(plan, one) for one in networks[name]]) for name in table["entry"]]
-    other = table["entry"] != reference
-    return table, html_table(
-        {
-            "Method": table["method"],
-            "Starts": table["starts"],
-            "Dice (SD of pairs)": _with_spread(table["dice_mean"], table["dice_sd_pairs"]),
-            "SD of starts": table["dice_sd_starts"].map("{:.4f}".format).where(table["starts"] > 1, ""),
-            "% |J| ≤ 0": table["folds_percent"].map("{:.3f}".format),
-            "Parameters": table["parameters"].map("{:,.0f}".format),
-            f"Over {title(reference)}, points (95 %)": _over_reference(table),
-            "p (Wilcoxon)": table["p_wilcoxon"].map("{:.1g}".format).where(other, ""),
-        }
-    )
+    folds = {"% |J| ≤ 0": table["folds_percent"].map("{:.3f}".format)}
+    return table, html_table(_columns(table, "Method", title(reference), folds))
 
 
 def _folds(plan: Plan, name: str) -> float:
@@ -97,9 +86,19 @@ def _parameters(plan: Plan, name: str) -> int:
     return _training(plan, name)["parameters"]
 
 
-def _over_reference(table: pd.DataFrame) -> list[str]:
-    """Points over the reference and their interval; nothing for the reference itself."""
-    return list(over_starts_for_people(table)["Points over the reference (95 % CI)"])
+def _columns(table: pd.DataFrame, first: str, compared_with: str, between: dict) -> dict:
+    """Columns of an HTML table of several starts; ``between`` stand those that one table has alone."""
+    other = table["mean_difference"].notna()
+    return {
+        first: table["method"],
+        "Starts": table["starts"],
+        "Dice (SD of pairs)": _with_spread(table["dice_mean"], table["dice_sd_pairs"]),
+        "SD of starts": table["dice_sd_starts"].map("{:.4f}".format).where(table["starts"] > 1, ""),
+        "Parameters": table["parameters"].map("{:,.0f}".format),
+        **between,
+        f"Over {compared_with}, points (95 %)": over_starts_for_people(table)[OVER_REFERENCE],
+        "p (Wilcoxon)": table["p_wilcoxon"].map("{:.1g}".format).where(other, ""),
+    }
 
 
 def _with_spread(means: pd.Series, spreads: pd.Series, number: str = "{:.3f}") -> list[str]:
@@ -222,20 +221,12 @@ def controls(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
         np.mean([stage.get("architectures", 1) for one in facts[name] for stage in one["stages"].values()])
         for name in table["entry"]
     ]
-    other = table["entry"] != paper.CELLS_ALONE
-    return table, html_table(
-        {
-            "Search": table["method"],
-            "Starts": table["starts"],
-            "Dice (SD of pairs)": _with_spread(table["dice_mean"], table["dice_sd_pairs"]),
-            "SD of starts": table["dice_sd_starts"].map("{:.4f}".format).where(table["starts"] > 1, ""),
-            "Parameters": table["parameters"].map("{:,.0f}".format),
-            "Search, CPU s": table["search_cpu_seconds"].map("{:.0f}".format),
-            "Architectures scored": table["architectures_tried"].map("{:.0f}".format).where(other, "–"),
-            "Over the gradient, points (95 %)": _over_reference(table),
-            "p (Wilcoxon)": table["p_wilcoxon"].map("{:.1g}".format).where(other, ""),
-        }
-    )
+    tried = table["architectures_tried"].map("{:.0f}".format)
+    cost = {
+        "Search, CPU s": table["search_cpu_seconds"].map("{:.0f}".format),
+        "Architectures scored": tried.where(table["entry"] != paper.CELLS_ALONE, "–"),
+    }
+    return table, html_table(_columns(table, "Search", "the gradient", cost))
 
 
 def heat_maps(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:

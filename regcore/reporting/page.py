@@ -13,13 +13,13 @@ import yaml
 
 from regcore.files import atomic_write
 from regcore.plan_checks import TRUTH
+from regcore.reporting.starts import over_starts_for_people
 from regcore.reporting.tables import (
     COST,
     comparisons_for_people,
     cost_for_people,
     for_people,
     marks,
-    over_starts_for_people,
     ranks,
     shown_measures,
     why_nothing_is_compared,

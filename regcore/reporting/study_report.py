@@ -22,7 +22,8 @@ from regcore.reporting.figures import (
 )
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
 from regcore.reporting.searches import search_figure
-from regcore.reporting.tables import comparisons, means_by_label, over_starts, reference_method, summary, with_training
+from regcore.reporting.starts import over_starts
+from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
 from regcore.runtime import versions
 from regcore.stages.register import read_facts
 
@@ -52,7 +53,7 @@ def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], out
     table = with_training(summary(rows, labels, entries), trained)
     compared = comparisons(rows, list(plan.methods), _reference(plan, table))
     with atomic_write(outputs["starts"]) as path:
-        of_starts(plan, rows, table).to_csv(path, index=False)
+        _of_starts(plan, rows, table).to_csv(path, index=False)
     with atomic_write(outputs["summary"]) as path:
         table.to_csv(path)
     with atomic_write(outputs["comparisons"]) as path:
@@ -65,7 +66,7 @@ def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], out
         save_figure(structure_boxes(rows, labels, entries, metric), outputs[f"{name}_boxes"])
 
 
-def of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def _of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Means over random starts, of those methods that have several and of the reference; empty where none has."""
     groups, reference = dict(plan.starts), _reference(plan, table)
     group = next((name for name, methods in groups.items() if reference in methods), reference)

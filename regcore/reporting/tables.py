@@ -262,64 +262,6 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
     return table
 
 
-def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], reference: str | None) -> pd.DataFrame:
-    """Dice of methods that were trained from several random starts, and of each pair's mean over them.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Tidy rows of all methods.
-    groups : mapping
-        Name → its methods, which differ in their random start alone; one of them at least.
-    reference : str, optional
-        Name that the others are compared with.
-
-    Returns
-    -------
-    DataFrame
-        ``method starts dice_mean dice_sd_starts dice_sd_pairs``: the SD over starts is that of each start's mean over
-        pairs (NaN for one start), the SD over pairs that of each pair's mean over starts.  Then ``reference`` and the
-        fields of :class:`regcore.evaluation.statistics.PairedComparison` on these means of pairs.
-    """
-    dice = rows[rows["metric"] == "dice"].pivot_table(index="pair", columns="method", values="value")
-    of_pairs = {name: dice.reindex(columns=methods).mean(axis=1) for name, methods in groups.items()}
-    found = []
-    for name, methods in groups.items():
-        compared = asdict(paired_comparison(of_pairs[name], of_pairs[reference])) if reference in groups else {}
-        found.append(
-            {
-                "method": name,
-                "starts": len(methods),
-                "dice_mean": of_pairs[name].mean(),
-                "dice_sd_starts": dice.reindex(columns=methods).mean().std(ddof=1),
-                "dice_sd_pairs": of_pairs[name].std(ddof=1),
-                "reference": reference,
-                **({} if name == reference else compared),
-            }
-        )
-    columns = ["method", "starts", "dice_mean", "dice_sd_starts", "dice_sd_pairs", "reference"]
-    return pd.DataFrame(found, columns=[*columns, *PairedComparison.__dataclass_fields__])
-
-
-def over_starts_for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`over_starts` with readable headings and numbers as text."""
-    points = [
-        "" if pd.isna(mean) else f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-        for mean, low, high in zip(table["mean_difference"], table["ci_low"], table["ci_high"], strict=True)
-    ]
-    return pd.DataFrame(
-        {
-            "Method": table["method"],
-            "Starts": table["starts"].astype(str),
-            "Dice": table["dice_mean"].map("{:.4f}".format),
-            "SD of starts": _texts(table["dice_sd_starts"], "{:.4f}"),
-            "SD of pairs": _texts(table["dice_sd_pairs"], "{:.4f}"),
-            "Points over the reference (95 % CI)": points,
-            "p Wilcoxon": _texts(table["p_wilcoxon"], "{:.2g}"),
-        }
-    )
-
-
 def why_nothing_is_compared(table: pd.DataFrame, reference: str | None, unavailable: Mapping[str, str]) -> str:
     """Why :func:`comparisons` has no row, as a sentence; ``unavailable`` are methods that were not run, and why."""
     if reference is None:
@@ -345,16 +287,16 @@ def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The summary with readable headings and numbers as text; nothing where a value does not exist."""
     shown = pd.DataFrame(index=table.index)
-    shown["Dice"] = _texts(table["dice_mean"], "{:.3f}") + _texts(table["dice_sd"], " ± {:.3f}")
+    shown["Dice"] = number_texts(table["dice_mean"], "{:.3f}") + number_texts(table["dice_sd"], " ± {:.3f}")
     if table["failed"].any():
         shown["Failed"] = [f"{row.failed} of {row.failed + row.pairs}" for row in table.itertuples()]
-    shown["Dice SD over structures"] = _texts(table["dice_sd_structures"], "{:.3f}")
+    shown["Dice SD over structures"] = number_texts(table["dice_sd_structures"], "{:.3f}")
     for column in _parts_of_dice(table):
-        shown[_heading(column)] = _texts(table[column], "{:.3f}")
+        shown[_heading(column)] = number_texts(table[column], "{:.3f}")
     for column, measure in shown_measures(table).items():
-        shown[measure.heading] = _texts(table[column], measure.number)
+        shown[measure.heading] = number_texts(table[column], measure.number)
         if measure.spread:
-            shown[measure.heading] += _texts(table[f"{column}_sd"], f" ± {measure.number}")
+            shown[measure.heading] += number_texts(table[f"{column}_sd"], f" ± {measure.number}")
     return shown
 
 
@@ -363,10 +305,10 @@ def cost_for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(index=table.index)
     for column, measure in COST.items():
         if column in table:
-            shown[measure.heading] = _texts(table[column], measure.number)
+            shown[measure.heading] = number_texts(table[column], measure.number)
     if table["training_seconds"].notna().any():
-        shown["Training"] = _texts(table["training_seconds"] / 60, "{:.1f} min")
-        shown["Parameters"] = _texts(table["parameters"], "{:,.0f}")
+        shown["Training"] = number_texts(table["training_seconds"] / 60, "{:.1f} min")
+        shown["Parameters"] = number_texts(table["parameters"], "{:,.0f}")
     return shown[(shown != "").any(axis=1)]
 
 
@@ -386,8 +328,8 @@ def comparisons_for_people(table: pd.DataFrame) -> pd.DataFrame:
             for values, number in zip(table[columns].to_numpy(dtype=float), numbers, strict=True)
         ]
     for test, heading in (("p_wilcoxon", "p Wilcoxon"), ("p_t", "p t-test")):
-        shown[heading] = _texts(table[test], "{:.2g}")
-        shown[f"{heading}, Holm"] = _texts(table[f"{test}_holm"], "{:.2g}")
+        shown[heading] = number_texts(table[test], "{:.2g}")
+        shown[f"{heading}, Holm"] = number_texts(table[f"{test}_holm"], "{:.2g}")
     return shown
 
 
@@ -445,6 +387,6 @@ def _heading(column: str) -> str:
     return "Dice" if column == "dice_mean" else f"Dice {column.removeprefix('dice ')}"
 
 
-def _texts(values: pd.Series, number: str) -> pd.Series:
+def number_texts(values: pd.Series, number: str) -> pd.Series:
     """Numbers as text, and nothing where there is no value."""
     return values.map(lambda value: "" if pd.isna(value) else number.format(value)).astype(str)

@@ -1,0 +1,69 @@
+"""Methods that were trained from several random starts: what is chance between two trainings, and what is not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import pandas as pd
+
+from regcore.evaluation.statistics import PairedComparison, paired_comparison
+from regcore.reporting.tables import number_texts
+
+OVER_REFERENCE = "Points over the reference (95 % CI)"
+
+
+def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], reference: str | None) -> pd.DataFrame:
+    """Dice of methods that were trained from several random starts, and of each pair's mean over them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows of all methods.
+    groups : mapping
+        Name → its methods, which differ in their random start alone; one of them at least.
+    reference : str, optional
+        Name that the others are compared with.
+
+    Returns
+    -------
+    DataFrame
+        ``method starts dice_mean dice_sd_starts dice_sd_pairs``: the SD over starts is that of each start's mean over
+        pairs (NaN for one start), the SD over pairs that of each pair's mean over starts.  Then ``reference`` and the
+        fields of :class:`regcore.evaluation.statistics.PairedComparison` on these means of pairs.
+    """
+    dice = rows[rows["metric"] == "dice"].pivot_table(index="pair", columns="method", values="value")
+    of_pairs = {name: dice.reindex(columns=methods).mean(axis=1) for name, methods in groups.items()}
+    found = []
+    for name, methods in groups.items():
+        compared = asdict(paired_comparison(of_pairs[name], of_pairs[reference])) if reference in groups else {}
+        found.append(
+            {
+                "method": name,
+                "starts": len(methods),
+                "dice_mean": of_pairs[name].mean(),
+                "dice_sd_starts": dice.reindex(columns=methods).mean().std(ddof=1),
+                "dice_sd_pairs": of_pairs[name].std(ddof=1),
+                "reference": reference,
+                **({} if name == reference else compared),
+            }
+        )
+    columns = ["method", "starts", "dice_mean", "dice_sd_starts", "dice_sd_pairs", "reference"]
+    return pd.DataFrame(found, columns=[*columns, *PairedComparison.__dataclass_fields__])
+
+
+def over_starts_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`over_starts` with readable headings and numbers as text."""
+    points = [
+        "" if pd.isna(mean) else f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+        for mean, low, high in zip(table["mean_difference"], table["ci_low"], table["ci_high"], strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "Method": table["method"],
+            "Starts": table["starts"].astype(str),
+            "Dice": table["dice_mean"].map("{:.4f}".format),
+            "SD of starts": number_texts(table["dice_sd_starts"], "{:.4f}"),
+            "SD of pairs": number_texts(table["dice_sd_pairs"], "{:.4f}"),
+            OVER_REFERENCE: points,
+            "p Wilcoxon": number_texts(table["p_wilcoxon"], "{:.2g}"),
+        }
+    )
