@@ -123,7 +123,14 @@ class Plan:
 
     def hyperparameters(self, sweep: str) -> list[str]:
         """The hyperparameters that a sweep's networks differ in."""
-        return next(paper.hyperparameters[sweep] for paper in self.experiments.values() if sweep in paper.sweeps)
+        return self._paper_of(sweep).hyperparameters[sweep]
+
+    def sweep_splits(self, sweep: str) -> tuple[str, ...]:
+        """Validation or test pairs, or both: those that a sweep scores."""
+        return self._paper_of(sweep).sweep_splits
+
+    def _paper_of(self, sweep: str) -> Experiments:
+        return next(paper for paper in self.experiments.values() if sweep in paper.sweeps)
 
     def method_of(self, name: str) -> str:
         """The method behind an entry."""

@@ -137,6 +137,11 @@ def test_table_5_has_what_is_best_on_the_validation_pairs(plan):
     assert 0 <= rows.at["HyperMorph", "lambda"] <= 1 and "dense sweep" in html
 
 
+def test_sweeps_leave_the_test_pairs_alone(plan):
+    for name in plan.experiments["spr"].sweeps:
+        assert set(pd.read_parquet(plan.folder / "sweeps" / f"{name}.parquet")["split"]) == {"validation"}
+
+
 def test_table_7_compares_with_the_grid(plan):
     table, _ = spr.show(plan, "table7")
     search, grid = (table.set_index("method").loc[title] for title in ("TM-SPR (Beta)", "TM-SPR (Beta), dense grid"))

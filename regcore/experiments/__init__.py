@@ -25,6 +25,8 @@ class Experiments:
         Name of a sweep → what its networks differ in.
     swept : dict of str → list of str
         Experiment → the sweeps that it shows.
+    sweep_splits : tuple of str
+        Pairs that sweeps score: those of which an experiment shows something.
     features : dict of str → list of str
         Experiment → entries of whose networks it shows how much their features vary with contrast.
     drawn : dict of str → list of str
@@ -41,6 +43,7 @@ class Experiments:
     sweeps: dict[str, list[str]] = field(default_factory=dict)
     hyperparameters: dict[str, list[str]] = field(default_factory=dict)
     swept: dict[str, list[str]] = field(default_factory=dict)
+    sweep_splits: tuple[str, ...] = ("validation", "test")
     features: dict[str, list[str]] = field(default_factory=dict)
     drawn: dict[str, list[str]] = field(default_factory=dict)
     weighed: dict[str, list[str]] = field(default_factory=dict)

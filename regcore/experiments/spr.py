@@ -106,6 +106,7 @@ def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> 
         sweeps,
         varied,
         swept,
+        sweep_splits=("validation",),
         drawn={"fig13": [REFERENCE, "tm-spr-beta"]},
         weighed=weighed,
     )

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) -> None:
-    """Score the networks of a sweep on the validation and test pairs, and tune the hypernetworks among them.
+    """Score the networks of a sweep on the pairs that are wanted of it, and tune the hypernetworks among them.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     optima : path
         CSV: what each hypernetwork's tuning on the validation pairs found, and in which time.
     """
-    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in ("validation", "test")}
+    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in plan.sweep_splits(name)}
     names = plan.sweeps[name]
     frames, found = [], []
     for number, entry in enumerate(names, start=1):
