@@ -185,7 +185,7 @@ def landscape(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
     figure, axis = plt.subplots(figsize=(6.4, 4.8))
     filled = axis.contourf(wide.columns, wide.index, wide, levels=20, cmap="viridis")
     axis.plot(best.values[across], best.values[down], **searches.CROSS, clip_on=False)
-    figure.colorbar(filled, ax=axis, format="%.3f").set_label("Dice (validation pairs)")
+    figure.colorbar(filled, ax=axis, format="%.4f").set_label("Dice (validation pairs)")
     axis.set(xlabel=AXES[across], ylabel=AXES[down], title=f"{title(name)}: {searches.values_text(best.values)}")
     figure.tight_layout()
     return table, figure
