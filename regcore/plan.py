@@ -121,16 +121,13 @@ class Plan:
         """Name → entries that are scored together at many hyperparameters."""
         return {name: entries for paper in self.experiments.values() for name, entries in paper.sweeps.items()}
 
+    def paper_of(self, sweep: str) -> Experiments:
+        """The experiments that a sweep belongs to."""
+        return next(paper for paper in self.experiments.values() if sweep in paper.sweeps)
+
     def hyperparameters(self, sweep: str) -> list[str]:
         """The hyperparameters that a sweep's networks differ in."""
-        return self._paper_of(sweep).hyperparameters[sweep]
-
-    def sweep_splits(self, sweep: str) -> tuple[str, ...]:
-        """Validation or test pairs, or both: those that a sweep scores."""
-        return self._paper_of(sweep).sweep_splits
-
-    def _paper_of(self, sweep: str) -> Experiments:
-        return next(paper for paper in self.experiments.values() if sweep in paper.sweeps)
+        return self.paper_of(sweep).hyperparameters[sweep]
 
     def method_of(self, name: str) -> str:
         """The method behind an entry."""

@@ -32,7 +32,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     optima : path
         CSV: what each hypernetwork's tuning on the validation pairs found, and in which time.
     """
-    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in plan.sweep_splits(name)}
+    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in plan.paper_of(name).sweep_splits}
     names = plan.sweeps[name]
     frames, found = [], []
     for number, entry in enumerate(names, start=1):
