@@ -101,7 +101,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     size = torch.linalg.matrix_norm(wide, keepdim=True)
     wide = wide / size.clamp(min=torch.finfo(matrices.dtype).tiny)
+    wide = wide.reshape(-1, *wide.shape[-2:])
     for _ in range(ITERATIONS):
         gram = wide @ wide.mT
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return (wide if high <= long else wide.mT).contiguous()
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    found = wide if high <= long else wide.mT
+    return found.reshape(matrices.shape).contiguous()
