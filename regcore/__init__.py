@@ -15,7 +15,7 @@ STAGE_VERSIONS = {
     "prepare": 1,
     "train": 4,
     "search": 1,
-    "architecture": 1,
+    "architecture": 2,
     "sweep": 1,
     "features": 1,
     "weights": 1,

@@ -168,7 +168,8 @@ def relative_error(found, exact):
     return float((found - exact).norm() / exact.norm())
 
 
-def test_hypergradient_of_a_toy_problem():
+@pytest.mark.parametrize("keep_length", [False, True])
+def test_hypergradient_of_a_toy_problem(keep_length):
     """Inner: cubic in ω, coupled to α; the exact gradient is that of the loss after one step, by autograd."""
     torch.manual_seed(0)
     root, coupling = torch.randn(5, 5, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
@@ -182,14 +183,18 @@ def test_hypergradient_of_a_toy_problem():
         return (w - 1).square().sum() + alpha.square().sum() * w.sum()
 
     before = weights.detach().clone()
-    (found,), loss = hypergradient(lambda: inner(weights), lambda: outer(weights), [weights], [alpha], 0.2, 1e-2)
+    (found,), loss = hypergradient(
+        lambda: inner(weights), lambda: outer(weights), [weights], [alpha], 0.2, 1e-2, keep_length
+    )
     (slope,) = torch.autograd.grad(inner(weights), weights, create_graph=True)
+    if keep_length:
+        slope = slope * (slope.norm().detach() / slope.norm())
     after = outer(weights - 0.2 * slope)
     (exact,) = torch.autograd.grad(after, alpha)
     assert relative_error(found, exact) < 0.005
     assert loss == pytest.approx(after.item()) and torch.equal(weights, before)
     (direct,) = torch.autograd.grad(outer((weights - 0.2 * slope).detach()), alpha)
-    assert relative_error(direct, exact) > 0.1, "or the test would not see the second term"
+    assert relative_error(direct, exact) > 0.02, "or the test would not see the second term"
 
 
 def by_differences(value, at, step=1e-6):
@@ -256,6 +261,23 @@ def test_hypergradient_of_a_network(searched):
     if searched != "objective":  # λ has no other part
         (direct,) = torch.autograd.grad(outer(), at)
         assert relative_error(direct, exact) > 0.02, "or the test would not see the second term"
+
+
+def test_a_step_of_given_length_does_not_see_the_scale_of_the_loss():
+    """What λ multiplies is not better for being larger; only a plain step gets longer by it."""
+    weights = torch.tensor([1.0, -2, 0.5], dtype=torch.float64, requires_grad=True)
+    idle = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # of which the outer loss knows nothing
+    scale = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
+
+    def inner():
+        return scale * (weights.pow(4).sum() + (idle * weights[:2]).sum())
+
+    def outer():
+        return weights.square().sum()
+
+    for keep_length in (False, True):
+        (slope,), _ = hypergradient(inner, outer, [weights, idle], [scale], 0.01, 1e-4, keep_length)
+        assert (abs(slope.item()) < 1e-6) == keep_length
 
 
 # ---- λ
@@ -374,7 +396,7 @@ def path_search(folder, by, cpu_seconds, fail_at=None):
         calls.append(path)
         return float(sum(name != "5-DConv" for _, _, name in path.edges(FEATURE)))
 
-    return PathSearch(network, inner, score, by, cpu_seconds, 1e-3, 1, folder, "same"), calls
+    return PathSearch(network, inner, score, by, cpu_seconds, "adam", 1e-3, 1, folder, "same"), calls
 
 
 @pytest.mark.parametrize("by", ["random", "tpe"])

@@ -204,6 +204,7 @@ def _cells_by_trying(
         score,
         settings["by"],
         allowed,
+        settings["optimiser"],
         settings["learning_rate"],
         data.seed,
         checkpoints,
@@ -270,6 +271,8 @@ def _run(
         settings["learning_rate"],
         settings["objective_rate" if own else "architecture_rate"],
         settings["epsilon"],
+        own and settings["keep_length"],
+        settings["optimiser"],
     )
     size = method.settings["batch_size"]
     check_memory(step_bytes(method, problem.module, data.grid.shape, size), data.device)

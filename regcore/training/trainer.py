@@ -8,7 +8,7 @@ uninterrupted one ends with: batches, and what a method draws at random, depend 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +119,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
-        self.optimiser = make_optimiser(self.module, settings)
+        self.optimiser = make_optimiser(self.module.parameters(), settings["optimiser"], settings["learning_rate"])
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step = float("-inf"), 0
@@ -357,11 +357,11 @@ class Trainer:
         log.info("resuming at step %d", self.step)
 
 
-def make_optimiser(module: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """The optimiser of a module's parameters; ``settings`` are those of a learned method."""
-    if settings["optimiser"] == "muon":
-        return Muon(module.parameters(), settings["learning_rate"])
-    return torch.optim.Adam(module.parameters(), lr=settings["learning_rate"], fused=True)
+def make_optimiser(parameters: Iterable[nn.Parameter], name: str, learning_rate: float) -> torch.optim.Optimizer:
+    """The optimiser of a network's weights that a method's setting ``optimiser`` names."""
+    if name == "muon":
+        return Muon(parameters, learning_rate)
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
 
 
 def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> int:

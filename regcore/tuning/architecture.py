@@ -27,6 +27,7 @@ from regcore.training.checkpoint import (
     section,
 )
 from regcore.training.memory import live_peak
+from regcore.training.trainer import make_optimiser
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def hypergradient(
     hyper: Sequence[Tensor],
     rate: float,
     epsilon: float,
+    keep_length: bool = False,
 ) -> tuple[list[Tensor], float]:
     """Gradient of the outer loss after one step of the weights, with respect to what is searched for.
 
@@ -61,6 +63,10 @@ def hypergradient(
         α or λ, on which the outer loss need not depend directly.
     rate, epsilon : float
         η and ε.
+    keep_length : bool
+        Take the step's length η ‖dL_in/dω‖ as given, as optimisers do whose steps do not grow with the loss: only its
+        direction answers to what is searched for.  Otherwise a plain multiple of L_in is a longer step, and weights λ
+        of its terms grow because longer steps are better.
 
     Returns
     -------
@@ -79,6 +85,8 @@ def hypergradient(
     loss = outer()
     slopes = torch.autograd.grad(loss, [*weights, *hyper], allow_unused=True)
     direction, direct = slopes[: len(weights)], slopes[len(weights) :]
+    if keep_length:  # v without its part along the step, which only a change of length would use
+        direction = _across(direction, slope)
     ends = []
     for sign in (1, -1):
         _move(weights, before, direction, sign * epsilon)
@@ -89,6 +97,20 @@ def hypergradient(
         if ahead is not None:
             found[place] = found[place] - rate * (ahead - behind) / (2 * epsilon)
     return found, loss.item()
+
+
+def _across(vectors: Sequence[Tensor | None], along: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The part of ``vectors``, taken as one long vector, at right angles to ``along``."""
+    known = [(one, other) for one, other in zip(vectors, along, strict=True) if other is not None]
+    square = float(sum(other.square().sum() for _, other in known))
+    share = float(sum((one * other).sum() for one, other in known if one is not None)) / (square or 1)
+
+    def part(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+        if other is None:
+            return one
+        return (0 if one is None else one) - share * other
+
+    return [part(one, other) for one, other in zip(vectors, along, strict=True)]
 
 
 def _move(weights: Sequence[Tensor], start: Sequence[Tensor], direction: Sequence[Tensor | None], by: float) -> None:
@@ -138,9 +160,13 @@ class Schedule:
     stable : int
         Epochs without a change after which the stage ends.
     learning_rate, search_rate : float
-        Of Adam for the weights, and for what is searched; the first is also η.
+        For the weights, and of Adam for what is searched; the first is also η.
     epsilon : float
         ε.
+    keep_length : bool
+        As for :func:`hypergradient`.
+    optimiser : str
+        Of the weights, as :func:`~regcore.training.trainer.make_optimiser` names it.
     """
 
     warmup: int
@@ -150,6 +176,8 @@ class Schedule:
     learning_rate: float
     search_rate: float
     epsilon: float
+    keep_length: bool = False
+    optimiser: str = "adam"
 
 
 @dataclass(frozen=True)
@@ -234,7 +262,7 @@ class Stage:
         self.checkpoint, self.fingerprint = Path(folder) / f"{name}.safetensors", fingerprint
         self.trace = Trace()
         self.optimisers = {
-            "weights": torch.optim.Adam(problem.weights, lr=schedule.learning_rate),
+            "weights": make_optimiser(problem.weights, schedule.optimiser, schedule.learning_rate),
             "searched": torch.optim.Adam(problem.searched.parameters(), lr=schedule.search_rate),
         }
         self._device = next(iter(problem.weights)).device
@@ -280,8 +308,8 @@ class Stage:
         weights, searched = list(problem.weights), list(problem.searched.parameters())
         inner, outer, ahead = partial(problem.inner, step), partial(problem.outer, step), 0.0
         if searching:
-            rate, epsilon = schedule.learning_rate, schedule.epsilon
-            slopes, ahead = hypergradient(inner, outer, weights, searched, rate, epsilon)
+            rate, epsilon, keep = schedule.learning_rate, schedule.epsilon, schedule.keep_length
+            slopes, ahead = hypergradient(inner, outer, weights, searched, rate, epsilon, keep)
             for value, slope in zip(searched, slopes, strict=True):
                 value.grad = slope
             self.optimisers["searched"].step()
@@ -322,8 +350,9 @@ class Stage:
         text = f"{self.name}: epoch {done}/{total}, step {trace.step}"
         if trace.rows:
             row = trace.rows[-1]
-            text += f"  training {row['training_loss']:.5f}  validation {row['validation_loss']:.5f}  "
-            text += self.problem.tell(self.problem.values())
+            text += f"  training {row['training_loss']:.5f}"
+            if done > schedule.warmup:
+                text += f"  validation {row['validation_loss']:.5f}  {self.problem.tell(self.problem.values())}"
         log.info("%s  %s", text, "stable: the stage ends" if trace.stable else self._left())
 
     def _left(self) -> str:

@@ -107,8 +107,13 @@ SEARCH = {
         "minimum": 0,
         "default": 0.01,
     },
+    "optimiser": {
+        "description": "of the weights in a search, as for trainings",
+        "enum": ["adam", "muon"],
+        "default": "adam",
+    },
     "learning_rate": {
-        "description": "of Adam for the weights in a search, and of the step that a hypergradient looks ahead",
+        "description": "for the weights in a search, and of the step that a hypergradient looks ahead",
         "type": "number",
         "exclusiveMinimum": 0,
         "default": 1e-4,
@@ -124,6 +129,12 @@ SEARCH = {
         "type": "number",
         "exclusiveMinimum": 0,
         "default": 4e-3,
+    },
+    "keep_length": {
+        "description": "in the search for λ, take the length of the step that is looked ahead as given, so that λ "
+        "cannot lower the loss by lengthening it; false: Algorithm 1 as printed, in which λ grow without end",
+        "type": "boolean",
+        "default": True,
     },
     "epsilon": {
         "description": "ε of the finite differences (the paper: its learning rate, 1e-4)",

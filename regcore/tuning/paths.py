@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from torch import Tensor
 
 from regcore.checks import NotFiniteError
@@ -31,6 +30,7 @@ from regcore.training.checkpoint import (
     save_tensors,
     section,
 )
+from regcore.training.trainer import make_optimiser
 from regcore.tuning.architecture import spent
 from regcore.tuning.cells import RANDOM
 
@@ -88,8 +88,8 @@ class PathSearch:
     by : {"random", "tpe"}
     cpu_seconds : float
         How long it may take.
-    learning_rate : float
-        Of Adam.
+    optimiser, learning_rate
+        As of a :class:`~regcore.tuning.architecture.Schedule`.
     seed : int
     folder, fingerprint
         As for :class:`~regcore.tuning.architecture.Stage`.
@@ -102,6 +102,7 @@ class PathSearch:
         score: Callable[[Architecture], float],
         by: str,
         cpu_seconds: float,
+        optimiser: str,
         learning_rate: float,
         seed: int,
         folder: Path,
@@ -110,7 +111,7 @@ class PathSearch:
         self.network, self.inner, self.score, self.by = network, inner, score, by
         self.allowed, self.seed = cpu_seconds, seed
         self.checkpoint, self.fingerprint = Path(folder) / "paths.safetensors", fingerprint
-        self.optimiser = torch.optim.Adam(network.weights(), lr=learning_rate)
+        self.optimiser = make_optimiser(network.weights(), optimiser, learning_rate)
         self.tried = Tried()
         self._device = next(network.parameters()).device
 
