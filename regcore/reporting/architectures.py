@@ -84,14 +84,14 @@ def _draw_weights(axis: Axes, part: pd.DataFrame, limits: Mapping[str, float]) -
 
 def objective_by_epoch(rows: pd.DataFrame) -> Figure:
     """λ and the losses over the epochs of the search for λ, each over its own range."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
     labels = {name: f"{SYMBOLS[name]}: {rows[name].iloc[0]:.3g} → {rows[name].iloc[-1]:.3g}" for name in LAMBDAS}
     for axis, curves, what in ((left, labels, "λ"), (right, LOSSES, "loss")):
         for (column, label), (marker, line, colour) in zip(curves.items(), CURVES, strict=False):
             axis.plot(rows["epoch"], _scaled(rows[column]), line, marker=marker, ms=3, color=colour, label=label)
         axis.set(xlabel="epoch", ylabel=f"{what}, from its least to its largest value")
         axis.grid(linewidth=0.3)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))  # curves are everywhere else
     return figure
 
 
