@@ -1,6 +1,6 @@
 """Memory of AutoReg's search for cells beside that of a training, with and without `checkpointing`.
 
-    python benchmarks/search_memory.py --size 56 72 --size 192 224 --size 48 64 48 \
+    python benchmarks/search_memory.py --size 56 48 --size 192 224 --size 32 32 32 \
         --output docs/results/search-memory.csv
 
 Counted are the bytes of the tensors that a step makes, as many of them as live at once, and of the weights with their
