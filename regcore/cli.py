@@ -203,11 +203,12 @@ def draw(architectures, output) -> None:
     """
     if output.suffix != ".png":
         raise InputError(f"{output}: the output must end in .png")
-    from regcore.reporting.architectures import side_by_side
+    from regcore.reporting.architectures import headings, side_by_side
     from regcore.reporting.figures import save_figure
     from regcore.tuning.cells import read_found
 
-    save_figure(side_by_side({str(path): read_found(path, "regcore draw") for path in architectures}), output)
+    found = [read_found(path, "regcore draw") for path in architectures]
+    save_figure(side_by_side(dict(zip(headings(architectures), found, strict=True))), output)
 
 
 def _settle(threads: int) -> None:

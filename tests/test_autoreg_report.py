@@ -1,6 +1,7 @@
 """The experiments of AutoReg: a whole small study with its tables and figures, and numbers from known scores."""
 
 import json
+from pathlib import Path
 from typing import ClassVar
 
 import matplotlib.pyplot as plt
@@ -18,7 +19,7 @@ from regcore.methods import method_of
 from regcore.networks.architecture import CANDIDATES, LAMBDAS, SIZES, Architecture
 from regcore.plan import plan_study
 from regcore.reporting import autoreg
-from regcore.reporting.architectures import search_figure
+from regcore.reporting.architectures import headings, search_figure
 from regcore.reporting.experiments import write_experiment
 from regcore.stages.architecture import found_values, search_architecture
 from regcore.stages.register import register_pairs
@@ -226,3 +227,17 @@ def test_starts_are_averaged_pair_by_pair(tmp_path):
     assert rows.at["autoreg", "mean_difference"] == pytest.approx(0.01) and "+1.00 (" in html
     assert rows.at["autoreg", "folds_percent"] == pytest.approx(0.02)
     assert rows.at["autoreg", "p_wilcoxon"] < 0.001 and "Manual-Small" in html
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["results/a/architectures/autoreg", "results/b/architectures/autoreg"], ["a", "b"]),
+        (["results/a/architectures/autoreg"], ["autoreg"]),
+        (["m/a", "m/b/c"], ["a", "b/\nc"]),
+        (["m", "m/a"], ["m", "a"]),
+        (["a.json", "a.json"], ["a.json", "a.json"]),
+    ],
+)
+def test_drawn_architectures_are_headed_by_what_tells_their_paths_apart(paths, expected):
+    assert headings([Path(path) for path in paths]) == expected

@@ -1,7 +1,7 @@
 """Architectures of AutoReg and the searches that found them, as figures."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,20 @@ def operations(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         for cell, number, operation in Architecture.parsed(values["architecture"], heading).edges(kind)
     ]
     return pd.DataFrame(rows)
+
+
+def headings(paths: Sequence[Path]) -> list[str]:
+    """Paths without the folders that all of them begin or end with, which would not fit above a column."""
+    parts = [path.parts for path in dict.fromkeys(paths)]
+    if len(parts) < 2:
+        return [path.name for path in paths]
+
+    def shared(columns: Iterable[tuple[str, ...]]) -> int:
+        return sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, columns))
+
+    first = shared(zip(*parts, strict=False))
+    last = shared(zip(*(reversed(own[first + 1 :]) for own in parts), strict=False))
+    return ["/\n".join(path.parts[first : len(path.parts) - last]) or path.name for path in paths]
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> Figure:
