@@ -194,7 +194,7 @@ def test_hypergradient_of_a_toy_problem(keep_length):
     assert relative_error(found, exact) < 0.005
     assert loss == pytest.approx(after.item()) and torch.equal(weights, before)
     (direct,) = torch.autograd.grad(outer((weights - 0.2 * slope).detach()), alpha)
-    assert relative_error(direct, exact) > 0.02, "or the test would not see the second term"
+    assert relative_error(direct, exact) > (0.02 if keep_length else 0.1), "or the test would not see the second term"
 
 
 def by_differences(value, at, step=1e-6):
