@@ -17,11 +17,9 @@ import torch
 from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.networks.architecture import CELLS
-from regcore.training.memory import live_peak
+from regcore.training.memory import WEIGHT_COPIES, live_peak
 from regcore.tuning.architecture import hypergradient
 
-#: Bytes of a weight, its gradient, and Adam's two moments, in single precision.
-WEIGHT_BYTES = 16
 RATE, EPSILON = 1e-4, 1e-4
 
 
@@ -36,7 +34,7 @@ def training(size: list[int], architecture: str) -> dict[str, int]:
     method = make_method("autoreg", {"architecture": architecture})
     network, batch = method.build(len(size)), pair(size, 0)
     peak = live_peak(lambda: method.training_step(network, batch)["total"].backward())
-    return {"tensors": peak, "weights": WEIGHT_BYTES * sum(weight.numel() for weight in network.parameters())}
+    return {"tensors": peak, "weights": WEIGHT_COPIES * sum(weight.nbytes for weight in network.parameters())}
 
 
 def search(size: list[int], kind: str, checkpointing: bool) -> dict[str, int]:
@@ -49,7 +47,7 @@ def search(size: list[int], kind: str, checkpointing: bool) -> dict[str, int]:
         return method.training_step(network, batches[place])["total"]
 
     peak = live_peak(lambda: hypergradient(lambda: loss(0), lambda: loss(1), weights, searched, RATE, EPSILON))
-    return {"tensors": peak, "weights": WEIGHT_BYTES * sum(weight.numel() for weight in weights)}
+    return {"tensors": peak, "weights": WEIGHT_COPIES * sum(weight.nbytes for weight in weights)}
 
 
 def measure(size: list[int]) -> pd.DataFrame:

@@ -342,14 +342,15 @@ def test_a_stage_warms_up_and_then_searches(tmp_path):
     assert len(trace.rows) == 62 and not trace.stable
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
 @pytest.mark.parametrize("save_every", [1e9, 0], ids=["between epochs", "at every step"])
-def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, save_every):
+def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, save_every, optimiser):
     monkeypatch.setattr(architecture, "SAVE_EVERY", save_every)
-    whole, expected = toy_stage(tmp_path / "whole")
+    whole, expected = toy_stage(tmp_path / "whole", optimiser=optimiser)
     rows = whole.run().rows
     with pytest.raises(KeyboardInterrupt):
-        toy_stage(tmp_path / "cut", fail_at=27)[0].run()
-    resumed, toy = toy_stage(tmp_path / "cut")
+        toy_stage(tmp_path / "cut", fail_at=27, optimiser=optimiser)[0].run()
+    resumed, toy = toy_stage(tmp_path / "cut", optimiser=optimiser)
     resumed._resume()
     assert resumed.trace.step == (27 if save_every == 0 else 25)
     resumed_rows = resumed.run().rows
