@@ -1,6 +1,6 @@
-"""How a Numba kernel is compiled, chosen and run on several threads.
+"""Which kernel an operator runs as, and how a Numba kernel is compiled and run on several threads.
 
-A kernel is a function ``kernel(start, stop, *arrays_and_numbers)`` that does the work items ``start`` to
+A Numba kernel is a function ``kernel(start, stop, *arrays_and_numbers)`` that does the work items ``start`` to
 ``stop`` and releases the interpreter lock.  Ranges of items go to a pool of Python threads of our own:
 unlike Numba's ``prange`` this needs no OpenMP or TBB library, sleeps between calls instead of spinning
 against torch's threads, survives a fork, and compiles several times faster.
@@ -8,6 +8,7 @@ against torch's threads, survives a fork, and compiles several times faster.
 
 import contextlib
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from regcore.kernels.dispatch import FEWEST_VOXELS, OLDEST_GPU
 
 try:
     import numba
@@ -60,12 +63,37 @@ def reference_only() -> Iterator[None]:
         _reference_depth -= 1
 
 
-def has_kernel(*tensors: Tensor, kinds: Sequence[torch.dtype] = (torch.float32, torch.float64)) -> bool:
-    """Whether the Numba kernels can take these tensors: on a CPU, and of one type, out of ``kinds``."""
-    if numba is None or _reference_depth:
+def has_kernel(
+    *tensors: Tensor, kinds: Sequence[torch.dtype] = (torch.float32, torch.float64), operator: str = ""
+) -> bool:
+    """Whether a kernel can, and should, take these tensors.
+
+    On a CPU a Numba kernel takes tensors of one type, out of ``kinds``.  On a GPU the Triton kernel of ``operator``
+    does where one exists that is faster than the reference, :data:`~regcore.kernels.dispatch.FEWEST_VOXELS`; the last
+    tensor then has the type of the arithmetic, and others may be stored in 16 bits.
+    """
+    if _reference_depth:
         return False
-    kind = tensors[0].dtype
-    return kind in kinds and all(t.is_cpu and t.dtype == kind for t in tensors)
+    kind = tensors[-1].dtype
+    if tensors[-1].is_cpu:
+        return numba is not None and kind in kinds and all(t.is_cpu and t.dtype == kind for t in tensors)
+    if not tensors[-1].is_cuda or tensors[-1].numel() < FEWEST_VOXELS.get(operator, float("inf")):
+        return False
+    fit = all(t.device == tensors[-1].device and t.dtype in (kind, torch.float16, torch.bfloat16) for t in tensors)
+    return fit and kind in kinds and why_no_gpu_kernels(tensors[-1].device) is None
+
+
+@functools.cache
+def why_no_gpu_kernels(device: torch.device) -> str | None:
+    """What keeps Triton kernels from running on a device; None where nothing does."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return "no CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_GPU:
+        return f"compute capability {capability[0]}.{capability[1]} is below {OLDEST_GPU[0]}.{OLDEST_GPU[1]}"
+    return None
 
 
 def run(kernel: Callable, count: int, voxels: int, *arguments) -> None:

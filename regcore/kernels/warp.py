@@ -69,7 +69,8 @@ def warp_reference(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
 def warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     """As :func:`warp_reference`, by the kernel where it can."""
     displacement = displacement.expand(image.shape[0], *displacement.shape[1:])
-    if has_kernel(image, displacement) and min(image.shape[2:]) > 1 and image.numel() < 2**31:
+    fits = min(image.shape[2:]) > 1 and max(image.numel(), displacement.numel()) < 2**31
+    if fits and has_kernel(image, displacement, operator="warp"):
         return torch.ops.regcore.warp(image, displacement, edge)
     return warp_reference(image, displacement, edge)
 
@@ -325,6 +326,13 @@ def _warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     return warp_kernel(image, displacement, edge)
 
 
+@_warp.register_kernel("cuda")
+def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    from regcore.kernels.gpu import warp as gpu
+
+    return gpu.forward(image, displacement, edge)
+
+
 @_warp.register_fake
 def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     return image.new_empty(image.shape[:2] + displacement.shape[2:])
@@ -342,6 +350,18 @@ def _warp_backward(
     to_displacement = torch.zeros_like(displacement, memory_format=torch.contiguous_format)
     add_pull_gradient(to_displacement, gradient, image, displacement, edge)
     return to_image, to_displacement
+
+
+@_warp_backward.register_kernel("cuda")
+def _(
+    gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
+) -> tuple[Tensor, Tensor]:
+    from regcore.kernels.gpu import warp as gpu
+
+    return (
+        gpu.push(gradient, image, displacement, edge) if for_image else image.new_empty(0),
+        gpu.pull(gradient, image, displacement, edge) if for_displacement else displacement.new_empty(0),
+    )
 
 
 @_warp_backward.register_fake

@@ -1,0 +1,59 @@
+"""What every Triton kernel shares: blocks of voxels, their place in the volume, and the type of arithmetic."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+#: Rows and voxels along a row that one program does, by the number of axes.
+BLOCK = {3: (8, 32), 2: (1, 256)}
+
+
+class Volume(NamedTuple):
+    """Sizes of a tensor (B, C, *space) as the kernels see it."""
+
+    batch: int
+    channels: int
+    depth: int
+    height: int
+    width: int
+
+    @property
+    def space(self) -> tuple[int, int, int]:
+        return self.depth, self.height, self.width
+
+    @property
+    def block(self) -> dict[str, int]:
+        """Shape of a program's block, as the kernels' constants."""
+        rows, voxels = BLOCK[3 if self.height > 1 else 2]
+        return {"BLOCK_Y": rows, "BLOCK_X": voxels}
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Programs: blocks of a plane, planes, elements of the batch; see :func:`where_am_i`."""
+        rows, voxels = BLOCK[3 if self.height > 1 else 2]
+        return triton.cdiv(self.height, rows) * triton.cdiv(self.width, voxels), self.depth, self.batch
+
+
+def volume(tensor: Tensor) -> Volume:
+    """Sizes of (B, C, Z, Y, X), or of (B, C, H, W) as (B, C, H, 1, W)."""
+    batch, channels, *space = tensor.shape
+    depth, height, width = space if len(space) == 3 else (space[0], 1, space[1])
+    return Volume(batch, channels, depth, height, width)
+
+
+def arithmetic(tensor: Tensor) -> tl.dtype:
+    """The type that values of ``tensor`` are computed in."""
+    return tl.float64 if tensor.dtype == torch.float64 else tl.float32
+
+
+@triton.jit
+def where_am_i(height, width, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Batch element, plane, rows (BLOCK_Y, 1), columns (1, BLOCK_X) of this program, and which voxels exist."""
+    across = tl.cdiv(width, BLOCK_X)
+    block = tl.program_id(0)
+    y = (block // across) * BLOCK_Y + tl.arange(0, BLOCK_Y)[:, None]
+    x = (block % across) * BLOCK_X + tl.arange(0, BLOCK_X)[None, :]
+    return tl.program_id(2), tl.program_id(1), y, x, (y < height) & (x < width)

@@ -1,0 +1,130 @@
+"""Triton kernels without a GPU: run on the CPU by Triton's interpreter, and compiled for GPUs that are not there.
+
+Where a GPU is, the same tests run the compiled kernels on it.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+#: The architectures that every kernel is compiled for.
+ARCHITECTURES = (80, 90)
+
+
+class Budget(NamedTuple):
+    """What one kernel may cost when it is compiled.
+
+    Parameters
+    ----------
+    kernel : str
+        Name of the function in its module.
+    types : dict
+        Triton's type of every argument that is no constant: ``{"image": "*fp32", "depth": "i32"}``.
+    constants : dict
+        Values of the constants; a type is given by its name, as in ``{"TYPE": "fp32"}``.
+    registers, instructions : int
+        Most registers of a thread, and most instructions of the program (both architectures).
+    """
+
+    kernel: str
+    types: dict
+    constants: dict
+    registers: int
+    instructions: int
+    num_warps: int = 4
+
+
+@contextlib.contextmanager
+def on_triton(*operators) -> Iterator[None]:
+    """Let registered operators run as their GPU kernels on the CPU, through the interpreter."""
+    kept = [operator._backend_fns["cpu"] for operator in operators]
+    for operator in operators:
+        operator.register_kernel("cpu")(operator._backend_fns["cuda"])
+    try:
+        yield
+    finally:
+        for operator, function in zip(operators, kept, strict=True):
+            operator.register_kernel("cpu")(function)
+
+
+def compiled(module: str, budgets: list[Budget]) -> list[dict]:
+    """What each kernel costs on each architecture: one fresh process compiles all, without the interpreter."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, __file__, module, json.dumps([budget._asdict() for budget in budgets])],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_within_budget(module: str, budgets: list[Budget]) -> None:
+    """No kernel spills registers to memory, and none takes more registers or instructions than it may."""
+    for found, budget in zip(compiled(module, budgets), [b for b in budgets for _ in ARCHITECTURES], strict=True):
+        where = f"{budget.kernel} {budget.constants} for sm_{found['architecture']}: {found}"
+        assert found["stack"] == 0 and found["local"] == 0, f"registers are spilled, {where}"
+        assert found["registers"] <= budget.registers, where
+        assert found["instructions"] <= budget.instructions, where
+
+
+def _compile(module: str, budgets: list[dict]) -> list[dict]:
+    import importlib
+    import re
+    import tempfile
+    from pathlib import Path
+
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    results = []
+    for budget in budgets:
+        kernel = getattr(importlib.import_module(module), budget["kernel"])
+        constants = {
+            name: tl.dtype(value) if isinstance(value, str) and hasattr(tl, value.replace("fp", "float")) else value
+            for name, value in budget["constants"].items()
+        }
+        signature = {name: "constexpr" if name in constants else budget["types"][name] for name in kernel.arg_names}
+        # As at run time, where torch's memory is aligned.
+        aligned = {
+            (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if signature[name][0] == "*"
+        }
+        for architecture in ARCHITECTURES:
+            source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+            options = {"num_warps": budget["num_warps"]}
+            binary = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+            with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+                file.write(binary.asm["cubin"])
+                file.flush()
+                usage = subprocess.check_output([tools / "cuobjdump", "--dump-resource-usage", file.name], text=True)
+                listing = subprocess.check_output([tools / "nvdisasm", "-c", file.name], text=True)
+            results.append(
+                {
+                    "architecture": architecture,
+                    "registers": int(re.search(r"REG:(\d+)", usage)[1]),
+                    "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
+                    "local": int(re.search(r"LOCAL:(\d+)", usage)[1]),
+                    "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s", listing, re.M)),
+                }
+            )
+    return results
+
+
+needs_triton = pytest.mark.skipif(
+    __import__("importlib.util").util.find_spec("triton") is None, reason="Triton is not installed"
+)
+
+if __name__ == "__main__":
+    print(json.dumps(_compile(sys.argv[1], json.loads(sys.argv[2]))))
