@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -45,21 +45,27 @@ class Budget(NamedTuple):
 @contextlib.contextmanager
 def on_triton(*operators) -> Iterator[None]:
     """Let registered operators run as their GPU kernels on the CPU, through the interpreter."""
-    kept = [operator._backend_fns["cpu"] for operator in operators]
+    kept = {operator: operator._backend_fns.get("cpu") for operator in operators}
     for operator in operators:
         operator.register_kernel("cpu")(operator._backend_fns["cuda"])
     try:
         yield
     finally:
-        for operator, function in zip(operators, kept, strict=True):
-            operator.register_kernel("cpu")(function)
+        for operator, function in kept.items():
+            if function is not None:
+                operator.register_kernel("cpu")(function)
 
 
-def compiled(module: str, budgets: list[Budget]) -> list[dict]:
+def compiled(module: str, budgets: list[Budget], architectures=ARCHITECTURES, opcode: str = "") -> list[dict]:
     """What each kernel costs on each architecture: one fresh process compiles all, without the interpreter."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, __file__, module, json.dumps([budget._asdict() for budget in budgets])],
+        [
+            sys.executable,
+            __file__,
+            module,
+            json.dumps([[budget._asdict() for budget in budgets], architectures, opcode]),
+        ],
         capture_output=True,
         text=True,
         env=environment,
@@ -68,16 +74,23 @@ def compiled(module: str, budgets: list[Budget]) -> list[dict]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def assert_within_budget(module: str, budgets: list[Budget]) -> None:
-    """No kernel spills registers to memory, and none takes more registers or instructions than it may."""
-    for found, budget in zip(compiled(module, budgets), [b for b in budgets for _ in ARCHITECTURES], strict=True):
+def assert_within_budget(
+    module: str, budgets: list[Budget], architectures: Sequence[int] = ARCHITECTURES, opcode: str = ""
+) -> None:
+    """No kernel spills registers to memory, and none takes more registers or instructions than it may.
+
+    ``opcode`` is a pattern that an instruction of each must have.
+    """
+    results = compiled(module, budgets, architectures, opcode)
+    for found, budget in zip(results, [b for b in budgets for _ in architectures], strict=True):
         where = f"{budget.kernel} {budget.constants} for sm_{found['architecture']}: {found}"
         assert found["stack"] == 0 and found["local"] == 0, f"registers are spilled, {where}"
         assert found["registers"] <= budget.registers, where
         assert found["instructions"] <= budget.instructions, where
+        assert found["has_opcode"], f"no {opcode}, {where}"
 
 
-def _compile(module: str, budgets: list[dict]) -> list[dict]:
+def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opcode: str) -> list[dict]:
     import importlib
     import re
     import tempfile
@@ -101,7 +114,7 @@ def _compile(module: str, budgets: list[dict]) -> list[dict]:
         aligned = {
             (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if signature[name][0] == "*"
         }
-        for architecture in ARCHITECTURES:
+        for architecture in architectures:
             source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
             options = {"num_warps": budget["num_warps"]}
             binary = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
@@ -117,6 +130,7 @@ def _compile(module: str, budgets: list[dict]) -> list[dict]:
                     "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
                     "local": int(re.search(r"LOCAL:(\d+)", usage)[1]),
                     "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s", listing, re.M)),
+                    "has_opcode": re.search(opcode, listing) is not None,
                 }
             )
     return results
@@ -127,4 +141,4 @@ needs_triton = pytest.mark.skipif(
 )
 
 if __name__ == "__main__":
-    print(json.dumps(_compile(sys.argv[1], json.loads(sys.argv[2]))))
+    print(json.dumps(_compile(sys.argv[1], *json.loads(sys.argv[2]))))

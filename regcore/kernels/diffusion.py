@@ -1,4 +1,4 @@
-"""Mean squared forward difference of a field, and its gradient, each in one reading of the field."""
+"""Mean squared forward difference of a field, plain or weighted, and its gradient, each in one reading of the field."""
 
 import math
 
@@ -17,9 +17,26 @@ def diffusion_reference(field: Tensor) -> Tensor:
 
 def diffusion(field: Tensor) -> Tensor:
     """As :func:`diffusion_reference`, by the kernel where it can."""
-    if has_kernel(field) and min(field.shape[2:]) > 1:
+    fits = min(field.shape[2:]) > 1 and field.numel() < 2**31
+    if fits and has_kernel(field, operator="diffusion"):
         return torch.ops.regcore.diffusion(field)
     return diffusion_reference(field)
+
+
+def weighted_diffusion_reference(field: Tensor, weight: Tensor) -> Tensor:
+    """As :func:`diffusion_reference`, each difference times ``weight`` (B, 1, *space) at the voxel in front."""
+    total = 0
+    for axis in range(2, field.ndim):
+        squared_length = field.diff(dim=axis).square().sum(1, keepdim=True)
+        total = total + (weight.narrow(axis, 1, squared_length.shape[axis]) * squared_length).mean()
+    return total / field.shape[1] ** 2
+
+
+def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
+    """As :func:`weighted_diffusion_reference`, by the kernel where it can; there is none for a CPU."""
+    if field.is_cuda and field.numel() < 2**31 and has_kernel(weight, field, operator="weighted_diffusion"):
+        return torch.ops.regcore.weighted_diffusion(field, weight)
+    return weighted_diffusion_reference(field, weight)
 
 
 @jit
@@ -110,6 +127,13 @@ def _diffusion(field: Tensor) -> Tensor:
     return (sums.sum(0) @ torch.tensor(shares(field), dtype=torch.float64)).to(field.dtype)
 
 
+@_diffusion.register_kernel("cuda")
+def _(field: Tensor) -> Tensor:
+    from regcore.kernels.gpu import diffusion as gpu
+
+    return gpu.value(field, None, shares(field))
+
+
 @_diffusion.register_fake
 def _(field: Tensor) -> Tensor:
     return field.new_empty(())
@@ -123,6 +147,13 @@ def _diffusion_backward(gradient: Tensor, field: Tensor) -> Tensor:
     scales = tuple(kind(2 * share * gradient.item()) for share in shares(field))
     run(difference_planes, math.prod(array.shape[:2]), field.numel(), array, scales, out)
     return out.view(field.shape)
+
+
+@_diffusion_backward.register_kernel("cuda")
+def _(gradient: Tensor, field: Tensor) -> Tensor:
+    from regcore.kernels.gpu import diffusion as gpu
+
+    return gpu.gradients(gradient, field, None, shares(field))[0]
 
 
 @_diffusion_backward.register_fake
@@ -139,3 +170,45 @@ def _backward(ctx, gradient: Tensor) -> Tensor:
 
 
 _diffusion.register_autograd(_backward, setup_context=_remember)
+
+
+@torch.library.custom_op("regcore::weighted_diffusion", mutates_args=(), device_types="cuda")
+def _weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
+    from regcore.kernels.gpu import diffusion as gpu
+
+    return gpu.value(field, weight, shares(field))
+
+
+@_weighted_diffusion.register_fake
+def _(field: Tensor, weight: Tensor) -> Tensor:
+    return field.new_empty(())
+
+
+@torch.library.custom_op("regcore::weighted_diffusion_backward", mutates_args=(), device_types="cuda")
+def _weighted_diffusion_backward(
+    gradient: Tensor, field: Tensor, weight: Tensor, for_field: bool, for_weight: bool
+) -> tuple[Tensor, Tensor]:
+    from regcore.kernels.gpu import diffusion as gpu
+
+    to_field, to_weight = gpu.gradients(gradient, field, weight, shares(field), for_field, for_weight)
+    return to_field, to_weight.to(weight.dtype)
+
+
+@_weighted_diffusion_backward.register_fake
+def _(gradient: Tensor, field: Tensor, weight: Tensor, for_field: bool, for_weight: bool) -> tuple[Tensor, Tensor]:
+    return field.new_empty(field.shape if for_field else 0), weight.new_empty(weight.shape if for_weight else 0)
+
+
+def _remember_both(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _weighted_backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    for_field, for_weight = ctx.needs_input_grad
+    to_field, to_weight = torch.ops.regcore.weighted_diffusion_backward(
+        gradient, *ctx.saved_tensors, for_field, for_weight
+    )
+    return to_field if for_field else None, to_weight if for_weight else None
+
+
+_weighted_diffusion.register_autograd(_weighted_backward, setup_context=_remember_both)

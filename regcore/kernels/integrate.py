@@ -4,8 +4,9 @@ The backward needs the displacement before every squaring.  Stock autograd keeps
 positions too; here nothing but the velocity is kept, and the states are squared anew from it, from one
 remembered half-way.  That is exact, because the same steps give the same bits.
 
-In the kernels a field is interleaved, (B, Z, Y, X, 3): the three components at a voxel lie side by side
-and arrive with one line of cache.  In 2-D Z = 1 and the first component is zero.
+In the kernels of a CPU a field is interleaved, (B, Z, Y, X, 3): the three components at a voxel lie side by side
+and arrive with one line of cache.  In 2-D Z = 1 and the first component is zero.  On a GPU, where each launch takes
+time but memory is plenty, the backward squares all states anew at once.
 """
 
 import numpy as np
@@ -17,12 +18,17 @@ from regcore.kernels.launch import has_kernel, jit, run
 from regcore.kernels.warp import cell_of, locate, slopes, warp_reference
 
 
-def integrate_reference(velocity: Tensor, steps: int) -> Tensor:
-    """Displacement of exp(v) for a velocity (B, D, *space)."""
+def integrate_reference(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
+    """Displacement of exp(v) for a velocity (B, D, *space).
+
+    With ``half`` what lies between the squarings is rounded to 16 bits; the gradient passes as if it were not.
+    """
     displacement = velocity / 2**steps
-    for _ in range(steps):
+    for step in range(steps):
         # The backward keeps the displacement before each squaring, and works out anew what lies within.
         displacement = checkpoint(square_reference, displacement, use_reentrant=False)
+        if half and step < steps - 1:
+            displacement = displacement + (displacement.half().to(displacement.dtype) - displacement).detach()
     return displacement
 
 
@@ -30,11 +36,12 @@ def square_reference(displacement: Tensor) -> Tensor:
     return displacement + warp_reference(displacement, displacement, edge=True)
 
 
-def integrate(velocity: Tensor, steps: int) -> Tensor:
-    """As :func:`integrate_reference`, by the kernel where it can."""
-    if has_kernel(velocity) and min(velocity.shape[2:]) > 1 and velocity.numel() < 2**31 and steps > 0:
-        return torch.ops.regcore.integrate(velocity, steps)
-    return integrate_reference(velocity, steps)
+def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
+    """As :func:`integrate_reference`, by the kernel where it can; that of a CPU does not round."""
+    fits = min(velocity.shape[2:]) > 1 and velocity.numel() < 2**31 and steps > 0
+    if fits and has_kernel(velocity, operator="integrate"):
+        return torch.ops.regcore.integrate(velocity, steps, half)
+    return integrate_reference(velocity, steps, half)
 
 
 @jit
@@ -214,18 +221,25 @@ def square(field: Tensor, times: int, spare: tuple[Tensor, Tensor]) -> Tensor:
 
 
 @torch.library.custom_op("regcore::integrate", mutates_args=(), device_types="cpu")
-def _integrate(velocity: Tensor, steps: int) -> Tensor:
+def _integrate(velocity: Tensor, steps: int, half: bool) -> Tensor:
     field = interleaved(velocity).div_(2**steps)
     return planar(square(field, steps, (torch.empty_like(field), field)), velocity.shape[1])
 
 
+@_integrate.register_kernel("cuda")
+def _(velocity: Tensor, steps: int, half: bool) -> Tensor:
+    from regcore.kernels.gpu import integrate as gpu
+
+    return gpu.integrate(velocity, steps, torch.float16 if half else velocity.dtype)
+
+
 @_integrate.register_fake
-def _(velocity: Tensor, steps: int) -> Tensor:
+def _(velocity: Tensor, steps: int, half: bool) -> Tensor:
     return velocity.new_empty(velocity.shape)
 
 
 @torch.library.custom_op("regcore::integrate_backward", mutates_args=(), device_types="cpu")
-def _integrate_backward(gradient: Tensor, velocity: Tensor, steps: int) -> Tensor:
+def _integrate_backward(gradient: Tensor, velocity: Tensor, steps: int, half: bool) -> Tensor:
     gradient = interleaved(gradient)
     known = interleaved(velocity).div_(2**steps)
     other, *spare = (torch.empty_like(gradient) for _ in range(3))
@@ -248,19 +262,26 @@ def _integrate_backward(gradient: Tensor, velocity: Tensor, steps: int) -> Tenso
     return planar(gradient.div_(2**steps), velocity.shape[1])
 
 
+@_integrate_backward.register_kernel("cuda")
+def _(gradient: Tensor, velocity: Tensor, steps: int, half: bool) -> Tensor:
+    from regcore.kernels.gpu import integrate as gpu
+
+    return gpu.backward(gradient, velocity, steps, torch.float16 if half else velocity.dtype)
+
+
 @_integrate_backward.register_fake
-def _(gradient: Tensor, velocity: Tensor, steps: int) -> Tensor:
+def _(gradient: Tensor, velocity: Tensor, steps: int, half: bool) -> Tensor:
     return velocity.new_empty(velocity.shape)
 
 
 def _remember(ctx, inputs, output) -> None:
-    velocity, ctx.steps = inputs
+    velocity, ctx.steps, ctx.half = inputs
     ctx.save_for_backward(velocity)
 
 
-def _backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+def _backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
     (velocity,) = ctx.saved_tensors
-    return torch.ops.regcore.integrate_backward(gradient, velocity, ctx.steps), None
+    return torch.ops.regcore.integrate_backward(gradient, velocity, ctx.steps, ctx.half), None, None
 
 
 _integrate.register_autograd(_backward, setup_context=_remember)

@@ -37,8 +37,10 @@ def gaussian_reference(values: Tensor, sigmas: Sequence[float]) -> Tensor:
 
 def gaussian(values: Tensor, sigmas: Sequence[float]) -> Tensor:
     """See :func:`gaussian_reference`, which also runs where a gradient is wanted."""
-    if not has_kernel(values) or (values.requires_grad and torch.is_grad_enabled()):
+    if not has_kernel(values, operator="smoothing") or (values.requires_grad and torch.is_grad_enabled()):
         return gaussian_reference(values, sigmas)
+    if values.is_cuda:
+        return torch.ops.regcore.gaussian(values, list(sigmas))
     weights = [torch.tensor(taps(sigma), dtype=values.dtype) for sigma in sigmas]
     if values.ndim == 4:
         weights.insert(1, torch.ones(1, dtype=values.dtype))
@@ -114,3 +116,16 @@ def smooth_planes(start, stop, fields, over_planes, over_rows, along_rows, out):
             row[:margin] = row[margin]
             row[margin + width :] = row[margin + width - 1]
             smooth_along(row, along_rows, out[item // depth, z, y])
+
+
+@torch.library.custom_op("regcore::gaussian", mutates_args=(), device_types="cuda")
+def _gaussian(values: Tensor, sigmas: Sequence[float]) -> Tensor:
+    from regcore.kernels.gpu import smoothing as gpu
+
+    smoothed = gpu.smooth(values, [tuple(taps(sigma)) for sigma in sigmas])
+    return smoothed.clone() if smoothed is values else smoothed
+
+
+@_gaussian.register_fake
+def _(values: Tensor, sigmas: Sequence[float]) -> Tensor:
+    return values.new_empty(values.shape)

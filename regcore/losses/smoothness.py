@@ -72,11 +72,7 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     _require_size("field", field, 2)
     require_not_negative("weight", weight)
     require_finite("field", field)
-    total = 0
-    for axis in range(2, field.ndim):
-        squared_length = field.diff(dim=axis).square().sum(1, keepdim=True)
-        total = total + (weight.narrow(axis, 1, squared_length.shape[axis]) * squared_length).mean()
-    return total / field.shape[1] ** 2
+    return kernel.weighted_diffusion(field, weight)
 
 
 def bending_energy(field: Tensor) -> Tensor:

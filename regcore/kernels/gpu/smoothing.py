@@ -1,0 +1,56 @@
+"""Gaussian smoothing along one axis at a time; beyond the border the value at the edge goes on."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from regcore.kernels.gpu.launch import arithmetic, volume, where_am_i
+
+
+@triton.jit
+def smooth_kernel(
+    values, weights, out, radius, depth, height, width,
+    AXIS: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+):  # fmt: skip
+    """``out`` = ``values`` (B, 1, Z, Y, X) smoothed along one axis by half a Gaussian, ``weights`` (radius + 1)."""
+    b, z, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
+    place = b * depth * height * width + (z * height + y) * width + x
+    position, size, stride = z + 0 * x + 0 * y, depth, height * width
+    if AXIS == 1:
+        position, size, stride = y + 0 * x, height, width
+    if AXIS == 2:
+        position, size, stride = x + 0 * y, width, 1
+    total = tl.load(weights).to(TYPE) * tl.load(values + place, mask, 0).to(TYPE)
+    for k in range(1, radius + 1):
+        before = place - tl.minimum(position, k) * stride
+        after = place + tl.minimum(size - 1 - position, k) * stride
+        pair = tl.load(values + before, mask, 0).to(TYPE) + tl.load(values + after, mask, 0).to(TYPE)
+        total += tl.load(weights + k).to(TYPE) * pair
+    tl.store(out + place, total, mask)
+
+
+def smooth(values: Tensor, taps: Sequence[tuple[float, ...]]) -> Tensor:
+    """(B, C, *space) smoothed along each axis by its own half Gaussian; one of a single number leaves it as it is."""
+    values = values.contiguous()
+    sizes = volume(values.flatten(0, 1).unsqueeze(1))
+    axes = range(3) if values.ndim == 5 else (0, 2)
+    for axis, half in zip(axes, taps, strict=True):
+        if len(half) == 1:
+            continue
+        out = torch.empty_like(values)
+        smooth_kernel[sizes.grid](
+            values, on_device(half, values.dtype, values.device), out, len(half) - 1, *sizes.space,
+            AXIS=axis, TYPE=arithmetic(values), **sizes.block,
+        )  # fmt: skip
+        values = out
+    return values
+
+
+@functools.lru_cache(maxsize=1024)
+def on_device(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, because a CUDA graph must find them where they were when it was captured."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
