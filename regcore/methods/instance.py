@@ -7,9 +7,9 @@ that flat and steep regions move alike, and it is smoothed before and the field 
 only regularisation.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from regcore.errors import InputError
 from regcore.methods.base import Method, Registration, as_registration, as_tensor
 from regcore.methods.objective import similarity, similarity_settings
+from regcore.recording import Recording
 from regcore.runtime import default_device
 from regcore.spatial import (
     compose,
@@ -111,6 +112,7 @@ class Instance(Method):
         if len(shrink) != len(iterations):
             raise InputError(f"{where}: 'shrink' has {len(shrink)} levels and 'iterations' {len(iterations)}")
         self._unlikeness = similarity(self.settings)
+        self._recorded: dict[tuple, _RecordedDescent] = {}
 
     @property
     def device(self) -> torch.device:
@@ -155,77 +157,135 @@ class Instance(Method):
             images = [_coarser(image, factors) for image in (fixed, moving)]
             masks = [mask if mask is None else _coarser(mask, factors) for mask in (fixed_mask, moving_mask)]
             transformation.move_to(images[0].shape[2:])
-            self._descend(transformation, _Level(*images, *masks, self._unlikeness), iterations)
+            if iterations:
+                self._descend(transformation, _Level(*images, *masks), iterations)
         return transformation.result(fixed.shape[2:])
 
     def _descend(self, transformation: "_Transformation", level: "_Level", iterations: int) -> None:
-        chosen = self.settings
-        momentum = _Momentum(chosen["momentum"])
+        descent = self._descent(transformation, level)
         losses: list[Tensor] = []
         for _ in range(iterations):
-            loss, gradient = level.gradient(transformation)
-            losses.append(loss)
-            direction = momentum.direction(smooth(gradient, chosen["smooth_gradient"]))
-            transformation.add(-chosen["step"] * direction, chosen["smooth_field"])
-            if _has_settled(losses, chosen["tolerance"]):
+            losses.append(descent.iterate())
+            if _has_settled(losses, self.settings["tolerance"]):
                 break
+        transformation.field = descent.field
+
+    def _descent(self, transformation: "_Transformation", level: "_Level") -> "_Descent":
+        """The descent at a level; on a GPU that of the pair before, if the grids are the same, with its recording."""
+        if not level.fixed.is_cuda:
+            return _Descent(transformation, level, self._unlikeness, self.settings)
+        sizes = tuple(None if image is None else (image.shape, image.dtype) for image in level)
+        if sizes not in self._recorded:
+            if len(self._recorded) >= len(self.settings["shrink"]):  # these are of other images than before
+                self._recorded.clear()
+            self._recorded[sizes] = _RecordedDescent(transformation, level, self._unlikeness, self.settings)
+        descent = self._recorded[sizes]
+        descent.begin(transformation.field, level)
+        return descent
 
 
-@dataclass(frozen=True, eq=False)
-class _Level:
-    """The pair at one resolution, and what compares it."""
+class _Level(NamedTuple):
+    """The pair at one resolution."""
 
     fixed: Tensor
     moving: Tensor
     fixed_mask: Tensor | None
     moving_mask: Tensor | None
-    unlikeness: Unlikeness
 
-    def gradient(self, transformation: "_Transformation") -> tuple[Tensor, Tensor]:
-        """Loss, and its gradient with respect to the transformation's parameters."""
-        parameters = transformation.field.detach().requires_grad_()
-        with torch.enable_grad():
-            displacement = transformation.displacement(parameters)
-            warped = self._held(warp(self.moving, displacement, border="edge"), displacement.detach())
-            loss = self.unlikeness(self.fixed, warped)
-            (gradient,) = torch.autograd.grad(loss, parameters)
-        return loss.detach(), gradient
-
-    def _held(self, warped: Tensor, displacement: Tensor) -> Tensor:
-        """``warped``, with no gradient where a mask is 0."""
-        for mask in self._masks(displacement):
-            warped = mask * warped + (1 - mask) * warped.detach()
-        return warped
-
-    def _masks(self, displacement: Tensor) -> Iterator[Tensor]:
+    def masks(self, displacement: Tensor) -> Iterator[Tensor]:
         if self.fixed_mask is not None:
             yield self.fixed_mask
         if self.moving_mask is not None:
             yield warp(self.moving_mask, displacement, border="edge")
 
+    def warped(self, displacement: Tensor) -> Tensor:
+        """The moving image warped, with no gradient where a mask is 0."""
+        warped = warp(self.moving, displacement, border="edge")
+        for mask in self.masks(displacement.detach()):
+            warped = mask * warped + (1 - mask) * warped.detach()
+        return warped
+
+
+class _Descent:
+    """The iterations at one level.  What one of them changes it changes in place."""
+
+    def __init__(
+        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: Mapping[str, Any]
+    ):
+        self.level, self.unlikeness, self.settings = level, unlikeness, settings
+        self.transformation = transformation
+        self.field = transformation.field.clone()
+        self.momentum = _Momentum(settings["momentum"], self.field)
+
+    def iterate(self) -> Tensor:
+        """Take one step; returns the loss before it."""
+        loss, gradient = self._gradient()
+        direction = self.momentum.direction(smooth(gradient, self.settings["smooth_gradient"]))
+        step = -self.settings["step"] * direction
+        self.field.copy_(self.transformation.moved(self.field, step, self.settings["smooth_field"]))
+        return loss
+
+    def _gradient(self) -> tuple[Tensor, Tensor]:
+        """Loss, and its gradient with respect to the field."""
+        parameters = self.field.detach().requires_grad_()
+        with torch.enable_grad():
+            warped = self.level.warped(self.transformation.displacement(parameters))
+            loss = self.unlikeness(self.level.fixed, warped)
+            (gradient,) = torch.autograd.grad(loss, parameters)
+        return loss.detach(), gradient
+
+
+class _RecordedDescent(_Descent):
+    """A descent whose iteration is recorded for the GPU, and replayed for every pair of images of these sizes."""
+
+    def __init__(
+        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: Mapping[str, Any]
+    ):
+        level = _Level(*(None if image is None else image.clone() for image in level))
+        super().__init__(copy.copy(transformation), level, unlikeness, settings)
+        self.transformation.field = self.field
+        self._iteration = Recording(super().iterate)
+
+    def begin(self, field: Tensor, level: _Level) -> None:
+        """Start anew from a field, with other images of the same sizes."""
+        for kept, image in zip(self.level, level, strict=True):
+            if kept is not None:
+                kept.copy_(image)
+        self.field.copy_(field)
+        self.momentum.reset()
+
+    def iterate(self) -> Tensor:
+        return self._iteration.replay().clone()
+
 
 class _Momentum:
     """Running means of a gradient and of its squared length, and the direction that follows from them."""
 
-    def __init__(self, share: float):
+    def __init__(self, share: float, field: Tensor):
         self.share = share
         self.slow_share = 1 - (1 - share) / 10
-        self.count = 0
-        self.mean: Tensor | None = None
-        self.square: Tensor | None = None
+        self.mean, self.square = torch.empty_like(field), torch.empty_like(field[:, :1])
+        # What the running means still hold of the zeros that they began with.
+        self.unseen, self.slow_unseen = (field.new_empty((), dtype=torch.float64) for _ in range(2))
+        self.reset()
+
+    def reset(self) -> None:
+        self.mean.zero_()
+        self.square.zero_()
+        self.unseen.fill_(1)
+        self.slow_unseen.fill_(1)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Vectors of length about 1 where gradients agree over time, shorter where they do not or are weak."""
-        self.count += 1
         square = gradient.square().sum(1, keepdim=True)
-        if self.mean is None:
-            self.mean, self.square = torch.zeros_like(gradient), torch.zeros_like(square)
         self.mean.lerp_(gradient, 1 - self.share)
         self.square.lerp_(square, 1 - self.slow_share)
-        size = (self.square / (1 - self.slow_share**self.count)).sqrt_()
+        self.unseen.mul_(self.share)
+        self.slow_unseen.mul_(self.slow_share)
+        size = (self.square / (1 - self.slow_unseen)).sqrt_()
         floor = NOISE_SHARE * size.mean(dim=tuple(range(1, size.ndim)), keepdim=True)
         tiny = torch.finfo(size.dtype).tiny  # where no voxel has a gradient nothing moves
-        return (self.mean / (1 - self.share**self.count)) / (size + floor).clamp_min(tiny)
+        return (self.mean / (1 - self.unseen)) / (size + floor).clamp_min(tiny)
 
 
 class _Transformation:
@@ -243,8 +303,8 @@ class _Displacement(_Transformation):
     def displacement(self, parameters: Tensor) -> Tensor:
         return parameters
 
-    def add(self, step: Tensor, sigma: float) -> None:
-        self.field = smooth(compose(step, self.field), sigma)
+    def moved(self, field: Tensor, step: Tensor, sigma: float) -> Tensor:
+        return smooth(compose(step, field), sigma)
 
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         self.field = resample_displacement(self.field, shape)
@@ -265,8 +325,8 @@ class _Velocity(_Transformation):
     def displacement(self, parameters: Tensor) -> Tensor:
         return resample_displacement(integrate(parameters), self.shape)
 
-    def add(self, step: Tensor, sigma: float) -> None:
-        self.field = smooth(self.field + step, sigma)
+    def moved(self, field: Tensor, step: Tensor, sigma: float) -> Tensor:
+        return smooth(field + step, sigma)
 
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         velocity = _unfolded(self.field, lambda field: self._both_ways(field, shape))

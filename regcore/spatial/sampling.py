@@ -159,8 +159,9 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
         raise ValueError(f"{describe('displacement', displacement)} must have 2 voxels or more along each axis")
     old = displacement.shape[2:]
     scale = [(b - 1) / (a - 1) for a, b in zip(old, shape, strict=True)]
-    factors = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)
-    return resample(displacement, shape) * factors.view(1, -1, *[1] * len(old))
+    # Filled on the device: a copy from the CPU could not be recorded in a CUDA graph.
+    factors = torch.cat([displacement.new_full((1, 1, *[1] * len(old)), factor) for factor in scale], dim=1)
+    return resample(displacement, shape) * factors
 
 
 def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
