@@ -95,6 +95,12 @@ TRAINING = {
         "type": "boolean",
         "default": False,
     },
+    "record": {
+        "description": "on a GPU, record a step as a CUDA graph and replay it, so that no kernel waits for Python; for "
+        "steps that draw nothing at random, and images of one size",
+        "type": "boolean",
+        "default": False,
+    },
     "replicate": {
         "description": "which of several trainings that differ in nothing but the random start and the order of pairs",
         "type": "integer",
@@ -185,11 +191,18 @@ class LearnedMethod(Method):
         super().__init__(settings, where)
         if self.settings["schedule"] == "plateau" and self.settings["patience"] is None:
             raise InputError(f"{where}: 'schedule: plateau' needs 'patience', the number of looks that make a plateau")
+        if self.settings["record"] and not self.recordable:
+            raise InputError(f"{where}: 'record' cannot be had with these settings: a step draws at random on the CPU")
 
     @property
     def observed(self) -> Any:
         """The labels that training looks at, or None where it looks at images alone."""
         return None
+
+    @property
+    def recordable(self) -> bool:
+        """Whether a training step asks the CPU for nothing that changes from step to step but its batch."""
+        return False
 
     @property
     def compares_images(self) -> bool:

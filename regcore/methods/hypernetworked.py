@@ -143,6 +143,10 @@ class Hypernetworked(VoxelMorph):
             super().build(ndim), len(self.hyperparameters), chosen["hidden"], chosen["final"], chosen["generated"]
         )
 
+    @property
+    def recordable(self) -> bool:
+        return False
+
     def inputs(self, values: Mapping[str, float]) -> Tensor:
         """A row (1, n) of the hypernetwork's inputs: each hyperparameter's place in its range, 0 to 1."""
         return torch.tensor([[(values[name] - low) / (high - low) for name, (low, high) in self.ranges.items()]])

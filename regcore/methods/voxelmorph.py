@@ -129,6 +129,10 @@ class VoxelMorph(FlowMethod):
         return self.settings["observed"] if self.settings["gamma"] != 0 else None
 
     @property
+    def recordable(self) -> bool:
+        return self.settings["augmentation"] is None and not self.settings["flips"]
+
+    @property
     def compares_images(self) -> bool:
         return self.settings["gamma"] != LABELS_ALONE
 

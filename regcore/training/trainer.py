@@ -39,6 +39,7 @@ from regcore.training.memory import check_memory, step_bytes
 from regcore.training.muon import Muon
 from regcore.training.pairs import PairSampler
 from regcore.training.parts import check_division
+from regcore.training.step import GradientStep
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ class Trainer:
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
+        recorded = settings["record"] and self.device.type == "cuda"
+        self.gradients = GradientStep(method, self.module, self.forward, 1 / settings["accumulate"], recorded)
         self.optimiser = make_optimiser(self.module.parameters(), settings["optimiser"], settings["learning_rate"])
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.best: dict[str, Tensor] = {}
@@ -221,16 +224,14 @@ class Trainer:
         size = settings["batch_size"] // (rounds * self.processes.count)
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(self.step)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.gradients.clear()
         sums: dict[str, Tensor] = {}
         for part in range(self.processes.rank * rounds, (self.processes.rank + 1) * rounds):
             batch = self.sampler.batch(self.step, settings["batch_size"], slice(part * size, (part + 1) * size))
             batch = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
             torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step, part]).generate_state(1)[0]))
-            losses = self.method.training_step(self.forward, batch)
-            (losses["total"] / rounds).backward()
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value.detach()
+            for name, value in self.gradients(batch).items():
+                sums[name] = sums.get(name, 0) + value
         self.processes.average_gradients(self.module)
         self.optimiser.step()
         return sums

@@ -1,0 +1,72 @@
+"""One part of a batch: its losses, and their gradients added to those of the weights."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regcore.methods.base import LearnedMethod
+from regcore.recording import Recording
+
+#: Kinds of batches (sizes of images, codes of labels) that are recorded; each holds memory of its own.
+MOST_RECORDINGS = 4
+
+
+class GradientStep:
+    """Losses of a part of a batch, with their gradients added to ``parameter.grad``.
+
+    Parameters
+    ----------
+    method : LearnedMethod
+    module : nn.Module
+        The network, on the device of the training.
+    forward : callable
+        What calls it.
+    share : float
+        What gradients are multiplied by: that of the part in its batch.
+    recorded : bool
+        Record the work for each kind of batch as a CUDA graph, and replay it.
+    """
+
+    def __init__(
+        self, method: LearnedMethod, module: nn.Module, forward: Callable[..., Tensor], share: float, recorded: bool
+    ):
+        self.method, self.module, self.forward = method, module, forward
+        self.share, self.recorded = share, recorded
+        self._recordings: dict[tuple, tuple[dict[str, Tensor], Recording]] = {}
+
+    def clear(self) -> None:
+        """Set all gradients to zero; where work is recorded they stay where they are in memory."""
+        self.module.zero_grad(set_to_none=not self.recorded)
+
+    def __call__(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Losses by name; those of a recording are overwritten by the next call."""
+        if not self.recorded:
+            return self._compute(batch)
+        kind = tuple((name, (x.shape, x.dtype) if isinstance(x, Tensor) else repr(x)) for name, x in batch.items())
+        if kind not in self._recordings:
+            if len(self._recordings) >= MOST_RECORDINGS:
+                return self._compute(batch)
+            self._recordings[kind] = self._record(batch)
+        kept, recording = self._recordings[kind]
+        for name, tensor in kept.items():
+            tensor.copy_(batch[name])
+        return recording.replay()
+
+    def _compute(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        losses = self.method.training_step(self.forward, batch)
+        (losses["total"] * self.share).backward()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _record(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Recording]:
+        kept = {name: x.clone() for name, x in batch.items() if isinstance(x, Tensor)}
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        before = [parameter.grad.clone() for parameter in parameters]
+        recording = Recording(lambda: self._compute({**batch, **kept}))
+        for parameter, gradient in zip(parameters, before, strict=True):  # the recording has added to them
+            parameter.grad.copy_(gradient)
+        return kept, recording
