@@ -211,6 +211,27 @@ def draw(architectures, output) -> None:
     save_figure(side_by_side(dict(zip(headings(architectures), found, strict=True))), output)
 
 
+@main.command()
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU where there is one, by default.")
+@click.option("--size", nargs=3, type=click.IntRange(min=8), help="Voxels of the volumes that are timed.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="On a CPU.")
+def doctor(device, size, threads) -> None:
+    """Say which kernels run on this machine, and why one does not; try each against its reference, and time it."""
+    import torch
+
+    from regcore.doctor import report
+    from regcore.runtime import default_device, tune_process
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device cuda: torch {torch.__version__} finds no GPU")
+    tune_process(threads)
+    text, healthy = report(torch.device(device) if device else default_device(), size)
+    click.echo(text)
+    if not healthy:
+        click.echo("regcore: a kernel does not agree with its reference", err=True)
+        sys.exit(1)
+
+
 def _settle(threads: int) -> None:
     import os
 

@@ -12,9 +12,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: no
 
 def batches(count: int, shape=(16, 24, 32)):
     generator = torch.Generator().manual_seed(0)
-    return [
-        {side: torch.rand(1, 1, *shape, generator=generator) for side in ("fixed", "moving")} for _ in range(count)
-    ]
+    return [{side: torch.rand(1, 1, *shape, generator=generator) for side in ("fixed", "moving")} for _ in range(count)]
 
 
 def gradients(step: GradientStep, batch) -> list[torch.Tensor]:
