@@ -82,7 +82,9 @@ def lncc_reference(fixed: Tensor, moving: Tensor, window: int, variant: str, gau
 
 def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
     """As :func:`lncc_reference`, by the kernel where it can."""
-    if gaussian or not has_kernel(fixed, moving):
+    kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[: 2 if moving.is_cpu else 4]
+    fits = fixed.dtype == moving.dtype and moving.numel() < 2**31
+    if gaussian or not (fits and has_kernel(fixed, moving, kinds=kinds, operator="lncc")):
         return lncc_reference(fixed, moving, window, variant, gaussian)
     tracked = torch.is_grad_enabled()
     return torch.ops.regcore.lncc(
@@ -344,20 +346,37 @@ def _lncc(
     return loss, to_fixed.view(shape if for_fixed else 0), to_moving.view(shape if for_moving else 0)
 
 
+@_lncc.register_kernel("cuda")
+def _(
+    fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    from regcore.kernels.gpu import lncc as gpu
+
+    return gpu.lncc(fixed, moving, window, variant, for_fixed, for_moving)
+
+
 @_lncc.register_fake
 def _(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    # In float32 for images of 16 bits, as the gradient of a mean over many voxels is too small for float16; autograd
+    # casts it to their type when it has been multiplied by what comes in.
+    kind = moving.dtype if moving.dtype == torch.float64 else torch.float32
     return (
-        fixed.new_empty(()),
-        fixed.new_empty(fixed.shape if for_fixed else 0),
-        moving.new_empty(moving.shape if for_moving else 0),
+        fixed.new_empty((), dtype=kind),
+        fixed.new_empty(fixed.shape if for_fixed else 0, dtype=kind),
+        moving.new_empty(moving.shape if for_moving else 0, dtype=kind),
     )
 
 
 @torch.library.custom_op("regcore::lncc_backward", mutates_args=(), device_types="cpu")
 def _lncc_backward(gradient: Tensor, ready: Tensor) -> Tensor:
     """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
+    return gradient * ready
+
+
+@_lncc_backward.register_kernel("cuda")
+def _(gradient: Tensor, ready: Tensor) -> Tensor:
     return gradient * ready
 
 
