@@ -33,7 +33,7 @@ import peers
 import torch
 from torch import Tensor
 
-from regcore import doctor, losses, spatial
+from regcore import doctor, spatial
 from regcore.doctor import PROBES, Probe, disagreement, image, labels
 from regcore.evaluation import dice, folds
 from regcore.files import atomic_write
