@@ -88,7 +88,9 @@ def test_the_operator_has_the_gradient_of_finite_differences(edge, generator):
     displacement = torch.from_numpy(generator.integers(-2, 2, (1, 3, 2, 2, 3)) + generator.uniform(0.2, 0.8))
     displacement = displacement.to(DEVICE).requires_grad_()
     with on_triton(*OPERATORS):
-        assert torch.autograd.gradcheck(lambda *x: torch.ops.regcore.warp(*x, edge), (image, displacement))
+        warp = lambda *x: torch.ops.regcore.warp(*x, edge)  # noqa: E731
+        # On a GPU the order of additions is not the same every time.
+        assert torch.autograd.gradcheck(warp, (image, displacement), nondet_tol=1e-10)
 
 
 def test_the_operator_is_registered_as_torch_wants_it(generator):
@@ -101,7 +103,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
 def test_the_kernels_compile_within_their_budget():
     sizes = dict.fromkeys(["channels", "depth", "height", "width", "rows", "columns", "length"], "i32")
     tensors = {"image": "*fp32", "shift": "*fp32", "gradient": "*fp32", "out": "*fp32", "scale": "*fp64", **sizes}
-    constants = {"AXES": 3, "EDGE": True, "TYPE": "fp32", "BLOCK_Y": 8, "BLOCK_X": 32}
+    constants = {"AXES": 3, "EDGE": True, "TYPE": "fp32", "BLOCK_Y": 1, "BLOCK_X": 128}
     zero, fixed = {**constants, "EDGE": False}, {**constants, "FIXED": True}
     narrow = {**tensors, "image": "*fp16", "out": "*fp16"}
     whole = {**tensors, "out": "*i64"}

@@ -1,5 +1,7 @@
 """A training step recorded as a CUDA graph: what is refused, and on a GPU that it gives the same weights."""
 
+import copy
+
 import pytest
 import torch
 
@@ -54,9 +56,12 @@ def test_a_recorded_step_gives_the_gradients_of_one_that_is_not(precision):
 
     method = make_method("voxelmorph", {"lambda": 0.1, "precision": precision})
     torch.manual_seed(0)
-    module = method.build(3).cuda()
-    call = forward(module, torch.device("cuda"), precision)
-    plain, recorded = (GradientStep(method, module, call, 1, recorded) for recorded in (False, True))
+    modules = [method.build(3).cuda()] * 2
+    modules[1] = copy.deepcopy(modules[0])
+    plain, recorded = (
+        GradientStep(method, module, forward(module, torch.device("cuda"), precision), 1, recorded)
+        for module, recorded in zip(modules, (False, True), strict=True)
+    )
     for number, batch in enumerate(batches(3)):
         batch = {side: image.cuda() for side, image in batch.items()}
         expected, found = gradients(plain, batch), gradients(recorded, batch)

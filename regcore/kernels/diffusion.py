@@ -111,11 +111,15 @@ def volumes(field: Tensor) -> Tensor:
     return field.reshape(-1, *([1] * (3 - len(space))), *space)
 
 
-def shares(field: Tensor) -> list[float]:
-    """One over the number of differences along (Z, Y, X), and over the number of axes; 0 for no axis."""
+def numbers(field: Tensor) -> list[int]:
+    """How many differences there are along (Z, Y, X), times the number of axes; 0 for no axis."""
     space = field.shape[2:]
-    pairs = [field.numel() // size * (size - 1) * len(space) for size in space]
-    return [0.0] * (3 - len(space)) + [1 / number for number in pairs]
+    return [0] * (3 - len(space)) + [field.numel() // size * (size - 1) * len(space) for size in space]
+
+
+def shares(field: Tensor) -> list[float]:
+    """One over :func:`numbers`; 0 for no axis."""
+    return [1 / number if number else 0.0 for number in numbers(field)]
 
 
 @torch.library.custom_op("regcore::diffusion", mutates_args=(), device_types="cpu")
@@ -131,7 +135,7 @@ def _diffusion(field: Tensor) -> Tensor:
 def _(field: Tensor) -> Tensor:
     from regcore.kernels.gpu import diffusion as gpu
 
-    return gpu.value(field, None, shares(field))
+    return gpu.value(field, None, numbers(field))
 
 
 @_diffusion.register_fake
@@ -153,7 +157,7 @@ def _diffusion_backward(gradient: Tensor, field: Tensor) -> Tensor:
 def _(gradient: Tensor, field: Tensor) -> Tensor:
     from regcore.kernels.gpu import diffusion as gpu
 
-    return gpu.gradients(gradient, field, None, shares(field))[0]
+    return gpu.gradients(gradient, field, None, numbers(field))[0]
 
 
 @_diffusion_backward.register_fake
@@ -176,7 +180,7 @@ _diffusion.register_autograd(_backward, setup_context=_remember)
 def _weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     from regcore.kernels.gpu import diffusion as gpu
 
-    return gpu.value(field, weight, shares(field))
+    return gpu.value(field, weight, numbers(field))
 
 
 @_weighted_diffusion.register_fake
@@ -190,7 +194,7 @@ def _weighted_diffusion_backward(
 ) -> tuple[Tensor, Tensor]:
     from regcore.kernels.gpu import diffusion as gpu
 
-    to_field, to_weight = gpu.gradients(gradient, field, weight, shares(field), for_field, for_weight)
+    to_field, to_weight = gpu.gradients(gradient, field, weight, numbers(field), for_field, for_weight)
     return to_field, to_weight.to(weight.dtype)
 
 

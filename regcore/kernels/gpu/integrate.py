@@ -1,9 +1,13 @@
 """Scaling and squaring, one launch for each squaring and one for each step back.
 
+Between the steps a field of three components is interleaved, (B, Z, Y, X, 4): a corner of a cell is one load of 16
+bytes (of 8, where states are held in 16 bits) instead of three.
+
 A step back, from the gradient g of u(p) + u(p + u(p)) to that of u, is g + (∇u)ᵀ g at every voxel, and what the voxel
-gave to the interpolation at its eight corners: all of it is added to memory by atomics, so that positions, weights and
-g are made once.  On compute capability 9 the three components go in one instruction, and gradients between steps are
-then interleaved, (B, Z, Y, X, 4).
+gave to the interpolation at its eight corners.  All of it is added to memory by atomics, so that positions, weights and
+g are made once.  On compute capability 9 the components go in one instruction; and where the cell of the next voxel
+of a row is the next cell, as nearly everywhere in a smooth field, that voxel takes over what both give to the same
+corners, which halves the atomics.
 """
 
 import torch
@@ -12,39 +16,80 @@ import triton.language as tl
 from torch import Tensor
 
 from regcore.kernels.gpu.launch import arithmetic, volume, where_am_i
-from regcore.kernels.gpu.warp import add_at, blend, cell_of, corners, fixed_point_scale, from_fixed_point, slopes
+from regcore.kernels.gpu.warp import add_at, cell_of, fixed_point_scale, from_fixed_point, slopes
 
 
 @triton.jit
-def own_displacement(field, scale, b, z, y, x, mask, depth, height, width, AXES: tl.constexpr, TYPE: tl.constexpr):
-    """The displacement ``scale`` · ``field`` at the voxels themselves, along Z, Y (0 in 2-D) and X."""
-    voxels = depth * height * width
-    here = field + b * AXES * voxels + (z * height + y) * width + x
-    uz = scale * tl.load(here, mask, 0).to(TYPE)
-    ux = scale * tl.load(here + (AXES - 1) * voxels, mask, 0).to(TYPE)
-    uy = tl.zeros_like(uz)
+def load_vector(place, mask, TYPE: tl.constexpr, MASKED: tl.constexpr):
+    """The first three of four numbers that lie side by side at each of ``place`` (rows, columns)."""
+    places = place[:, :, None] + tl.arange(0, 4)[None, None, :]
+    numbers = tl.load(places, mask[:, :, None], 0).to(TYPE) if MASKED else tl.load(places).to(TYPE)
+    even, odd = tl.split(tl.reshape(numbers, (place.shape[0], place.shape[1], 2, 2)))
+    first, third = tl.split(even)
+    second, _ = tl.split(odd)
+    return first, second, third
+
+
+@triton.jit
+def store_vector(place, first, second, third, mask):
+    """Store three numbers, and a zero, side by side at each of ``place``."""
+    numbers = tl.join(tl.join(first, third), tl.join(second, tl.zeros_like(first)))
+    places = place[:, :, None] + tl.arange(0, 4)[None, None, :]
+    tl.store(places, tl.reshape(numbers, (place.shape[0], place.shape[1], 4)), mask[:, :, None])
+
+
+@triton.jit
+def load_components(
+    field, voxel, step, mask, AXES: tl.constexpr, PACKED: tl.constexpr, MASKED: tl.constexpr, TYPE: tl.constexpr
+):
+    """Components along Z, Y (0 in 2-D) and X of a field, interleaved or with its components ``step`` apart."""
+    if PACKED:
+        return load_vector(field + 4 * voxel, mask, TYPE, MASKED)
+    place = field + voxel
+    if MASKED:
+        z = tl.load(place, mask, 0).to(TYPE)
+        x = tl.load(place + (AXES - 1) * step, mask, 0).to(TYPE)
+    else:
+        z = tl.load(place).to(TYPE)
+        x = tl.load(place + (AXES - 1) * step).to(TYPE)
+    y = tl.zeros_like(z)
     if AXES == 3:
-        uy = scale * tl.load(here + voxels, mask, 0).to(TYPE)
-    return uz, uy, ux
+        y = tl.load(place + step, mask, 0).to(TYPE) if MASKED else tl.load(place + step).to(TYPE)
+    return z, y, x
 
 
 @triton.jit
 def square_kernel(
     field, out, scale, depth, height, width,
-    AXES: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    AXES: tl.constexpr, PACKED: tl.constexpr, PACKED_OUT: tl.constexpr, TYPE: tl.constexpr,
+    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """``out``(p) = u(p) + u(p + u(p)) for the displacement u = ``scale`` · ``field`` (B, AXES, Z, Y, X)."""
+    """``out``(p) = u(p) + u(p + u(p)) for the displacement u = ``scale`` · ``field``."""
     b, z, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
     voxels = depth * height * width
-    uz, uy, ux = own_displacement(field, scale, b, z, y, x, mask, depth, height, width, AXES, TYPE)
+    here = (z * height + y) * width + x
+    field += b * voxels * (4 if PACKED else AXES)
+    uz, uy, ux = load_components(field, here, voxels, mask, AXES, PACKED, True, TYPE)
+    uz, uy, ux = scale * uz, scale * uy, scale * ux
     cell, z0, z1, y0, y1, x0, x1 = cell_of(z + uz, y + uy, x + ux, depth, height, width, AXES, True)
-    values = field + b * AXES * voxels + cell
-    target = out + b * AXES * voxels + (z * height + y) * width + x
-    for axis in tl.static_range(AXES):
-        v0, v1, v2, v3, v4, v5, v6, v7 = corners(values + axis * voxels, width, height * width, AXES, TYPE)
-        own = uz if axis == 0 else (ux if axis == AXES - 1 else uy)
-        there = blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, y0, y1, x0, x1)
-        tl.store(target + axis * voxels, own + scale * there, mask)
+    tz, ty, tx = tl.zeros_like(uz), tl.zeros_like(uz), tl.zeros_like(uz)
+    for corner in tl.static_range(8):
+        if AXES == 3 or corner // 2 % 2 == 0:
+            weight = (z1 if corner // 4 else z0) * (y1 if corner // 2 % 2 else y0) * (x1 if corner % 2 else x0)
+            there = cell + (corner // 4) * height * width + (corner // 2 % 2) * width + corner % 2
+            vz, vy, vx = load_components(field, there, voxels, mask, AXES, PACKED, False, TYPE)
+            tz += weight * vz
+            ty += weight * vy
+            tx += weight * vx
+    uz, uy, ux = uz + scale * tz, uy + scale * ty, ux + scale * tx
+    if PACKED_OUT:
+        store_vector(out + (b * voxels + here) * 4, uz, uy, ux, mask)
+    else:
+        target = out + b * AXES * voxels + here
+        tl.store(target, uz, mask)
+        tl.store(target + (AXES - 1) * voxels, ux, mask)
+        if AXES == 3:
+            tl.store(target + voxels, uy, mask)
 
 
 @triton.jit
@@ -66,100 +111,142 @@ def add_vector(target, a, b, c, mask):
 
 
 @triton.jit
+def of_lane_before(value):
+    """What the thread one lane before in the warp holds; the first lane gets its own."""
+    return tl.inline_asm_elementwise(
+        "shfl.sync.up.b32 $0, $1, 1, 0, 0xffffffff;", "=r,r", [value], dtype=value.dtype, is_pure=False, pack=1
+    )
+
+
+@triton.jit
+def of_lane_after(value):
+    """What the thread one lane after in the warp holds; the last lane gets its own."""
+    return tl.inline_asm_elementwise(
+        "shfl.sync.down.b32 $0, $1, 1, 31, 0xffffffff;", "=r,r", [value], dtype=value.dtype, is_pure=False, pack=1
+    )
+
+
+@triton.jit
 def add_components(
-    target, weight, gz, gy, gx, step, factor, mask, AXES: tl.constexpr, VECTOR: tl.constexpr, FIXED: tl.constexpr
+    target, gz, gy, gx, step, factor, mask, AXES: tl.constexpr, VECTOR: tl.constexpr, FIXED: tl.constexpr
 ):
-    """Add ``weight`` times a vector to the one at ``target``, whose components are ``step`` apart."""
+    """Add a vector to the one at ``target``, whose components are ``step`` apart."""
     if VECTOR:
-        add_vector(target, weight * gz, weight * gy, weight * gx, mask)
+        add_vector(target, gz, gy, gx, mask)
     else:
-        add_at(target, weight * gz, factor, mask, FIXED)
-        add_at(target + (AXES - 1) * step, weight * gx, factor, mask, FIXED)
+        add_at(target, gz, factor, mask, FIXED)
+        add_at(target + (AXES - 1) * step, gx, factor, mask, FIXED)
         if AXES == 3:
-            add_at(target + step, weight * gy, factor, mask, FIXED)
+            add_at(target + step, gy, factor, mask, FIXED)
+
+
+@triton.jit
+def add_pair(
+    target, weight, x0, x1, gz, gy, gx, apart, step, factor, mask, takes, gives,
+    AXES: tl.constexpr, VECTOR: tl.constexpr, FIXED: tl.constexpr,
+):  # fmt: skip
+    """Add ``weight`` times a vector to two neighbouring voxels, ``apart`` from each other, with shares x0 and x1.
+
+    A thread that ``takes`` adds what the thread before it has for its second voxel, which is the first of this one;
+    one that ``gives`` leaves that to the thread after it.
+    """
+    low, high = weight * x0, weight * x1
+    az, ay, ax = low * gz, low * gy, low * gx
+    bz, by, bx = high * gz, high * gy, high * gx
+    second = mask
+    if VECTOR:
+        az += tl.where(takes, of_lane_before(bz), 0.0)
+        ay += tl.where(takes, of_lane_before(by), 0.0)
+        ax += tl.where(takes, of_lane_before(bx), 0.0)
+        second = mask & ~gives
+    add_components(target, az, ay, ax, step, factor, mask, AXES, VECTOR, FIXED)
+    add_components(target + apart, bz, by, bx, step, factor, second, AXES, VECTOR, FIXED)
 
 
 @triton.jit
 def back_kernel(
     gradient, field, fixed_scale, out, scale, share, depth, height, width,
-    gradient_element, gradient_step, gradient_voxel, out_element, out_step, out_voxel,
-    AXES: tl.constexpr, VECTOR: tl.constexpr, FIXED: tl.constexpr, TYPE: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    AXES: tl.constexpr, PACKED_GRADIENT: tl.constexpr, PACKED: tl.constexpr, PACKED_OUT: tl.constexpr,
+    VECTOR: tl.constexpr, FIXED: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """Add to ``out`` ``share`` times the gradient with respect to u = ``scale`` · ``field``.
-
-    Elements of the batch, components and voxels of ``gradient`` and ``out`` are as far apart as told.
-    """
+    """Add to ``out`` ``share`` times the gradient with respect to u = ``scale`` · ``field``."""
     b, z, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
     voxels = depth * height * width
-    uz, uy, ux = own_displacement(field, scale, b, z, y, x, mask, depth, height, width, AXES, TYPE)
-    pz, py, px = z + uz, y + uy, x + ux
+    here = (z * height + y) * width + x
+    field += b * voxels * (4 if PACKED else AXES)
+    gradient += b * voxels * (4 if PACKED_GRADIENT else AXES)
+    uz, uy, ux = load_components(field, here, voxels, mask, AXES, PACKED, True, TYPE)
+    gz, gy, gx = load_components(gradient, here, voxels, mask, AXES, PACKED_GRADIENT, True, TYPE)
+    gz, gy, gx = share * gz, share * gy, share * gx
+    pz, py, px = z + scale * uz, y + scale * uy, x + scale * ux
     cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, True)
     dz0, dz1 = slopes(pz, depth, True)
     dy0, dy1 = slopes(py, height, True)
     dx0, dx1 = slopes(px, width, True)
-    here = (z * height + y) * width + x
-    incoming = gradient + b * gradient_element + here * gradient_voxel
-    gz = share * tl.load(incoming, mask, 0).to(TYPE)
-    gx = share * tl.load(incoming + (AXES - 1) * gradient_step, mask, 0).to(TYPE)
-    gy = tl.zeros_like(gz)
-    if AXES == 3:
-        gy = share * tl.load(incoming + gradient_step, mask, 0).to(TYPE)
-    values = field + b * AXES * voxels + cell
     own_z, own_y, own_x = gz, gy, gx
-    for axis in tl.static_range(AXES):
-        v0, v1, v2, v3, v4, v5, v6, v7 = corners(values + axis * voxels, width, height * width, AXES, TYPE)
-        g = scale * (gz if axis == 0 else (gx if axis == AXES - 1 else gy))
-        own_z += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, dz0, dz1, y0, y1, x0, x1)
-        own_x += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, y0, y1, dx0, dx1)
-        if AXES == 3:
-            own_y += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, dy0, dy1, x0, x1)
+    for corner in tl.static_range(8):
+        if AXES == 3 or corner // 2 % 2 == 0:
+            wz, sz = (z1 if corner // 4 else z0), (dz1 if corner // 4 else dz0)
+            wy, sy = (y1 if corner // 2 % 2 else y0), (dy1 if corner // 2 % 2 else dy0)
+            wx, sx = (x1 if corner % 2 else x0), (dx1 if corner % 2 else dx0)
+            there = cell + (corner // 4) * height * width + (corner // 2 % 2) * width + corner % 2
+            vz, vy, vx = load_components(field, there, voxels, mask, AXES, PACKED, False, TYPE)
+            along = scale * (gz * vz + gy * vy + gx * vx)
+            own_z += along * (sz * wy * wx)
+            own_x += along * (wz * wy * sx)
+            if AXES == 3:
+                own_y += along * (wz * sy * wx)
     factor = tl.load(fixed_scale) if FIXED else 1.0
-    target = out + b * out_element
-    add_components(target + here * out_voxel, 1.0, own_z, own_y, own_x, out_step, factor, mask, AXES, VECTOR, FIXED)
-    target += cell * out_voxel
-    near, far = z0 * y0, z1 * y0
-    deep = height * width * out_voxel
-    add_components(target, near * x0, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
-    add_components(target + out_voxel, near * x1, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
-    add_components(target + deep, far * x0, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
-    add_components(target + deep + out_voxel, far * x1, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
+    step, apart = (1, 4) if PACKED_OUT else (voxels, 1)
+    out += b * voxels * (4 if PACKED_OUT else AXES)
+    add_components(out + here * apart, own_z, own_y, own_x, step, factor, mask, AXES, VECTOR, FIXED)
+    takes, gives = mask, mask
+    if VECTOR:
+        cell_or_none = tl.where(mask, cell, -2)  # no cell is before or after one that is not there
+        takes = of_lane_before(cell_or_none) == cell_or_none - 1
+        gives = of_lane_after(cell_or_none) == cell_or_none + 1
+        takes, gives = takes & mask, gives & mask
+    target = out + cell * apart
+    deep = height * width * apart
+    add_pair(target, z0 * y0, x0, x1, gz, gy, gx, apart, step, factor, mask, takes, gives, AXES, VECTOR, FIXED)
+    add_pair(target + deep, z1 * y0, x0, x1, gz, gy, gx, apart, step, factor, mask, takes, gives, AXES, VECTOR, FIXED)
     if AXES == 3:
-        near, far = z0 * y1, z1 * y1
-        target += width * out_voxel
-        add_components(target, near * x0, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
-        add_components(target + out_voxel, near * x1, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
-        add_components(target + deep, far * x0, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
-        add_components(target + deep + out_voxel, far * x1, gz, gy, gx, out_step, factor, mask, AXES, VECTOR, FIXED)
+        target += width * apart
+        add_pair(target, z0 * y1, x0, x1, gz, gy, gx, apart, step, factor, mask, takes, gives, AXES, VECTOR, FIXED)
+        add_pair(
+            target + deep, z1 * y1, x0, x1, gz, gy, gx, apart, step, factor, mask, takes, gives, AXES, VECTOR, FIXED
+        )
 
 
-def square(field: Tensor, out: Tensor, scale: float) -> Tensor:
-    """``out`` = the displacement ``scale`` · ``field`` composed with itself; both (B, D, *space)."""
-    sizes = volume(field)
+def square(field: Tensor, out: Tensor, scale: float, sizes) -> Tensor:
+    """``out`` = the displacement ``scale`` · ``field`` composed with itself; planar or interleaved, as they are."""
     square_kernel[sizes.grid](
-        field, out, scale, *sizes.space, AXES=field.shape[1], TYPE=arithmetic(field), **sizes.block
-    )
+        field, out, scale, *sizes.space,
+        AXES=sizes.channels, PACKED=is_packed(field, sizes), PACKED_OUT=is_packed(out, sizes), TYPE=arithmetic(field),
+        **sizes.block,
+    )  # fmt: skip
     return out
 
 
-def states(velocity: Tensor, steps: int, stored: torch.dtype) -> list[Tensor]:
-    """The displacements before each of ``steps`` squarings; the first is the velocity, still to be scaled."""
-    found = [velocity]
-    for step in range(steps - 1):
-        out = torch.empty_like(velocity, dtype=stored)
-        found.append(square(found[-1], out, 0.5**steps if step == 0 else 1.0))
-    return found
+def between_steps(velocity: Tensor, stored: torch.dtype) -> Tensor:
+    """Memory for a state: interleaved in 3-D."""
+    if velocity.shape[1] == 3:
+        return velocity.new_empty(velocity.shape[0], *velocity.shape[2:], 4, dtype=stored)
+    return torch.empty_like(velocity, dtype=stored)
+
+
+def is_packed(field: Tensor, sizes) -> bool:
+    return sizes.channels == 3 and field.shape[-1] == 4 and field.shape[1] == sizes.depth
 
 
 def integrate(velocity: Tensor, steps: int, stored: torch.dtype) -> Tensor:
     """Displacement of exp(v), for one squaring or more; what lies between the steps is held as ``stored``."""
     field = velocity.contiguous()
-    spare = [torch.empty_like(field, dtype=stored) for _ in range(min(2, steps - 1))]
+    sizes = volume(field)
+    spare = [between_steps(field, stored) for _ in range(min(2, steps - 1))]
     for step in range(steps):
-        out = (
-            torch.empty_like(velocity, memory_format=torch.contiguous_format) if step == steps - 1 else spare[step % 2]
-        )
-        field = square(field, out, 0.5**steps if step == 0 else 1.0)
+        out = velocity.new_empty(velocity.shape) if step == steps - 1 else spare[step % 2]
+        field = square(field, out, 0.5**steps if step == 0 else 1.0, sizes)
     return field
 
 
@@ -169,43 +256,36 @@ def backward(gradient: Tensor, velocity: Tensor, steps: int, stored: torch.dtype
     States are squared anew, and kept until they were used.  The order of float additions is not the same every time;
     where torch is asked for deterministic algorithms sums are in fixed point.
     """
-    gradient = gradient.contiguous()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    before = states(velocity.contiguous(), steps, stored)
+    gradient, velocity = gradient.contiguous(), velocity.contiguous()
+    sizes = volume(velocity)
+    before = [velocity]
+    for step in range(steps - 1):
+        scale = 0.5**steps if step == 0 else 1.0
+        before.append(square(before[-1], between_steps(velocity, stored), scale, sizes))
     for step in reversed(range(steps)):
-        packed = step > 0 and not deterministic and adds_vectors(velocity)
-        gradient = step_back(
-            gradient, before.pop(), packed, deterministic, *((0.5**steps,) * 2 if step == 0 else (1.0, 1.0))
-        )
+        out = between_steps(velocity, velocity.dtype) if step > 0 else torch.empty_like(velocity)
+        scale = 0.5**steps if step == 0 else 1.0
+        gradient = step_back(gradient, before.pop(), out, scale, scale, sizes)
     return gradient
 
 
-def step_back(gradient: Tensor, field: Tensor, packed: bool, deterministic: bool, scale: float, share: float) -> Tensor:
-    """Gradient with respect to u = ``scale`` · ``field``, times ``share``; (B, *space, 4) where ``packed``."""
-    sizes = volume(field)
-    kind = torch.int64 if deterministic else gradient.dtype
-    if packed:
-        out = torch.zeros(sizes.batch, *field.shape[2:], 4, dtype=kind, device=field.device)
-    else:
-        out = torch.zeros(field.shape, dtype=kind, device=field.device)
+def step_back(gradient: Tensor, field: Tensor, out: Tensor, scale: float, share: float, sizes) -> Tensor:
+    """``out`` = the gradient with respect to u = ``scale`` · ``field``, times ``share``; planar or interleaved."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    sums = torch.zeros_like(out, dtype=torch.int64) if deterministic else out.zero_()
     fixed_scale = fixed_point_scale(gradient) if deterministic else gradient
+    packed = is_packed(out, sizes)
     back_kernel[sizes.grid](
-        gradient, field, fixed_scale, out, scale, share, *sizes.space, *strides(gradient, field), *strides(out, field),
-        AXES=sizes.channels, VECTOR=packed, FIXED=deterministic, TYPE=arithmetic(gradient), **sizes.block,
+        gradient, field, fixed_scale, sums, scale, share, *sizes.space,
+        AXES=sizes.channels, PACKED_GRADIENT=is_packed(gradient, sizes), PACKED=is_packed(field, sizes),
+        PACKED_OUT=packed, VECTOR=packed and not deterministic and adds_vectors(out), FIXED=deterministic,
+        TYPE=arithmetic(gradient), **sizes.block,
     )  # fmt: skip
-    return from_fixed_point(out, fixed_scale).to(gradient.dtype) if deterministic else out
-
-
-def strides(values: Tensor, field: Tensor) -> tuple[int, int, int]:
-    """How far apart elements of the batch, components and voxels of planar or interleaved ``values`` lie."""
-    voxels = field[0, 0].numel()
-    if values.shape == field.shape:
-        return field.shape[1] * voxels, voxels, 1
-    return 4 * voxels, 1, 4
+    return from_fixed_point(sums, fixed_scale).to(out.dtype) if deterministic else out
 
 
 def adds_vectors(field: Tensor) -> bool:
-    """Whether the device adds four floats to memory in one instruction, and ``field`` has three components of them."""
-    if not field.is_cuda or field.shape[1] != 3 or field.dtype != torch.float32:
+    """Whether the device adds four floats to memory in one instruction."""
+    if not field.is_cuda or field.dtype != torch.float32:
         return False
     return torch.cuda.get_device_capability(field.device)[0] >= 9

@@ -7,8 +7,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: Rows and voxels along a row that one program does, by the number of axes.
-BLOCK = {3: (8, 32), 2: (1, 256)}
+#: Rows and voxels along a row that one program does, by the number of axes: a voxel to a thread, so that the threads of
+#: a warp gather from neighbouring cells.
+BLOCK = {3: (1, 128), 2: (1, 128)}
+#: Planes, rows and voxels along a row of a program that reads a volume and neighbours of each voxel.
+TILE = {3: (8, 8, 32), 2: (8, 1, 256)}
+if triton.knobs.runtime.interpret:  # there programs run one after the other, and one takes as long whatever its size
+    BLOCK = {3: (8, 32), 2: (1, 256)}
 
 
 class Volume(NamedTuple):
@@ -26,15 +31,27 @@ class Volume(NamedTuple):
 
     @property
     def block(self) -> dict[str, int]:
-        """Shape of a program's block, as the kernels' constants."""
-        rows, voxels = BLOCK[3 if self.height > 1 else 2]
-        return {"BLOCK_Y": rows, "BLOCK_X": voxels}
+        """Shape of a program's block where it gathers, as the kernels' constants."""
+        return dict(zip(("BLOCK_Y", "BLOCK_X"), BLOCK[3 if self.height > 1 else 2], strict=True))
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """Programs: blocks of a plane, planes, elements of the batch; see :func:`where_am_i`."""
-        rows, voxels = BLOCK[3 if self.height > 1 else 2]
-        return triton.cdiv(self.height, rows) * triton.cdiv(self.width, voxels), self.depth, self.batch
+        return self._blocks(**self.block), self.depth, self.batch
+
+    @property
+    def tile(self) -> dict[str, int]:
+        """Shape of a program's block where it reads neighbours, plane after plane."""
+        return dict(zip(("PLANES", "BLOCK_Y", "BLOCK_X"), TILE[3 if self.height > 1 else 2], strict=True))
+
+    @property
+    def tiles(self) -> tuple[int, int, int]:
+        """Programs: blocks of a plane, groups of planes, elements of the batch."""
+        planes, *block = self.tile.values()
+        return self._blocks(*block), triton.cdiv(self.depth, planes), self.batch
+
+    def _blocks(self, BLOCK_Y: int, BLOCK_X: int) -> int:
+        return triton.cdiv(self.height, BLOCK_Y) * triton.cdiv(self.width, BLOCK_X)
 
 
 def volume(tensor: Tensor) -> Volume:

@@ -10,13 +10,28 @@ from torch import Tensor
 
 from regcore.kernels.gpu.launch import arithmetic, volume, where_am_i
 
+#: Longest radius whose loop is unrolled, so that all loads are under way at once.
+UNROLLED = 8
+
+
+@triton.jit
+def weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE: tl.constexpr):
+    """``weights``[k] times the sum of the two voxels that are k away from ``place``, at the edge the last there is."""
+    before = place - tl.minimum(position, k) * stride
+    after = place + tl.minimum(size - 1 - position, k) * stride
+    pair = tl.load(values + before, mask, 0).to(TYPE) + tl.load(values + after, mask, 0).to(TYPE)
+    return tl.load(weights + k).to(TYPE) * pair
+
 
 @triton.jit
 def smooth_kernel(
     values, weights, out, radius, depth, height, width,
-    AXIS: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    AXIS: tl.constexpr, RADIUS: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """``out`` = ``values`` (B, 1, Z, Y, X) smoothed along one axis by half a Gaussian, ``weights`` (radius + 1)."""
+    """``out`` = ``values`` (B, 1, Z, Y, X) smoothed along one axis by half a Gaussian, ``weights`` (radius + 1).
+
+    ``RADIUS`` is the radius where the loop over it is unrolled, else 0.
+    """
     b, z, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
     place = b * depth * height * width + (z * height + y) * width + x
     position, size, stride = z + 0 * x + 0 * y, depth, height * width
@@ -25,11 +40,12 @@ def smooth_kernel(
     if AXIS == 2:
         position, size, stride = x + 0 * y, width, 1
     total = tl.load(weights).to(TYPE) * tl.load(values + place, mask, 0).to(TYPE)
-    for k in range(1, radius + 1):
-        before = place - tl.minimum(position, k) * stride
-        after = place + tl.minimum(size - 1 - position, k) * stride
-        pair = tl.load(values + before, mask, 0).to(TYPE) + tl.load(values + after, mask, 0).to(TYPE)
-        total += tl.load(weights + k).to(TYPE) * pair
+    if RADIUS > 0:
+        for k in tl.static_range(1, RADIUS + 1):
+            total += weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE)
+    else:
+        for k in range(1, radius + 1):
+            total += weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE)
     tl.store(out + place, total, mask)
 
 
@@ -44,7 +60,7 @@ def smooth(values: Tensor, taps: Sequence[tuple[float, ...]]) -> Tensor:
         out = torch.empty_like(values)
         smooth_kernel[sizes.grid](
             values, on_device(half, values.dtype, values.device), out, len(half) - 1, *sizes.space,
-            AXIS=axis, TYPE=arithmetic(values), **sizes.block,
+            AXIS=axis, RADIUS=len(half) - 1 if len(half) - 1 <= UNROLLED else 0, TYPE=arithmetic(values), **sizes.block,
         )  # fmt: skip
         values = out
     return values
