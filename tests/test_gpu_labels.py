@@ -70,7 +70,7 @@ def test_overlaps_are_the_reference(shape, dtype, generator):
     assert (warped > both).any() and (both > 0).any() and (gradient == 0).any() and (gradient != 0).any()
 
 
-@pytest.mark.parametrize("batch, count", [(1, 1), (1, 32), (2, 33), (1, 200)])
+@pytest.mark.parametrize("batch, count", [(1, 1), (2, 31), (1, 32), (1, 200)])
 def test_any_number_of_labels_is_counted(batch, count, generator):
     assert_is_reference(*inputs(generator, (6, 7), count, batch=batch), count)
 

@@ -130,7 +130,7 @@ def overlaps_kernel(
     warped = both + count + 1
     sizes = warped + count + 1
     # Voxels by their label in the fixed image; and those inside one label of the moving image by that label, where
-    # the upper half is of those that have it in the fixed image too.
+    # the upper half is of those that have it in the fixed image too.  What is not to be counted is at ``count``.
     of_fixed = tl.zeros([BINS], tl.int32)
     of_moving = tl.zeros([2 * BINS], tl.int32)
     voxels = rows * columns * length
@@ -152,9 +152,9 @@ def overlaps_kernel(
         whole = mask & whole & (l0 < count)
         # Outside the head there is nothing to count.
         if tl.max((edge | whole | (here < count)).to(tl.int32)) > 0:
-            of_fixed += tl.histogram(tl.ravel(here, True), BINS, tl.ravel(here < count, True))
-            bin = tl.where(l0 == here, l0 + BINS, l0)
-            of_moving += tl.histogram(tl.ravel(bin, True), 2 * BINS, tl.ravel(whole, True))
+            of_fixed += tl.histogram(tl.ravel(here, can_reorder=True), BINS)
+            bin = tl.where(whole, tl.where(l0 == here, l0 + BINS, l0), count)
+            of_moving += tl.histogram(tl.ravel(bin, can_reorder=True), 2 * BINS)
             z0, z1 = weights(pz, cz)
             y0, y1 = weights(py, cy)
             x0, x1 = weights(px, cx)
@@ -300,7 +300,7 @@ def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) ->
     fixed, moving, displacement = fixed.contiguous(), moving.contiguous(), displacement.contiguous()
     grid = volume(displacement)
     sums = torch.zeros(REPLICAS, grid.batch, 3, count + 1, dtype=torch.int64, device=displacement.device)
-    bins = max(32, triton.next_power_of_2(count))
+    bins = max(32, triton.next_power_of_2(count + 1))
     programs, constants = blocks(grid, bins)
     overlaps_kernel[programs](
         fixed, moving, displacement, sums, count, *volume(moving).space, *grid.space,
