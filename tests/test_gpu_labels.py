@@ -9,7 +9,7 @@ from regcore.losses import soft_dice
 
 pytestmark = needs_triton
 
-SHAPES = [(7, 5), (5, 4, 6)]
+SHAPES = [(4, 7), (3, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 OPERATORS = (operator._places, operator._overlaps, operator._overlaps_backward)
@@ -72,11 +72,11 @@ def test_overlaps_are_the_reference(shape, dtype, generator):
 
 @pytest.mark.parametrize("batch, count", [(1, 1), (2, 31), (1, 32), (1, 200)])
 def test_any_number_of_labels_is_counted(batch, count, generator):
-    assert_is_reference(*inputs(generator, (6, 7), count, batch=batch), count)
+    assert_is_reference(*inputs(generator, (3, 7), count, batch=batch), count)
 
 
 def test_indices_of_other_types_are_taken(generator):
-    fixed, moving, displacement = inputs(generator, (6, 7))
+    fixed, moving, displacement = inputs(generator, (3, 7))
     with on_triton(*OPERATORS):
         expected = sums_and_gradient(torch.ops.regcore.label_overlaps, fixed, moving, displacement, 4)
         wide = fixed.int(), moving.int()
@@ -96,7 +96,7 @@ def test_a_volume_may_take_several_programs_along_each_axis(shape, generator, mo
 
 def test_cells_that_only_noise_divides_are_counted_label_by_label(generator):
     """More than two labels in a cell: the third and those after it are added one by one."""
-    shape = (4, 5, 6)
+    shape = (3, 5, 6)
     labels = [torch.from_numpy(generator.integers(0, 8, (1, 1, *shape))).to(torch.uint8).to(DEVICE) for _ in range(2)]
     displacement = torch.from_numpy(generator.standard_normal((1, 3, *shape))).to(DEVICE)
     assert_is_reference(*labels, displacement, 7)
@@ -116,7 +116,7 @@ def test_a_map_laid_on_itself_is_counted_exactly(shape, generator):
 @per_shape
 def test_what_is_not_a_number_shows_in_its_image(shape, generator):
     fixed, moving, displacement = inputs(generator, shape)
-    for axis in range(len(shape)):
+    for axis in (0, len(shape) - 1):
         broken = displacement.clone()
         broken[(1, axis, *[2] * len(shape))] = float("nan")
         with on_triton(*OPERATORS):
@@ -141,9 +141,9 @@ def test_what_is_infinite_is_outside(shape, generator):
 
 
 def test_the_operator_has_the_gradient_of_finite_differences(generator):
-    fixed, moving = (blocks_of_labels(generator, 1, space, 2) for space in ((2, 4), (5, 4)))
+    fixed, moving = (blocks_of_labels(generator, 1, space, 2) for space in ((2, 3), (4, 5)))
     # Away from whole numbers, where the interpolation has a kink.
-    displacement = torch.from_numpy(generator.integers(-2, 2, (1, 2, 2, 4)) + generator.uniform(0.2, 0.8))
+    displacement = torch.from_numpy(generator.integers(-2, 3, (1, 2, 2, 3)) + generator.uniform(0.2, 0.8))
     displacement = displacement.to(DEVICE).requires_grad_()
 
     def sums(x):
@@ -189,7 +189,7 @@ def test_the_table_of_codes_is_made_once(generator):
 
 
 def test_soft_dice_is_that_of_the_reference(generator):
-    fixed, moving, displacement = inputs(generator, (5, 4, 6))
+    fixed, moving, displacement = inputs(generator, (3, 4, 6))
     fixed, moving = fixed.long() * 11, moving.int() * 11
     with on_triton(*OPERATORS):
         found = soft_dice(fixed, moving, displacement, [11, 22, 44])
@@ -214,8 +214,8 @@ def test_the_kernels_compile_within_their_budget(monkeypatch):
         "regcore.kernels.gpu.label_dice",
         [
             Budget("look_up_kernel", look_up, {"BLOCK": gpu.LOOK_UP}, registers=32, instructions=140),
-            Budget("overlaps_kernel", tensors, {**forward, "BINS": 64}, 116, 1260, num_warps=1),
-            Budget("overlaps_kernel", tensors, {**forward, "BINS": 1024, "BLOCK_Y": 8}, 240, 2330),
+            Budget("overlaps_kernel", tensors, {**forward, "BINS": 64}, 114, 1240, num_warps=1),
+            Budget("overlaps_kernel", tensors, {**forward, "BINS": 1024, "BLOCK_Y": 8}, 240, 2310),
             Budget("gradient_kernel", tensors, constants, 94, 720, num_warps=1),
             Budget("finish_kernel", tensors, finish, registers=60, instructions=310),
         ],
