@@ -407,6 +407,8 @@ def calls(generator, shape):
     yield ops.integrate_backward.default, (field, field, 3)
     yield ops.label_overlaps_backward.default, (*tables, *labels, field)
     yield ops.diffusion_backward.default, (torch.ones((), dtype=torch.float64), field)
+    if len(shape) == 3:
+        yield ops.digital_folds.default, (field[:1], torch.from_numpy(generator.random(shape) < 0.5))
 
 
 @per_shape

@@ -43,7 +43,8 @@ def determinant_of(matrix: Tensor) -> Tensor:
 
 def determinant(displacement: Tensor) -> Tensor:
     """As :func:`determinant_reference`, by the kernel where it can."""
-    if has_kernel(displacement) and min(displacement.shape[2:]) > 1:
+    fits = min(displacement.shape[2:]) > 1 and (displacement.is_cpu or displacement.numel() < 2**31)
+    if fits and has_kernel(displacement, operator="jacobian_determinant"):
         return torch.ops.regcore.jacobian_determinant(displacement)
     return determinant_reference(displacement)
 
@@ -118,14 +119,11 @@ def _slab_folds(displacement: Tensor, mask: Tensor) -> Tensor:
 
 def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
     """As :func:`digital_folds_reference`, by the kernel where it can."""
-    if not has_kernel(displacement) or displacement.shape[1] != 3 or min(displacement.shape[2:]) < 3:
-        return digital_folds_reference(displacement, mask)
-    field = displacement.contiguous()[0]
-    depth, height = field.shape[1:3]
-    rows = (depth - 2) * (height - 2)
-    counts = torch.empty(rows, 5, dtype=torch.float64)
-    run(digital_fold_rows, rows, field[0].numel(), field, mask.contiguous().view(torch.uint8), counts)
-    return counts.sum(0)
+    fits = displacement.shape[1] == 3 and min(displacement.shape[2:]) >= 3
+    fits = fits and (displacement.is_cpu or displacement.numel() < 2**31) and mask.device == displacement.device
+    if fits and has_kernel(displacement, operator="digital_folds"):
+        return torch.ops.regcore.digital_folds(displacement.detach(), mask)
+    return digital_folds_reference(displacement, mask)
 
 
 @jit
@@ -272,6 +270,13 @@ def _determinant(displacement: Tensor) -> Tensor:
     return out.view(displacement.shape[:1] + displacement.shape[2:])
 
 
+@_determinant.register_kernel("cuda")
+def _(displacement: Tensor) -> Tensor:
+    from regcore.kernels.gpu import jacobian as gpu
+
+    return gpu.determinant(displacement)
+
+
 @_determinant.register_fake
 def _(displacement: Tensor) -> Tensor:
     return displacement.new_empty(displacement.shape[:1] + displacement.shape[2:])
@@ -306,3 +311,25 @@ def central_adjoint(values: Tensor, axis: int) -> Tensor:
 
 
 _determinant.register_autograd(_backward, setup_context=_remember)
+
+
+@torch.library.custom_op("regcore::digital_folds", mutates_args=(), device_types="cpu")
+def _digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
+    field = displacement.contiguous()[0]
+    depth, height = field.shape[1:3]
+    rows = (depth - 2) * (height - 2)
+    counts = torch.empty(rows, 5, dtype=torch.float64)
+    run(digital_fold_rows, rows, field[0].numel(), field, mask.contiguous().view(torch.uint8), counts)
+    return counts.sum(0)
+
+
+@_digital_folds.register_kernel("cuda")
+def _(displacement: Tensor, mask: Tensor) -> Tensor:
+    from regcore.kernels.gpu import jacobian as gpu
+
+    return gpu.digital_folds(displacement, mask)
+
+
+@_digital_folds.register_fake
+def _(displacement: Tensor, mask: Tensor) -> Tensor:
+    return displacement.new_empty(5, dtype=torch.float64)

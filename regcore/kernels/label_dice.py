@@ -25,6 +25,9 @@ from regcore.kernels.warp import as_planes, identity, locate_row, slopes
 #: Types a label map may have.
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
+#: Most labels that a program on a GPU can count; with more of them the reference runs there.
+MOST_COUNTED = 1023
+
 
 def place_reference(labels: Tensor, codes: Sequence[int]) -> Tensor:
     """Index map of a label map of any shape: the place of each code in the ascending ``codes``, else their number."""
@@ -41,7 +44,8 @@ def place_type(codes: Sequence[int]) -> torch.dtype:
 
 def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
     """As :func:`place_reference`, by the kernel where it can."""
-    if has_kernel(labels, kinds=WHOLE) and codes[0] >= 0 and codes[-1] < 2**16:
+    fits = codes[0] >= 0 and codes[-1] < 2**16 and (labels.is_cpu or labels.numel() < 2**31)
+    if fits and has_kernel(labels, kinds=WHOLE, operator="label_places"):
         return torch.ops.regcore.label_places(labels, codes)
     return place_reference(labels, codes)
 
@@ -89,7 +93,11 @@ def overlaps_reference(
 
 def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`overlaps_reference`, by the kernel where it can."""
-    if has_kernel(displacement) and moving.is_cpu and min(moving.shape[2:]) > 1 and moving.numel() < 2**31:
+    fits = min(moving.shape[2:]) > 1 and moving.numel() < 2**31
+    if not displacement.is_cpu:
+        fits = fits and displacement.numel() < 2**31 and count <= MOST_COUNTED
+    together = fixed.device == moving.device == displacement.device
+    if fits and together and has_kernel(displacement, operator="label_overlaps"):
         return torch.ops.regcore.label_overlaps(fixed, moving, displacement, count)
     return overlaps_reference(fixed, moving, displacement, count)
 
@@ -207,6 +215,13 @@ def _places(labels: Tensor, codes: Sequence[int]) -> Tensor:
     return out
 
 
+@_places.register_kernel("cuda")
+def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    from regcore.kernels.gpu import label_dice as gpu
+
+    return gpu.places(labels, tuple(codes), place_type(codes))
+
+
 @_places.register_fake
 def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
     return torch.empty(labels.shape, dtype=place_type(codes), device=labels.device)
@@ -221,6 +236,13 @@ def _overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -
     run(overlap_planes, planes, displacement[:, 0].numel(), fixed, moving, displacement, sums)
     sums = sums.view(batch, -1, 3, count + 1).sum(1).to(displacement.dtype)
     return tuple(sums[:, kind, :count].clone() for kind in range(3))
+
+
+@_overlaps.register_kernel("cuda")
+def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    from regcore.kernels.gpu import label_dice as gpu
+
+    return gpu.overlaps(fixed, moving, displacement, count)
 
 
 @_overlaps.register_fake
@@ -238,6 +260,13 @@ def _overlaps_backward(
     rows = math.prod((out.shape[0], *out.shape[2:-1]))
     run(overlap_gradient_rows, rows, rows * out.shape[-1], *arrays, by_both, by_warped, as_planes(out))
     return out
+
+
+@_overlaps_backward.register_kernel("cuda")
+def _(by_both: Tensor, by_warped: Tensor, fixed: Tensor, moving: Tensor, displacement: Tensor) -> Tensor:
+    from regcore.kernels.gpu import label_dice as gpu
+
+    return gpu.overlaps_backward(by_both, by_warped, fixed, moving, displacement)
 
 
 @_overlaps_backward.register_fake
