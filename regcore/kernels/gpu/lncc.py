@@ -13,10 +13,11 @@ that is not in its window: nothing has to be taken away again.  So there is no d
 no trace in boxes without it, and sums of squares have only positive terms: float32 does, with an error that is a few
 units of rounding of the box's own Σ I².
 
-That error is what a flat box has for a variance.  So a box also counts as flat where its variance is below
-:data:`ROUNDING` of its mean square, both times the number of voxels: for float32 one whose standard deviation is less
-than 1e-3 of its root mean square once the mean of the image is taken off.  (The reference, in float64, has only the
-comparison with the variance of the whole image, of variant ``ants``.)
+That error is what a flat box has for a variance: at most 1.5e-6 of the box's mean square, for 200 000 random values in
+boxes of 2 to 16 voxels' side.  So a box also counts as flat where its variance is below :data:`ROUNDING` of its mean
+square: for float32 one whose standard deviation is less than 1.4e-3 of its root mean square, once the mean of the image
+is taken off.  The reference, in float64, has only the comparison with the variance of the whole image, of variant
+``ants``.
 
 Formulas are for the box's sums times the number of its voxels n: n V = n Σ I² − (Σ I)², which needs no division.
 """
@@ -33,11 +34,11 @@ from torch import Tensor
 from regcore.kernels.gpu.launch import arithmetic
 from regcore.kernels.lncc import EPSILON, FLAT
 
-#: Neighbouring voxels along x that one thread does (1, 2 or 4), while a window is no longer than this: each holds the
-#: sums of a whole window in registers.
-VOXELS_OF_THREAD = ((10, 2),)
-#: Threads along x and planes of a program that sums over x and y.
-LANES, PLANES = 16, 8
+#: Registers of a thread for the sums over the rows of a window, where several (1, 2 or 4) of its neighbours along x
+#: are a thread's too, so that they share what their windows have in common.
+REGISTERS = 90
+#: Threads of a program that sums over x and y, and voxels along x; the rest of the threads are for other planes.
+THREADS, TILE = 64, 32
 #: Voxels of a plane of a program that sums over z.
 COLUMNS = 128
 #: Most rows, and planes, of a program: it reads a window more.
@@ -46,12 +47,14 @@ ROWS_OF_PROGRAM, PLANES_OF_PROGRAM = 36, 45
 PROGRAMS = 528
 #: Rows, and planes, that are read before their turn.
 ROWS_AHEAD, PLANES_AHEAD = 1, 1
+#: Rows, or planes, of a program's loop at most: more save moves between registers, and take longer to compile.
+MOST_UNROLLED = 5
 #: Longest window whose sums along x are unrolled.
 UNROLLED = 16
 #: Programs that sum an image up, and voxels that each reads at a time.
 PARTS, PART = 1024, 1024
-#: A box is flat below this part of its mean square, by the type of arithmetic ...
-ROUNDING = {tl.float32: 1e-6, tl.float64: 2e-15}
+#: A box is flat below this part of its mean square, by the type of arithmetic (more for windows above 16) ...
+ROUNDING = {tl.float32: 2e-6, tl.float64: 4e-15}
 #: ... and below a variance whose inverse is not a number of that type.
 TINY = {tl.float32: 1e-37, tl.float64: 1e-300}
 
@@ -139,19 +142,21 @@ def backwards(rows, WINDOW: tl.constexpr, FIELDS: tl.constexpr):
 
 
 @triton.jit
-def zeros_of(row, FIELDS: tl.constexpr):
-    none = ()
-    for f in tl.static_range(FIELDS):
-        none = none + (tl.zeros_like(row[f]),)
-    return none
+def without_first(values, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """A tuple of COUNT without its FIRST entries."""
+    rest = ()
+    for k in tl.static_range(FIRST, COUNT):
+        rest = rest + (values[k],)
+    return rest
 
 
 @triton.jit
-def without_first(values, COUNT: tl.constexpr):
-    rest = ()
-    for k in tl.static_range(1, COUNT):
-        rest = rest + (values[k],)
-    return rest
+def zeros(like, FIELDS: tl.constexpr):
+    """Sums of nothing."""
+    none = ()
+    for _ in tl.static_range(FIELDS):
+        none = none + (like,)
+    return none
 
 
 @triton.jit
@@ -239,28 +244,32 @@ def vectors_of(row, lane, vectors, other, FROM: tl.constexpr, TO: tl.constexpr, 
 @triton.jit
 def read_row(
     sources, others, here, y, lane, height, vectors,
-    COUNT: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr, PER: tl.constexpr,
+    IMAGES: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr, PER: tl.constexpr,
 ):  # fmt: skip
-    """For each of the ``sources`` the vectors that the windows in row ``y`` need."""
+    """For two images, or one field, the vectors that the windows in row ``y`` need."""
     existing = tl.where((y >= 0) & (y < height), vectors, 0).to(tl.uint32)
-    found = ()
-    for f in tl.static_range(COUNT):
-        row = sources[f] + (here + y * (vectors * PER))
-        found = found + (vectors_of(row, lane, existing, others[f], FROM, TO, PER),)
-    return found
+    row = here + y * (vectors * PER)
+    if IMAGES:
+        return (
+            vectors_of(sources[0] + row, lane, existing, others[0], FROM, TO, PER),
+            vectors_of(sources[1] + row, lane, existing, others[1], FROM, TO, PER),
+        )
+    else:
+        return (vectors_of(sources[0] + row, lane, existing, 0.0, FROM, TO, PER),)
 
 
 @triton.jit
 def sum_row(
-    raw, means, IMAGES: tl.constexpr, COUNT: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr, LEFT: tl.constexpr,
-    WINDOW: tl.constexpr, PER: tl.constexpr, TYPE: tl.constexpr,
+    raw, means, IMAGES: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr, LEFT: tl.constexpr, WINDOW: tl.constexpr,
+    PER: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
-    """Sums along x of the five moments of two images, or of each of COUNT fields."""
-    length: tl.constexpr = (TO - FROM + 1) * PER
+    """Sums along x of the five moments of two images, or of one field."""
+    vectors: tl.constexpr = TO - FROM + 1
+    length: tl.constexpr = vectors * PER
     first: tl.constexpr = -FROM * PER - LEFT
     if IMAGES:
-        i = centred(raw[0], means[0], TO - FROM + 1, PER, TYPE)
-        j = centred(raw[1], means[1], TO - FROM + 1, PER, TYPE)
+        i = centred(raw[0], means[0], vectors, PER, TYPE)
+        j = centred(raw[1], means[1], vectors, PER, TYPE)
         return (
             sums_along(i, first, WINDOW, PER),
             sums_along(j, first, WINDOW, PER),
@@ -269,19 +278,16 @@ def sum_row(
             sums_along(products(i, j, length), first, WINDOW, PER),
         )
     else:
-        sums = ()
-        for f in tl.static_range(COUNT):
-            values = ()
-            for k in tl.static_range(TO - FROM + 1):
-                values = values + apart(raw[f][k], PER)
-            sums = sums + (sums_along(values, first, WINDOW, PER),)
-        return sums
+        values = ()
+        for k in tl.static_range(vectors):
+            values = values + apart(raw[0][k], PER)
+        return (sums_along(values, first, WINDOW, PER),)
 
 
 @triton.jit
 def sum_long_row(
     sources, means, here, y, lane, height, width,
-    IMAGES: tl.constexpr, COUNT: tl.constexpr, LEFT: tl.constexpr, WINDOW: tl.constexpr, TYPE: tl.constexpr,
+    IMAGES: tl.constexpr, LEFT: tl.constexpr, WINDOW: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
     """:func:`sum_row` in a loop, for windows so long that nobody would wait for the program that they unroll to."""
     existing = tl.where((y >= 0) & (y < height), width, 0)
@@ -300,93 +306,82 @@ def sum_long_row(
             e += i * j
         else:
             a += tl.load(sources[0] + (row + k), inside, 0)
-            b += tl.load(sources[1] + (row + k), inside, 0)
-            c += tl.load(sources[2] + (row + k), inside, 0)
-            if COUNT == 5:
-                d += tl.load(sources[3] + (row + k), inside, 0)
-                e += tl.load(sources[4] + (row + k), inside, 0)
-    if IMAGES or COUNT == 5:
+    if IMAGES:
         return (a, b, c, d, e)
     else:
-        return (a, b, c)
+        return (a,)
 
 
 @triton.jit(do_not_specialize=["blocks"])
 def plane_sums_kernel(
-    first, second, statistics, sums, planes, depth, height, vectors, voxels, blocks,
-    IMAGES: tl.constexpr, COUNT: tl.constexpr, LEFT: tl.constexpr, UP: tl.constexpr, WINDOW: tl.constexpr,
-    TALL: tl.constexpr, PER: tl.constexpr, AHEAD: tl.constexpr, LONG: tl.constexpr, TYPE: tl.constexpr,
-    PLANES: tl.constexpr, LANES: tl.constexpr,
+    first, second, statistics, sums, planes, depth, height, vectors, blocks,
+    IMAGES: tl.constexpr, LEFT: tl.constexpr, UP: tl.constexpr, WINDOW: tl.constexpr,
+    TALL: tl.constexpr, STEP: tl.constexpr, PER: tl.constexpr, AHEAD: tl.constexpr, LONG: tl.constexpr,
+    TYPE: tl.constexpr, PLANES: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Sums over WINDOW voxels along x, LEFT of them before the voxel, and TALL rows, UP of them above it.
 
-    With IMAGES the five moments of ``first`` and ``second`` (planes, Y, X) less their means; without, each of COUNT
-    fields from ``first`` on.  A row has ``vectors`` of PER voxels.  A program does ``blocks`` times TALL rows.
+    With IMAGES the five moments of ``first`` and ``second`` (planes, Y, X) less their means; without, one of the
+    fields ``first`` (fields, planes, Y, X), each by programs of its own.  A row has ``vectors`` of PER voxels.  A
+    program does ``blocks`` times TALL rows.
     """
-    FIELDS: tl.constexpr = 5 if IMAGES else COUNT
+    FIELDS: tl.constexpr = 5 if IMAGES else 1
     FROM: tl.constexpr = -((LEFT + PER - 1) // PER)
     TO: tl.constexpr = (WINDOW - 1 - LEFT + PER - 1) // PER
     across = tl.cdiv(vectors, LANES)
     # The last planes and vectors are done twice rather than masked.
     plane = tl.minimum((tl.program_id(0) // across) * PLANES + tl.arange(0, PLANES), planes - 1)[:, None]
     lane = (tl.program_id(0) % across) * LANES + tl.arange(0, LANES)[None, :]
-    here = plane * (height * (vectors * PER)) + lane * PER
+    width = vectors * PER
+    here = plane * (height * width) + lane * PER
     image = statistics + (plane // depth) * 4
     exists = lane < vectors
     if PER > 1:
-        voxel = tl.arange(0, PER)[None, None, :]
-        image, exists = image[:, :, None], exists[:, :, None]
-        here, lane = here[:, :, None] + voxel, lane[:, :, None]
+        image, exists, lane = image[:, :, None], exists[:, :, None], lane[:, :, None]
+        here = here[:, :, None] + tl.arange(0, PER)[None, None, :]
+    field = planes * (height * width)
     if IMAGES:
         means = (tl.load(image).to(TYPE), tl.load(image + 1).to(TYPE))
         others = (means[0].to(first.dtype.element_ty), means[1].to(second.dtype.element_ty))
         sources = (first, second)
     else:
-        means, others, sources = (), (), ()
-        for _ in tl.static_range(COUNT):
-            others = others + (0.0,)
-            sources = sources + (first,)
-            first += voxels
+        means, others = (), ()
+        # The product may be beyond 32 bits.
+        skipped = tl.program_id(2).to(tl.int64) * field
+        sources = (first + skipped,)
+        sums += skipped
     top = tl.program_id(1) * blocks * TALL
-    y = top - UP
+    y, done = top - UP, top - TALL
 
     queue = ()
     if not LONG:
         for k in tl.static_range(AHEAD):
-            queue = queue + (read_row(sources, others, here, y + k, lane, height, vectors, COUNT, FROM, TO, PER),)
-    rows = ()
-    for _ in tl.static_range(TALL):
-        if LONG:
-            row = sum_long_row(sources, means, here, y, lane, height, vectors, IMAGES, COUNT, LEFT, WINDOW, TYPE)
-        else:
-            ready = read_row(sources, others, here, y + AHEAD, lane, height, vectors, COUNT, FROM, TO, PER)
-            queue = queue + (ready,)
-            row = sum_row(queue[0], means, IMAGES, COUNT, FROM, TO, LEFT, WINDOW, PER, TYPE)
-            queue = without_first(queue, AHEAD + 1)
-        rows = rows + (row,)
-        y += 1
-    behind = backwards(rows, TALL, FIELDS)
-    for block in range(tl.minimum(blocks, tl.cdiv(height - top, TALL))):
-        ahead = zeros_of(behind[0], FIELDS)
-        rows = ()
-        for k in tl.static_range(TALL):
-            if not LONG:
-                ready = read_row(sources, others, here, y + AHEAD, lane, height, vectors, COUNT, FROM, TO, PER)
-                queue = queue + (ready,)
-            done = top + block * TALL + k
-            target = sums + (here + done * (vectors * PER))
-            for f in tl.static_range(FIELDS):
-                tl.store(target, behind[k][f] + ahead[f], exists & (done < height))
-                target += voxels
-            if LONG:
-                row = sum_long_row(sources, means, here, y, lane, height, vectors, IMAGES, COUNT, LEFT, WINDOW, TYPE)
-            else:
-                row = sum_row(queue[0], means, IMAGES, COUNT, FROM, TO, LEFT, WINDOW, PER, TYPE)
-                queue = without_first(queue, AHEAD + 1)
-            rows = rows + (row,)
-            ahead = plus(ahead, row, FIELDS)
-            y += 1
-        behind = backwards(rows, TALL, FIELDS)
+            queue = queue + (read_row(sources, others, here, y + k, lane, height, vectors, IMAGES, FROM, TO, PER),)
+    none = zeros(tl.zeros(here.shape, TYPE), FIELDS)
+    behind = zeros(none, TALL)
+    for _block in range(1 + tl.minimum(blocks, tl.cdiv(height - top, TALL))):  # the first has no sums yet
+        ahead = none
+        for _step in range(TALL // STEP):
+            for k in tl.static_range(STEP):
+                if not LONG:
+                    ready = read_row(sources, others, here, y + AHEAD, lane, height, vectors, IMAGES, FROM, TO, PER)
+                    queue = queue + (ready,)
+                target = sums + (here + done * width)
+                complete = exists & (done >= top) & (done < height)
+                for f in tl.static_range(FIELDS):
+                    tl.store(target, behind[k][f] + ahead[f], complete)
+                    target += field
+                if LONG:
+                    row = sum_long_row(sources, means, here, y, lane, height, width, IMAGES, LEFT, WINDOW, TYPE)
+                else:
+                    row = sum_row(queue[0], means, IMAGES, FROM, TO, LEFT, WINDOW, PER, TYPE)
+                    queue = without_first(queue, 1, AHEAD + 1)
+                behind = behind + (row,)
+                ahead = plus(ahead, row, FIELDS)
+                y += 1
+                done += 1
+            behind = without_first(behind, STEP, TALL + STEP)
+        behind = backwards(behind, TALL, FIELDS)
 
 
 @triton.jit
@@ -466,7 +461,8 @@ def correlation(
 def correlation_kernel(
     sums, statistics, adjoints, totals, depth, height, width, voxels, blocks, whole,
     FIELDS: tl.constexpr, WINDOW: tl.constexpr, TALL: tl.constexpr, VOXELMORPH: tl.constexpr, EPSILON: tl.constexpr,
-    ROUNDING: tl.constexpr, TINY: tl.constexpr, AHEAD: tl.constexpr, TYPE: tl.constexpr, COLUMNS: tl.constexpr,
+    ROUNDING: tl.constexpr, TINY: tl.constexpr, STEP: tl.constexpr, AHEAD: tl.constexpr, TYPE: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """``adjoints`` (FIELDS, images, Z, Y, X), and in ``totals`` each program's sum of cc², from the ``sums``
     (5, images, Z, Y, X) over x and y.  A program does ``blocks`` times WINDOW planes."""
@@ -479,42 +475,39 @@ def correlation_kernel(
     mean_i, mean_j = tl.load(statistics + image * 4).to(TYPE), tl.load(statistics + image * 4 + 1).to(TYPE)
     flat_i, flat_j = tl.load(statistics + image * 4 + 2).to(TYPE), tl.load(statistics + image * 4 + 3).to(TYPE)
     first = tl.program_id(1) * blocks * WINDOW
-    z = first - (WINDOW - 1) // 2
+    z, done = first - (WINDOW - 1) // 2, first - WINDOW
 
     queue = ()
     for k in tl.static_range(AHEAD):
         queue = queue + (read_plane(sums, here, z + k, depth, area, voxels, 5),)
-    rows = ()
-    for _ in tl.static_range(WINDOW):
-        queue = queue + (read_plane(sums, here, z + AHEAD, depth, area, voxels, 5),)
-        rows = rows + (queue[0],)
-        queue = without_first(queue, AHEAD + 1)
-        z += 1
-    behind = backwards(rows, WINDOW, 5)
+    none = zeros(tl.zeros((COLUMNS,), TYPE), 5)
+    behind = zeros(none, WINDOW)
     total = tl.zeros((COLUMNS,), tl.float64)
-    for block in range(tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):
-        ahead = zeros_of(behind[0], 5)
-        rows = ()
-        part = tl.zeros((COLUMNS,), TYPE)
-        for k in tl.static_range(WINDOW):
-            queue = queue + (read_plane(sums, here, z + AHEAD, depth, area, voxels, 5),)
-            done = first + block * WINDOW + k
-            inside = (inside_plane * inside_count(done, depth, WINDOW)).to(TYPE)
-            squared, found = correlation(
-                plus(behind[k], ahead, 5), inside, whole, mean_i, mean_j, flat_i, flat_j,
-                FIELDS, VOXELMORPH, EPSILON, ROUNDING, TINY,
-            )  # fmt: skip
-            part += tl.where(done < depth, squared, 0.0)
-            target = adjoints + (here + done * area)
-            for f in tl.static_range(FIELDS):
-                tl.store(target, found[f], done < depth)
-                target += voxels
-            rows = rows + (queue[0],)
-            ahead = plus(ahead, queue[0], 5)
-            queue = without_first(queue, AHEAD + 1)
-            z += 1
+    for _block in range(1 + tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):  # the first has no sums yet
+        ahead, part = none, none[0]
+        for _step in range(WINDOW // STEP):
+            for k in tl.static_range(STEP):
+                row = read_plane(sums, here, z + AHEAD, depth, area, voxels, 5)
+                queue = queue + (row,)
+                inside = (inside_plane * tl.maximum(inside_count(done, depth, WINDOW), 1)).to(TYPE)
+                squared, found = correlation(
+                    plus(behind[k], ahead, 5), inside, whole, mean_i, mean_j, flat_i, flat_j,
+                    FIELDS, VOXELMORPH, EPSILON, ROUNDING, TINY,
+                )  # fmt: skip
+                complete = (done >= first) & (done < depth)
+                part += tl.where(complete, squared, 0.0)
+                target = adjoints + (here + done * area)
+                for f in tl.static_range(FIELDS):
+                    tl.store(target, found[f], complete)
+                    target += voxels
+                behind = behind + (queue[0],)
+                ahead = plus(ahead, queue[0], 5)
+                queue = without_first(queue, 1, AHEAD + 1)
+                z += 1
+                done += 1
+            behind = without_first(behind, STEP, WINDOW + STEP)
         total += part.to(tl.float64)
-        behind = backwards(rows, WINDOW, 5)
+        behind = backwards(behind, WINDOW, 5)
     program = (image * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
     tl.store(totals + program, tl.sum(tl.where(own, total, 0.0)))
 
@@ -522,8 +515,8 @@ def correlation_kernel(
 @triton.jit(do_not_specialize=["blocks"])
 def gradient_kernel(
     sums, fixed, moving, statistics, to_fixed, to_moving, depth, area, voxels, blocks,
-    FIELDS: tl.constexpr, FOR_MOVING: tl.constexpr, WINDOW: tl.constexpr, AHEAD: tl.constexpr, TYPE: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    FIELDS: tl.constexpr, FOR_MOVING: tl.constexpr, WINDOW: tl.constexpr, STEP: tl.constexpr, AHEAD: tl.constexpr,
+    TYPE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of minus the mean of cc² over ``voxels``: J gets I Σa + J Σb − Σc over all boxes that hold the voxel,
     and with five fields I gets J Σa + I Σd − Σe.  ``sums`` (FIELDS, images, Z, Y · X) are those over x and y."""
@@ -533,38 +526,35 @@ def gradient_kernel(
     mean_i, mean_j = tl.load(statistics + image * 4).to(TYPE), tl.load(statistics + image * 4 + 1).to(TYPE)
     scale = tl.full((COLUMNS,), -1, TYPE) / voxels
     first = tl.program_id(1) * blocks * WINDOW
-    z = first - WINDOW // 2  # the boxes that hold a voxel are centred in the mirrored box around it
+    z, done = first - WINDOW // 2, first - WINDOW  # boxes that hold a voxel are centred in the mirrored box around it
 
     queue = ()
     for k in tl.static_range(AHEAD):
         queue = queue + (read_plane(sums, here, z + k, depth, area, voxels, FIELDS),)
-    rows = ()
-    for _ in tl.static_range(WINDOW):
-        queue = queue + (read_plane(sums, here, z + AHEAD, depth, area, voxels, FIELDS),)
-        rows = rows + (queue[0],)
-        queue = without_first(queue, AHEAD + 1)
-        z += 1
-    behind = backwards(rows, WINDOW, FIELDS)
-    for block in range(tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):
-        ahead = zeros_of(behind[0], FIELDS)
-        rows = ()
-        for k in tl.static_range(WINDOW):
-            queue = queue + (read_plane(sums, here, z + AHEAD, depth, area, voxels, FIELDS),)
-            done = first + block * WINDOW + k
-            exists = done < depth
-            place = here + done * area
-            i = tl.load(fixed + place, exists, 0).to(TYPE) - mean_i
-            j = tl.load(moving + place, exists, 0).to(TYPE) - mean_j
-            total = plus(behind[k], ahead, FIELDS)
-            if FOR_MOVING:
-                tl.store(to_moving + place, scale * (total[0] * i + total[1] * j - total[2]), exists)
-            if FIELDS == 5:
-                tl.store(to_fixed + place, scale * (total[0] * j + total[3] * i - total[4]), exists)
-            rows = rows + (queue[0],)
-            ahead = plus(ahead, queue[0], FIELDS)
-            queue = without_first(queue, AHEAD + 1)
-            z += 1
-        behind = backwards(rows, WINDOW, FIELDS)
+    none = zeros(tl.zeros((COLUMNS,), TYPE), FIELDS)
+    behind = zeros(none, WINDOW)
+    for _block in range(1 + tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):  # the first has no sums yet
+        ahead = none
+        for _step in range(WINDOW // STEP):
+            for k in tl.static_range(STEP):
+                row = read_plane(sums, here, z + AHEAD, depth, area, voxels, FIELDS)
+                queue = queue + (row,)
+                complete = (done >= first) & (done < depth)
+                place = here + done * area
+                i = tl.load(fixed + place, complete, 0).to(TYPE) - mean_i
+                j = tl.load(moving + place, complete, 0).to(TYPE) - mean_j
+                total = plus(behind[k], ahead, FIELDS)
+                if FOR_MOVING:
+                    tl.store(to_moving + place, scale * (total[0] * i + total[1] * j - total[2]), complete)
+                if FIELDS == 5:
+                    tl.store(to_fixed + place, scale * (total[0] * j + total[3] * i - total[4]), complete)
+                behind = behind + (queue[0],)
+                ahead = plus(ahead, queue[0], FIELDS)
+                queue = without_first(queue, 1, AHEAD + 1)
+                z += 1
+                done += 1
+            behind = without_first(behind, STEP, WINDOW + STEP)
+        behind = backwards(behind, WINDOW, FIELDS)
 
 
 # ---- host
@@ -618,11 +608,19 @@ def blocks_of_program(size: int, window: int, most: int, programs: int) -> int:
     return triton.cdiv(blocks, chunks)
 
 
-def voxels_of_thread(width: int, window: int, kind: tl.dtype) -> int:
+def unrolled(window: int) -> int:
+    """Rows, or planes, that a step of the loop over a window does: a part of it without rest."""
+    return max(step for step in range(1, MOST_UNROLLED + 1) if window % step == 0)
+
+
+def voxels_of_thread(width: int, tall: int, fields: int, kind: tl.dtype) -> int:
     """Neighbours along x that are read and written as one vector; one voxel where rows have no whole number of them."""
-    if kind == tl.float64:
-        return 1
-    return next((voxels for longest, voxels in VOXELS_OF_THREAD if window <= longest and width % voxels == 0), 1)
+    registers = tall * fields * (2 if kind == tl.float64 else 1)
+    return next(voxels for voxels in (4, 2, 1) if voxels == 1 or fits(width, voxels, registers))
+
+
+def fits(width: int, voxels: int, registers: int) -> bool:
+    return width % voxels == 0 and voxels * registers <= REGISTERS
 
 
 def plane_sums(
@@ -630,16 +628,18 @@ def plane_sums(
     images: bool, mirrored: bool,
 ) -> None:  # fmt: skip
     """Sums over the window along x and y of two images' moments, or of the fields ``first``; ``mirrored`` or not."""
-    per = voxels_of_thread(shape.width, window, kind)
+    long = window > UNROLLED
+    per = 1 if long else voxels_of_thread(shape.width, shape.tall, 5 if images else 1, kind)
     vectors, planes = shape.width // per, shape.images * shape.depth
-    programs = triton.cdiv(vectors, LANES) * triton.cdiv(planes, PLANES)
-    blocks = blocks_of_program(shape.height, shape.tall, ROWS_OF_PROGRAM, programs)
-    before = (lambda length: length // 2) if mirrored else (lambda length: (length - 1) // 2)
-    plane_sums_kernel[programs, triton.cdiv(shape.height, blocks * shape.tall)](
-        first, second, statistics, sums, planes, shape.depth, shape.height, vectors, shape.voxels, blocks,
-        IMAGES=images, COUNT=2 if images else first.shape[0], LEFT=before(window), UP=before(shape.tall),
-        WINDOW=window, TALL=shape.tall, PER=per, AHEAD=ROWS_AHEAD, LONG=window > UNROLLED, TYPE=kind,
-        PLANES=PLANES, LANES=LANES,
+    block = {"PLANES": THREADS * per // TILE, "LANES": TILE // per}
+    programs = triton.cdiv(vectors, block["LANES"]) * triton.cdiv(planes, block["PLANES"])
+    fields = 1 if images else first.shape[0]
+    blocks = blocks_of_program(shape.height, shape.tall, ROWS_OF_PROGRAM, programs * fields)
+    left, up = ((length if mirrored else length - 1) // 2 for length in (window, shape.tall))
+    plane_sums_kernel[programs, triton.cdiv(shape.height, blocks * shape.tall), fields](
+        first, second, statistics, sums, planes, shape.depth, shape.height, vectors, blocks,
+        IMAGES=images, LEFT=left, UP=up, WINDOW=window, TALL=shape.tall, STEP=unrolled(shape.tall), PER=per,
+        AHEAD=ROWS_AHEAD, LONG=long, TYPE=kind, **block, num_warps=THREADS // 32,
     )  # fmt: skip
 
 
@@ -653,7 +653,8 @@ def correlate(
     correlation_kernel[grid](
         sums, statistics, adjoints, totals, shape.depth, shape.height, shape.width, shape.voxels, blocks, whole,
         FIELDS=adjoints.shape[0], WINDOW=window, TALL=shape.tall, VOXELMORPH=variant == "voxelmorph",
-        EPSILON=EPSILON, ROUNDING=ROUNDING[kind], TINY=TINY[kind], AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS,
+        EPSILON=EPSILON, ROUNDING=ROUNDING[kind] * max(1, window / 16), TINY=TINY[kind],
+        STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS,
     )  # fmt: skip
     return totals.sum() / -shape.voxels
 
@@ -666,8 +667,8 @@ def combine(
     grid, blocks = columns_grid(shape, window)
     gradient_kernel[grid](
         sums, fixed, moving, statistics, to_fixed, to_moving, shape.depth, shape.height * shape.width, shape.voxels,
-        blocks, FIELDS=fields, FOR_MOVING=to_moving.numel() > 0, WINDOW=window, AHEAD=PLANES_AHEAD, TYPE=kind,
-        COLUMNS=COLUMNS,
+        blocks, FIELDS=fields, FOR_MOVING=to_moving.numel() > 0, WINDOW=window,
+        STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS,
     )  # fmt: skip
 
 
