@@ -9,7 +9,8 @@ from scipy.stats import entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from regcore.losses import information, nmi
+from regcore.kernels import information as kernel
+from regcore.losses import nmi
 
 SHAPES = [(8, 7), (5, 6, 7)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
@@ -77,7 +78,7 @@ def test_mutual_information_is_that_of_monai(shape, bins, width, generator):
     monai = pytest.importorskip("monai.losses")
     fixed, warped = smooth_pair(generator, shape, batch=2)
     positions = [image.flatten(1) * (bins - 1) for image in (fixed, warped)]
-    joint = information._JointHistogram.apply(*positions, bins, width).numpy()
+    joint = kernel.joint_histogram(*positions, bins, width).numpy()
     ours = [entropy(p.sum(1)) + entropy(p.sum(0)) - entropy(p.flatten()) for p in joint]
     oracle = monai.GlobalMutualInformationLoss("gaussian", bins, width, smooth_nr=1e-12, smooth_dr=1e-12)
     assert np.mean(ours) == pytest.approx(-oracle(warped, fixed).item(), rel=1e-5)  # its bins are float32
@@ -130,7 +131,7 @@ def test_values_beyond_a_given_range_count_as_its_ends(generator):
 @per_shape
 @pytest.mark.parametrize("width", [0.5, 1.5])
 def test_nmi_has_the_right_gradient(shape, width, generator, monkeypatch):
-    monkeypatch.setattr(information, "_CPU_CHUNK", 50)  # several chunks, the last one shorter
+    monkeypatch.setattr(kernel, "CPU_CHUNK", 50)  # several chunks, the last one shorter
     fixed, warped = smooth_pair(generator, [2 * n // 3 for n in shape], batch=2)
 
     def loss(fixed, warped):
@@ -155,7 +156,7 @@ def test_the_default_range_is_a_constant_to_the_gradient(generator):
 def test_chunks_do_not_change_the_loss_or_its_gradient(generator, monkeypatch):
     results = []
     for chunk in (10**9, 333, 1):
-        monkeypatch.setattr(information, "_CPU_CHUNK", chunk)
+        monkeypatch.setattr(kernel, "CPU_CHUNK", chunk)
         fixed, warped = smooth_pair(np.random.default_rng(0), (8, 7), batch=2)
         loss = nmi(fixed, warped.requires_grad_())
         loss.backward()
@@ -189,7 +190,7 @@ class LargestTensor(TorchDispatchMode):
 
 def test_no_tensor_holds_all_windows_of_all_voxels(generator, monkeypatch):
     """The largest tensor is a chunk until an image is larger, and does not know the number of bins."""
-    monkeypatch.setattr(information, "_CPU_CHUNK", 2**12)
+    monkeypatch.setattr(kernel, "CPU_CHUNK", 2**12)
 
     def largest(shape, bins) -> int:
         image = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0))

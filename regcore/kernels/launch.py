@@ -83,6 +83,11 @@ def has_kernel(
     return fit and kind in kinds and why_no_gpu_kernels(tensors[-1].device) is None
 
 
+def has_gpu_kernel(*tensors: Tensor, operator: str) -> bool:
+    """:func:`has_kernel` for an operator that has a Triton kernel and no Numba one: on a CPU the reference runs."""
+    return tensors[-1].is_cuda and has_kernel(*tensors, operator=operator)
+
+
 @functools.cache
 def why_no_gpu_kernels(device: torch.device) -> str | None:
     """What keeps Triton kernels from running on a device; None where nothing does."""

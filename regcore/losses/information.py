@@ -1,20 +1,13 @@
 """How much the intensities of one image say about those of another, through their joint histogram.
 
-The histogram is smooth (Parzen windows), so that it has a gradient.  It is summed over chunks of voxels,
-and the backward pass makes the windows again: memory grows with the voxels, not with voxels times bins.
+The histogram is smooth (Parzen windows), so that it has a gradient: :mod:`regcore.kernels.information`.
 """
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regcore.checks import require_finite, require_finite_loss, require_image, require_same_shape
-
-# Window values held at a time: what fits a CPU's cache, and what keeps a GPU busy (16 MiB in float32).
-_CPU_CHUNK = 2**16
-_GPU_CHUNK = 2**22
+from regcore.kernels.information import joint_histogram
 
 
 def nmi(
@@ -65,7 +58,7 @@ def nmi(
         raise ValueError(f"nmi needs at least 2 bins and a positive width, got bins={bins} and width={width}")
     fixed_positions = _bin_positions("fixed", fixed, bins, fixed_range)
     warped_positions = _bin_positions("warped", warped, bins, warped_range)
-    joint = _JointHistogram.apply(fixed_positions, warped_positions, bins, width)
+    joint = joint_histogram(fixed_positions, warped_positions, bins, width)
     joint_entropy = _entropy(joint.flatten(1))
     mutual_information = _entropy(joint.sum(2)) + _entropy(joint.sum(1)) - joint_entropy
     # Two constant images seen through narrow windows have entropies 0: they are independent, and NMI is 1.
@@ -93,62 +86,3 @@ def _bin_positions(name: str, image: Tensor, bins: int, limits: tuple[float, flo
 def _entropy(probability: Tensor) -> Tensor:
     """−Σ P log P over the last axis, where 0 log 0 = 0 and its slope, infinite in truth, is finite."""
     return -(probability * probability.clamp_min(torch.finfo(probability.dtype).tiny).log()).sum(-1)
-
-
-def _windows(positions: Tensor, centres: Tensor, width: float) -> Tensor:
-    """Gaussian window of every voxel over the bins, (R, voxels) to (R, voxels, bins); sums to one."""
-    return (positions.unsqueeze(-1) - centres).square().mul_(-0.5 / width**2).softmax(-1)
-
-
-def _window_slope(windows: Tensor, centres: Tensor, width: float, gradient: Tensor) -> Tensor:
-    """Σₖ gₖ ∂wₖ/∂x over the bins, with ∂wₖ/∂x = wₖ (k − Σⱼ j wⱼ) / width²: (R, voxels, bins) to (R, voxels)."""
-    mean = (windows * centres).sum(-1, keepdim=True)
-    return ((centres - mean) * windows).mul_(gradient).sum(-1) / width**2
-
-
-class _JointHistogram(torch.autograd.Function):
-    """P(a, b) = mean over voxels of w(a; x) w(b; y): two (R, voxels) of positions in bins to (R, bins, bins).
-
-    Backward, with G = ∂L/∂P: ∂L/∂x = Σₐ ∂w(a; x)/∂x Σ_b G(a, b) w(b; y) / voxels, and likewise for y.
-    """
-
-    @staticmethod
-    def forward(ctx, fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
-        ctx.save_for_backward(fixed, warped)
-        ctx.bins, ctx.width = bins, width
-        dtype = torch.promote_types(fixed.dtype, warped.dtype)
-        total = torch.zeros(len(fixed), bins, bins, dtype=dtype, device=fixed.device)
-        for _, fixed_windows, warped_windows in _chunks(fixed, warped, bins, width):
-            total.baddbmm_(fixed_windows.mT, warped_windows)  # autocast leaves what is done in place alone
-        return total / fixed.shape[1]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        fixed, warped = ctx.saved_tensors
-        gradient = gradient / fixed.shape[1]
-        centres = torch.arange(ctx.bins, dtype=gradient.dtype, device=gradient.device)
-        by_fixed, by_warped = (
-            torch.empty_like(positions) if needed else None
-            for positions, needed in zip((fixed, warped), ctx.needs_input_grad[:2], strict=True)
-        )
-        with torch.autocast(gradient.device.type, enabled=False):
-            for part, fixed_windows, warped_windows in _chunks(fixed, warped, ctx.bins, ctx.width):
-                if by_fixed is not None:
-                    upstream = warped_windows @ gradient.mT
-                    by_fixed[:, part] = _window_slope(fixed_windows, centres, ctx.width, upstream)
-                if by_warped is not None:
-                    upstream = fixed_windows @ gradient
-                    by_warped[:, part] = _window_slope(warped_windows, centres, ctx.width, upstream)
-        return by_fixed, by_warped, None, None
-
-
-def _chunks(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield parts of the voxels and the windows of both images there, a bounded number of values of each."""
-    rows, voxels = fixed.shape
-    dtype = torch.promote_types(fixed.dtype, warped.dtype)
-    centres = torch.arange(bins, dtype=dtype, device=fixed.device)
-    size = max(1, (_CPU_CHUNK if fixed.is_cpu else _GPU_CHUNK) // (rows * bins))
-    for start in range(0, voxels, size):
-        part = slice(start, start + size)
-        yield part, _windows(fixed[:, part], centres, width), _windows(warped[:, part], centres, width)
