@@ -7,11 +7,13 @@ from scipy import stats
 from triton_tools import DEVICE, Budget, assert_within_budget, needs_triton, on_triton
 
 from regcore.kernels import philox as operator
+from regcore.kernels import shading
 from regcore.kernels.launch import reference_only
 from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
 from regcore.synthesis.noise import Draws, normal, normal_number, number, uniform
 from regcore.synthesis.shapes import random_shapes
 
+SHADING = (shading._shade, shading._stretch)
 OPERATORS = (operator._normal, operator._uniform, operator._label_image)
 CPU = torch.device("cpu")
 SEED, OFFSET = 0x9D2C5680_12345678, 2**40 + 3  # all words differ, and the highest bit is set
@@ -139,6 +141,28 @@ def test_nobody_waits_for_a_gpu():
         assert pair.fixed.shape == labels.shape and pair.fixed.is_meta
 
 
+@needs_triton
+@pytest.mark.parametrize(("space", "coarse"), [((5, 9, 34), (2, 3, 4)), ((7, 40), (3, 2)), ((4, 5, 6), (4, 5, 6))])
+def test_bias_field_clipping_normalisation_and_power_are_the_references(space, coarse, generator):
+    image = torch.from_numpy(generator.uniform(-20, 200, (1, 1, *space))).float().to(DEVICE)
+    field = torch.from_numpy(0.5 * generator.standard_normal((1, 1, *coarse))).float().to(DEVICE)
+    expected, ends = shading.shade_reference(image, field, 255)
+    raised = shading.stretch_reference(expected, ends, 0.7)
+    with on_triton(*SHADING):
+        found = torch.ops.regcore.shade(image, field, 255)
+        torch.testing.assert_close(found, (expected, ends), rtol=2e-6, atol=1e-5)
+        stretched = torch.ops.regcore.stretch(found[0], found[1], 0.7)
+    torch.testing.assert_close(stretched, raised, rtol=0, atol=3e-6)
+    assert float(stretched.min()) == 0 and float(stretched.max()) == 1
+
+
+@needs_triton
+def test_an_image_of_one_value_is_zero():
+    with on_triton(*SHADING):
+        flat = torch.ops.regcore.shade(torch.full((1, 1, 4, 5), 3.0, device=DEVICE), like(1, 1, 2, 2) * 0, 255)
+        assert not torch.ops.regcore.stretch(*flat, 0.7).any()
+
+
 # ---- statistics
 
 
@@ -205,6 +229,10 @@ def test_the_operators_are_registered_as_torch_wants_it():
         torch.library.opcheck(torch.ops.regcore.philox_normal.default, (like(3, 5), SEED, OFFSET))
         torch.library.opcheck(torch.ops.regcore.philox_uniform.default, (like(3, 5), SEED, OFFSET))
         torch.library.opcheck(torch.ops.regcore.label_image.default, (codes, *tables, SEED, OFFSET))
+    image, field = torch.rand(1, 1, 5, 6, device=DEVICE), torch.rand(1, 1, 2, 3, device=DEVICE)
+    with on_triton(*SHADING):
+        torch.library.opcheck(torch.ops.regcore.shade.default, (image, field, 255.0))
+        torch.library.opcheck(torch.ops.regcore.stretch.default, (image, torch.ones(2, device=DEVICE), 0.7))
 
 
 @needs_triton
@@ -218,6 +246,15 @@ def test_the_kernels_compile_within_their_budget():
             Budget("normal_kernel", types, constants, registers=32, instructions=220),
             Budget("uniform_kernel", types, constants, registers=24, instructions=130),
             Budget("label_image_kernel", types, constants, registers=40, instructions=300),
-            Budget("label_image_kernel", {**types, "labels": "*i16"}, constants, registers=40, instructions=300),
+        ],
+    )
+    types = dict.fromkeys(["image", "field", "out", "ends"], "*fp32")
+    types |= dict.fromkeys(["depth", "height", "width", "planes", "rows", "columns", "count"], "i32")
+    types |= dict.fromkeys(["brightest", "ratio_z", "ratio_y", "ratio_x", "exponent"], "fp32")
+    assert_within_budget(
+        "regcore.kernels.gpu.shading",
+        [
+            Budget("shade_kernel", types, {"BLOCK_Y": 8, "BLOCK_X": 32}, registers=40, instructions=360),
+            Budget("stretch_kernel", types, {"VOXELS": 1024}, registers=44, instructions=430),
         ],
     )

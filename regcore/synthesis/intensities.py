@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regcore.kernels import philox
+from regcore.kernels import philox, shading
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
-from regcore.synthesis.noise import Draws, normal_number, number, random_velocity, smooth_noise, uniform
+from regcore.synthesis.noise import Draws, coarse_shape, normal, normal_number, number, random_velocity, uniform
 
 #: Types of label maps.
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -145,11 +145,11 @@ def draw_image(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
     image = label_intensities(labels, ranges, draws)
     image = smooth(image, [number(0, ranges.b_K, draws) for _ in labels.shape[2:]])
     image = _in_thick_slices(image, ranges.thickest, draws)
-    image = (image * bias_field(labels.shape[2:], ranges, draws)).clamp_(0, BRIGHTEST)
-    image = _cropped(image, ranges.largest_crop, draws)
-    low, high = image.aminmax()
-    image = (image - low).div_((high - low).clamp(min=torch.finfo(image.dtype).tiny))
-    return image.pow_(math.exp(ranges.sigma_gamma * normal_number(draws)))
+    image, ends = shading.shade(image, log_bias_field(labels.shape[2:], ranges, draws), BRIGHTEST)
+    if ranges.largest_crop > 0:
+        image = _cropped(image, ranges.largest_crop, draws)
+        ends = shading.extremes(image)
+    return shading.stretch(image, ends, math.exp(ranges.sigma_gamma * normal_number(draws)))
 
 
 def label_intensities(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
@@ -174,9 +174,12 @@ def _codes(labels: Tensor) -> int:
     return 1 + largest
 
 
-def bias_field(space: Sequence[int], ranges: ImageRanges, draws: Draws) -> Tensor:
-    """A smooth positive factor, (1, 1, *space): its logarithm is noise of standard deviation up to b_B at 1:r_B."""
-    return (number(0, ranges.b_B, draws) * smooth_noise(space, ranges.r_B, draws)).exp_()
+def log_bias_field(space: Sequence[int], ranges: ImageRanges, draws: Draws) -> Tensor:
+    """Logarithm of a positive factor at the voxels that it is linear between, (1, 1, *coarse).
+
+    Noise at relative resolution 1:r_B, of standard deviation up to b_B.
+    """
+    return number(0, ranges.b_B, draws) * normal((1, 1, *coarse_shape(space, ranges.r_B)), draws)
 
 
 def _in_thick_slices(image: Tensor, thickest: float, draws: Draws) -> Tensor:
@@ -195,8 +198,6 @@ def _in_thick_slices(image: Tensor, thickest: float, draws: Draws) -> Tensor:
 
 def _cropped(image: Tensor, largest: float, draws: Draws) -> Tensor:
     """The image with zeros beyond a smaller field of view."""
-    if largest <= 0:
-        return image
     inside = torch.zeros_like(image, dtype=torch.bool)
     box: list[Any] = [slice(None), slice(None)]
     for size in image.shape[2:]:
