@@ -223,8 +223,9 @@ def forward(image: Tensor, weight: Tensor, bias: Tensor | None, slope: float) ->
     block, blocks = feature_blocks(features)
     more = block * blocks - features
     grid = triton.cdiv(height, costs.rows) * triton.cdiv(width, VOXELS), depth, batch * blocks
+    biases = out if bias is None else F.pad(bias, (0, more)).contiguous()
     forward_kernel[grid](
-        last, matrix(weight, found, more), out if bias is None else F.pad(bias, (0, more)), out, sample_stride,
+        last, matrix(weight, found, more), biases, out, sample_stride,
         image.shape[1], features, depth, height, width, **found.constants, FULL=found.stored == image.shape[1],
         BLOCK=found.block, BLOCK_F=block, BLOCK_Y=costs.rows, BLOCK_X=VOXELS, BIAS=bias is not None, SLOPE=slope,
         TYPE=arithmetic(image), PRECISION=costs.precision, STAGES=STAGES,
