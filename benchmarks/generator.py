@@ -25,6 +25,7 @@ from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.runtime import default_device, processor_name, tune_process
 from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
+from regcore.synthesis.noise import Draws
 from regcore.synthesis.shapes import random_shapes
 from regcore.training.trainer import make_optimiser
 
@@ -42,12 +43,12 @@ def measure(repeats: int, device: torch.device) -> pd.DataFrame:
     rows = []
     for shape in SHAPES:
         times: dict[str, list[float]] = {}
-        generator = torch.Generator(device).manual_seed(0)
-        labels = random_shapes(shape, generator)
+        draws = Draws(0, device)
+        labels = random_shapes(shape, draws)
         calls = {
-            "map": lambda shape=shape, generator=generator: random_shapes(shape, generator),
-            "pair": lambda labels=labels, generator=generator: draw_pair(
-                labels, labels, ImageRanges(), WarpRanges((8, 16, 32)), generator
+            "map": lambda shape=shape, draws=draws: random_shapes(shape, draws),
+            "pair": lambda labels=labels, draws=draws: draw_pair(
+                labels, labels, ImageRanges(), WarpRanges((8, 16, 32)), draws
             ),
         }
         if labels.numel() <= LARGEST_STEP or device.type == "cuda":

@@ -7,15 +7,16 @@ from scipy.ndimage import gaussian_filter1d
 
 from regcore.methods import make_method
 from regcore.synthesis.augmentation import deformed, flipped, recoloured
+from regcore.synthesis.noise import Draws, uniform
 
 
 def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+    return Draws(seed)
 
 
 def batch(size=2):
-    generator = seeded()
-    found = {side: torch.rand(size, 1, 24, 32, generator=generator) for side in ("fixed", "moving")}
+    draws = seeded()
+    found = {side: uniform(0, 1, draws, (size, 1, 24, 32)) for side in ("fixed", "moving")}
     for side in ("fixed", "moving"):
         found[f"{side}_labels"] = (4 * found[side]).to(torch.int16)
     return {**found, "codes": [1, 2, 3]}
@@ -50,7 +51,7 @@ def test_every_image_has_a_deformation_of_its_own_with_its_labels():
 def test_a_lookup_table_is_smoothed_noise():
     entries = torch.arange(256) / 255
     table = recoloured(entries.view(1, 1, 16, 16), seeded())[0, 0].flatten().numpy()
-    noise = torch.rand((1, 1, 256, 1), generator=seeded()).flatten().numpy().astype(float)
+    noise = uniform(0, 1, seeded(), (1, 1, 256, 1)).flatten().numpy().astype(float)
     expected = gaussian_filter1d(noise, 64, mode="nearest", truncate=3)
     expected = (expected - expected.min()) / np.ptp(expected)
     np.testing.assert_allclose(table, expected, atol=2e-3)

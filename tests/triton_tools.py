@@ -32,6 +32,8 @@ class Budget(NamedTuple):
         Values of the constants; a type is given by its name, as in ``{"TYPE": "fp32"}``.
     registers, instructions : int
         Most registers of a thread, and most instructions of the program (both architectures).
+    aligned : tuple of str
+        Arguments that are multiples of 16, besides pointers; Triton tells these apart at run time.
     """
 
     kernel: str
@@ -40,6 +42,7 @@ class Budget(NamedTuple):
     registers: int
     instructions: int
     num_warps: int = 4
+    aligned: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -112,7 +115,9 @@ def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opc
         signature = {name: "constexpr" if name in constants else budget["types"][name] for name in kernel.arg_names}
         # As at run time, where torch's memory is aligned.
         aligned = {
-            (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if signature[name][0] == "*"
+            (i,): [["tt.divisibility", 16]]
+            for i, name in enumerate(kernel.arg_names)
+            if signature[name][0] == "*" or name in budget["aligned"]
         }
         for architecture in architectures:
             source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
@@ -129,6 +134,7 @@ def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opc
                     "registers": int(re.search(r"REG:(\d+)", usage)[1]),
                     "stack": int(re.search(r"STACK:(\d+)", usage)[1]),
                     "local": int(re.search(r"LOCAL:(\d+)", usage)[1]),
+                    "matrix_products": len(re.findall(r"\bHG?MMA\.", listing)),
                     "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s", listing, re.M)),
                     "has_opcode": re.search(opcode, listing) is not None,
                 }

@@ -18,7 +18,7 @@ from regcore.methods.base import TRAINING
 from regcore.methods.flow import FLOW, FlowMethod
 from regcore.spatial import compose, crop_to, integrate, resample_displacement
 from regcore.synthesis.intensities import ImageRanges, Pair, WarpRanges, draw_pair
-from regcore.synthesis.noise import random_generator
+from regcore.synthesis.noise import Draws, random_generator
 from regcore.synthesis.shapes import random_shapes
 
 #: r_v and b_v of the two kinds of maps (Table I, Sections II-C.3 and III-G).
@@ -195,11 +195,11 @@ class SynthMorph(FlowMethod):
         device, space = batch["fixed"].device, tuple(batch["fixed"].shape[2:])
         if self.settings["shape_voxels"]:
             space = (self.settings["shape_voxels"],) * len(space)
-        generator = random_generator(device)
+        draws = random_generator(device)
         pairs = []
         for number in range(len(batch["fixed"])):
             maps = self._pair_of_maps(batch, number, space, device)
-            pairs.append(draw_pair(*maps, self._images, self._warps, generator))
+            pairs.append(draw_pair(*maps, self._images, self._warps, draws))
         drawn = {
             name: torch.cat([getattr(pair, name) for pair in pairs])
             for name in ("fixed", "moving", "fixed_labels", "moving_labels")
@@ -224,8 +224,7 @@ class SynthMorph(FlowMethod):
         key = (number, space, device)
         if key not in self._maps:
             chosen = self.settings
-            generator = torch.Generator(device).manual_seed(number)
-            self._maps[key] = random_shapes(space, generator, chosen["J"], chosen["r_p"], chosen["b_p"])
+            self._maps[key] = random_shapes(space, Draws(number, device), chosen["J"], chosen["r_p"], chosen["b_p"])
         return self._maps[key]
 
     def _codes(self, batch: Mapping[str, Any]) -> list[int]:

@@ -146,13 +146,13 @@ class VoxelMorph(FlowMethod):
         kind = self.settings["augmentation"]
         if kind is None and not self.settings["flips"]:
             return batch, batch
-        generator = random_generator(batch["fixed"].device)
+        draws = random_generator(batch["fixed"].device)
         if self.settings["flips"]:
-            batch = augmentation.flipped(batch, generator)
+            batch = augmentation.flipped(batch, draws)
         if kind == "deformations":
-            batch = augmentation.deformed(batch, generator)
+            batch = augmentation.deformed(batch, draws)
         if kind == "contrasts":
-            return batch, {side: augmentation.recoloured(batch[side], generator) for side in augmentation.SIDES}
+            return batch, {side: augmentation.recoloured(batch[side], draws) for side in augmentation.SIDES}
         return batch, batch
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -139,7 +139,7 @@ def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) 
 
 
 def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
-    """As :func:`each_alone`, but a convolution of all rows is one, in groups."""
+    """As :func:`each_alone`, but a convolution of all rows is one: in groups, or by a kernel that tells rows apart."""
 
     def run(own: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(network, own, (x if x.ndim == pair.ndim else x[None],))[0]

@@ -12,7 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regcore.errors import did_you_mean
-from regcore.kernels.convolution import CHANNELS_LAST, convolve, laid_out, upsampled_convolution
+from regcore.kernels.convolution import (
+    CHANNELS_LAST,
+    convolve,
+    laid_out,
+    rectified_convolution,
+    upsampled_convolution,
+)
 from regcore.networks.decoded import Decoded
 
 CHOICES = {
@@ -230,7 +236,7 @@ class UNet(nn.Module):
         return [*halvings, False] if self.architecture.full_skip == "images" else [False, *halvings]
 
     def _convolved(self, layer: nn.Module, x: Tensor, stride: int = 1) -> Tensor:
-        return F.leaky_relu(convolve(x, layer.weight, layer.bias, stride), self.architecture.slope)
+        return rectified_convolution(x, layer.weight, layer.bias, stride, self.architecture.slope)
 
     def _convolved_at_half(self, layer: nn.Module, x: Tensor) -> Tensor:
         if self.architecture.downsampling == "stride":

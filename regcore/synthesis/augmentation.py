@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from regcore.spatial import integrate, resample_displacement, smooth, warp
-from regcore.synthesis.noise import random_velocity, uniform
+from regcore.synthesis.noise import Draws, number, random_velocity, uniform
 
 #: r_v, b_v and the squarings of the deformations, those of sm-brains (Section III-G).
 RESOLUTIONS, LARGEST_SD, STEPS = (16,), 0.5, 5
@@ -16,20 +16,18 @@ ENTRIES, LOOKUP_SIGMA = 256, 64
 SIDES = ("fixed", "moving")
 
 
-def flipped(batch: Mapping[str, Any], generator: Generator) -> dict[str, Any]:
+def flipped(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
     """The batch with axes flipped at random, all its images and label maps alike."""
-    axes = [axis for axis in range(2, batch["fixed"].ndim) if uniform(0, 1, generator) < 0.5]
+    axes = [axis for axis in range(2, batch["fixed"].ndim) if number(0, 1, draws) < 0.5]
     return {name: x.flip(axes) if isinstance(x, Tensor) and axes else x for name, x in batch.items()}
 
 
-def deformed(batch: Mapping[str, Any], generator: Generator) -> dict[str, Any]:
+def deformed(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
     """The batch with every image, and its labels, deformed at random: vm-ncc-aug."""
     found = dict(batch)
     for side in SIDES:
         space = batch[side].shape[2:]
-        velocity = torch.cat(
-            [random_velocity(space, RESOLUTIONS, LARGEST_SD, generator) for _ in range(len(batch[side]))]
-        )
+        velocity = torch.cat([random_velocity(space, RESOLUTIONS, LARGEST_SD, draws) for _ in range(len(batch[side]))])
         displacement = resample_displacement(integrate(velocity, STEPS), space)
         found[side] = warp(batch[side], displacement)
         if f"{side}_labels" in batch:
@@ -37,7 +35,7 @@ def deformed(batch: Mapping[str, Any], generator: Generator) -> dict[str, Any]:
     return found
 
 
-def recoloured(images: Tensor, generator: Generator) -> Tensor:
+def recoloured(images: Tensor, draws: Draws) -> Tensor:
     """Images (B, 1, *space), 0 to 1, each through its own smooth random lookup table: hybrid.
 
     Tables are uniform noise, smoothed with a Gaussian of σ_L = 64 entries and stretched to 0 ... 1 again; without that
@@ -45,7 +43,7 @@ def recoloured(images: Tensor, generator: Generator) -> Tensor:
     """
     found = []
     for image in images:
-        table = smooth(uniform(0, 1, generator, (1, 1, ENTRIES, 1)), (LOOKUP_SIGMA, 0)).flatten()
+        table = smooth(uniform(0, 1, draws, (1, 1, ENTRIES, 1)), (LOOKUP_SIGMA, 0)).flatten()
         low, high = table.aminmax()
         table = (table - low) / (high - low)
         place = image.clamp(0, 1) * (ENTRIES - 1)

@@ -6,15 +6,17 @@ and a power.  Thick slices and a smaller field of view are those of the authors'
 default.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from regcore.kernels import philox, shading
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
-from regcore.synthesis.noise import normal, random_velocity, smooth_noise, uniform
+from regcore.synthesis.noise import Draws, coarse_shape, normal, normal_number, number, random_velocity, uniform
 
 #: Types of label maps.
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -102,78 +104,90 @@ class Pair:
     velocities: tuple[Tensor, Tensor] = field(repr=False)
 
 
-def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRanges, generator: Generator) -> Pair:
+def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRanges, draws: Draws) -> Pair:
     """Deform two label maps, or twice the same one, and make an image of each.
 
     Parameters
     ----------
     moving, fixed : Tensor of int, shape (1, 1, *space)
-        Label maps on one grid, on the generator's device.
+        Label maps on one grid, on the device of the draws.
 
     Raises
     ------
     ValueError
-        A map is not of integers or has a negative code, or the two have different shapes.
+        A map is not of integers or, on a CPU, has a negative code, or the two have different shapes.
     """
     for name, labels in (("moving", moving), ("fixed", fixed)):
         _require_labels(name, labels)
     if moving.shape != fixed.shape:
         raise ValueError(f"label maps of shape {tuple(moving.shape)} and {tuple(fixed.shape)} make no pair")
     space = tuple(moving.shape[2:])
-    flipped = [axis + 2 for axis in range(len(space)) if warps.flips and uniform(0, 1, generator) < 0.5]
+    flipped = [axis + 2 for axis in range(len(space)) if warps.flips and number(0, 1, draws) < 0.5]
     deformed, velocities = [], []
     for labels in (moving, fixed):
-        velocity = random_velocity(space, warps.r_v, warps.b_v, generator)
+        velocity = random_velocity(space, warps.r_v, warps.b_v, draws)
         displacement = resample_displacement(integrate(velocity, warps.steps), space)
         deformed.append(warp(labels.flip(flipped), displacement, mode="nearest"))
         velocities.append(velocity)
-    drawn = [draw_image(labels, images, generator) for labels in deformed]
+    drawn = [draw_image(labels, images, draws) for labels in deformed]
     return Pair(drawn[0], drawn[1], deformed[0], deformed[1], (velocities[0], velocities[1]))
 
 
-def draw_image(labels: Tensor, ranges: ImageRanges, generator: Generator) -> Tensor:
+def draw_image(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
     """An image of a label map: float32, shape (1, 1, *space), smallest value 0 and largest 1.
 
     Raises
     ------
     ValueError
-        The map is not of integers or has a negative code.
+        The map is not of integers or, on a CPU, has a negative code.
     """
     _require_labels("labels", labels)
-    image = label_intensities(labels, ranges, generator)
-    image = smooth(image, uniform(0, ranges.b_K, generator, (labels.ndim - 2,)).tolist())
-    image = _in_thick_slices(image, ranges.thickest, generator)
-    image = (image * bias_field(labels.shape[2:], ranges, generator)).clamp_(0, BRIGHTEST)
-    image = _cropped(image, ranges.largest_crop, generator)
-    low, high = image.aminmax()
-    image = (image - low).div_((high - low).clamp(min=torch.finfo(image.dtype).tiny))
-    return image.pow_((ranges.sigma_gamma * normal((), generator)).exp())
+    image = label_intensities(labels, ranges, draws)
+    image = smooth(image, [number(0, ranges.b_K, draws) for _ in labels.shape[2:]])
+    image = _in_thick_slices(image, ranges.thickest, draws)
+    image, ends = shading.shade(image, log_bias_field(labels.shape[2:], ranges, draws), BRIGHTEST)
+    if ranges.largest_crop > 0:
+        image = _cropped(image, ranges.largest_crop, draws)
+        ends = shading.extremes(image)
+    return shading.stretch(image, ends, math.exp(ranges.sigma_gamma * normal_number(draws)))
 
 
-def label_intensities(labels: Tensor, ranges: ImageRanges, generator: Generator) -> Tensor:
+def label_intensities(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
     """Independent normal intensities, (1, 1, *space), with a mean and standard deviation of its own for each label."""
-    codes = 1 + int(labels.max())
-    means = uniform(ranges.a_mu, ranges.b_mu, generator, (codes,))
-    spreads = uniform(ranges.a_sigma, ranges.b_sigma, generator, (codes,))
-    if uniform(0, 1, generator) < ranges.empty_background:
-        means[0] = spreads[0] = 0
-    places = labels.reshape(-1).int()
-    image = normal(labels.shape, generator)
-    image.view(-1).mul_(spreads.index_select(0, places)).add_(means.index_select(0, places))
-    return image
+    codes = _codes(labels)
+    means = uniform(ranges.a_mu, ranges.b_mu, draws, (codes,))
+    spreads = uniform(ranges.a_sigma, ranges.b_sigma, draws, (codes,))
+    if number(0, 1, draws) < ranges.empty_background:
+        for table in (means, spreads):
+            table[0].zero_()
+    return philox.label_image(labels, means, spreads, *draws.next())
 
 
-def bias_field(space: Sequence[int], ranges: ImageRanges, generator: Generator) -> Tensor:
-    """A smooth positive factor, (1, 1, *space): its logarithm is noise of standard deviation up to b_B at 1:r_B."""
-    return (uniform(0, ranges.b_B, generator) * smooth_noise(space, ranges.r_B, generator)).exp_()
+def _codes(labels: Tensor) -> int:
+    """Entries of a table for the map: one more than its largest code, or on a GPU than its type's where that is small.
+
+    A GPU is not waited for, and the entries of the codes are the same.
+    """
+    largest = torch.iinfo(labels.dtype).max
+    if labels.is_cpu or largest >= 2**15:
+        return 1 + max(0, int(labels.max()))
+    return 1 + largest
 
 
-def _in_thick_slices(image: Tensor, thickest: float, generator: Generator) -> Tensor:
+def log_bias_field(space: Sequence[int], ranges: ImageRanges, draws: Draws) -> Tensor:
+    """Logarithm of a positive factor at the voxels that it is linear between, (1, 1, *coarse).
+
+    Noise at relative resolution 1:r_B, of standard deviation up to b_B.
+    """
+    return number(0, ranges.b_B, draws) * normal((1, 1, *coarse_shape(space, ranges.r_B)), draws)
+
+
+def _in_thick_slices(image: Tensor, thickest: float, draws: Draws) -> Tensor:
     """The image as if sampled in thick slices along one axis, and brought back to its grid."""
     if thickest <= 1:
         return image
-    axis = int(torch.randint(image.ndim - 2, (), generator=generator, device=generator.device))
-    thickness = float(uniform(1, thickest, generator))
+    axis = int(number(0, image.ndim - 2, draws))
+    thickness = number(1, thickest, draws)
     space = list(image.shape[2:])
     sigma, coarse = [0.0] * len(space), list(space)
     # Slices that are averages over their thickness: a box of width t has the standard deviation t / sqrt(12).
@@ -182,15 +196,13 @@ def _in_thick_slices(image: Tensor, thickest: float, generator: Generator) -> Te
     return resample(resample(smooth(image, sigma), coarse), space)
 
 
-def _cropped(image: Tensor, largest: float, generator: Generator) -> Tensor:
+def _cropped(image: Tensor, largest: float, draws: Draws) -> Tensor:
     """The image with zeros beyond a smaller field of view."""
-    if largest <= 0:
-        return image
     inside = torch.zeros_like(image, dtype=torch.bool)
     box: list[Any] = [slice(None), slice(None)]
     for size in image.shape[2:]:
-        kept = size - int(size * uniform(0, largest, generator))
-        start = int((size - kept + 1) * uniform(0, 1, generator))
+        kept = size - int(size * number(0, largest, draws))
+        start = int((size - kept + 1) * number(0, 1, draws))
         box.append(slice(start, start + kept))
     inside[tuple(box)] = True
     return image.mul_(inside)
@@ -201,5 +213,6 @@ def _require_labels(name: str, labels: Tensor) -> None:
         raise ValueError(
             f"{name} of shape {tuple(labels.shape)} and type {labels.dtype} must be a map (1, 1, *space) of integers"
         )
-    if labels.numel() == 0 or labels.min() < 0:
+    # On a GPU codes are not looked at, which would wait for it; negative ones are then drawn as 0.
+    if labels.numel() == 0 or (labels.is_cpu and labels.min() < 0):
         raise ValueError(f"{name} must have voxels, and codes of 0 and more")

@@ -1,29 +1,72 @@
 """Random numbers on a device, smooth in space: what label maps, deformations and bias fields are drawn from.
 
-Every function draws from the ``torch.Generator`` it is given, on the generator's device, and from nothing else.
+Every function draws from the :class:`Draws` it is given, on their device, and from nothing else.  The same seed gives
+the same numbers on every device, up to rounding.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from regcore.kernels import philox
 from regcore.spatial import resample
 
 
-def random_generator(device: torch.device) -> Generator:
-    """A generator on a device whose seed is drawn from torch's global random state, which a training step follows."""
-    return Generator(device).manual_seed(int(torch.randint(2**62, ())))
+class Draws:
+    """A sequence of draws from a seed: each takes the next number of a counter, which is all that it depends on.
+
+    Nothing is kept on the device, and numbers that decide something are made where it is decided, so that nobody waits
+    for a device.
+
+    Parameters
+    ----------
+    seed : int
+        64 bits of it count.
+    device : torch.device
+        Where tensors are drawn.
+
+    Attributes
+    ----------
+    offset : int
+        How many draws there have been.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+        self.seed, self.device = seed, torch.device(device)
+        self.offset = 0
+
+    def next(self) -> tuple[int, int]:
+        """Seed and offset of one more draw."""
+        self.offset += 1
+        return self.seed, self.offset - 1
 
 
-def uniform(low: float, high: float, generator: Generator, shape: Sequence[int] = ()) -> Tensor:
-    """Draws from U(low, high)."""
-    return low + (high - low) * torch.rand(tuple(shape), generator=generator, device=generator.device)
+def random_generator(device: torch.device) -> Draws:
+    """Draws on a device whose seed is drawn from torch's global random state, which a training step follows."""
+    return Draws(int(torch.randint(2**62, ())), device)
 
 
-def normal(shape: Sequence[int], generator: Generator) -> Tensor:
-    """Draws from N(0, 1)."""
-    return torch.randn(tuple(shape), generator=generator, device=generator.device)
+def number(low: float, high: float, draws: Draws) -> float:
+    """One draw from U(low, high), as a number."""
+    return low + (high - low) * philox.number_reference(*draws.next())
+
+
+def normal_number(draws: Draws) -> float:
+    """One draw from N(0, 1), as a number."""
+    radius = math.sqrt(-2 * math.log(1 - number(0, 1, draws)))
+    return radius * math.cos(number(0, 2 * math.pi, draws))
+
+
+def uniform(low: float, high: float, draws: Draws, shape: Sequence[int]) -> Tensor:
+    """Draws from U(low, high); element i of their order in memory does not depend on the shape."""
+    return philox.uniform(shape, *draws.next(), draws.device).mul_(high - low).add_(low)
+
+
+def normal(shape: Sequence[int], draws: Draws) -> Tensor:
+    """Draws from N(0, 1); element i of their order in memory does not depend on the shape."""
+    return philox.normal(shape, *draws.next(), draws.device)
 
 
 def coarse_shape(shape: Sequence[int], resolution: float) -> list[int]:
@@ -34,14 +77,12 @@ def coarse_shape(shape: Sequence[int], resolution: float) -> list[int]:
     return [max(2, -int(-n // resolution)) for n in shape]
 
 
-def smooth_noise(shape: Sequence[int], resolution: float, generator: Generator) -> Tensor:
+def smooth_noise(shape: Sequence[int], resolution: float, draws: Draws) -> Tensor:
     """N(0, 1) at relative resolution 1:``resolution``, upsampled linearly to (1, 1, *shape)."""
-    return resample(normal((1, 1, *coarse_shape(shape, resolution)), generator), shape)
+    return resample(normal((1, 1, *coarse_shape(shape, resolution)), draws), shape)
 
 
-def random_velocity(
-    space: Sequence[int], resolutions: Sequence[float], largest_sd: float, generator: Generator
-) -> Tensor:
+def random_velocity(space: Sequence[int], resolutions: Sequence[float], largest_sd: float, draws: Draws) -> Tensor:
     """A stationary velocity at half resolution, the sum of noise at several resolutions (Section II-C.3).
 
     The standard deviation is drawn anew from U(0, ``largest_sd``) at each resolution.
@@ -61,8 +102,8 @@ def random_velocity(
         ``half`` as in :func:`coarse_shape` with 2.
     """
     half = coarse_shape(space, 2)
-    velocity = torch.zeros(1, len(space), *half, device=generator.device)
+    velocity = torch.zeros(1, len(space), *half, device=draws.device)
     for resolution in resolutions:
-        sd = uniform(0, largest_sd, generator)
-        velocity += resample(sd * normal((1, len(space), *coarse_shape(space, resolution)), generator), half)
+        sd = number(0, largest_sd, draws)
+        velocity += resample(sd * normal((1, len(space), *coarse_shape(space, resolution)), draws), half)
     return velocity

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from regcore.spatial import identity, integrate, resample, warp
-from regcore.synthesis.noise import coarse_shape, normal, uniform
+from regcore.synthesis.noise import Draws, coarse_shape, normal, number
 
 #: Squarings by which a shape's velocity is integrated, as everywhere in the paper.
 STEPS = 5
 
 
 def random_shapes(
-    shape: Sequence[int], generator: Generator, labels: int = 26, resolution: float = 32, warp_sd: float = 100
+    shape: Sequence[int], draws: Draws, labels: int = 26, resolution: float = 32, warp_sd: float = 100
 ) -> Tensor:
     """A map of ``labels`` random shapes: at every voxel the number of the brightest of as many warped noise images.
 
@@ -23,8 +23,8 @@ def random_shapes(
     ----------
     shape : sequence of int
         Of the map, two or three axes of 2 or more voxels.
-    generator : torch.Generator
-        Its device is that of the map; the same state gives the same map.
+    draws : Draws
+        Their device is that of the map; the same seed gives the same map, whatever the device, up to ties.
     labels : int
         J, at most 256.
     resolution : float
@@ -47,15 +47,16 @@ def random_shapes(
     if len(shape) not in (2, 3) or min(shape) < 2:
         raise ValueError(f"a map has two or three axes of 2 voxels or more, not the shape {tuple(shape)}")
     coarse = coarse_shape(shape, resolution)
-    voxels = torch.tensor([(m - 1) / (n - 1) for m, n in zip(coarse, shape, strict=True)], device=generator.device)
+    ratios = [(m - 1) / (n - 1) for m, n in zip(coarse, shape, strict=True)]
+    voxels = torch.stack([torch.full((), ratio, device=draws.device) for ratio in ratios])
     per_voxel = voxels.view(1, -1, *[1] * len(shape))
     here = identity(coarse, voxels)
     full = identity(shape, voxels)
-    found = torch.zeros(1, 1, *shape, dtype=torch.uint8, device=generator.device)
-    brightest = torch.full((1, 1, *shape), -torch.inf, device=generator.device)
+    found = torch.zeros(1, 1, *shape, dtype=torch.uint8, device=draws.device)
+    brightest = torch.full((1, 1, *shape), -torch.inf, device=draws.device)
     for label in range(labels):
-        noise = normal((1, 1, *coarse), generator)
-        velocity = uniform(0, warp_sd, generator) * per_voxel * normal((1, len(shape), *coarse), generator)
+        noise = normal((1, 1, *coarse), draws)
+        velocity = number(0, warp_sd, draws) * per_voxel * normal((1, len(shape), *coarse), draws)
         points = resample(here + integrate(velocity, STEPS), shape)
         image = warp(noise, points - full, border="edge")
         found.masked_fill_(image > brightest, label)
