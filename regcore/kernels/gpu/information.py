@@ -16,8 +16,9 @@ from regcore.kernels.gpu.launch import arithmetic
 #: How windows in float32 are multiplied: "tf32x3" is about as exact as float32 itself, "tf32" (10 bits) is faster,
 #: and "ieee" goes without tensor cores.
 PRECISION = "tf32x3"
-#: Programs that share the voxels: several times what a large GPU runs at once, and few enough to add their histograms.
-PROGRAMS = 4096
+#: Programs that share the voxels: twice what the 132 processors of an H100 run at once, 13 each by their registers, so
+#: that none runs alone at the end; their histograms take 14 MB at 32 bins.
+PROGRAMS = 3432
 #: Voxels of a block and warps of a program, by the largest number of bins that they are for.  Warps of one program
 #: that share a histogram read the windows twice, so that one is best while the histogram fits.
 HISTOGRAM_BLOCK = {32: (32, 1), 64: (32, 4)}
