@@ -395,6 +395,26 @@ def read_plane(sums, here, z, depth, area, voxels, FIELDS: tl.constexpr):
     return found
 
 
+@triton.jit
+def first_window(
+    sums, here, z, depth, area, voxels, none,
+    WINDOW: tl.constexpr, STEP: tl.constexpr, AHEAD: tl.constexpr, FIELDS: tl.constexpr,
+):  # fmt: skip
+    """Sums over the last planes of the first block, from plane ``z`` on, and the planes that are read already."""
+    queue = ()
+    for k in tl.static_range(AHEAD):
+        queue = queue + (read_plane(sums, here, z + k, depth, area, voxels, FIELDS),)
+    behind = zeros(none, WINDOW)
+    for _step in range(WINDOW // STEP):
+        for _ in tl.static_range(STEP):
+            queue = queue + (read_plane(sums, here, z + AHEAD, depth, area, voxels, FIELDS),)
+            behind = behind + (queue[0],)
+            queue = without_first(queue, 1, AHEAD + 1)
+            z += 1
+        behind = without_first(behind, STEP, WINDOW + STEP)
+    return backwards(behind, WINDOW, FIELDS), queue
+
+
 # ---- correlation and gradient
 
 
@@ -406,12 +426,16 @@ def inside_count(position, size, WINDOW: tl.constexpr):
 
 @triton.jit
 def correlation(
-    sums, inside, whole, mean_i, mean_j, flat_i, flat_j,
+    sums, inside, whole, reciprocal, mean_i, mean_j, flat_i, flat_j,
     FIELDS: tl.constexpr, VOXELMORPH: tl.constexpr, EPSILON: tl.constexpr, ROUNDING: tl.constexpr,
     TINY: tl.constexpr,
 ):  # fmt: skip
     """cc² and its adjoints: what a voxel of the box multiplies the other image by, J by, and adds, in the gradient
-    with respect to J; then the last two for I.  ``sums`` are those of I, J, I², J² and I J in boxes."""
+    with respect to J; then the last two for I.
+
+    ``sums`` are those of I, J, I², J² and I J in boxes of ``whole`` voxels, ``inside`` of them inside the image;
+    ``reciprocal`` is that of the number of voxels that count.
+    """
     s, t = sums[0], sums[1]
     if VOXELMORPH:
         # Beyond the border the image is 0, which is -mean after the subtraction.
@@ -448,13 +472,13 @@ def correlation(
     by_cross = 2 * count * slope * inverse_w
     by_w = -2 * count * part * inverse_w
     # From the numbers as they are stored, so that their rounding cancels in the gradient.
-    added = (by_cross * middle_i + by_w * middle_j) / count
+    added = (by_cross * middle_i + by_w * middle_j) * reciprocal
     squared = tl.where(squared > 1, 1.0, squared)
     if FIELDS == 3:
         return squared, (by_cross, by_w, added)
     else:
         by_v = -2 * count * part * inverse_v * (w * inverse_w)
-        return squared, (by_cross, by_w, added, by_v, (by_cross * middle_j + by_v * middle_i) / count)
+        return squared, (by_cross, by_w, added, by_v, (by_cross * middle_j + by_v * middle_i) * reciprocal)
 
 
 @triton.jit(do_not_specialize=["blocks"])
@@ -472,29 +496,29 @@ def correlation_kernel(
     column = tl.minimum(column, area - 1)  # the last is done again rather than masked
     here = image * depth * area + column
     inside_plane = inside_count(column % width, width, WINDOW) * inside_count(column // width, height, TALL)
+    inverse_plane = 1 / (tl.zeros((COLUMNS,), TYPE) + whole) if VOXELMORPH else 1 / inside_plane.to(TYPE)
     mean_i, mean_j = tl.load(statistics + image * 4).to(TYPE), tl.load(statistics + image * 4 + 1).to(TYPE)
     flat_i, flat_j = tl.load(statistics + image * 4 + 2).to(TYPE), tl.load(statistics + image * 4 + 3).to(TYPE)
     first = tl.program_id(1) * blocks * WINDOW
-    z, done = first - (WINDOW - 1) // 2, first - WINDOW
-
-    queue = ()
-    for k in tl.static_range(AHEAD):
-        queue = queue + (read_plane(sums, here, z + k, depth, area, voxels, 5),)
+    z, done = first - (WINDOW - 1) // 2, first
     none = zeros(tl.zeros((COLUMNS,), TYPE), 5)
-    behind = zeros(none, WINDOW)
+    behind, queue = first_window(sums, here, z, depth, area, voxels, none, WINDOW, STEP, AHEAD, 5)
+    z += WINDOW
     total = tl.zeros((COLUMNS,), tl.float64)
-    for _block in range(1 + tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):  # the first has no sums yet
+    for _block in range(tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):
         ahead, part = none, none[0]
         for _step in range(WINDOW // STEP):
             for k in tl.static_range(STEP):
                 row = read_plane(sums, here, z + AHEAD, depth, area, voxels, 5)
                 queue = queue + (row,)
-                inside = (inside_plane * tl.maximum(inside_count(done, depth, WINDOW), 1)).to(TYPE)
+                inside_along = tl.maximum(inside_count(done, depth, WINDOW), 1)  # beyond the border there are none
+                inside = (inside_plane * inside_along).to(TYPE)
+                reciprocal = inverse_plane if VOXELMORPH else inverse_plane * (1 / inside_along.to(TYPE))
                 squared, found = correlation(
-                    plus(behind[k], ahead, 5), inside, whole, mean_i, mean_j, flat_i, flat_j,
+                    plus(behind[k], ahead, 5), inside, whole, reciprocal, mean_i, mean_j, flat_i, flat_j,
                     FIELDS, VOXELMORPH, EPSILON, ROUNDING, TINY,
                 )  # fmt: skip
-                complete = (done >= first) & (done < depth)
+                complete = done < depth
                 part += tl.where(complete, squared, 0.0)
                 target = adjoints + (here + done * area)
                 for f in tl.static_range(FIELDS):
@@ -526,20 +550,17 @@ def gradient_kernel(
     mean_i, mean_j = tl.load(statistics + image * 4).to(TYPE), tl.load(statistics + image * 4 + 1).to(TYPE)
     scale = tl.full((COLUMNS,), -1, TYPE) / voxels
     first = tl.program_id(1) * blocks * WINDOW
-    z, done = first - WINDOW // 2, first - WINDOW  # boxes that hold a voxel are centred in the mirrored box around it
-
-    queue = ()
-    for k in tl.static_range(AHEAD):
-        queue = queue + (read_plane(sums, here, z + k, depth, area, voxels, FIELDS),)
+    z, done = first - WINDOW // 2, first  # boxes that hold a voxel are centred in the mirrored box around it
     none = zeros(tl.zeros((COLUMNS,), TYPE), FIELDS)
-    behind = zeros(none, WINDOW)
-    for _block in range(1 + tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):  # the first has no sums yet
+    behind, queue = first_window(sums, here, z, depth, area, voxels, none, WINDOW, STEP, AHEAD, FIELDS)
+    z += WINDOW
+    for _block in range(tl.minimum(blocks, tl.cdiv(depth - first, WINDOW))):
         ahead = none
         for _step in range(WINDOW // STEP):
             for k in tl.static_range(STEP):
                 row = read_plane(sums, here, z + AHEAD, depth, area, voxels, FIELDS)
                 queue = queue + (row,)
-                complete = (done >= first) & (done < depth)
+                complete = done < depth
                 place = here + done * area
                 i = tl.load(fixed + place, complete, 0).to(TYPE) - mean_i
                 j = tl.load(moving + place, complete, 0).to(TYPE) - mean_j
