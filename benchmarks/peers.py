@@ -253,7 +253,8 @@ def stock_training_step(
     from voxelmorph.nn.models import VxmPairwise
     from voxelmorph.nn.modules import IntegrateVelocityField, ResizeDisplacementField, SpatialTransformer
 
-    network = VxmPairwise(3, 1, 1, nb_features=(16, 32, 32, 32), integration_steps=7)
+    network = VxmPairwise(3, 1, 1, nb_features=(16, 32, 32, 32), integration_steps=7, device=str(fixed.device))
+    network = network.to(fixed.device)
     halve, double = ResizeDisplacementField(scale_factor=0.5), ResizeDisplacementField(scale_factor=2)
     integrate, warp = IntegrateVelocityField(steps=7), SpatialTransformer()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)

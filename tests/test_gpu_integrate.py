@@ -106,7 +106,7 @@ def test_the_operator_is_registered_as_torch_wants_it(random_displacement):
 SIZES = dict.fromkeys(["depth", "height", "width"], "i32")
 TENSORS = dict.fromkeys(("field", "out", "gradient", "fixed_scale"), "*fp32")
 TYPES = {**TENSORS, "scale": "fp32", "share": "fp32", **SIZES}
-BLOCK = {"AXES": 3, "TYPE": "fp32", "BLOCK_Y": 1, "BLOCK_X": 128}
+BLOCK = {"AXES": 3, "TYPE": "fp32", "PLANES": 8, "BLOCK_Y": 1, "BLOCK_X": 128}
 PACKED = {**BLOCK, "PACKED": True, "PACKED_OUT": True}
 BACK = {**PACKED, "PACKED_GRADIENT": True, "VECTOR": False, "FIXED": False}
 

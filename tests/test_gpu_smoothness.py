@@ -120,12 +120,11 @@ def test_the_kernels_compile_within_their_budget():
         ],
     )
     types |= {"values": "*fp32", "weights": "*fp32"}
-    block = {"TYPE": "fp32", "BLOCK_Y": 1, "BLOCK_X": 256}
     radii = [(axis, radius) for axis in range(3) for radius in (0, 3)]
     assert_within_budget(
         "regcore.kernels.gpu.smoothing",
         [
-            Budget("smooth_kernel", types, {**block, "AXIS": axis, "RADIUS": radius}, registers=40, instructions=450)
+            Budget("smooth_kernel", types, {**tile, "AXIS": axis, "RADIUS": radius}, registers=40, instructions=450)
             for axis, radius in radii
         ],
     )

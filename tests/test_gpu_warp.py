@@ -103,7 +103,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
 def test_the_kernels_compile_within_their_budget():
     sizes = dict.fromkeys(["channels", "depth", "height", "width", "rows", "columns", "length"], "i32")
     tensors = {"image": "*fp32", "shift": "*fp32", "gradient": "*fp32", "out": "*fp32", "scale": "*fp64", **sizes}
-    constants = {"AXES": 3, "EDGE": True, "TYPE": "fp32", "BLOCK_Y": 1, "BLOCK_X": 128}
+    constants = {"AXES": 3, "EDGE": True, "TYPE": "fp32", "PLANES": 8, "BLOCK_Y": 1, "BLOCK_X": 128}
     zero, fixed = {**constants, "EDGE": False}, {**constants, "FIXED": True}
     narrow = {**tensors, "image": "*fp16", "out": "*fp16"}
     whole = {**tensors, "out": "*i64"}

@@ -7,13 +7,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: Rows and voxels along a row that one program does, by the number of axes: a voxel to a thread, so that the threads of
-#: a warp gather from neighbouring cells.
-BLOCK = {3: (1, 128), 2: (1, 128)}
-#: Planes, rows and voxels along a row of a program that reads a volume and neighbours of each voxel.
+#: Rows and voxels along a row of a program that does one plane, by the number of axes.
+BLOCK = {3: (8, 32), 2: (1, 256)}
+#: Planes, rows and voxels along a row of a program that gathers from displaced voxels.  A voxel to a thread, so that
+#: the threads of a warp gather from neighbouring cells; several planes, because starting a program takes time too.
+GATHER = {3: (8, 1, 128), 2: (8, 1, 128)}
+#: The same of a program that reads the neighbours of each voxel, a few voxels to a thread.
 TILE = {3: (8, 8, 32), 2: (8, 1, 256)}
 if triton.knobs.runtime.interpret:  # there programs run one after the other, and one takes as long whatever its size
-    BLOCK = {3: (8, 32), 2: (1, 256)}
+    GATHER = {3: (8, 8, 32), 2: (8, 1, 256)}
 
 
 class Volume(NamedTuple):
@@ -30,28 +32,42 @@ class Volume(NamedTuple):
         return self.depth, self.height, self.width
 
     @property
+    def axes(self) -> int:
+        return 3 if self.height > 1 else 2
+
+    @property
     def block(self) -> dict[str, int]:
-        """Shape of a program's block where it gathers, as the kernels' constants."""
-        return dict(zip(("BLOCK_Y", "BLOCK_X"), BLOCK[3 if self.height > 1 else 2], strict=True))
+        """Shape of a program's block in one plane, as the kernels' constants."""
+        return dict(zip(("BLOCK_Y", "BLOCK_X"), BLOCK[self.axes], strict=True))
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """Programs: blocks of a plane, planes, elements of the batch; see :func:`where_am_i`."""
-        return self._blocks(**self.block), self.depth, self.batch
+        return self._programs(1, *BLOCK[self.axes])
+
+    @property
+    def gather(self) -> dict[str, int]:
+        """Shape of a program's block, planes first, where it gathers."""
+        return dict(zip(("PLANES", "BLOCK_Y", "BLOCK_X"), GATHER[self.axes], strict=True))
+
+    @property
+    def gathers(self) -> tuple[int, int, int]:
+        """Programs that gather: blocks of a plane, groups of planes, elements of the batch."""
+        return self._programs(*GATHER[self.axes])
 
     @property
     def tile(self) -> dict[str, int]:
-        """Shape of a program's block where it reads neighbours, plane after plane."""
-        return dict(zip(("PLANES", "BLOCK_Y", "BLOCK_X"), TILE[3 if self.height > 1 else 2], strict=True))
+        """Shape of a program's block, planes first, where it reads neighbours."""
+        return dict(zip(("PLANES", "BLOCK_Y", "BLOCK_X"), TILE[self.axes], strict=True))
 
     @property
     def tiles(self) -> tuple[int, int, int]:
-        """Programs: blocks of a plane, groups of planes, elements of the batch."""
-        planes, *block = self.tile.values()
-        return self._blocks(*block), triton.cdiv(self.depth, planes), self.batch
+        """Programs that read neighbours, as :attr:`gathers`."""
+        return self._programs(*TILE[self.axes])
 
-    def _blocks(self, BLOCK_Y: int, BLOCK_X: int) -> int:
-        return triton.cdiv(self.height, BLOCK_Y) * triton.cdiv(self.width, BLOCK_X)
+    def _programs(self, planes: int, rows: int, voxels: int) -> tuple[int, int, int]:
+        blocks = triton.cdiv(self.height, rows) * triton.cdiv(self.width, voxels)
+        return blocks, triton.cdiv(self.depth, planes), self.batch
 
 
 def volume(tensor: Tensor) -> Volume:
@@ -68,7 +84,7 @@ def arithmetic(tensor: Tensor) -> tl.dtype:
 
 @triton.jit
 def where_am_i(height, width, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
-    """Batch element, plane, rows (BLOCK_Y, 1), columns (1, BLOCK_X) of this program, and which voxels exist."""
+    """Batch element, (group of) planes, rows (BLOCK_Y, 1), columns (1, BLOCK_X), and which voxels of a plane exist."""
     across = tl.cdiv(width, BLOCK_X)
     block = tl.program_id(0)
     y = (block // across) * BLOCK_Y + tl.arange(0, BLOCK_Y)[:, None]

@@ -26,27 +26,29 @@ def weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE:
 @triton.jit
 def smooth_kernel(
     values, weights, out, radius, depth, height, width,
-    AXIS: tl.constexpr, RADIUS: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    AXIS: tl.constexpr, RADIUS: tl.constexpr, TYPE: tl.constexpr,
+    PLANES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     """``out`` = ``values`` (B, 1, Z, Y, X) smoothed along one axis by half a Gaussian, ``weights`` (radius + 1).
 
     ``RADIUS`` is the radius where the loop over it is unrolled, else 0.
     """
-    b, z, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
-    place = b * depth * height * width + (z * height + y) * width + x
-    position, size, stride = z + 0 * x + 0 * y, depth, height * width
-    if AXIS == 1:
-        position, size, stride = y + 0 * x, height, width
-    if AXIS == 2:
-        position, size, stride = x + 0 * y, width, 1
-    total = tl.load(weights).to(TYPE) * tl.load(values + place, mask, 0).to(TYPE)
-    if RADIUS > 0:
-        for k in tl.static_range(1, RADIUS + 1):
-            total += weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE)
-    else:
-        for k in range(1, radius + 1):
-            total += weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE)
-    tl.store(out + place, total, mask)
+    b, group, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
+    for z in range(group * PLANES, tl.minimum(group * PLANES + PLANES, depth)):
+        place = b * depth * height * width + (z * height + y) * width + x
+        position, size, stride = z + 0 * x + 0 * y, depth, height * width
+        if AXIS == 1:
+            position, size, stride = y + 0 * x, height, width
+        if AXIS == 2:
+            position, size, stride = x + 0 * y, width, 1
+        total = tl.load(weights).to(TYPE) * tl.load(values + place, mask, 0).to(TYPE)
+        if RADIUS > 0:
+            for k in tl.static_range(1, RADIUS + 1):
+                total += weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE)
+        else:
+            for k in range(1, radius + 1):
+                total += weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE)
+        tl.store(out + place, total, mask)
 
 
 def smooth(values: Tensor, taps: Sequence[tuple[float, ...]]) -> Tensor:
@@ -58,9 +60,9 @@ def smooth(values: Tensor, taps: Sequence[tuple[float, ...]]) -> Tensor:
         if len(half) == 1:
             continue
         out = torch.empty_like(values)
-        smooth_kernel[sizes.grid](
+        smooth_kernel[sizes.tiles](
             values, on_device(half, values.dtype, values.device), out, len(half) - 1, *sizes.space,
-            AXIS=axis, RADIUS=len(half) - 1 if len(half) - 1 <= UNROLLED else 0, TYPE=arithmetic(values), **sizes.block,
+            AXIS=axis, RADIUS=len(half) - 1 if len(half) - 1 <= UNROLLED else 0, TYPE=arithmetic(values), **sizes.tile,
         )  # fmt: skip
         values = out
     return values

@@ -94,51 +94,55 @@ def blend(a, b, c, d, e, f, g, h, z0, z1, y0, y1, x0, x1):
 @triton.jit
 def forward_kernel(
     image, shift, out, channels, depth, height, width, rows, columns, length,
-    AXES: tl.constexpr, EDGE: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    AXES: tl.constexpr, EDGE: tl.constexpr, TYPE: tl.constexpr,
+    PLANES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     """``out`` (B, C, rows, columns, length) = ``image`` (B, C, Z, Y, X) at p + ``shift``(p)."""
-    b, z, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
-    pz, py, px = positions(shift, b, z, y, x, mask, rows, columns, length, AXES, TYPE)
-    cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, EDGE)
-    target = out + b * channels * rows * columns * length + (z * columns + y) * length + x
-    values = image + b * channels * depth * height * width + cell
-    for _ in range(channels):
-        v0, v1, v2, v3, v4, v5, v6, v7 = corners(values, width, height * width, AXES, TYPE)
-        tl.store(target, blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, y0, y1, x0, x1), mask)
-        values += depth * height * width
-        target += rows * columns * length
+    b, group, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
+    for z in range(group * PLANES, tl.minimum(group * PLANES + PLANES, rows)):
+        pz, py, px = positions(shift, b, z, y, x, mask, rows, columns, length, AXES, TYPE)
+        cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, EDGE)
+        target = out + b * channels * rows * columns * length + (z * columns + y) * length + x
+        values = image + b * channels * depth * height * width + cell
+        for _ in range(channels):
+            v0, v1, v2, v3, v4, v5, v6, v7 = corners(values, width, height * width, AXES, TYPE)
+            tl.store(target, blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, y0, y1, x0, x1), mask)
+            values += depth * height * width
+            target += rows * columns * length
 
 
 @triton.jit
 def pull_kernel(
     gradient, image, shift, out, channels, depth, height, width, rows, columns, length,
-    AXES: tl.constexpr, EDGE: tl.constexpr, TYPE: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    AXES: tl.constexpr, EDGE: tl.constexpr, TYPE: tl.constexpr,
+    PLANES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     """``out`` (B, AXES, rows, columns, length) = Σ_c gradient_c · ∇image_c(p + u): that of the displacement."""
-    b, z, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
+    b, group, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
     voxels = rows * columns * length
-    pz, py, px = positions(shift, b, z, y, x, mask, rows, columns, length, AXES, TYPE)
-    cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, EDGE)
-    dz0, dz1 = slopes(pz, depth, EDGE)
-    dy0, dy1 = slopes(py, height, EDGE)
-    dx0, dx1 = slopes(px, width, EDGE)
-    incoming = gradient + b * channels * voxels + (z * columns + y) * length + x
-    values = image + b * channels * depth * height * width + cell
-    to_z, to_y, to_x = tl.zeros_like(pz), tl.zeros_like(pz), tl.zeros_like(pz)
-    for _ in range(channels):
-        g = tl.load(incoming, mask, 0).to(TYPE)
-        v0, v1, v2, v3, v4, v5, v6, v7 = corners(values, width, height * width, AXES, TYPE)
-        to_z += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, dz0, dz1, y0, y1, x0, x1)
-        to_x += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, y0, y1, dx0, dx1)
+    for z in range(group * PLANES, tl.minimum(group * PLANES + PLANES, rows)):
+        pz, py, px = positions(shift, b, z, y, x, mask, rows, columns, length, AXES, TYPE)
+        cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, EDGE)
+        dz0, dz1 = slopes(pz, depth, EDGE)
+        dy0, dy1 = slopes(py, height, EDGE)
+        dx0, dx1 = slopes(px, width, EDGE)
+        incoming = gradient + b * channels * voxels + (z * columns + y) * length + x
+        values = image + b * channels * depth * height * width + cell
+        to_z, to_y, to_x = tl.zeros_like(pz), tl.zeros_like(pz), tl.zeros_like(pz)
+        for _ in range(channels):
+            g = tl.load(incoming, mask, 0).to(TYPE)
+            v0, v1, v2, v3, v4, v5, v6, v7 = corners(values, width, height * width, AXES, TYPE)
+            to_z += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, dz0, dz1, y0, y1, x0, x1)
+            to_x += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, y0, y1, dx0, dx1)
+            if AXES == 3:
+                to_y += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, dy0, dy1, x0, x1)
+            values += depth * height * width
+            incoming += voxels
+        target = out + b * AXES * voxels + (z * columns + y) * length + x
+        tl.store(target, to_z, mask)
+        tl.store(target + (AXES - 1) * voxels, to_x, mask)
         if AXES == 3:
-            to_y += g * blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, dy0, dy1, x0, x1)
-        values += depth * height * width
-        incoming += voxels
-    target = out + b * AXES * voxels + (z * columns + y) * length + x
-    tl.store(target, to_z, mask)
-    tl.store(target + (AXES - 1) * voxels, to_x, mask)
-    if AXES == 3:
-        tl.store(target + voxels, to_y, mask)
+            tl.store(target + voxels, to_y, mask)
 
 
 @triton.jit
@@ -156,33 +160,34 @@ def add_at(target, value, scale, mask, FIXED: tl.constexpr):
 def push_kernel(
     gradient, shift, scale, out, channels, depth, height, width, rows, columns, length,
     AXES: tl.constexpr, EDGE: tl.constexpr, FIXED: tl.constexpr, TYPE: tl.constexpr,
-    BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+    PLANES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
     """Add to ``out`` (B, C, Z, Y, X) the gradient of the image: what each voxel of it gave to the interpolation.
 
     ``scale`` points to the number that fixed-point sums are multiples of one over.
     """
-    b, z, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
-    pz, py, px = positions(shift, b, z, y, x, mask, rows, columns, length, AXES, TYPE)
-    cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, EDGE)
-    incoming = gradient + b * channels * rows * columns * length + (z * columns + y) * length + x
-    target = out + b * channels * depth * height * width + cell
+    b, group, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
     factor = tl.load(scale) if FIXED else 1.0
     deep = height * width
-    for _ in range(channels):
-        g = tl.load(incoming, mask, 0).to(TYPE)
-        near, far = g * z0, g * z1
-        add_at(target, near * y0 * x0, factor, mask, FIXED)
-        add_at(target + 1, near * y0 * x1, factor, mask, FIXED)
-        add_at(target + deep, far * y0 * x0, factor, mask, FIXED)
-        add_at(target + deep + 1, far * y0 * x1, factor, mask, FIXED)
-        if AXES == 3:
-            add_at(target + width, near * y1 * x0, factor, mask, FIXED)
-            add_at(target + width + 1, near * y1 * x1, factor, mask, FIXED)
-            add_at(target + deep + width, far * y1 * x0, factor, mask, FIXED)
-            add_at(target + deep + width + 1, far * y1 * x1, factor, mask, FIXED)
-        target += depth * height * width
-        incoming += rows * columns * length
+    for z in range(group * PLANES, tl.minimum(group * PLANES + PLANES, rows)):
+        pz, py, px = positions(shift, b, z, y, x, mask, rows, columns, length, AXES, TYPE)
+        cell, z0, z1, y0, y1, x0, x1 = cell_of(pz, py, px, depth, height, width, AXES, EDGE)
+        incoming = gradient + b * channels * rows * columns * length + (z * columns + y) * length + x
+        target = out + b * channels * depth * height * width + cell
+        for _ in range(channels):
+            g = tl.load(incoming, mask, 0).to(TYPE)
+            near, far = g * z0, g * z1
+            add_at(target, near * y0 * x0, factor, mask, FIXED)
+            add_at(target + 1, near * y0 * x1, factor, mask, FIXED)
+            add_at(target + deep, far * y0 * x0, factor, mask, FIXED)
+            add_at(target + deep + 1, far * y0 * x1, factor, mask, FIXED)
+            if AXES == 3:
+                add_at(target + width, near * y1 * x0, factor, mask, FIXED)
+                add_at(target + width + 1, near * y1 * x1, factor, mask, FIXED)
+                add_at(target + deep + width, far * y1 * x0, factor, mask, FIXED)
+                add_at(target + deep + width + 1, far * y1 * x1, factor, mask, FIXED)
+            target += depth * height * width
+            incoming += rows * columns * length
 
 
 def forward(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
@@ -190,9 +195,9 @@ def forward(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     image, displacement = image.contiguous(), displacement.contiguous()
     out = image.new_empty(image.shape[:2] + displacement.shape[2:])
     fixed = volume(out)
-    forward_kernel[fixed.grid](
+    forward_kernel[fixed.gathers](
         image, displacement, out, fixed.channels, *volume(image).space, *fixed.space,
-        **constants(displacement, edge), **fixed.block,
+        **constants(displacement, edge), **fixed.gather,
     )  # fmt: skip
     return out
 
@@ -202,9 +207,9 @@ def pull(gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool) -> T
     gradient, image, displacement = gradient.contiguous(), image.contiguous(), displacement.contiguous()
     out = torch.empty_like(displacement)
     fixed = volume(gradient)
-    pull_kernel[fixed.grid](
+    pull_kernel[fixed.gathers](
         gradient, image, displacement, out, fixed.channels, *volume(image).space, *fixed.space,
-        **constants(displacement, edge), **fixed.block,
+        **constants(displacement, edge), **fixed.gather,
     )  # fmt: skip
     return out
 
@@ -221,9 +226,9 @@ def push(gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool) -> T
     summed = displacement.dtype
     out = torch.zeros(image.shape, dtype=torch.int64 if deterministic else summed, device=image.device)
     scale = fixed_point_scale(gradient) if deterministic else displacement
-    push_kernel[fixed.grid](
+    push_kernel[fixed.gathers](
         gradient, displacement, scale, out, fixed.channels, *volume(image).space, *fixed.space,
-        **constants(displacement, edge), FIXED=deterministic, **fixed.block,
+        **constants(displacement, edge), FIXED=deterministic, **fixed.gather,
     )  # fmt: skip
     return from_fixed_point(out, scale).to(image.dtype) if deterministic else out.to(image.dtype)
 
