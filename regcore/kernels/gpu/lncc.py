@@ -42,9 +42,11 @@ THREADS, TILE = 64, 32
 #: Voxels of a plane of a program that sums over z.
 COLUMNS = 128
 #: Most rows, and planes, of a program: it reads a window more.
-ROWS_OF_PROGRAM, PLANES_OF_PROGRAM = 36, 45
+ROWS_OF_PROGRAM, PLANES_OF_PROGRAM = 36, 54
 #: Fewer of them where there would not be as many programs as this.
 PROGRAMS = 528
+#: Most registers of a thread that correlates, where the compiler's choice lets too few programs run at a time.
+MOST_REGISTERS = None
 #: Rows, and planes, that are read before their turn.
 ROWS_AHEAD, PLANES_AHEAD = 1, 1
 #: Rows, or planes, of a program's loop at most: more save moves between registers, and take longer to compile.
@@ -675,7 +677,8 @@ def correlate(
         sums, statistics, adjoints, totals, shape.depth, shape.height, shape.width, shape.voxels, blocks, whole,
         FIELDS=adjoints.shape[0], WINDOW=window, TALL=shape.tall, VOXELMORPH=variant == "voxelmorph",
         EPSILON=EPSILON, ROUNDING=ROUNDING[kind] * max(1, window / 16), TINY=TINY[kind],
-        STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS,
+        STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS, num_warps=COLUMNS // 32,
+        maxnreg=MOST_REGISTERS,
     )  # fmt: skip
     return totals.sum() / -shape.voxels
 
@@ -689,7 +692,7 @@ def combine(
     gradient_kernel[grid](
         sums, fixed, moving, statistics, to_fixed, to_moving, shape.depth, shape.height * shape.width, shape.voxels,
         blocks, FIELDS=fields, FOR_MOVING=to_moving.numel() > 0, WINDOW=window,
-        STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS,
+        STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS, num_warps=COLUMNS // 32,
     )  # fmt: skip
 
 
