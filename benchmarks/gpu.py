@@ -222,8 +222,10 @@ def dispatch() -> pd.DataFrame:
             tensors = on_gpu(probe.inputs(size))
             if doctor.runs_as(probe, tensors) != "Triton":
                 continue
-            kernel = statistics.median(doctor.seconds(lambda p=probe, t=tensors: doctor.run(p, t), DEVICE, 0.05))
-            other = statistics.median(doctor.seconds(lambda p=probe, t=tensors: as_reference(p, t), DEVICE, 0.05))
+            kernel, other = (
+                statistics.median(doctor.seconds(lambda r=run, p=probe, t=tensors: r(p, t), DEVICE, 0.05))
+                for run in (doctor.run, as_reference)
+            )
             rows.append(
                 {
                     "operator": probe.operator,

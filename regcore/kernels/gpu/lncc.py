@@ -468,19 +468,20 @@ def correlation(
     slope = cross * inverse_v
     squared = slope * (cross * inverse_w)
     if FIELDS == 0:
-        return tl.where(squared > 1, 1.0, squared), ()
-    # Where rounding takes it beyond 1 it is cut off, and does not change with the images.
-    slope, part = tl.where(squared > 1, 0.0, slope), tl.where(squared > 1, 0.0, squared)
-    by_cross = 2 * count * slope * inverse_w
-    by_w = -2 * count * part * inverse_w
-    # From the numbers as they are stored, so that their rounding cancels in the gradient.
-    added = (by_cross * middle_i + by_w * middle_j) * reciprocal
-    squared = tl.where(squared > 1, 1.0, squared)
-    if FIELDS == 3:
-        return squared, (by_cross, by_w, added)
+        return tl.where(squared > 1, 1.0, squared), (squared,)  # no adjoints, and nothing looks at them
     else:
-        by_v = -2 * count * part * inverse_v * (w * inverse_w)
-        return squared, (by_cross, by_w, added, by_v, (by_cross * middle_j + by_v * middle_i) * reciprocal)
+        # Where rounding takes it beyond 1 it is cut off, and does not change with the images.
+        slope, part = tl.where(squared > 1, 0.0, slope), tl.where(squared > 1, 0.0, squared)
+        by_cross = 2 * count * slope * inverse_w
+        by_w = -2 * count * part * inverse_w
+        # From the numbers as they are stored, so that their rounding cancels in the gradient.
+        added = (by_cross * middle_i + by_w * middle_j) * reciprocal
+        squared = tl.where(squared > 1, 1.0, squared)
+        if FIELDS == 3:
+            return squared, (by_cross, by_w, added)
+        else:
+            by_v = -2 * count * part * inverse_v * (w * inverse_w)
+            return squared, (by_cross, by_w, added, by_v, (by_cross * middle_j + by_v * middle_i) * reciprocal)
 
 
 @triton.jit(do_not_specialize=["blocks"])
