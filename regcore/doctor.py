@@ -37,7 +37,7 @@ class Probe:
     Parameters
     ----------
     operator : str
-        As in :data:`regcore.kernels.dispatch.FEWEST_VOXELS`.
+        As in :data:`regcore.kernels.dispatch.FEWEST_ENTRIES`.
     function : callable
         Tensors → tensor, or tensors of which the first counts.
     inputs : callable

@@ -5,8 +5,8 @@ writes ``docs/results/gpu/dispatch.csv``; a test holds this table to that file. 
 than its reference at every size (``docs/results/operators.md``), and none is listed here.
 """
 
-#: Entries of the last argument (a displacement's components count) from which on the kernel is used.
-FEWEST_VOXELS = {
+#: Entries of the largest argument (a displacement has three for each voxel) from which on the kernel is used.
+FEWEST_ENTRIES = {
     "warp": 1,
     "integrate": 1,
     "diffusion": 1,

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from regcore.kernels.dispatch import FEWEST_VOXELS, OLDEST_GPU
+from regcore.kernels.dispatch import FEWEST_ENTRIES, OLDEST_GPU
 
 try:
     import numba
@@ -69,7 +69,7 @@ def has_kernel(
     """Whether a kernel can, and should, take these tensors.
 
     On a CPU a Numba kernel takes tensors of one type, out of ``kinds``.  On a GPU the Triton kernel of ``operator``
-    does where one exists that is faster than the reference, :data:`~regcore.kernels.dispatch.FEWEST_VOXELS`; the last
+    does where one exists that is faster than the reference, :data:`~regcore.kernels.dispatch.FEWEST_ENTRIES`; the last
     tensor then has the type of the arithmetic, and others may be stored in 16 bits.
     """
     if _reference_depth:
@@ -77,7 +77,7 @@ def has_kernel(
     kind = tensors[-1].dtype
     if tensors[-1].is_cpu:
         return numba is not None and kind in kinds and all(t.is_cpu and t.dtype == kind for t in tensors)
-    if not tensors[-1].is_cuda or tensors[-1].numel() < FEWEST_VOXELS.get(operator, float("inf")):
+    if not tensors[-1].is_cuda or max(t.numel() for t in tensors) < FEWEST_ENTRIES.get(operator, float("inf")):
         return False
     fit = all(t.device == tensors[-1].device and t.dtype in (kind, torch.float16, torch.bfloat16) for t in tensors)
     return fit and kind in kinds and why_no_gpu_kernels(tensors[-1].device) is None
