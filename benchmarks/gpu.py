@@ -18,6 +18,7 @@ anatomy are registered.
 """
 
 import argparse
+import gc
 import importlib
 import shlex
 import statistics
@@ -251,7 +252,7 @@ def our_step(settings: dict, fixed: Tensor, moving: Tensor) -> Callable[[], obje
 
 
 def steps() -> pd.DataFrame:
-    """Whole training steps with local correlation: time of a step in a series of them, and peak memory."""
+    """Whole training steps with local correlation: time of a step of a series, and peak memory beyond the images."""
     fixed, moving = on_gpu([image(SIZE, 3), image(SIZE, 4)])
 
     def stock(similarity: Callable, precision: torch.dtype | None = None, **settings: bool) -> Callable[[], object]:
@@ -278,8 +279,10 @@ def steps() -> pd.DataFrame:
     rows = []
     for name, make in makers.items():
         row: dict = {"step": name}
+        gc.collect()  # the step before, and what its recording holds
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         try:
             step = make()
             for _ in range(3):
@@ -295,7 +298,7 @@ def steps() -> pd.DataFrame:
                 end.synchronize()
                 times.append(start.elapsed_time(end) / 5)
             row |= {"ms": statistics.median(times), "least": min(times), "most": max(times)}
-            row["peak_mb"] = torch.cuda.max_memory_reserved() / 1e6
+            row["peak_mb"] = (torch.cuda.max_memory_allocated() - before) / 1e6
         except (ImportError, RuntimeError, TypeError) as error:
             row["note"] = str(error).splitlines()[0][:160]
         step = None

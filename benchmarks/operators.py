@@ -284,28 +284,12 @@ def load_contestant(operator: str, name: str) -> Callable:
     return OPERATORS[operator].contestants[name]()
 
 
-def enters_kernel(call: Callable[[], object]) -> bool:
-    """Whether ``call`` runs a Numba kernel of regcore."""
-    from regcore.kernels import launch
-
-    entered = False
-
-    def watch(frame, event: str, _) -> None:
-        nonlocal entered
-        entered |= event == "call" and frame.f_code is launch.run.__code__
-
-    sys.setprofile(watch)
-    try:
-        call()
-    finally:
-        sys.setprofile(None)
-    return entered
-
-
 def require_kernel(operator: str) -> None:
     """Raise ImportError where regcore does this operator without a kernel, so that no row claims one."""
     passes = list(OPERATORS[operator].bytes_per_voxel)[-1]
-    if not enters_kernel(make_call(operator, NUMBA, passes, WARM_UP_SHAPE)):
+    from regcore.doctor import entered
+
+    if not entered(make_call(operator, NUMBA, passes, WARM_UP_SHAPE)):
         raise ImportError("regcore has no kernel for this operator, see its reference")
 
 

@@ -4,6 +4,7 @@
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regcore import losses, spatial
-from regcore.kernels import jacobian, launch, reference_only
+from regcore.kernels import convolution, jacobian, launch, philox, reference_only
+from regcore.kernels.dispatch import NOT_USED
 from regcore.runtime import processor_name
 
 #: Voxels, for which kernel and reference are compared: odd numbers, and no multiple of a block.
@@ -84,6 +86,13 @@ def labels(shape: Sequence[int], seed: int) -> Tensor:
     return F.interpolate(coarse, size=tuple(shape), mode="nearest").to(torch.uint8)
 
 
+def convolution_inputs(shape: Sequence[int], features: int = 16) -> list[Tensor]:
+    """One sample, and the weights of its layer."""
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randn(1, features, features, *[3] * len(shape), generator=generator)
+    return [torch.randn(1, features, *shape, generator=generator), weight / (features * 3 ** len(shape)) ** 0.5]
+
+
 PROBES = (
     Probe("warp", spatial.warp, lambda s: [image(s, 3), displacement(s)], 1, 52),
     Probe("integrate", spatial.integrate, lambda s: [displacement(s)], 0, 590),
@@ -114,20 +123,41 @@ PROBES = (
     ),
     Probe("mind_ssc", losses.mind_ssc, lambda s: [image(s, 3), image(s, 4)], 1, 20),
     Probe("joint_histogram", losses.nmi, lambda s: [image(s, 3), image(s, 4)], 1, 20),
+    Probe(
+        "philox_normal",
+        lambda maps, means, spreads: philox.label_image(maps, means, spreads, seed=3, offset=5),
+        lambda s: [labels(s, 5), torch.linspace(25, 225, 36), torch.linspace(5, 25, 36)],
+        None,
+        5,
+    ),
+    Probe("sample_convolution", convolution.sample_convolution, convolution_inputs, 1, 3 * 128),
 )
 
 
-class Entered(TorchDispatchMode):
-    """Names of regcore's operators that were called."""
+def entered(call: Callable[[], object]) -> bool:
+    """Whether ``call`` runs a kernel: a Numba one, or a Triton one by its operator."""
+    watched = False
 
-    def __init__(self):
-        super().__init__()
-        self.names: set[str] = set()
+    def watch(frame, event: str, _) -> None:
+        nonlocal watched
+        watched |= event == "call" and frame.f_code is launch.run.__code__
+
+    with _Operators() as operators:
+        sys.setprofile(watch)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+    return watched or operators.called
+
+
+class _Operators(TorchDispatchMode):
+    """Whether an operator of regcore was called."""
+
+    called = False
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        namespace, _, name = function.name().partition("::")
-        if namespace == "regcore":
-            self.names.add(name)
+        self.called |= function.namespace == "regcore"
         return function(*args, **(kwargs or {}))
 
 
@@ -184,12 +214,11 @@ def copy_bandwidth(device: torch.device) -> float:
 def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
     """ "Triton", "Numba", or "reference" and why."""
     device = tensors[0].device
-    with Entered() as entered:
-        run(probe, tensors)
-    if entered.names:
+    if entered(lambda: run(probe, tensors)):
         return "Triton" if device.type == "cuda" else "Numba"
     if device.type == "cuda":
-        return f"reference ({launch.why_no_gpu_kernels(device) or 'faster at this size'})"
+        other = NOT_USED.get(probe.operator, "no kernel for these sizes or types, or a slower one")
+        return f"reference ({launch.why_no_gpu_kernels(device) or other})"
     return f"reference ({'Numba is not installed' if launch.numba is None else 'no kernel for CPUs'})"
 
 

@@ -11,6 +11,13 @@ from regcore.networks.unet import Architecture, FlowNetwork
 
 pytestmark = needs_triton
 
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """On a GPU float32 is multiplied as float32, on either side."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 SMALL = Architecture((3, 3), (3, 3), at_half=(3,), downsampling="max-pool", full_skip="features")
 OPERATORS = (operator._sample_convolution, operator._sample_convolution_backward)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_gpu_kernel, has_kernel, jit, run
 
 
 def diffusion_reference(field: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def weighted_diffusion_reference(field: Tensor, weight: Tensor) -> Tensor:
 
 def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     """As :func:`weighted_diffusion_reference`, by the kernel where it can; there is none for a CPU."""
-    if field.is_cuda and field.numel() < 2**31 and has_kernel(weight, field, operator="weighted_diffusion"):
+    if field.numel() < 2**31 and has_gpu_kernel(weight, field, operator="weighted_diffusion"):
         return torch.ops.regcore.weighted_diffusion(field, weight)
     return weighted_diffusion_reference(field, weight)
 

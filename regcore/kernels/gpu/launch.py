@@ -11,9 +11,9 @@ from torch import Tensor
 BLOCK = {3: (8, 32), 2: (1, 256)}
 #: Planes, rows and voxels along a row of a program that gathers from displaced voxels.  A voxel to a thread, so that
 #: the threads of a warp gather from neighbouring cells; several planes, because starting a program takes time too.
-GATHER = {3: (8, 1, 128), 2: (8, 1, 128)}
+GATHER = {3: (4, 1, 128), 2: (4, 1, 128)}
 #: The same of a program that reads the neighbours of each voxel, a few voxels to a thread.
-TILE = {3: (8, 8, 32), 2: (8, 1, 256)}
+TILE = {3: (8, 4, 64), 2: (8, 1, 256)}
 if triton.knobs.runtime.interpret:  # there programs run one after the other, and one takes as long whatever its size
     GATHER = {3: (8, 8, 32), 2: (8, 1, 256)}
 
