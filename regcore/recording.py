@@ -39,7 +39,8 @@ class Recording(Generic[Result]):
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.set_rng_state(random_state)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Other threads, a data loader's or one that watches over processes, may go on meanwhile.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self.result = function()
 
     def replay(self) -> Result:

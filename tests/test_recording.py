@@ -29,17 +29,28 @@ def test_methods_whose_step_draws_on_the_cpu_cannot_be_recorded(name):
         make_method(name, {"record": True})
 
 
-def test_augmentation_cannot_be_recorded():
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("voxelmorph", {"augmentation": "deformations"}),
+        ("voxelmorph", {"flips": True}),
+        ("voxelmorph", {"passes": 3}),
+        ("transmorph", {"passes": 2}),
+        ("transmorph", {"checkpointing": True}),
+        ("spr", {"checkpointing": True}),
+    ],
+)
+def test_settings_that_draw_or_keep_checkpoints_cannot_be_recorded(name, settings):
+    assert make_method(name, {"record": True}).settings["record"]
     with pytest.raises(InputError, match="'record' cannot be had"):
-        make_method("voxelmorph", {"record": True, "augmentation": "deformations"})
-    assert make_method("voxelmorph", {"record": True}).settings["record"]
+        make_method(name, {"record": True, **settings})
 
 
 def test_gradients_of_parts_add_up_to_that_of_the_batch():
     method = make_method("voxelmorph", {"lambda": 0.1})
     torch.manual_seed(0)
     module = method.build(3)
-    whole, parts = (GradientStep(method, module, module, share, recorded=False) for share in (1, 0.5))
+    whole, parts = (GradientStep(method, module, module, count, recorded=False) for count in (1, 2))
     first, second = batches(2)
     one, other = gradients(whole, first), gradients(whole, second)
     parts.clear()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 
 CONVOLUTION = {4: F.conv2d, 5: F.conv3d}
 #: The layout (B, *space, C), in which convolutions are fastest on CPUs and GPUs alike.
@@ -296,6 +296,7 @@ def _sample_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, slope: f
 
 
 @_sample_convolution.register_kernel("cuda")
+@on_its_device
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float) -> Tensor:
     from regcore.kernels.gpu import convolution as gpu
 
@@ -322,6 +323,7 @@ def _sample_convolution_backward(
 
 
 @_sample_convolution_backward.register_kernel("cuda")
+@on_its_device
 def _(gradient: Tensor, x: Tensor, weight: Tensor, for_x: bool, for_weight: bool) -> tuple[Tensor, Tensor]:
     from regcore.kernels.gpu import convolution as gpu
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_gpu_kernel, has_kernel, jit, run
+from regcore.kernels.launch import has_gpu_kernel, has_kernel, jit, on_its_device, run
 
 
 def diffusion_reference(field: Tensor) -> Tensor:
@@ -132,6 +132,7 @@ def _diffusion(field: Tensor) -> Tensor:
 
 
 @_diffusion.register_kernel("cuda")
+@on_its_device
 def _(field: Tensor) -> Tensor:
     from regcore.kernels.gpu import diffusion as gpu
 
@@ -154,6 +155,7 @@ def _diffusion_backward(gradient: Tensor, field: Tensor) -> Tensor:
 
 
 @_diffusion_backward.register_kernel("cuda")
+@on_its_device
 def _(gradient: Tensor, field: Tensor) -> Tensor:
     from regcore.kernels.gpu import diffusion as gpu
 
@@ -177,6 +179,7 @@ _diffusion.register_autograd(_backward, setup_context=_remember)
 
 
 @torch.library.custom_op("regcore::weighted_diffusion", mutates_args=(), device_types="cuda")
+@on_its_device
 def _weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     from regcore.kernels.gpu import diffusion as gpu
 
@@ -189,6 +192,7 @@ def _(field: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("regcore::weighted_diffusion_backward", mutates_args=(), device_types="cuda")
+@on_its_device
 def _weighted_diffusion_backward(
     gradient: Tensor, field: Tensor, weight: Tensor, for_field: bool, for_weight: bool
 ) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from regcore.kernels.launch import has_gpu_kernel
+from regcore.kernels.launch import has_gpu_kernel, on_its_device
 
 #: Window values held at a time: what fits a CPU's cache, and what keeps a GPU busy (16 MiB in float32).
 CPU_CHUNK = 2**16
@@ -108,6 +108,7 @@ def _joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> 
 
 
 @_joint_histogram.register_kernel("cuda")
+@on_its_device
 def _(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
     from regcore.kernels.gpu import information as gpu
 
@@ -128,6 +129,7 @@ def _joint_histogram_backward(
 
 
 @_joint_histogram_backward.register_kernel("cuda")
+@on_its_device
 def _(
     gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
 ) -> tuple[Tensor, Tensor]:

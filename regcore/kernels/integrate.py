@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 from regcore.kernels.warp import cell_of, locate, slopes, warp_reference
 
 
@@ -38,7 +38,8 @@ def square_reference(displacement: Tensor) -> Tensor:
 
 def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
     """As :func:`integrate_reference`, by the kernel where it can; that of a CPU does not round."""
-    fits = min(velocity.shape[2:]) > 1 and velocity.numel() < 2**31 and steps > 0
+    # Between the steps a field may have a fourth number for each voxel.
+    fits = min(velocity.shape[2:]) > 1 and velocity.numel() // 3 * 4 < 2**31 and steps > 0
     if fits and has_kernel(velocity, operator="integrate"):
         return torch.ops.regcore.integrate(velocity, steps, half)
     return integrate_reference(velocity, steps, half)
@@ -227,6 +228,7 @@ def _integrate(velocity: Tensor, steps: int, half: bool) -> Tensor:
 
 
 @_integrate.register_kernel("cuda")
+@on_its_device
 def _(velocity: Tensor, steps: int, half: bool) -> Tensor:
     from regcore.kernels.gpu import integrate as gpu
 
@@ -263,6 +265,7 @@ def _integrate_backward(gradient: Tensor, velocity: Tensor, steps: int, half: bo
 
 
 @_integrate_backward.register_kernel("cuda")
+@on_its_device
 def _(gradient: Tensor, velocity: Tensor, steps: int, half: bool) -> Tensor:
     from regcore.kernels.gpu import integrate as gpu
 

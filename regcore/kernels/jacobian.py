@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 
 #: Planes that the reference of the digital folds looks at together.
 SLAB = 16
@@ -271,6 +271,7 @@ def _determinant(displacement: Tensor) -> Tensor:
 
 
 @_determinant.register_kernel("cuda")
+@on_its_device
 def _(displacement: Tensor) -> Tensor:
     from regcore.kernels.gpu import jacobian as gpu
 
@@ -324,6 +325,7 @@ def _digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
 
 
 @_digital_folds.register_kernel("cuda")
+@on_its_device
 def _(displacement: Tensor, mask: Tensor) -> Tensor:
     from regcore.kernels.gpu import jacobian as gpu
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 from regcore.kernels.warp import as_planes, identity, locate_row, slopes
 
 #: Types a label map may have.
@@ -216,6 +216,7 @@ def _places(labels: Tensor, codes: Sequence[int]) -> Tensor:
 
 
 @_places.register_kernel("cuda")
+@on_its_device
 def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
     from regcore.kernels.gpu import label_dice as gpu
 
@@ -239,6 +240,7 @@ def _overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -
 
 
 @_overlaps.register_kernel("cuda")
+@on_its_device
 def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     from regcore.kernels.gpu import label_dice as gpu
 
@@ -263,6 +265,7 @@ def _overlaps_backward(
 
 
 @_overlaps_backward.register_kernel("cuda")
+@on_its_device
 def _(by_both: Tensor, by_warped: Tensor, fixed: Tensor, moving: Tensor, displacement: Tensor) -> Tensor:
     from regcore.kernels.gpu import label_dice as gpu
 

@@ -88,11 +88,25 @@ def has_gpu_kernel(*tensors: Tensor, operator: str) -> bool:
     return tensors[-1].is_cuda and has_kernel(*tensors, operator=operator)
 
 
+def on_its_device(function: Callable) -> Callable:
+    """Let a function of tensors launch on the device of the first, whatever device is the current one."""
+
+    @functools.wraps(function)
+    def launched(*arguments):
+        device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            return function(*arguments)
+
+    return launched
+
+
 @functools.cache
 def why_no_gpu_kernels(device: torch.device) -> str | None:
     """What keeps Triton kernels from running on a device; None where nothing does."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return "no CUDA device"
+    if torch.version.hip:
+        return "not a GPU of NVIDIA's"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     capability = torch.cuda.get_device_capability(device)

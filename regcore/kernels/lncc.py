@@ -30,7 +30,7 @@ from regcore.kernels.box_sums import (
     slide_planes,
     slide_rows,
 )
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 from regcore.kernels.warp import as_planes
 
 VARIANTS = ("ants", "voxelmorph")
@@ -348,6 +348,7 @@ def _lncc(
 
 
 @_lncc.register_kernel("cuda")
+@on_its_device
 def _(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -377,6 +378,7 @@ def _lncc_backward(gradient: Tensor, ready: Tensor) -> Tensor:
 
 
 @_lncc_backward.register_kernel("cuda")
+@on_its_device
 def _(gradient: Tensor, ready: Tensor) -> Tensor:
     return gradient * ready
 

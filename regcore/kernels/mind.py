@@ -13,7 +13,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_gpu_kernel
+from regcore.kernels.launch import has_gpu_kernel, on_its_device
 
 
 def mind_ssc(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tensor:
@@ -91,6 +91,7 @@ def _mind_ssc(
 
 
 @_mind_ssc.register_kernel("cuda")
+@on_its_device
 def _(
     fixed: Tensor, moving: Tensor, radius: int, dilation: int, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 
 #: Factors and steps of the key, by the names of the authors' code.
 M0, M1 = 0xD2511F53, 0xCD9E8D57
@@ -291,6 +291,7 @@ def _label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offs
 
 
 @_normal.register_kernel("cuda")
+@on_its_device
 def _(like: Tensor, seed: int, offset: int) -> Tensor:
     from regcore.kernels.gpu import philox as gpu
 
@@ -298,6 +299,7 @@ def _(like: Tensor, seed: int, offset: int) -> Tensor:
 
 
 @_uniform.register_kernel("cuda")
+@on_its_device
 def _(like: Tensor, seed: int, offset: int) -> Tensor:
     from regcore.kernels.gpu import philox as gpu
 
@@ -305,6 +307,7 @@ def _(like: Tensor, seed: int, offset: int) -> Tensor:
 
 
 @_label_image.register_kernel("cuda")
+@on_its_device
 def _(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
     from regcore.kernels.gpu import philox as gpu
 

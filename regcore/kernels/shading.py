@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.kernels.launch import has_gpu_kernel
+from regcore.kernels.launch import has_gpu_kernel, on_its_device
 
 MODES = {4: "bilinear", 5: "trilinear"}
 
@@ -77,6 +77,7 @@ def _stretch(image: Tensor, ends: Tensor, exponent: float) -> Tensor:
 
 
 @_shade.register_kernel("cuda")
+@on_its_device
 def _(image: Tensor, field: Tensor, brightest: float) -> tuple[Tensor, Tensor]:
     from regcore.kernels.gpu import shading as gpu
 
@@ -84,6 +85,7 @@ def _(image: Tensor, field: Tensor, brightest: float) -> tuple[Tensor, Tensor]:
 
 
 @_stretch.register_kernel("cuda")
+@on_its_device
 def _(image: Tensor, ends: Tensor, exponent: float) -> Tensor:
     from regcore.kernels.gpu import shading as gpu
 

@@ -7,15 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 
 #: Where the Gaussian is cut off, in standard deviations.
 TRUNCATE = 3.0
 
 
+def radius_of(sigma: float) -> int:
+    """Voxels from the centre to where the Gaussian is cut off."""
+    return math.ceil(TRUNCATE * sigma)
+
+
 def taps(sigma: float) -> list[float]:
     """Half of the sampled Gaussian, centre first, so normalised that the whole sums to one."""
-    radius = math.ceil(TRUNCATE * sigma)
+    radius = radius_of(sigma)
     values = [math.exp(-0.5 * (k / sigma) * (k / sigma)) if k else 1.0 for k in range(radius + 1)]
     total = 2 * math.fsum(values) - 1
     return [value / total for value in values]
@@ -119,10 +124,11 @@ def smooth_planes(start, stop, fields, over_planes, over_rows, along_rows, out):
 
 
 @torch.library.custom_op("regcore::gaussian", mutates_args=(), device_types="cuda")
+@on_its_device
 def _gaussian(values: Tensor, sigmas: Sequence[float]) -> Tensor:
     from regcore.kernels.gpu import smoothing as gpu
 
-    smoothed = gpu.smooth(values, [tuple(taps(sigma)) for sigma in sigmas])
+    smoothed = gpu.smooth(values, sigmas, [radius_of(sigma) for sigma in sigmas])
     return smoothed.clone() if smoothed is values else smoothed
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.kernels.launch import has_kernel, jit, run
+from regcore.kernels.launch import has_kernel, jit, on_its_device, run
 
 
 def identity(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -327,6 +327,7 @@ def _warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
 
 
 @_warp.register_kernel("cuda")
+@on_its_device
 def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     from regcore.kernels.gpu import warp as gpu
 
@@ -353,6 +354,7 @@ def _warp_backward(
 
 
 @_warp_backward.register_kernel("cuda")
+@on_its_device
 def _(
     gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
 ) -> tuple[Tensor, Tensor]:

@@ -192,7 +192,10 @@ class LearnedMethod(Method):
         if self.settings["schedule"] == "plateau" and self.settings["patience"] is None:
             raise InputError(f"{where}: 'schedule: plateau' needs 'patience', the number of looks that make a plateau")
         if self.settings["record"] and not self.recordable:
-            raise InputError(f"{where}: 'record' cannot be had with these settings: a step draws at random on the CPU")
+            raise InputError(
+                f"{where}: 'record' cannot be had with these settings: a step draws at random on the CPU, or keeps "
+                "checkpoints"
+            )
 
     @property
     def observed(self) -> Any:
@@ -201,7 +204,10 @@ class LearnedMethod(Method):
 
     @property
     def recordable(self) -> bool:
-        """Whether a training step asks the CPU for nothing that changes from step to step but its batch."""
+        """Whether a training step asks the CPU for nothing that changes from step to step but its batch.
+
+        Nor may it keep checkpoints, which put the state of random numbers back.
+        """
         return False
 
     @property

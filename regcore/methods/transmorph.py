@@ -88,10 +88,6 @@ class TransMorph(VoxelMorph):
         pass  # any size makes a network
 
     @property
-    def recordable(self) -> bool:
-        return super().recordable and not self.settings["checkpointing"]
-
-    @property
     def stride(self) -> int:
         return STRIDE
 

@@ -130,7 +130,9 @@ class VoxelMorph(FlowMethod):
 
     @property
     def recordable(self) -> bool:
-        return self.settings["augmentation"] is None and not self.settings["flips"]
+        chosen = self.settings
+        drawn = chosen["augmentation"] is not None or chosen["flips"] or chosen["passes"] > 1
+        return not drawn and not chosen.get("checkpointing", False)
 
     @property
     def compares_images(self) -> bool:

@@ -23,17 +23,17 @@ class GradientStep:
         The network, on the device of the training.
     forward : callable
         What calls it.
-    share : float
-        What gradients are multiplied by: that of the part in its batch.
+    parts : int
+        How many such parts make a batch: what the loss is divided by.
     recorded : bool
         Record the work for each kind of batch as a CUDA graph, and replay it.
     """
 
     def __init__(
-        self, method: LearnedMethod, module: nn.Module, forward: Callable[..., Tensor], share: float, recorded: bool
+        self, method: LearnedMethod, module: nn.Module, forward: Callable[..., Tensor], parts: int, recorded: bool
     ):
         self.method, self.module, self.forward = method, module, forward
-        self.share, self.recorded = share, recorded
+        self.parts, self.recorded = parts, recorded
         self._recordings: dict[tuple, tuple[dict[str, Tensor], Recording]] = {}
 
     def clear(self) -> None:
@@ -56,7 +56,7 @@ class GradientStep:
 
     def _compute(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
         losses = self.method.training_step(self.forward, batch)
-        (losses["total"] * self.share).backward()
+        (losses["total"] / self.parts).backward()
         return {name: value.detach() for name, value in losses.items()}
 
     def _record(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], Recording]:
@@ -65,8 +65,10 @@ class GradientStep:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        before = [parameter.grad.clone() for parameter in parameters]
+        # Its warm-ups add to gradients, and move the running means of a normalisation.
+        changed = [*(parameter.grad for parameter in parameters), *self.module.buffers()]
+        before = [tensor.clone() for tensor in changed]
         recording = Recording(lambda: self._compute({**batch, **kept}))
-        for parameter, gradient in zip(parameters, before, strict=True):  # the recording has added to them
-            parameter.grad.copy_(gradient)
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
         return kept, recording

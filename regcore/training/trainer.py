@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
 from regcore.files import atomic_write
+from regcore.kernels.launch import why_no_gpu_kernels
 from regcore.methods.base import LearnedMethod
 from regcore.runtime import default_device, processor_name
 from regcore.training.checkpoint import (
@@ -120,8 +121,8 @@ class Trainer:
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
         self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
-        recorded = settings["record"] and self.device.type == "cuda"
-        self.gradients = GradientStep(method, self.module, self.forward, 1 / settings["accumulate"], recorded)
+        recorded = settings["record"] and why_no_gpu_kernels(self.device) is None
+        self.gradients = GradientStep(method, self.module, self.forward, settings["accumulate"], recorded)
         self.optimiser = make_optimiser(self.module.parameters(), settings["optimiser"], settings["learning_rate"])
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.best: dict[str, Tensor] = {}

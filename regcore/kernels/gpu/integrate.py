@@ -282,7 +282,8 @@ def between_steps(velocity: Tensor, stored: torch.dtype) -> Tensor:
 
 
 def is_packed(field: Tensor, sizes) -> bool:
-    return sizes.channels == 3 and field.shape[-1] == 4 and field.shape[1] == sizes.depth
+    """Whether a field is interleaved."""
+    return sizes.channels == 3 and tuple(field.shape[1:]) == (*sizes.space, 4)
 
 
 def integrate(velocity: Tensor, steps: int, stored: torch.dtype) -> Tensor:

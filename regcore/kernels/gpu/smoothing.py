@@ -1,6 +1,5 @@
 """Gaussian smoothing along one axis at a time; beyond the border the value at the edge goes on."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,9 @@ from torch import Tensor
 
 from regcore.kernels.gpu.launch import arithmetic, volume, where_am_i
 
+#: Gaussians that are kept at most, and what is kept.
+MOST_KEPT = 1024
+_KEPT: dict[tuple, Tensor] = {}
 #: Longest radius whose loop is unrolled, so that all loads are under way at once.
 UNROLLED = 8
 
@@ -51,24 +53,36 @@ def smooth_kernel(
         tl.store(out + place, total, mask)
 
 
-def smooth(values: Tensor, taps: Sequence[tuple[float, ...]]) -> Tensor:
-    """(B, C, *space) smoothed along each axis by its own half Gaussian; one of a single number leaves it as it is."""
+def smooth(values: Tensor, sigmas: Sequence[float], radii: Sequence[int]) -> Tensor:
+    """(B, C, *space) smoothed along each axis by its own Gaussian, cut off at a radius; one of 0 leaves it as it is."""
     values = values.contiguous()
     sizes = volume(values.flatten(0, 1).unsqueeze(1))
     axes = range(3) if values.ndim == 5 else (0, 2)
-    for axis, half in zip(axes, taps, strict=True):
-        if len(half) == 1:
+    for axis, sigma, radius in zip(axes, sigmas, radii, strict=True):
+        if radius == 0:
             continue
         out = torch.empty_like(values)
         smooth_kernel[sizes.tiles](
-            values, on_device(half, values.dtype, values.device), out, len(half) - 1, *sizes.space,
-            AXIS=axis, RADIUS=len(half) - 1 if len(half) - 1 <= UNROLLED else 0, TYPE=arithmetic(values), **sizes.tile,
+            values, half_gaussian(sigma, radius, values), out, radius, *sizes.space,
+            AXIS=axis, RADIUS=radius if radius <= UNROLLED else 0, TYPE=arithmetic(values), **sizes.tile,
         )  # fmt: skip
         values = out
     return values
 
 
-@functools.lru_cache(maxsize=1024)
-def on_device(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Kept, because a CUDA graph must find them where they were when it was captured."""
-    return torch.tensor(numbers, dtype=dtype, device=device)
+def half_gaussian(sigma: float, radius: int, values: Tensor) -> Tensor:
+    """Half of the sampled Gaussian, centre first, as :func:`regcore.kernels.smoothing.taps` has it.
+
+    Made on the device, since a copy from the CPU would have to be waited for; and the first ones are kept, where a
+    CUDA graph finds them again.
+    """
+    key = (sigma, values.dtype, values.device)
+    if key in _KEPT:
+        return _KEPT[key]
+    steps = torch.arange(radius + 1, dtype=torch.float64, device=values.device) / sigma
+    weights = torch.exp(-0.5 * steps * steps)
+    weights = (weights / (2 * weights.sum() - 1)).to(torch.promote_types(values.dtype, torch.float32))
+    recording = values.is_cuda and torch.cuda.is_current_stream_capturing()
+    if len(_KEPT) < MOST_KEPT and not recording:
+        _KEPT[key] = weights
+    return weights
