@@ -2,14 +2,14 @@
 
     python benchmarks/gpu.py --output docs/results/gpu
 
-takes less than eight minutes and writes into that folder
+takes less than eight minutes and writes into that folder, also of kernels that are not used yet,
 
 - ``operators.csv``: every operator at 160×192×224 beside other packages' forms,
 - ``checks.csv``: the largest error against the reference on random inputs, and whether two runs give the same bits,
 - ``dispatch.csv``: kernel and reference at several sizes, which ``regcore/kernels/dispatch.py`` is held to by a test,
-- ``step.csv``: a whole training step, with the memory that it takes,
-- ``registration.csv``: pairs registered without training, with ``--scans`` their Dice,
-- ``README.md``: all of it as tables.
+- ``steps.csv``: whole training steps, with the memory that they take,
+- ``registrations.csv``: pairs registered without training, with their Dice,
+- ``measured.md``: all of it as tables.
 
 Times are those of replayed CUDA graphs, so that no launch waits for Python, of all contestants that can be recorded; in
 ``dispatch.csv`` they are those of plain calls.  Contestants that are not installed are left out and named.  With
@@ -39,7 +39,7 @@ from regcore.doctor import PROBES, Probe, disagreement, image, labels
 from regcore.evaluation import dice, folds
 from regcore.files import atomic_write
 from regcore.kernels import reference_only
-from regcore.kernels.dispatch import FEWEST_ENTRIES
+from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_USED
 from regcore.methods import make_method
 from regcore.recording import Recording
 from regcore.training.forward import forward
@@ -147,24 +147,30 @@ def in_gpu_context(probe: Probe, tensors: Sequence[Tensor]) -> list[Tensor]:
 def operators(bandwidth: float) -> pd.DataFrame:
     """Every operator at full size, with forward pass alone, beside its contestants."""
     rows = []
+    done: set[str] = set()
     for probe in PROBES:
         tensors = on_gpu(probe.inputs(SIZE))
+        if doctor.runs_as(probe, tensors) != "Triton":
+            continue
         voxels = tensors[0][0, 0].numel()
         versions: dict[str, Callable] = {KERNEL: lambda p=probe, t=tensors: doctor.run(p, t)}
-        if probe.operator in FORWARD_BYTES:
-            forward_only = replace(probe, differentiated=None)
+        if probe.operator in FORWARD_BYTES and probe.operator not in done:
+            forward_only = replace(probe, differentiated=())
             versions[f"{KERNEL}, forward"] = lambda p=forward_only, t=tensors: doctor.run(p, t)
         versions[REFERENCE] = lambda p=probe, t=tensors: as_reference(p, t)
-        for name, load in CONTESTANTS.get(probe.operator, {}).items():
+        others = {} if probe.operator in done else CONTESTANTS.get(probe.operator, {})
+        done.add(probe.operator)
+        for name, load in others.items():
             try:
                 other = replace(probe, function=load())
             except ImportError as error:
-                rows.append({"operator": probe.operator, "contestant": name, "note": f"not installed: {error}"})
+                note = f"not installed: {error}"
+                rows.append({"operator": probe.operator, "contestant": name, "note": note})
                 continue
             versions[name] = lambda p=other, t=tensors: in_gpu_context(p, t)
         ours = None
         for name, call in versions.items():
-            row = {"operator": probe.operator, "contestant": name}
+            row = {"operator": probe.operator, "gradients": len(probe.differentiated), "contestant": name}
             try:
                 found = measured(call).row()
             except Exception as error:
@@ -198,7 +204,8 @@ def checks() -> pd.DataFrame:
     for probe in PROBES:
         for size in CHECKED:
             tensors = on_gpu(probe.inputs(size))
-            row: dict = {"operator": probe.operator, "size": "×".join(map(str, size))}
+            row: dict = {"operator": probe.operator, "gradients": len(probe.differentiated)}
+            row["size"] = "×".join(map(str, size))
             try:
                 row["runs as"] = doctor.runs_as(probe, tensors)
                 row["error"] = disagreement(doctor.run(probe, tensors), as_reference(probe, tensors))
@@ -214,8 +221,7 @@ def checks() -> pd.DataFrame:
 
 
 def dispatch() -> pd.DataFrame:
-    """Kernel and reference as they are called, forward and backward, at several sizes, whatever the table says."""
-    FEWEST_ENTRIES.update(dict.fromkeys(FEWEST_ENTRIES, 1))
+    """Kernel and reference as they are called, forward and backward, at several sizes."""
     rows = []
     for probe in PROBES:
         for size in SIZES:
@@ -308,7 +314,7 @@ def steps() -> pd.DataFrame:
 
 
 def registrations(scans: Path | None, settings: dict) -> pd.DataFrame:
-    """Pairs registered from nothing, three times each: without, then with, kernels and recordings at hand."""
+    """Pairs registered from nothing, four times each: without, then with, kernels and recordings at hand."""
     method = make_method("instance", settings)
     rows = []
     for name, fixed, moving, label_maps in pairs(scans):
@@ -367,6 +373,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         sys.exit(f"torch {torch.__version__} finds no GPU: nothing is measured")
     began = time.perf_counter()
+    # Whatever the table says of sizes, and of kernels that are not used.
+    FEWEST_ENTRIES.update(dict.fromkeys([*FEWEST_ENTRIES, *NOT_USED], 1))
     bandwidth = doctor.copy_bandwidth(DEVICE)
     parts = {
         "checks": checks,

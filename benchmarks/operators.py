@@ -32,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regcore.doctor import entered
 from regcore.files import atomic_write
 from regcore.runtime import processor_name, tune_process
 
@@ -287,8 +288,6 @@ def load_contestant(operator: str, name: str) -> Callable:
 def require_kernel(operator: str) -> None:
     """Raise ImportError where regcore does this operator without a kernel, so that no row claims one."""
     passes = list(OPERATORS[operator].bytes_per_voxel)[-1]
-    from regcore.doctor import entered
-
     if not entered(make_call(operator, NUMBA, passes, WARM_UP_SHAPE)):
         raise ImportError("regcore has no kernel for this operator, see its reference")
 

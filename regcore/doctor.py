@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regcore import losses, spatial
-from regcore.kernels import convolution, jacobian, launch, philox, reference_only
+from regcore.kernels import convolution, jacobian, launch, philox, reference_only, shading
 from regcore.kernels.dispatch import NOT_USED
 from regcore.runtime import processor_name
 
@@ -44,8 +44,8 @@ class Probe:
         Tensors → tensor, or tensors of which the first counts.
     inputs : callable
         Shape → the tensors, on the CPU.
-    differentiated : int or None
-        Place of the input whose gradient is taken too.
+    differentiated : tuple of int
+        Places of the inputs whose gradients are taken too.
     bytes_per_voxel : int
         That cannot be avoided, forward and backward: each array read and written once, float32, labels in one byte.
     """
@@ -53,7 +53,7 @@ class Probe:
     operator: str
     function: Callable
     inputs: Callable[[Sequence[int]], list[Tensor]]
-    differentiated: int | None
+    differentiated: tuple[int, ...]
     bytes_per_voxel: int
 
 
@@ -86,6 +86,11 @@ def labels(shape: Sequence[int], seed: int) -> Tensor:
     return F.interpolate(coarse, size=tuple(shape), mode="nearest").to(torch.uint8)
 
 
+def shaded(image: Tensor, field: Tensor) -> Tensor:
+    """An image with a bias field, stretched to 0 ... 1 and raised to a power."""
+    return shading.stretch(*shading.shade(image, field, 255.0), 1.2)
+
+
 def convolution_inputs(shape: Sequence[int], features: int = 16) -> list[Tensor]:
     """One sample, and the weights of its layer."""
     generator = torch.Generator().manual_seed(6)
@@ -94,43 +99,41 @@ def convolution_inputs(shape: Sequence[int], features: int = 16) -> list[Tensor]
 
 
 PROBES = (
-    Probe("warp", spatial.warp, lambda s: [image(s, 3), displacement(s)], 1, 52),
-    Probe("integrate", spatial.integrate, lambda s: [displacement(s)], 0, 590),
-    Probe("diffusion", losses.diffusion, lambda s: [displacement(s)], 0, 24),
-    Probe(
-        "weighted_diffusion",
-        losses.weighted_diffusion,
-        lambda s: [displacement(s), 1 + noise(1, s, 4)],
-        0,
-        28,
-    ),
-    Probe("smoothing", lambda x: spatial.smooth(x, 1.0), lambda s: [displacement(s)], None, 24),
-    Probe("lncc", losses.lncc, lambda s: [image(s, 3), image(s, 4)], 1, 12),
+    Probe("warp", spatial.warp, lambda s: [image(s, 3), displacement(s)], (1,), 52),
+    Probe("warp", spatial.warp, lambda s: [image(s, 3), displacement(s)], (0, 1), 64),
+    Probe("integrate", spatial.integrate, lambda s: [displacement(s)], (0,), 590),
+    Probe("diffusion", losses.diffusion, lambda s: [displacement(s)], (0,), 24),
+    Probe("weighted_diffusion", losses.weighted_diffusion, lambda s: [displacement(s), 1 + noise(1, s, 4)], (0, 1), 32),
+    Probe("smoothing", lambda x: spatial.smooth(x, 1.0), lambda s: [displacement(s)], (), 24),
+    Probe("lncc", losses.lncc, lambda s: [image(s, 3), image(s, 4)], (1,), 12),
+    Probe("lncc", losses.lncc, lambda s: [image(s, 3), image(s, 4)], (0, 1), 16),
     Probe(
         "label_overlaps",
         lambda fixed, moving, field: losses.soft_dice(fixed, moving, field, range(1, 36)),
         lambda s: [labels(s, 5), labels(s, 5).roll((2, 2), (2, 3)), displacement(s)],
-        2,
+        (2,),
         40,
     ),
-    Probe("jacobian_determinant", spatial.jacobian_determinant, lambda s: [displacement(s)], None, 16),
+    Probe("jacobian_determinant", spatial.jacobian_determinant, lambda s: [displacement(s)], (), 16),
     Probe(
         "digital_folds",
         jacobian.digital_folds,
         lambda s: [6 * displacement(s), torch.ones(tuple(s), dtype=torch.bool)],
-        None,
+        (),
         13,
     ),
-    Probe("mind_ssc", losses.mind_ssc, lambda s: [image(s, 3), image(s, 4)], 1, 20),
-    Probe("joint_histogram", losses.nmi, lambda s: [image(s, 3), image(s, 4)], 1, 20),
+    Probe("mind_ssc", losses.mind_ssc, lambda s: [image(s, 3), image(s, 4)], (1,), 20),
+    Probe("joint_histogram", losses.nmi, lambda s: [image(s, 3), image(s, 4)], (1,), 20),
+    Probe("joint_histogram", losses.nmi, lambda s: [image(s, 3), image(s, 4)], (0, 1), 24),
     Probe(
         "philox_normal",
         lambda maps, means, spreads: philox.label_image(maps, means, spreads, seed=3, offset=5),
         lambda s: [labels(s, 5), torch.linspace(25, 225, 36), torch.linspace(5, 25, 36)],
-        None,
+        (),
         5,
     ),
-    Probe("sample_convolution", convolution.sample_convolution, convolution_inputs, 1, 3 * 128),
+    Probe("shading", shaded, lambda s: [128 + 100 * image(s, 3), noise(1, [max(2, n // 40) for n in s], 6)], (), 16),
+    Probe("sample_convolution", convolution.sample_convolution, convolution_inputs, (0, 1), 3 * 128),
 )
 
 
@@ -162,15 +165,14 @@ class _Operators(TorchDispatchMode):
 
 
 def run(probe: Probe, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Value, and the gradient of its sum where there is one."""
-    if probe.differentiated is None:
-        with torch.no_grad():
-            value = probe.function(*tensors)
-        return [value if isinstance(value, Tensor) else torch.as_tensor(value)]
+    """Value, and the gradients of its sum."""
     tensors = list(tensors)
-    leaf = tensors[probe.differentiated] = tensors[probe.differentiated].detach().requires_grad_()
-    value = probe.function(*tensors)
-    return [value.detach(), *torch.autograd.grad(value.sum(), leaf)]
+    for place in probe.differentiated:
+        tensors[place] = tensors[place].detach().requires_grad_()
+    leaves = [tensors[place] for place in probe.differentiated]
+    with torch.set_grad_enabled(bool(leaves)):
+        value = probe.function(*tensors)
+    return [value.detach(), *(torch.autograd.grad(value.sum(), leaves) if leaves else ())]
 
 
 def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -226,7 +228,7 @@ def examined(probe: Probe, device: torch.device, bandwidth: float, timed: Sequen
     """One row: what the operator runs as, how far from the reference, and how near the memory's limit."""
     tensors = [tensor.to(device) for tensor in probe.inputs(CHECKED)]
     kind = runs_as(probe, tensors)
-    row = {"operator": probe.operator, "runs as": kind}
+    row = {"operator": probe.operator, "gradients": len(probe.differentiated), "runs as": kind}
     if kind.startswith("reference"):
         return row
     with reference_only():

@@ -26,7 +26,9 @@ MOST_GPU_BINS = 64
 
 def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
     """As :func:`joint_histogram_reference`, by the kernel where it can."""
-    if bins <= MOST_GPU_BINS and fixed.numel() < 2**31 and has_gpu_kernel(fixed, warped, operator="joint_histogram"):
+    # No GPU has yet tried the gradient of the fixed image.
+    fits = bins <= MOST_GPU_BINS and fixed.numel() < 2**31 and not fixed.requires_grad
+    if fits and has_gpu_kernel(fixed, warped, operator="joint_histogram"):
         return torch.ops.regcore.joint_histogram(fixed, warped, bins, width)
     return joint_histogram_reference(fixed, warped, bins, width)
 

@@ -83,8 +83,10 @@ def lncc_reference(fixed: Tensor, moving: Tensor, window: int, variant: str, gau
 def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
     """As :func:`lncc_reference`, by the kernel where it can."""
     kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[: 2 if moving.is_cpu else 4]
-    # Loops over an image in steps of many voxels end before 32 bits do; in 2-D no GPU has tried the kernel yet.
-    fits = fixed.dtype == moving.dtype and moving.numel() < 2**31 - 2**21 and (moving.is_cpu or moving.ndim == 5)
+    # Loops over an image in steps of many voxels end before 32 bits do.  No GPU has yet tried the kernel in 2-D, or
+    # with the gradient of the fixed image.
+    tried = moving.is_cpu or (moving.ndim == 5 and not fixed.requires_grad)
+    fits = tried and fixed.dtype == moving.dtype and moving.numel() < 2**31 - 2**21
     if gaussian or not (fits and has_kernel(fixed, moving, kinds=kinds, operator="lncc")):
         return lncc_reference(fixed, moving, window, variant, gaussian)
     tracked = torch.is_grad_enabled()

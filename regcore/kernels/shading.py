@@ -63,7 +63,7 @@ def stretch(image: Tensor, ends: Tensor, exponent: float) -> Tensor:
 def _on_gpu(*tensors: Tensor) -> bool:
     """Whether the kernels take what was drawn by theirs; a CPU has none for this, where drawing is what takes time."""
     small = tensors[-1].numel() < 2**31 and all(tensor.dtype == torch.float32 for tensor in tensors)
-    return small and has_gpu_kernel(*tensors, operator="philox_normal")
+    return small and has_gpu_kernel(*tensors, operator="shading")
 
 
 @torch.library.custom_op("regcore::shade", mutates_args=(), device_types="cpu")

@@ -45,8 +45,6 @@ COLUMNS = 128
 ROWS_OF_PROGRAM, PLANES_OF_PROGRAM = 36, 54
 #: Fewer of them where there would not be as many programs as this.
 PROGRAMS = 528
-#: Most registers of a thread that correlates, where the compiler's choice lets too few programs run at a time.
-MOST_REGISTERS = None
 #: Rows, and planes, that are read before their turn.
 ROWS_AHEAD, PLANES_AHEAD = 1, 1
 #: Rows, or planes, of a program's loop at most: more save moves between registers, and take longer to compile.
@@ -679,7 +677,6 @@ def correlate(
         FIELDS=adjoints.shape[0], WINDOW=window, TALL=shape.tall, VOXELMORPH=variant == "voxelmorph",
         EPSILON=EPSILON, ROUNDING=ROUNDING[kind] * max(1, window / 16), TINY=TINY[kind],
         STEP=unrolled(window), AHEAD=PLANES_AHEAD, TYPE=kind, COLUMNS=COLUMNS, num_warps=COLUMNS // 32,
-        maxnreg=MOST_REGISTERS,
     )  # fmt: skip
     return totals.sum() / -shape.voxels
 
