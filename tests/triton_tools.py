@@ -93,6 +93,15 @@ def assert_within_budget(
         assert found["has_opcode"], f"no {opcode}, {where}"
 
 
+def _compared_with_zero(ptx: str) -> list[str]:
+    """Which instructions give the floating-point numbers that are tested for being zero."""
+    import re
+
+    made_by = {register: name for name, register in re.findall(r"^\s+([a-z][\w.]*)\s+(%\w+),", ptx, re.M)}
+    tested = re.findall(r"setp\.(?:eq|neu)\.f\d+\s+%\w+, (%\w+), 0[fd]0+;", ptx)
+    return sorted({made_by[register] for register in tested})
+
+
 def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opcode: str) -> list[dict]:
     import importlib
     import re
@@ -136,6 +145,7 @@ def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opc
                     "local": int(re.search(r"LOCAL:(\d+)", usage)[1]),
                     "matrix_products": len(re.findall(r"\bHG?MMA\.", listing)),
                     "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s", listing, re.M)),
+                    "compared_with_zero": _compared_with_zero(binary.asm["ptx"]),
                     "has_opcode": re.search(opcode, listing) is not None,
                 }
             )

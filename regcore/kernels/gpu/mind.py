@@ -126,14 +126,18 @@ def difference_sums_kernel(
 def patch_distances(
     sums, z, y, x, depth, height, width, CHANNELS: tl.constexpr, RADIUS: tl.constexpr, TYPE: tl.constexpr
 ):
-    """D of every pair, V before it is clamped, from sums over x and y."""
+    """D of every pair, V before it is clamped, from sums over x and y.
+
+    D of the least pair is exactly 0, which tells the ties.  Hence sums are scaled after the least is subtracted: a
+    product before would be fused into the subtraction, unrounded, and differ from the rounded least.
+    """
     found = ()
     place = y * width + tl.minimum(x, width - 1)
     for _ in tl.static_range(CHANNELS):
         total = tl.zeros((z.shape[0], x.shape[1]), TYPE)
         for offset in tl.static_range(-RADIUS, RADIUS + 1):
             total += tl.load(sums + clamped(z + offset, depth) * (height * width) + place)
-        found = appended(found, total * (1 / (2 * RADIUS + 1) ** 3))
+        found = appended(found, total)
         sums += depth * height * width
     least = found[0]
     for c in tl.static_range(1, CHANNELS):
@@ -141,8 +145,9 @@ def patch_distances(
     distances = ()
     variance = tl.zeros_like(least)
     for c in tl.static_range(CHANNELS):
-        distances = appended(distances, found[c] - least)
-        variance += found[c] - least
+        distance = (found[c] - least) * (1 / (2 * RADIUS + 1) ** 3)
+        distances = appended(distances, distance)
+        variance += distance
     return distances, variance / CHANNELS
 
 
