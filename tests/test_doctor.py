@@ -24,6 +24,7 @@ def measured(name: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("operator", FEWEST_ENTRIES)
 def test_a_kernel_is_used_where_it_was_faster(operator):
+    """Where it was timed: so far that is full size alone, and below it the table extrapolates."""
     rows = measured("dispatch")
     rows = rows[rows["operator"] == PART_OF.get(operator, operator)]
     used = rows[rows["entries"] >= FEWEST_ENTRIES[operator]]
