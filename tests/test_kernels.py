@@ -395,7 +395,7 @@ def calls(generator, shape):
     tables = normal(generator, 2, 3), normal(generator, 2, 3)
     yield ops.warp.default, (image, field, False)
     yield ops.warp.default, (image, field, True)
-    yield ops.integrate.default, (field, 3)
+    yield ops.integrate.default, (field, 3, False)
     yield ops.lncc.default, (image, image.flip(2), 3, "ants", True, True)
     yield ops.lncc.default, (image, image.flip(2), 3, "voxelmorph", False, True)
     yield ops.lncc.default, (image, image.flip(2), 3, "ants", False, False)
@@ -404,7 +404,7 @@ def calls(generator, shape):
     yield ops.jacobian_determinant.default, (field,)
     for wanted in ((True, True), (True, False), (False, True)):
         yield ops.warp_backward.default, (image, image, field, False, *wanted)
-    yield ops.integrate_backward.default, (field, field, 3)
+    yield ops.integrate_backward.default, (field, field, 3, False)
     yield ops.label_overlaps_backward.default, (*tables, *labels, field)
     yield ops.diffusion_backward.default, (torch.ones((), dtype=torch.float64), field)
     if len(shape) == 3:
