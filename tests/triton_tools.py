@@ -4,11 +4,15 @@ Where a GPU is, the same tests run the compiled kernels on it.
 """
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -95,19 +99,12 @@ def assert_within_budget(
 
 def _compared_with_zero(ptx: str) -> list[str]:
     """Which instructions give the floating-point numbers that are tested for being zero."""
-    import re
-
     made_by = {register: name for name, register in re.findall(r"^\s+([a-z][\w.]*)\s+(%\w+),", ptx, re.M)}
     tested = re.findall(r"setp\.(?:eq|neu)\.f\d+\s+%\w+, (%\w+), 0[fd]0+;", ptx)
     return sorted({made_by[register] for register in tested})
 
 
 def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opcode: str) -> list[dict]:
-    import importlib
-    import re
-    import tempfile
-    from pathlib import Path
-
     import triton
     import triton.language as tl
     from triton.backends.compiler import GPUTarget
@@ -152,9 +149,7 @@ def _compile(module: str, budgets: list[dict], architectures: Sequence[int], opc
     return results
 
 
-needs_triton = pytest.mark.skipif(
-    __import__("importlib.util").util.find_spec("triton") is None, reason="Triton is not installed"
-)
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 if __name__ == "__main__":
     print(json.dumps(_compile(sys.argv[1], *json.loads(sys.argv[2]))))
