@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -214,7 +213,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
-    """ "Triton", "Numba", or "reference" and why."""
+    """What a probe runs as: "Triton", "Numba", or "reference" and why."""
     device = tensors[0].device
     if entered(lambda: run(probe, tensors)):
         return "Triton" if device.type == "cuda" else "Numba"
@@ -277,8 +276,7 @@ def examine(device: torch.device, timed: Sequence[int] | None = None) -> tuple[f
         Size of the volumes that are timed; :data:`TIMED` by default.
     """
     bandwidth = copy_bandwidth(device)
-    with torch.enable_grad() if torch.is_inference_mode_enabled() else nullcontext():
-        rows = [examined(probe, device, bandwidth, timed or TIMED[device.type]) for probe in PROBES]
+    rows = [examined(probe, device, bandwidth, timed or TIMED[device.type]) for probe in PROBES]
     return bandwidth, pd.DataFrame(rows)
 
 
@@ -301,4 +299,4 @@ def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[st
         f"Errors on {'×'.join(map(str, CHECKED))} voxels, relative to the norm; times on {'×'.join(map(str, timed))}, "
         "forward and backward where there is a gradient.",
     ]
-    return "\n".join(lines), not (rows.get("agrees", True) == False).any()  # noqa: E712
+    return "\n".join(lines), "agrees" not in rows or bool(rows["agrees"].ne(False).all())

@@ -107,6 +107,13 @@ def test_the_doctor_fails_where_a_kernel_is_wrong(few_probes, monkeypatch):
     assert found.exit_code == 1 and "does not agree with its reference" in found.output
 
 
+def test_without_kernels_there_is_nothing_to_disagree(few_probes, monkeypatch):
+    monkeypatch.setattr(launch, "numba", None)
+    found = CliRunner().invoke(main, ["doctor", "--device", "cpu", "--size", "16", "16", "16"])
+    assert found.exit_code == 0, found.output
+    assert "reference (Numba is not installed)" in found.output
+
+
 def test_a_gpu_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

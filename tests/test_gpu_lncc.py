@@ -8,7 +8,7 @@ from regcore.kernels import lncc as operator
 
 pytestmark = needs_triton
 
-OPERATORS = (operator._lncc, operator._lncc_backward)
+OPERATORS = (operator._lncc,)
 per_variant = pytest.mark.parametrize("variant", ["ants", "voxelmorph"])
 
 

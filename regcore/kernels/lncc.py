@@ -31,6 +31,7 @@ from regcore.kernels.box_sums import (
     slide_rows,
 )
 from regcore.kernels.launch import has_kernel, jit, on_its_device, run
+from regcore.kernels.ready import returns_its_gradients
 from regcore.kernels.warp import as_planes
 
 VARIANTS = ("ants", "voxelmorph")
@@ -373,33 +374,4 @@ def _(
     )
 
 
-@torch.library.custom_op("regcore::lncc_backward", mutates_args=(), device_types="cpu")
-def _lncc_backward(gradient: Tensor, ready: Tensor) -> Tensor:
-    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
-    return gradient * ready
-
-
-@_lncc_backward.register_kernel("cuda")
-@on_its_device
-def _(gradient: Tensor, ready: Tensor) -> Tensor:
-    return gradient * ready
-
-
-@_lncc_backward.register_fake
-def _(gradient: Tensor, ready: Tensor) -> Tensor:
-    return torch.empty_like(ready)
-
-
-def _remember(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*output[1:])
-
-
-def _backward(ctx, gradient: Tensor, *_):
-    to_fixed, to_moving = (
-        torch.ops.regcore.lncc_backward(gradient, ready) if needed else None
-        for ready, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-    )
-    return to_fixed, to_moving, None, None, None, None
-
-
-_lncc.register_autograd(_backward, setup_context=_remember)
+returns_its_gradients(_lncc)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.launch import has_gpu_kernel, on_its_device
+from regcore.kernels.ready import returns_its_gradients
 
 
 def mind_ssc(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tensor:
@@ -82,19 +83,12 @@ def _repeat_edge(values: Tensor, axis: int, width: int) -> Tensor:
     return torch.cat([first.expand(sizes), values, last.expand(sizes)], dim=axis)
 
 
-@torch.library.custom_op("regcore::mind_ssc", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("regcore::mind_ssc", mutates_args=(), device_types="cuda")
+@on_its_device
 def _mind_ssc(
     fixed: Tensor, moving: Tensor, radius: int, dilation: int, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss and, where wanted, its gradients; those not wanted are empty."""
-    raise NotImplementedError("on a CPU there is no kernel of MIND-SSC; its reference runs there")
-
-
-@_mind_ssc.register_kernel("cuda")
-@on_its_device
-def _(
-    fixed: Tensor, moving: Tensor, radius: int, dilation: int, for_fixed: bool, for_moving: bool
-) -> tuple[Tensor, Tensor, Tensor]:
     from regcore.kernels.gpu import mind as gpu
 
     return gpu.loss_and_gradients(fixed, moving, radius, dilation, for_fixed, for_moving)
@@ -111,27 +105,4 @@ def _(
     )
 
 
-@torch.library.custom_op("regcore::mind_ssc_backward", mutates_args=())
-def _mind_ssc_backward(gradient: Tensor, ready: Tensor) -> Tensor:
-    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
-    return gradient * ready
-
-
-@_mind_ssc_backward.register_fake
-def _(gradient: Tensor, ready: Tensor) -> Tensor:
-    return torch.empty_like(ready)
-
-
-def _remember(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*output[1:])
-
-
-def _backward(ctx, gradient: Tensor, *_):
-    to_fixed, to_moving = (
-        torch.ops.regcore.mind_ssc_backward(gradient, ready) if needed else None
-        for ready, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
-    )
-    return to_fixed, to_moving, None, None, None, None
-
-
-_mind_ssc.register_autograd(_backward, setup_context=_remember)
+returns_its_gradients(_mind_ssc)

@@ -1,0 +1,44 @@
+"""Losses whose forward pass makes their gradients: the backward only multiplies them by what arrives."""
+
+import torch
+from torch import Tensor
+from torch.library import CustomOpDef
+
+from regcore.kernels.launch import on_its_device
+
+
+@torch.library.custom_op("regcore::scale_ready", mutates_args=(), device_types="cpu")
+def _scale_ready(gradient: Tensor, ready: Tensor) -> Tensor:
+    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
+    return gradient * ready
+
+
+@_scale_ready.register_kernel("cuda")
+@on_its_device
+def _(gradient: Tensor, ready: Tensor) -> Tensor:
+    return gradient * ready
+
+
+@_scale_ready.register_fake
+def _(gradient: Tensor, ready: Tensor) -> Tensor:
+    return torch.empty_like(ready)
+
+
+def returns_its_gradients(operator: CustomOpDef) -> None:
+    """Register the derivative of an operator that returns a loss, and its gradients for its first two inputs.
+
+    Gradients that were not asked for are empty.
+    """
+
+    def remember(ctx, inputs, output) -> None:
+        ctx.inputs = len(inputs)
+        ctx.save_for_backward(*output[1:])
+
+    def backward(ctx, gradient: Tensor, *_):
+        found = [
+            torch.ops.regcore.scale_ready(gradient, ready) if needed else None
+            for ready, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
+        ]
+        return *found, *[None] * (ctx.inputs - len(found))
+
+    operator.register_autograd(backward, setup_context=remember)
