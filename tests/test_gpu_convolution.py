@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch.func import vmap
-from triton_tools import DEVICE, Budget, assert_within_budget, compiled, needs_triton, on_triton
+from triton_tools import DEVICE, Budget, assert_within_budget, compiled, needs_triton, on_triton, value_and_gradients
 
 from regcore.kernels import convolution as operator
 from regcore.networks import hypernetwork
@@ -29,14 +29,6 @@ def inputs(generator, channels, features, space=(4, 5, 6), kernel=3, batch=2, dt
     bias = torch.from_numpy(generator.standard_normal((batch, features)))
     weight = weight.movedim(-1, 2) / (channels * kernel ** len(space)) ** 0.5
     return [tensor.to(DEVICE, dtype) for tensor in (x, weight, bias)]
-
-
-def value_and_gradients(function, *tensors):
-    leaves = [x.detach().requires_grad_() for x in tensors]
-    value = function(*leaves)
-    seeded = torch.Generator().manual_seed(1)
-    cotangent = torch.randn(value.shape, generator=seeded, dtype=torch.float64).to(value)
-    return [value.detach(), *torch.autograd.grad(value, leaves, cotangent)]
 
 
 def assert_as_close(found, expected, epsilons, dtype):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from triton_tools import DEVICE, Budget, assert_within_budget, needs_triton, on_triton
+from triton_tools import DEVICE, Budget, assert_within_budget, needs_triton, on_triton, value_and_gradients
 
 from regcore.kernels import information as operator
 from regcore.losses import nmi
@@ -28,14 +28,6 @@ def positions(generator, bins, voxels=300, rows=2, dtype=torch.float32):
     values = generator.uniform(0, bins - 1, (2, rows, voxels))
     values[:, :, :4] = 0, bins - 1, 1, 0.5
     return [x.to(DEVICE, dtype) for x in torch.from_numpy(values)]
-
-
-def value_and_gradients(function, *tensors):
-    leaves = [x.detach().requires_grad_() for x in tensors]
-    value = function(*leaves)
-    seeded = torch.Generator().manual_seed(1)
-    cotangent = torch.randn(value.shape, generator=seeded, dtype=torch.float64).to(value)
-    return [value.detach(), *torch.autograd.grad(value, leaves, cotangent)]
 
 
 @per_type

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from triton_tools import DEVICE, Budget, assert_within_budget, needs_triton, on_triton
+from triton_tools import DEVICE, Budget, assert_within_budget, needs_triton, on_triton, value_and_gradients
 
 from regcore.kernels import warp as operator
 
@@ -20,14 +20,6 @@ def inputs(generator, shape, channels=2, dtype=torch.float32, reach=3.0):
     grid = [n + 2 for n in shape]
     displacement = torch.from_numpy(reach * generator.standard_normal((2, len(shape), *grid))).to(dtype)
     return image.to(DEVICE), displacement.to(DEVICE)
-
-
-def value_and_gradients(function, *tensors):
-    leaves = [x.detach().requires_grad_() for x in tensors]
-    value = function(*leaves)
-    seeded = torch.Generator().manual_seed(1)
-    cotangent = torch.randn(value.shape, generator=seeded, dtype=torch.float64).to(value)
-    return [value.detach(), *torch.autograd.grad(value, leaves, cotangent)]
 
 
 @per_edge

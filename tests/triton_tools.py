@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,15 @@ def on_triton(*operators) -> Iterator[None]:
         for operator, function in kept.items():
             if function is not None:
                 operator.register_kernel("cpu")(function)
+
+
+def value_and_gradients(function: Callable, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """What ``function`` returns, and its gradients for all of ``tensors``, for a cotangent that is always the same."""
+    leaves = [x.detach().requires_grad_() for x in tensors]
+    value = function(*leaves)
+    seeded = torch.Generator().manual_seed(1)
+    cotangent = torch.randn(value.shape, generator=seeded, dtype=torch.float64).to(value)
+    return [value.detach(), *torch.autograd.grad(value, leaves, cotangent)]
 
 
 def compiled(module: str, budgets: list[Budget], architectures=ARCHITECTURES, opcode: str = "") -> list[dict]:
