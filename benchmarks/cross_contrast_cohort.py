@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_closing, binary_dilation
 
-from regcore.preprocess import resample
-from regcore.volume import read_grid, read_labels
+from regcore.alignment.preprocess import resample
+from regcore.images.volume import read_grid, read_labels
 
 LABELS, CONTRASTS = "labels_Neuromorphometrics.nii", ("T2w", "PDw")
 FILES = ("image", "labels", "mask")

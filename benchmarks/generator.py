@@ -21,9 +21,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from regcore.files import atomic_write
 from regcore.methods import make_method
-from regcore.runtime import default_device, processor_name, tune_process
+from regcore.process.devices import default_device
+from regcore.process.files import atomic_write
+from regcore.process.threads import tune_process
+from regcore.process.versions import processor_name
 from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
 from regcore.synthesis.noise import Draws
 from regcore.synthesis.shapes import random_shapes

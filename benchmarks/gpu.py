@@ -34,14 +34,15 @@ import peers
 import torch
 from torch import Tensor
 
-from regcore import doctor, spatial
-from regcore.doctor import PROBES, Probe, disagreement, image, labels
+from regcore import spatial
+from regcore.commands import doctor
+from regcore.commands.doctor import PROBES, Probe, disagreement, image, labels
 from regcore.evaluation import dice, folds
-from regcore.files import atomic_write
 from regcore.kernels import reference_only
 from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_USED
 from regcore.methods import make_method
-from regcore.recording import Recording
+from regcore.process.cuda_graph import Recording
+from regcore.process.files import atomic_write
 from regcore.training.forward import forward
 from regcore.training.step import GradientStep
 from regcore.training.trainer import make_optimiser
@@ -341,8 +342,8 @@ def pairs(scans: Path | None):
         fixed, fixed_labels = spatial.warp(moving, truth), spatial.warp(moving_labels, truth, mode="nearest")
         yield "made up", *on_gpu([fixed, moving]), [x[0, 0].numpy() for x in (fixed_labels, moving_labels)]
         return
-    from regcore.preprocess import read_prepared
-    from regcore.volume import read_labels
+    from regcore.alignment.preprocess import read_prepared
+    from regcore.images.volume import read_labels
 
     for pair in pd.read_csv(scans / "pairs.tsv", sep="\t").itertuples():
         stems = [scans / pair.fixed, scans / pair.moving]

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from regcore.files import atomic_write
+from regcore.autoreg.bilevel import hypergradient
 from regcore.methods import make_method
 from regcore.networks.architecture import CELLS
+from regcore.process.files import atomic_write
 from regcore.spatial import smooth
-from regcore.tuning.architecture import hypergradient
 
 EPSILONS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 RATE = 1e-3

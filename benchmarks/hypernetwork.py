@@ -18,11 +18,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
 from regcore.networks.hypernetwork import all_at_once, each_alone
-from regcore.runtime import default_device, processor_name, tune_process
+from regcore.process.devices import default_device
+from regcore.process.files import atomic_write
+from regcore.process.threads import tune_process
+from regcore.process.versions import processor_name
 
 SHAPES = [(64, 48), (128, 112), (32, 48, 32), (64, 80, 64)]
 BATCHES = (1, 2, 4)

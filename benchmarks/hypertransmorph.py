@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 
 from regcore.experiments.spr import EVERYTHING
-from regcore.files import atomic_write
 from regcore.methods import make_method
 from regcore.methods.spr import SPR
 from regcore.networks.hypernetwork import weights_of
+from regcore.process.files import atomic_write
 
 PAPER = [32, 64, 64, 128, 128]
 #: What is compared → settings of hyperspr.

@@ -32,9 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.doctor import entered
-from regcore.files import atomic_write
-from regcore.runtime import processor_name, tune_process
+from regcore.commands.doctor import entered
+from regcore.process.files import atomic_write
+from regcore.process.threads import tune_process
+from regcore.process.versions import processor_name
 
 NUMBA, REFERENCE = "regcore (numba)", "regcore (reference)"
 FORWARD, BOTH, STEP = "forward", "forward+backward", "step"

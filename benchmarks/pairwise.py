@@ -25,16 +25,17 @@ import pandas as pd
 import torch
 import yaml
 
+from regcore.alignment.preprocess import read_prepared
+from regcore.cohort.labels import found_labels, scored_labels
 from regcore.evaluation import dice, folds
-from regcore.field import DisplacementField
-from regcore.files import atomic_write
-from regcore.labels import found_labels, scored_labels
+from regcore.images.field import DisplacementField
+from regcore.images.volume import read_labels
 from regcore.methods import METHODS, make_method
-from regcore.plan import Plan, plan_study
-from regcore.preprocess import read_prepared
-from regcore.runtime import processor_name, tune_process
+from regcore.process.files import atomic_write
+from regcore.process.threads import tune_process
+from regcore.process.versions import processor_name
 from regcore.spatial import warp
-from regcore.volume import read_labels
+from regcore.study.plan import Plan, plan_study
 
 Contestant = Callable[[str, str], DisplacementField]
 

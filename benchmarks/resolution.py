@@ -17,18 +17,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from regcore.config import load_yaml
-from regcore.files import atomic_write
-from regcore.labels import found_labels, scored_labels
+from regcore.alignment.preprocess import read_prepared, read_scan, resample
+from regcore.cohort.labels import found_labels, scored_labels
+from regcore.images.volume import Grid, read_labels
 from regcore.methods.base import as_tensor
-from regcore.plan import Plan, plan_study
-from regcore.preprocess import read_prepared, read_scan, resample
-from regcore.released import released_models
-from regcore.runtime import tune_process
-from regcore.stages.train import pairs_of_split
-from regcore.training.model import load_model
+from regcore.models.released import released_models
+from regcore.models.trained import load_model
+from regcore.process.files import atomic_write
+from regcore.process.threads import tune_process
+from regcore.settings.validation import load_yaml
+from regcore.study.plan import Plan, plan_study
+from regcore.study.stages.train import pairs_of_split
 from regcore.training.validation import LabelledPairs
-from regcore.volume import Grid, read_labels
 
 SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
 

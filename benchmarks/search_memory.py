@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from regcore.files import atomic_write
+from regcore.autoreg.bilevel import hypergradient
 from regcore.methods import make_method
 from regcore.networks.architecture import CELLS
+from regcore.process.files import atomic_write
 from regcore.training.memory import WEIGHT_COPIES, live_peak
-from regcore.tuning.architecture import hypergradient
 
 RATE, EPSILON = 1e-4, 1e-4
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from regcore.files import atomic_write
+from regcore.process.files import atomic_write
 
 #: Column of the summary → heading, number format; those with an SD show it.
 COLUMNS = {

@@ -7,8 +7,8 @@ import pandas as pd
 
 from regcore.checks import describe, require_finite, require_same_shape
 from regcore.errors import InputError
-from regcore.field import DisplacementField
-from regcore.volume import Grid
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Grid
 
 
 def true_error_mm(field: DisplacementField, truth: DisplacementField, points: np.ndarray) -> np.ndarray:

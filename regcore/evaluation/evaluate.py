@@ -20,8 +20,8 @@ from regcore.evaluation.regularity import (
     sd_log_jacobian,
 )
 from regcore.evaluation.surface import surface_distances_per_label
-from regcore.field import DisplacementField
-from regcore.volume import Volume
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     a, b : ndarray of bool, same shape, 2-D or 3-D
         Masks on one grid.
     spacing : sequence of float, length D
-        Voxel size in mm along each array axis, as :attr:`regcore.volume.Grid.spacing`.
+        Voxel size in mm along each array axis, as :attr:`regcore.images.volume.Grid.spacing`.
 
     Returns
     -------

@@ -7,10 +7,10 @@ architectures found by trying (Table 10), at the same cost, do as well.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from regcore.autoreg.search import KEY, read_found
 from regcore.errors import InputError
 from regcore.experiments import Experiments
 from regcore.networks.architecture import DEFORMATION, FEATURE, LAMBDAS, MANUAL, OBJECTIVE, SIZES
-from regcore.tuning.cells import KEY, read_found
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.autoreg"

@@ -10,7 +10,7 @@ from typing import Any
 
 from regcore.errors import InputError
 from regcore.experiments import Experiments
-from regcore.methods.priors import PRIORS
+from regcore.methods.constants import PRIORS
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.spr"

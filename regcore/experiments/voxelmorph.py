@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from regcore.experiments import Experiments
+from regcore.methods.constants import LABELS_ALONE
 
 #: Names of the paper: what the two losses are called there, and which labels training sees (Fig. 9 a–d).
 LOSSES = {"mse": "MSE", "lncc": "CC"}
 SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all structures", "groups": "coarse labels"}
-#: γ of Eq. 10 that leaves the labels alone: image and smoothness terms are 0 (Section V-G).
-LABELS_ALONE = "infinity"
 
 
 def base(similarity: str, width: int = 1) -> str:

@@ -31,7 +31,7 @@ from regcore.kernels.box_sums import (
     slide_rows,
 )
 from regcore.kernels.launch import has_kernel, jit, on_its_device, run
-from regcore.kernels.ready import returns_its_gradients
+from regcore.kernels.precomputed_gradients import returns_its_gradients
 from regcore.kernels.warp import as_planes
 
 VARIANTS = ("ants", "voxelmorph")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.launch import has_gpu_kernel, on_its_device
-from regcore.kernels.ready import returns_its_gradients
+from regcore.kernels.precomputed_gradients import returns_its_gradients
 
 
 def mind_ssc(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tensor:

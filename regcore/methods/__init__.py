@@ -78,7 +78,7 @@ METHODS = {
     "hypermorph": Entry("regcore.methods.hypermorph:HyperMorph", learned=True),
     "hyperspr": Entry("regcore.methods.hypertransmorph:HyperSPR", learned=True),
     "hypertransmorph": Entry("regcore.methods.hypertransmorph:HyperTransMorph", learned=True),
-    "pretrained": Entry("regcore.methods.pretrained:Pretrained", pretrained=True),
+    "pretrained": Entry("regcore.models.pretrained:Pretrained", pretrained=True),
     "synthmorph": Entry("regcore.methods.synthmorph:SynthMorph", learned=True),
     "transmorph": Entry("regcore.methods.transmorph:TransMorph", learned=True),
     "spr": Entry("regcore.methods.spr:SPR", learned=True),
@@ -87,7 +87,7 @@ METHODS = {
 
 
 #: What an entry of a study says beside settings: its method, and a search (:mod:`regcore.tuning.search` for
-#: hyperparameters, :mod:`regcore.tuning.cells` for architectures).
+#: hyperparameters, :mod:`regcore.autoreg.search` for architectures).
 ENTRY_KEYS = ("method", "tune", "autosearch")
 
 

@@ -1,7 +1,7 @@
 """AutoReg (Fan et al., TIP 2023): cells and an objective that can be searched for the task at hand.
 
 This is the network that a search has found, or one by hand, and the objective of Eq. 4 and 5, whose weights λ are
-numbers here; :mod:`regcore.tuning.architecture` searches for both.
+numbers here; :mod:`regcore.autoreg.bilevel` searches for both.
 """
 
 from collections.abc import Mapping, Sequence

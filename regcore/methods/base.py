@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from regcore.config import settings_schema, validated
 from regcore.errors import InputError
-from regcore.field import DisplacementField
-from regcore.volume import Volume
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Volume
+from regcore.settings.validation import settings_schema, validated
 
 #: Settings that the trainer reads; every learned method has them.
 TRAINING = {

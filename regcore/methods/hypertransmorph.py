@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from regcore.errors import InputError
+from regcore.methods.constants import PRIORS
 from regcore.methods.hypernetworked import HYPERNETWORK, RANGES, Hypernetworked
-from regcore.methods.priors import PRIORS
 from regcore.methods.spr import SPR, UNET
 from regcore.methods.transmorph import TransMorph
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from regcore.errors import InputError, RegistrationFailed
-from regcore.field import DisplacementField, read_field, read_voxel_field
+from regcore.images.field import DisplacementField, read_field, read_voxel_field
+from regcore.images.volume import Grid, Volume
 from regcore.methods.base import Method, Registration
-from regcore.volume import Grid, Volume
 
 
 class Imported(Method):

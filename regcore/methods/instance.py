@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regcore.errors import InputError
+from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration, as_registration, as_tensor
 from regcore.methods.objective import similarity, similarity_settings
-from regcore.recording import Recording
-from regcore.runtime import default_device
+from regcore.process.cuda_graph import Recording
+from regcore.process.devices import default_device
 from regcore.spatial import (
     compose,
     integrate,
@@ -31,7 +32,6 @@ from regcore.spatial import (
     smooth,
     warp,
 )
-from regcore.volume import Volume
 
 Unlikeness = Callable[[Tensor, Tensor], Tensor]
 

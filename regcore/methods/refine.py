@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from regcore.errors import InputError
+from regcore.images.volume import Volume
 from regcore.methods.base import LearnedMethod, Method, Registration, as_registration, as_tensor
-from regcore.volume import Volume
 
 
 def require_comparing_images(method: LearnedMethod, where: str) -> None:

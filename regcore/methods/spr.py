@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from regcore.errors import InputError
-from regcore.experiments.voxelmorph import LABELS_ALONE
 from regcore.losses import beta_log_prior, gaussian_log_prior, weighted_diffusion
-from regcore.methods.priors import PRIORS
+from regcore.methods.constants import LABELS_ALONE, PRIORS
 from regcore.methods.transmorph import NETWORK, TransMorph, settle_attention
 from regcore.methods.voxelmorph import VoxelMorph
 from regcore.networks.unet import ARCHITECTURES

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from regcore.cohort.labels import BY_SIZE
 from regcore.errors import InputError
-from regcore.labels import BY_SIZE
 from regcore.losses import diffusion, field_mse, soft_dice
 from regcore.methods.base import TRAINING
 from regcore.methods.flow import FLOW, FlowMethod

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from regcore.errors import InputError
-from regcore.experiments.voxelmorph import LABELS_ALONE
 from regcore.losses import diffusion, soft_dice
 from regcore.methods.base import TRAINING
+from regcore.methods.constants import LABELS_ALONE
 from regcore.methods.flow import FLOW, FlowMethod
 from regcore.methods.objective import similarity, similarity_settings
 from regcore.spatial import warp

@@ -12,13 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regcore.errors import did_you_mean
-from regcore.kernels.convolution import (
-    CHANNELS_LAST,
-    convolve,
-    laid_out,
-    rectified_convolution,
-    upsampled_convolution,
-)
+from regcore.kernels.convolution import CHANNELS_LAST, convolve, laid_out, rectified_convolution, upsampled_convolution
 from regcore.networks.decoded import Decoded
 
 CHOICES = {

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from regcore.autoreg.search import TRACE
 from regcore.networks.architecture import (
     CANDIDATES,
     CELLS,
@@ -21,9 +22,7 @@ from regcore.networks.architecture import (
     OBJECTIVE,
     Architecture,
 )
-from regcore.reporting.figures import plt, text_figure
-from regcore.reporting.voxelmorph import CURVES
-from regcore.tuning.cells import TRACE
+from regcore.reporting.figures import CURVES, plt, text_figure
 
 #: What the four weights are called.
 SYMBOLS = dict(zip(LAMBDAS, ("λ1", "λ2", "λ3", "λ4"), strict=True))
@@ -131,7 +130,7 @@ def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     Parameters
     ----------
     found : mapping of str → dict
-        As :func:`~regcore.tuning.cells.read_found` reads them.
+        As :func:`~regcore.autoreg.search.read_found` reads them.
     """
     figure, axes = plt.subplots(1, len(found), figsize=(3.1 * len(found), 6.2), squeeze=False, layout="constrained")
     for axis, (heading, values) in zip(axes[0], found.items(), strict=True):

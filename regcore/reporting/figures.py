@@ -13,10 +13,23 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from regcore.field import DisplacementField
-from regcore.files import atomic_write
-from regcore.labels import structures
-from regcore.volume import Grid, Volume
+from regcore.cohort.labels import structures
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Grid, Volume
+from regcore.process.files import atomic_write
+
+#: Markers and lines of curves: told apart in greyscale too.
+CURVES = (("o", "-", "black"), ("s", "--", "#3182bd"), ("^", ":", "#b35806"), ("D", "-.", "#636363"))
+#: Hyperparameters on axes.
+AXES = {
+    "lambda": "λ",
+    "window": "local NCC window (voxels)",
+    "gamma": "segmentation supervision γ",
+    "lambda_max": "λ_max",
+    "alpha": "α′",
+    "lambda_mean": "λ_mean",
+    "sigma": "σ′",
+}
 
 #: Fill and hatch of each method's boxes: told apart in greyscale too.
 STYLES = [

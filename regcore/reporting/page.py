@@ -11,8 +11,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from regcore.files import atomic_write
-from regcore.plan_checks import TRUTH
+from regcore.process.files import atomic_write
 from regcore.reporting.starts import over_starts_for_people
 from regcore.reporting.tables import (
     COST,
@@ -24,6 +23,7 @@ from regcore.reporting.tables import (
     shown_measures,
     why_nothing_is_compared,
 )
+from regcore.study.checks import TRUTH
 
 #: Failed pairs of one method that are shown; the others are counted.
 FAILURES_SHOWN = 10

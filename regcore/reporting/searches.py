@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.interpolate import griddata
 
-from regcore.plan import Plan
-from regcore.reporting.figures import plt
-from regcore.reporting.hypermorph import AXES
+from regcore.reporting.figures import AXES, plt
+from regcore.study.plan import Plan
 
 #: How trials are marked (Fig. 7).
 RINGS = {"complete": ("black", "trained to the end"), "pruned": ("cyan", "pruned")}

@@ -6,26 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from regcore.cohort import SPLITS
-from regcore.field import read_field
-from regcore.files import atomic_write
-from regcore.labels import scored_labels
-from regcore.plan import UNAVAILABLE, Plan
-from regcore.preprocess import read_scan
-from regcore.reporting.figures import (
-    ShownPair,
-    pair_panels,
-    save_figure,
-    structure_boxes,
-    text_figure,
-    training_curves,
-)
+from regcore.alignment.preprocess import read_scan
+from regcore.cohort.labels import scored_labels
+from regcore.cohort.table import SPLITS
+from regcore.images.field import read_field
+from regcore.process.files import atomic_write
+from regcore.process.versions import versions
+from regcore.reporting.figures import ShownPair, pair_panels, save_figure, structure_boxes, text_figure, training_curves
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
 from regcore.reporting.searches import search_figure
 from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
-from regcore.runtime import versions
-from regcore.stages.register import read_facts
+from regcore.study.plan import UNAVAILABLE, Plan
+from regcore.study.stages.register import read_facts
 
 #: Lines of what a method printed before it failed that the report shows.
 OUTPUT_LINES = 15

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from regcore.evaluation.statistics import PairedComparison, holm, paired_comparison
-from regcore.plan_checks import TRUTH
+from regcore.study.checks import TRUTH
 
 #: Methods that are the reference of the tests only where the study says so.
 STARTING_POINTS = ("identity", "affine")
@@ -390,3 +390,8 @@ def _heading(column: str) -> str:
 def number_texts(values: pd.Series, number: str) -> pd.Series:
     """Numbers as text, and nothing where there is no value."""
     return values.map(lambda value: "" if pd.isna(value) else number.format(value)).astype(str)
+
+
+def html_table(columns: dict) -> str:
+    """A table with a line for each place of the columns; empty cells where there is no value."""
+    return pd.DataFrame(columns).to_html(border=0, index=False, na_rep="", classes="experiment")

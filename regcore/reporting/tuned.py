@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regcore.reporting.figures import plt
-from regcore.reporting.hypermorph import AXES
+from regcore.reporting.figures import AXES, plt
 from regcore.tuning.amortised import Optimum
 
 

@@ -184,7 +184,7 @@ def affine_between_grids(
     """Express a map of the world in voxels: voxels of the fixed grid → voxels of the moving grid.
 
     ``moving⁻¹ · matrix · fixed``.  With the grids' inverses in their place it leads back, from voxels to the
-    world.  For a displacement in voxels of the fixed grid, as :class:`regcore.field.DisplacementField` keeps
+    world.  For a displacement in voxels of the fixed grid, as :class:`regcore.images.field.DisplacementField` keeps
     it, pass the fixed grid for both.
 
     Parameters
@@ -192,7 +192,7 @@ def affine_between_grids(
     matrix : Tensor or ndarray, shape (D + 1, D + 1) or (B, D + 1, D + 1)
         World of the fixed image → world of the moving one, mm, such as ITK's and ANTs' after LPS → RAS.
     fixed, moving : Tensor or ndarray, shape (D + 1, D + 1) or (B, D + 1, D + 1)
-        Voxels → world of each grid, mm: :attr:`regcore.volume.Grid.affine`.
+        Voxels → world of each grid, mm: :attr:`regcore.images.volume.Grid.affine`.
 
     Returns
     -------

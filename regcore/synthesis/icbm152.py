@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from regcore.errors import InputError
-from regcore.files import atomic_write
+from regcore.process.files import atomic_write
 from regcore.synthesis.mr_contrast import check_contrasts
 
 TEMPLATE = "icbm152"
@@ -84,9 +84,9 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
     """
     import torch
 
-    from regcore.field import DisplacementField
+    from regcore.images.field import DisplacementField
+    from regcore.images.volume import Volume
     from regcore.spatial import identity, sample
-    from regcore.volume import Volume
 
     folder = Path(folder)
     anatomy = _anatomy(settings)

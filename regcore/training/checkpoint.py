@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from regcore.errors import InputError
-from regcore.files import atomic_write
+from regcore.process.files import atomic_write
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

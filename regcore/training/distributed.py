@@ -24,8 +24,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from regcore.errors import DivergedError, InputError
-from regcore.runtime import tune_process
-from regcore.training.parts import check_division, dividing
+from regcore.process.threads import tune_process
+from regcore.training.batch_division import check_division, dividing
 
 log = logging.getLogger(__name__)
 

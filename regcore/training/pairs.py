@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regcore.labels import classify
+from regcore.cohort.labels import classify
+from regcore.images.volume import read_grid, read_labels, read_volume
 from regcore.methods.base import as_tensor
-from regcore.volume import read_grid, read_labels, read_volume
 
 #: Scans in memory at most, and the bytes that their images may take.
 CACHED_SCANS, CACHED_BYTES = 512, 4 << 30

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regcore.methods.base import LearnedMethod
-from regcore.recording import Recording
+from regcore.process.cuda_graph import Recording
 
 #: Kinds of batches (sizes of images, codes of labels) that are recorded; each holds memory of its own.
 MOST_RECORDINGS = 4

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
-from regcore.files import atomic_write
 from regcore.kernels.launch import why_no_gpu_kernels
 from regcore.methods.base import LearnedMethod
-from regcore.runtime import default_device, processor_name
+from regcore.process.devices import default_device
+from regcore.process.files import atomic_write
+from regcore.process.versions import processor_name
+from regcore.training.batch_division import check_division
 from regcore.training.checkpoint import (
     discard_torn,
     exclusive,
@@ -39,7 +41,6 @@ from regcore.training.forward import forward
 from regcore.training.memory import check_memory, step_bytes
 from regcore.training.muon import Muon
 from regcore.training.pairs import PairSampler
-from regcore.training.parts import check_division
 from regcore.training.step import GradientStep
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from regcore.cohort.labels import classify
 from regcore.errors import InputError
 from regcore.evaluation.overlap import dice
-from regcore.labels import classify
+from regcore.images.volume import read_labels, read_volume
 from regcore.methods.base import LearnedMethod, as_tensor
 from regcore.spatial import warp
-from regcore.volume import read_labels, read_volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from regcore.config import settings_schema, validated
 from regcore.errors import InputError, did_you_mean
 from regcore.methods import entry, make_entry, method_of
+from regcore.settings.validation import settings_schema, validated
 from regcore.tuning.grid import grid
 
 KEY = "tune"

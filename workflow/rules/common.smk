@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from regcore import STAGE_VERSIONS
-from regcore.config import fingerprint
+from regcore.settings.fingerprint import fingerprint
 from regcore.errors import InputError
-from regcore.files import atomic_write
+from regcore.process.files import atomic_write
 from regcore.methods import entry
-from regcore.plan import (
+from regcore.study.plan import (
     PAIRS_PER_PART,
     SCANS_PER_PART,
     UNAVAILABLE,
@@ -19,9 +19,9 @@ from regcore.plan import (
     plan_study,
     things_in,
 )
-from regcore.plan_checks import TRUTH
-from regcore.runtime import gpu_count
-from regcore.tuning.cells import FACTS, FOUND, TRACE, file_of
+from regcore.study.checks import TRUTH
+from regcore.process.devices import gpu_count
+from regcore.autoreg.search import FACTS, FOUND, TRACE, file_of
 
 
 def make_plan():

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.architecture import search_architecture
+from regcore.study.job import job
+from regcore.study.stages.architecture import search_architecture
 
 with job(snakemake) as plan:
     name = snakemake.wildcards.method

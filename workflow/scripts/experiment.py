@@ -1,7 +1,7 @@
 """Make one table or figure of a paper."""
 
-from regcore.reporting.experiments import write_experiment
-from regcore.scripting import job
+from regcore.papers.write import write_experiment
+from regcore.study.job import job
 
 with job(snakemake) as plan:
     write_experiment(plan, snakemake.wildcards.paper, snakemake.wildcards.experiment, dict(snakemake.output.items()))

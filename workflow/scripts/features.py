@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.features import write_features
+from regcore.study.job import job
+from regcore.study.stages.features import write_features
 
 with job(snakemake) as plan:
     write_features(plan, snakemake.wildcards.method, Path(str(snakemake.input.model)), snakemake.output[0])

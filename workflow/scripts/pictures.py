@@ -1,7 +1,7 @@
 """Draw the best, median and worst pair of a method."""
 
 from regcore.reporting.study_report import draw_pairs
-from regcore.scripting import job
+from regcore.study.job import job
 
 with job(snakemake) as plan:
     draw_pairs(plan, snakemake.wildcards.method, snakemake.input.metrics, snakemake.output[0])

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.prepare import prepare_scans
+from regcore.study.job import job
+from regcore.study.stages.prepare import prepare_scans
 
 with job(snakemake) as plan:
     prepare_scans(plan, snakemake.params.scans, Path(snakemake.output[0]))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.register import register_pairs
+from regcore.study.job import job
+from regcore.study.stages.register import register_pairs
 
 with job(snakemake) as plan:
     model = Path(str(snakemake.input.model)) if snakemake.input.get("model") else None

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.tune import collect
+from regcore.study.job import job
+from regcore.study.stages.tune import collect
 
 with job(snakemake) as plan:
     name = snakemake.wildcards.method

@@ -1,7 +1,7 @@
 """Draw what a search found."""
 
 from regcore.reporting.study_report import draw_search
-from regcore.scripting import job
+from regcore.study.job import job
 
 with job(snakemake) as plan:
     draw_search(plan, snakemake.wildcards.method, snakemake.output[0])

@@ -1,6 +1,6 @@
 """Make some subjects of the embedded cohort."""
 
-from regcore.scripting import job
+from regcore.study.job import job
 from regcore.synthesis.icbm152 import synthesise
 
 with job(snakemake) as plan:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.architecture import found_values
-from regcore.stages.train import train
+from regcore.study.job import job
+from regcore.study.stages.architecture import found_values
+from regcore.study.stages.train import train
 
 with job(snakemake) as plan:
     name = snakemake.wildcards.method

@@ -1,7 +1,7 @@
 """Draw the training curves."""
 
 from regcore.reporting.study_report import draw_training_curves
-from regcore.scripting import job
+from regcore.study.job import job
 
 with job(snakemake) as plan:
     draw_training_curves(plan, snakemake.params.methods, snakemake.output[0])

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from regcore.scripting import job
-from regcore.stages.tune import run_trial
+from regcore.study.job import job
+from regcore.study.stages.tune import run_trial
 
 with job(snakemake) as plan:
     name, slot = snakemake.wildcards.method, snakemake.wildcards.slot

@@ -1,7 +1,7 @@
 """Write the true fields of some test pairs."""
 
-from regcore.scripting import job
-from regcore.stages.register import write_true_fields
+from regcore.study.job import job
+from regcore.study.stages.register import write_true_fields
 
 with job(snakemake) as plan:
     write_true_fields(plan, snakemake.params.pairs)

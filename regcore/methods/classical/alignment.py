@@ -1,8 +1,8 @@
 """Baselines that move nothing, or only what the affine alignment moves."""
 
-from regcore.field import DisplacementField
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration
-from regcore.volume import Volume
 
 
 class Identity(Method):

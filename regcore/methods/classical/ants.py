@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import ClassVar
 
-from regcore import ants_bridge
-from regcore.field import DisplacementField, read_field
+from regcore.images import ants as ants_bridge
+from regcore.images.field import DisplacementField, read_field
+from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, on_grid
-from regcore.volume import Volume
 
 
 class SyN(External):

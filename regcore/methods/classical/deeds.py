@@ -8,18 +8,10 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from regcore.errors import InputError
+from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
-from regcore.methods.classical.external import (
-    FIXED,
-    MOVING,
-    External,
-    ToolError,
-    from_voxels,
-    run_program,
-    save_images,
-)
-from regcore.volume import Volume
+from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, from_voxels, run_program, save_images
 
 #: deedsBCV adds 1024 to every intensity, as CT scans need it, in float32.  There intensities of 0 to 1 would keep
 #: 13 bits, and their differences lose them; 0 to 1000 is the range that the program was written for.

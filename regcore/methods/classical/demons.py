@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from regcore.errors import InputError
-from regcore.field import read_field
+from regcore.images.field import read_field
+from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
@@ -16,7 +17,6 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
-from regcore.volume import Volume
 
 #: Class in SimpleITK of each kind.
 FILTERS = {

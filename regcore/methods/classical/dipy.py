@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
-from regcore.volume import Volume
 
 
 class DipySyN(External):

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
-from regcore.field import read_field
+from regcore.images.field import read_field
+from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
@@ -16,7 +17,6 @@ from regcore.methods.classical.external import (
     run_program,
     save_images,
 )
-from regcore.volume import Volume
 
 #: Names in elastix of the similarity measures.
 METRICS = {"mattes": "AdvancedMattesMutualInformation", "ncc": "AdvancedNormalizedCorrelation"}

@@ -1,7 +1,7 @@
 """The contract of a tool that is not ours: how it is run, what it says about itself, how it fails.
 
-A study runs such a method in a process of its own (:mod:`regcore.isolation`), with the environment of
-:func:`regcore.runtime.thread_environment`: a tool may crash, hang or print what it likes.
+A study runs such a method in a process of its own (:mod:`regcore.process.isolation`), with the environment of
+:func:`regcore.process.threads.thread_environment`: a tool may crash, hang or print what it likes.
 """
 
 import importlib.metadata
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from regcore.errors import InputError, RegistrationFailed
-from regcore.field import DisplacementField
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Grid, Volume
 from regcore.methods.base import Method, Registration
-from regcore.runtime import thread_environment
-from regcore.volume import Grid, Volume
+from regcore.process.threads import thread_environment
 
 #: Last lines of a program's words that an error repeats.
 LINES_KEPT = 40

@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 
 from regcore.errors import InputError
-from regcore.field import read_field
+from regcore.images.field import read_field
+from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
@@ -20,8 +21,7 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
-from regcore.runtime import default_device
-from regcore.volume import Volume
+from regcore.process.devices import default_device
 
 #: FireANTs shrinks no axis below this many voxels, and fails on images that have fewer.
 SHORTEST = 32

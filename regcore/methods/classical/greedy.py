@@ -4,7 +4,8 @@ from contextlib import chdir
 from pathlib import Path
 from typing import ClassVar
 
-from regcore.field import read_field
+from regcore.images.field import read_field
+from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
@@ -15,7 +16,6 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
-from regcore.volume import Volume
 
 #: Files of the field and its inverse in the tool's folder.
 WARP, INVERSE = "warp.nii.gz", "inverse.nii.gz"

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import ClassVar
 
-from regcore.field import DisplacementField
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Grid, Volume, load_values, open_nifti
 from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
@@ -16,7 +17,6 @@ from regcore.methods.classical.external import (
     run_program,
     save_images,
 )
-from regcore.volume import Grid, Volume, load_values, open_nifti
 
 #: Control points of the two directions, as reg_f3d names them.
 CONTROL, CONTROL_BACKWARD = "cpp.nii.gz", "cpp_backward.nii.gz"

@@ -1,0 +1,1 @@
+"""Affine alignment, and bringing scans onto one grid."""

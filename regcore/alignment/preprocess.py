@@ -1,0 +1,213 @@
+"""Bringing scans onto one grid: alignment to a reference, resampling, intensity normalisation.
+
+A prepared scan is an image on the study's common grid together with the matrix that leads from there to
+the scan's own world; a field found between two prepared scans is brought back to the native scans by
+:meth:`regcore.images.field.DisplacementField.between_scans`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from regcore.alignment.optimisation import SIMILARITIES, optimise_affine
+from regcore.errors import InputError
+from regcore.images.ants import estimate_affine
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Grid, Volume, read_labels, read_volume
+from regcore.process.files import atomic_write
+
+#: Room (mm) left around the reference's content when a study gives no shape.
+MARGIN_MM = 8.0
+#: Affine alignment sees volumes of more than this many voxels no finer than the spacing: twelve numbers do
+#: not need every voxel, and ANTs takes ten times as long at 1 mm.  Small volumes it needs as they are.
+ALIGNMENT_VOXELS, ALIGNMENT_SPACING_MM = 2_000_000, 2.0
+#: An alignment that stretches or shrinks by more than this has failed.
+CREDIBLE_SCALES, ATTEMPTS = (0.5, 2.0), 3
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan on the common grid.
+
+    Parameters
+    ----------
+    image : Volume
+        Intensities 0 to 1.
+    to_native : ndarray, shape (D + 1, D + 1)
+        World of the common grid → world of the native scan, RAS mm.
+    native : Grid
+        The native scan's grid.
+    mask : Volume or None
+        On the common grid: 0 where the image must not pull.
+    """
+
+    image: Volume
+    to_native: np.ndarray
+    native: Grid
+    mask: Volume | None = None
+
+
+def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> np.ndarray:
+    """Scale intensities so that two percentiles become 0 and 1, and clip beyond.
+
+    Where at least a tenth of the image is one lowest value, that value is background: it becomes 0, and
+    the upper percentile is taken over the rest, so that the size of the field of view does not matter.
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    lowest = data.min()
+    content = data[data > lowest]
+    if content.size <= 0.9 * data.size:
+        low, high = lowest, np.percentile(content, percentiles[1])
+    else:
+        low, high = np.percentile(data, percentiles)
+    return np.clip((data - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+
+
+def prepare_image(volume: Volume, settings: Mapping, mask: Volume | None = None) -> Volume:
+    """Mask (where the study says so) and normalise an image on its own grid."""
+    data = volume.data
+    if mask is not None and settings["mask"]:
+        data = np.where(mask.data > 0, data, data.min())
+    return volume.with_data(normalise(data, settings["percentiles"]))
+
+
+def read_scan(files: Mapping[str, str], settings: Mapping) -> Volume:
+    """Read an image and, where the study wants one, its mask; normalised on its own grid.
+
+    Parameters
+    ----------
+    files : mapping
+        The scan's ``image`` and perhaps ``mask``.
+    settings : mapping
+        The study's ``preprocess`` section.
+    """
+    mask = read_labels(files["mask"]) if settings["mask"] and "mask" in files else None
+    return prepare_image(read_volume(files["image"]), settings, mask)
+
+
+def common_grid(reference: Volume, settings: Mapping) -> Grid:
+    """The axis-aligned grid around the reference's content that a study registers on.
+
+    Parameters
+    ----------
+    reference : Volume
+    settings : mapping
+        The study's ``preprocess`` section; ``spacing`` and ``shape`` may be None.
+    """
+    ndim = reference.grid.ndim
+    content = np.argwhere(reference.data > reference.data.min() + 0.05 * np.ptp(reference.data))
+    corners = np.array(np.meshgrid(*zip(content.min(0), content.max(0), strict=True), indexing="ij"))
+    world = reference.grid.to_world(corners.reshape(ndim, -1).T)
+    low, high = world.min(0), world.max(0)
+    spacing = settings["spacing"]
+    if spacing is None:
+        spacing = float(np.round(reference.grid.spacing.min(), 4))
+    spacing = np.broadcast_to(np.asarray(spacing, dtype=float), ndim)
+    shape = settings["shape"]
+    if shape is None:
+        shape = np.maximum(np.ceil((high - low + 2 * MARGIN_MM) / spacing), 16).astype(int)
+    if len(shape) != ndim:
+        raise InputError(f"preprocess: 'shape' has {len(shape)} numbers, but the images are {ndim}-D")
+    return Grid.centred(shape, spacing, (low + high) / 2)
+
+
+def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
+    """Estimate the matrix from the reference's world to the scan's.
+
+    Parameters
+    ----------
+    kind : {"affine", "rigid", "centre", "none", "nmi", "mind"}
+        The last two are affine too, found by :func:`regcore.alignment.optimisation.optimise_affine` without ANTs.
+
+    Raises
+    ------
+    InputError
+        ``kind`` is "none" and the two images do not meet in space, or ANTs found nothing credible.
+    """
+    if kind == "none":
+        if not reference.grid.overlaps(scan.grid):
+            raise InputError(
+                f"{scan.path}: does not overlap {reference.path} in space (by their headers); "
+                "align with 'affine', 'rigid' or 'centre' instead of 'none', or correct the headers"
+            )
+        return np.eye(reference.grid.ndim + 1)
+    if kind == "centre":
+        matrix = np.eye(reference.grid.ndim + 1)
+        matrix[:-1, -1] = scan.grid.centre - reference.grid.centre
+        return matrix
+    if kind in SIMILARITIES:
+        return optimise_affine(reference, scan, kind, coarsened)
+    fixed, moving = (coarsened(v) if v.data.size > ALIGNMENT_VOXELS else v for v in (reference, scan))
+    for attempt in range(ATTEMPTS):  # each with other random samples of the metric
+        matrix = estimate_affine(fixed, moving, kind, seed + 1000 * attempt)
+        scales = np.linalg.svd(matrix[:-1, :-1], compute_uv=False)
+        if CREDIBLE_SCALES[0] < scales.min() and scales.max() < CREDIBLE_SCALES[1]:
+            return matrix
+    raise InputError(
+        f"{scan.path}: could not be aligned to {reference.path} (scales {np.round(scales, 2).tolist()}); check that "
+        "both show the same thing, or align with 'centre' or 'none'"
+    )
+
+
+def coarsened(volume: Volume, spacing_mm: float = ALIGNMENT_SPACING_MM) -> Volume:
+    """Smooth and resample an image whose voxels are finer than ``spacing_mm``; others stay as they are."""
+    factors = np.maximum(spacing_mm / volume.grid.spacing, 1)
+    if np.all(factors < 1.2):
+        return volume
+    smooth = gaussian_filter(volume.data, 0.5 * np.sqrt(factors**2 - 1))
+    shape = np.maximum(np.round(np.array(volume.grid.shape) / factors), 2).astype(int)
+    affine = volume.grid.affine.copy()
+    affine[:-1, :-1] *= (np.array(volume.grid.shape) - 1) / (shape - 1)
+    return resample(volume.with_data(smooth), Grid(shape, affine), np.eye(volume.grid.ndim + 1))
+
+
+def resample(volume: Volume, grid: Grid, to_native: np.ndarray, nearest: bool = False) -> Volume:
+    """Bring a native volume onto the common grid: ``result(x) = volume(to_native · x)``."""
+    identity = DisplacementField.identity(grid)
+    field = identity.between_scans(grid, np.eye(grid.ndim + 1), to_native)
+    return field.warp(volume, nearest=nearest)
+
+
+def prepare(volume: Volume, reference: Volume, grid: Grid, settings: Mapping, seed: int) -> Prepared:
+    """Align an image (already normalised) to the reference and resample it onto the common grid."""
+    to_native = align(reference, volume, settings["affine"], seed)
+    return Prepared(resample(volume, grid, to_native), to_native, volume.grid)
+
+
+def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) -> None:
+    """Write ``stem.nii`` and ``stem.json``, and ``stem_labels.nii`` on the common grid."""
+    if labels is not None:
+        resample(read_labels(labels), prepared.image.grid, prepared.to_native, nearest=True).save(
+            stem.with_name(stem.name + "_labels.nii")
+        )
+    prepared.image.save(stem.with_name(stem.name + ".nii"))
+    with atomic_write(stem.with_name(stem.name + ".json")) as path:
+        path.write_text(
+            json.dumps(
+                {
+                    "common_world_to_native_world_ras_mm": prepared.to_native.tolist(),
+                    "common_shape": prepared.image.grid.shape,
+                    "common_spacing": prepared.image.grid.spacing.round(6).tolist(),
+                    "native_shape": prepared.native.shape,
+                    "native_affine": prepared.native.affine.tolist(),
+                },
+                indent=1,
+            )
+        )
+
+
+def read_prepared(stem: Path) -> Prepared:
+    """Read what :func:`save_prepared` wrote."""
+    facts = json.loads(stem.with_name(stem.name + ".json").read_text())
+    return Prepared(
+        read_volume(stem.with_name(stem.name + ".nii")),
+        np.array(facts["common_world_to_native_world_ras_mm"]),
+        Grid(facts["native_shape"], np.array(facts["native_affine"])),
+    )

@@ -1,0 +1,1 @@
+"""The search for AutoReg's cells and objective."""

@@ -1,0 +1,234 @@
+"""A control of AutoReg's search by gradient: architectures that are drawn, and scored with shared weights.
+
+A super-network learns with one random path at each step, so that every architecture can borrow its weights; then as
+many architectures as time allows are scored on validation pairs, drawn at random or by Optuna's TPE (the paper has
+no such comparison; single-path training is that of Guo et al., ECCV 2020).
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from torch import Tensor
+
+from regcore.autoreg.bilevel import spent
+from regcore.autoreg.search import RANDOM
+from regcore.checks import NotFiniteError
+from regcore.errors import DivergedError
+from regcore.networks.architecture import CANDIDATES, Architecture
+from regcore.networks.cells import CellNetwork
+from regcore.training.checkpoint import (
+    discard_torn,
+    load_optimiser,
+    load_tensors,
+    optimiser_tensors,
+    save_tensors,
+    section,
+)
+from regcore.training.trainer import make_optimiser
+
+log = logging.getLogger(__name__)
+
+#: Seconds of CPU between two checkpoints.
+SAVE_EVERY = 20
+#: Share of the time that trains the super-network.
+TRAINING_SHARE = 0.5
+TRAINING, SCORING = "training", "scoring"
+#: Last words of the seeds of draws: paths that the super-network learns with, and architectures that are scored.
+PATHS, TRIALS = 2, 3
+
+
+@dataclass
+class Tried:
+    """How far a control is.
+
+    Attributes
+    ----------
+    phase : str
+        Training of the super-network, or scoring of architectures.
+    step : int
+        Training steps so far.
+    trials : list of dict
+        ``operations`` of the mixed edges, and their ``loss``, in order.
+    seconds, cpu_seconds : float
+    """
+
+    phase: str = TRAINING
+    step: int = 0
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @property
+    def best(self) -> list[str]:
+        """Operations of the best architecture so far."""
+        return min(self.trials, key=lambda trial: trial["loss"])["operations"]
+
+
+class PathSearch:
+    """Find cells by trying architectures; after ``kill -9`` it goes on from its last checkpoint.
+
+    How many it tries depends on the machine: two runs need not find the same.
+
+    Parameters
+    ----------
+    network : CellNetwork
+        Its mixed kinds of cells are searched.
+    inner : callable
+        (number of a step, architecture) → loss on the training pairs of the step.
+    score : callable
+        Architecture → mean loss on validation pairs.
+    by : {"random", "tpe"}
+    cpu_seconds : float
+        How long it may take.
+    optimiser, learning_rate
+        As of a :class:`~regcore.autoreg.bilevel.Schedule`.
+    seed : int
+    folder, fingerprint
+        As for :class:`~regcore.autoreg.bilevel.Stage`.
+    """
+
+    def __init__(
+        self,
+        network: CellNetwork,
+        inner: Callable[[int, Architecture], Tensor],
+        score: Callable[[Architecture], float],
+        by: str,
+        cpu_seconds: float,
+        optimiser: str,
+        learning_rate: float,
+        seed: int,
+        folder: Path,
+        fingerprint: str,
+    ):
+        self.network, self.inner, self.score, self.by = network, inner, score, by
+        self.allowed, self.seed = cpu_seconds, seed
+        self.checkpoint, self.fingerprint = Path(folder) / "paths.safetensors", fingerprint
+        self.optimiser = make_optimiser(network.weights(), optimiser, learning_rate)
+        self.tried = Tried()
+        self._device = next(network.parameters()).device
+
+    def run(self) -> Tried:
+        """Search until the time is over; at least one architecture is scored.
+
+        Raises
+        ------
+        DivergedError
+            A training loss became NaN or infinite.
+        """
+        self._resume()
+        tried = self.tried
+        started, started_cpu = time.monotonic() - tried.seconds, spent(self._device) - tried.cpu_seconds
+        saved = tried.cpu_seconds
+        while tried.cpu_seconds < self.allowed or not tried.trials:
+            if tried.phase == TRAINING and tried.cpu_seconds > TRAINING_SHARE * self.allowed:
+                tried.phase = SCORING
+            self._train() if tried.phase == TRAINING else self._try()
+            tried.seconds, tried.cpu_seconds = time.monotonic() - started, spent(self._device) - started_cpu
+            if tried.cpu_seconds - saved > SAVE_EVERY:
+                saved = tried.cpu_seconds
+                self._save()
+                self._tell()
+        self._save()
+        self._tell()
+        return tried
+
+    def _train(self) -> None:
+        path, message = self._drawn(PATHS, self.tried.step), f"the super-network diverged at step {self.tried.step}"
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            loss = self.inner(self.tried.step, self.architecture(path))
+        except NotFiniteError as error:
+            raise DivergedError(f"{message}; lower 'learning_rate'") from error
+        if not math.isfinite(loss.item()):
+            raise DivergedError(f"{message}; lower 'learning_rate'")
+        loss.backward()
+        self.optimiser.step()
+        self.tried.step += 1
+
+    def _try(self) -> None:
+        if self.by == RANDOM:
+            operations = self._drawn(TRIALS, len(self.tried.trials))
+        else:
+            operations = list(self._study.ask(self._rules).params.values())
+        try:
+            loss = self.score(self.architecture(operations))
+        except NotFiniteError:
+            loss = math.inf
+        trial = {"operations": operations, "loss": loss if math.isfinite(loss) else math.inf}
+        self.tried.trials.append(trial)
+        if self.by != RANDOM:
+            self._study.add_trial(self._as_trial(trial))
+
+    def _drawn(self, what: int, number: int) -> list[str]:
+        """A random operation for each edge; not drawn from the stream of the pairs of a step, which has its number."""
+        drawn = np.random.default_rng([self.seed, number, what]).choice(list(CANDIDATES), self._edges)
+        return list(map(str, drawn))
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """Optuna's, in memory, with what was tried so far."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        count = len(self.tried.trials)
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=(self.seed + count) % 2**31))
+        study.add_trials([self._as_trial(trial) for trial in self.tried.trials])
+        return study
+
+    @property
+    def _rules(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        rule = optuna.distributions.CategoricalDistribution(list(CANDIDATES))
+        return {f"edge{edge}": rule for edge in range(self._edges)}
+
+    def _as_trial(self, tried: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+        params = dict(zip(self._rules, tried["operations"], strict=True))
+        return optuna.trial.create_trial(params=params, distributions=self._rules, value=tried["loss"])
+
+    @property
+    def _edges(self) -> int:
+        return sum(len(mixture) for mixture in self.network.mixtures.values())
+
+    def architecture(self, operations: Sequence[str]) -> Architecture:
+        """The network's architecture with these operations on its mixed edges."""
+        found, start = self.network.architecture, 0
+        for kind, mixture in self.network.mixtures.items():
+            found = found.with_cells(kind, list(operations[start : start + len(mixture)]))
+            start += len(mixture)
+        return found
+
+    def _tell(self) -> None:
+        tried = self.tried
+        left = max(0, self.allowed - tried.cpu_seconds)
+        best = f"  best {min(trial['loss'] for trial in tried.trials):.5f}" if tried.trials else ""
+        log.info(
+            "%s: %d steps, %d architectures tried%s  %.0f CPU s left",
+            tried.phase,
+            tried.step,
+            len(tried.trials),
+            best,
+            left,
+        )
+
+    def _save(self) -> None:
+        tensors = {f"model.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= optimiser_tensors(self.optimiser, "optimiser.")
+        save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **vars(self.tried)})
+
+    def _resume(self) -> None:
+        discard_torn(self.checkpoint)
+        if not self.checkpoint.exists():
+            return
+        tensors, facts = load_tensors(self.checkpoint)
+        if facts.pop("fingerprint") != self.fingerprint:
+            log.info("the checkpoint belongs to other settings or data; starting afresh")
+            return
+        self.network.load_state_dict(section(tensors, "model."))
+        load_optimiser(self.optimiser, section(tensors, "optimiser."))
+        self.tried = Tried(**facts)
+        log.info("resuming after %d steps and %d architectures", self.tried.step, len(self.tried.trials))

@@ -1,0 +1,144 @@
+"""The pairs that may meet, as sequences that list nothing: a pair is found from its number.
+
+Memory grows with the number of scans, not of pairs, so training can draw from millions.  Which scans of a study these
+are is decided in :mod:`regcore.cohort.pairs`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+class EligiblePairs(Sequence[tuple[str, str]]):
+    """The (fixed, moving) scans that may meet, as a sequence that lists nothing.
+
+    Pairs are numbered by fixed scan, then by moving scan, each in the order given.  Memory grows with the
+    number of scans, not of pairs, and a pair is found from its number by bisection: drawing a number
+    uniformly draws a pair uniformly.
+
+    Parameters
+    ----------
+    fixed, moving : sequence of str
+        Names of scans.
+    subject : mapping
+        Scan → subject.
+    kind : str
+        ``within-subject``: two scans of one subject; ``atlas``: any two; else of different subjects.  No
+        scan meets itself.
+    """
+
+    def __init__(self, fixed: Sequence[str], moving: Sequence[str], subject: Mapping[str, str], kind: str):
+        self.fixed, self.moving, self.kind = list(fixed), list(moving), kind
+        self._subject = {scan: subject[scan] for scan in (*self.fixed, *self.moving)}
+        self._kin: dict[str, list[int]] = {}
+        for place, scan in enumerate(self.moving):
+            self._kin.setdefault(self._family(scan), []).append(place)
+        self._counts = [self._count_partners(scan) for scan in self.fixed]
+        self._ends = np.cumsum([0, *self._counts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def different(self) -> int:
+        """How many pairs there are; a sequence may have each at several numbers."""
+        return len(self)
+
+    def __getitem__(self, number: int) -> tuple[str, str]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        row = int(np.searchsorted(self._ends, number, side="right")) - 1
+        return self.fixed[row], self._partner(self.fixed[row], int(number - self._ends[row]))
+
+    @property
+    def scans(self) -> set[str]:
+        """The scans that occur in a pair."""
+        mirrored = EligiblePairs(self.moving, self.fixed, self._subject, self.kind)
+        return {
+            scan
+            for side in (self, mirrored)
+            for scan, partners in zip(side.fixed, side._counts, strict=True)
+            if partners
+        }
+
+    @property
+    def identity(self) -> list:
+        """JSON-like, equal exactly where every number means the same pair."""
+        return [self.kind, self.fixed, self.moving, [self._subject[scan] for scan in (*self.fixed, *self.moving)]]
+
+    def _family(self, scan: str) -> str:
+        """What decides whether two scans may meet: that they share it, or that they do not."""
+        return scan if self.kind == "atlas" else self._subject[scan]
+
+    def _count_partners(self, fixed: str) -> int:
+        kin = self._kin.get(self._family(fixed), [])
+        if self.kind == "within-subject":
+            return sum(self.moving[place] != fixed for place in kin)
+        return len(self.moving) - len(kin)
+
+    def _partner(self, fixed: str, number: int) -> str:
+        kin = self._kin.get(self._family(fixed), [])
+        if self.kind == "within-subject":
+            return [self.moving[place] for place in kin if self.moving[place] != fixed][number]
+        for place in kin:  # ascending: each one at or before the partner moves it one further
+            number += place <= number
+        return self.moving[number]
+
+
+class PooledPairs(Sequence[tuple[str, str]]):
+    """The pairs of several such sequences, one after the other, as a sequence that lists nothing."""
+
+    def __init__(self, parts: Sequence["EligiblePairs | PooledPairs"]):
+        self.parts = list(parts)
+        self._ends = np.cumsum([0, *map(len, self.parts)], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def different(self) -> int:
+        """How many pairs there are; a sequence may have each at several numbers."""
+        return sum(part.different for part in self.parts)
+
+    def __getitem__(self, number: int) -> tuple[str, str]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        part = int(np.searchsorted(self._ends, number, side="right")) - 1
+        return self.parts[part][number - int(self._ends[part])]
+
+    @property
+    def scans(self) -> set[str]:
+        """The scans that occur in a pair."""
+        return set().union(*(part.scans for part in self.parts))
+
+    @property
+    def identity(self) -> list:
+        """JSON-like, equal exactly where every number means the same pair."""
+        return [part.identity for part in self.parts]
+
+
+class BalancedPairs(PooledPairs):
+    """The pairs of several tasks in turn, however many each has.
+
+    A pair has as many numbers as all others of its task, and a task as many as all other tasks: drawing a number
+    uniformly draws a task uniformly, and then one of its pairs.
+    """
+
+    def __init__(self, parts: Sequence[EligiblePairs | PooledPairs]):
+        super().__init__(parts)
+        self._turns = math.lcm(*map(len, self.parts))
+
+    def __len__(self) -> int:
+        return len(self.parts) * self._turns
+
+    def __getitem__(self, number: int) -> tuple[str, str]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        turn, part = divmod(int(number), len(self.parts))
+        return self.parts[part][turn % len(self.parts[part])]
+
+    @property
+    def identity(self) -> list:
+        """JSON-like, equal exactly where every number means the same pair."""
+        return ["balanced", *super().identity]

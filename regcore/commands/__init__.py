@@ -1,0 +1,1 @@
+"""The command line: :mod:`regcore.commands.cli` declares the verbs, and a module each does the work."""

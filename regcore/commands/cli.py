@@ -1,0 +1,271 @@
+"""The ``regcore`` command: one pair at a time, without a workflow."""
+
+import sys
+from pathlib import Path
+
+import click
+
+import regcore
+from regcore.errors import InputError, RegistrationFailed
+from regcore.methods import METHODS
+from regcore.models.released import released_model
+from regcore.process.threads import share_cores
+
+READY = [
+    name
+    for name, method in METHODS.items()
+    if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
+]
+
+CONVENTIONS = """
+\b
+FILES AND COORDINATES
+  Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size.
+  A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
+  grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
+  SimpleITK, ITK-SNAP and 3D Slicer apply it as it is.
+"""
+
+
+class FriendlyGroup(click.Group):
+    """Print what the user can mend as one message, without a traceback, and exit with status 2."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"regcore: {error}", err=True)
+            ctx.exit(2)
+        except RegistrationFailed as error:
+            click.echo(f"regcore: the registration failed: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=FriendlyGroup, epilog=CONVENTIONS)
+@click.version_option(regcore.__version__)
+def main() -> None:
+    """Deformable registration of medical images."""
+    share_cores()
+
+
+@main.command(epilog=CONVENTIONS)
+@click.argument("fixed", type=click.Path(path_type=Path))
+@click.argument("moving", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option(
+    "--method",
+    default="syn",
+    show_default=True,
+    help=f"{', '.join(READY)}, or the folder of a trained model (results/<study>/models/<name>).",
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+@click.option(
+    "--lambda", "amount", type=float, help="λ to register with, as --set lambda=…; also of a trained hypernetwork."
+)
+@click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
+@click.option("--fixed-mask", type=click.Path(path_type=Path), help="0 where FIXED must not pull; method instance.")
+@click.option("--moving-mask", type=click.Path(path_type=Path), help="0 where MOVING must not pull; method instance.")
+@click.option("--seed", default=0, show_default=True, help="Of the affine alignment's sampling.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
+def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
+    """Register MOVING to FIXED.
+
+    A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters that its study
+    tuned, or with others that --lambda and --set (window, gamma, alpha, ...) give.
+
+    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (where the method has one) and
+    register.json into the output folder.
+    """
+    chosen = _parse(settings)
+    if amount is not None:
+        if "lambda" in chosen:
+            raise InputError("--lambda and --set lambda=… say the same; give one of them")
+        chosen["lambda"] = amount
+    _settle(threads)
+    from regcore.commands.register import register_files
+
+    report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
+    before, after = report["correlation_before"], report["correlation_after"]
+    click.echo(
+        f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
+        f"{sum(report['seconds'].values()):.1f} s"
+    )
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("cohort", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("--split", default="validation", show_default=True, help="Split that the pairs are drawn from.")
+@click.option("--pairs", default=20, show_default=True, type=click.IntRange(min=1), help="Pairs of subjects to draw.")
+@click.option(
+    "--contrasts",
+    nargs=2,
+    multiple=True,
+    metavar="FIXED MOVING",
+    help="Contrasts of the pairs; repeatable, for as many pairs of each.  Needed where the split has several.",
+)
+@click.option(
+    "--pair-table",
+    type=click.Path(path_type=Path),
+    help="Pairs to take instead of drawing: a table with the columns fixed and moving, scans or subjects.",
+)
+@click.option("--labels", multiple=True, metavar="CODES", help="A label that counts, or a range (1-35); repeatable.")
+@click.option(
+    "--per",
+    type=click.Choice(["label", "pair", "dataset", "task", "contrasts"]),
+    help="Also find the best values for each of these.",
+)
+@click.option("--points", type=click.IntRange(min=2), help="Values of each hyperparameter in the sweep.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw of pairs, the alignments and the resampling.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
+def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per, points, seed, threads) -> None:
+    """Find the best hyperparameters of a hypernetwork MODEL for the labelled scans of a COHORT, without training.
+
+    MODEL is a folder (results/<study>/models/<name>); COHORT a tab-separated table with the columns subject,
+    session, split, contrast, image and labels, paths relative to it.  Scans are prepared as regcore register does.
+
+    Writes curve.csv and curve.png (Dice at every setting of a sweep) and tuned.json into the output folder.
+    """
+    _settle(threads)
+    from regcore.commands.tune import summary, tune_model
+
+    found = tune_model(
+        model,
+        cohort,
+        output,
+        split=split,
+        pairs=pairs,
+        contrasts=contrasts,
+        pair_table=pair_table,
+        labels=labels,
+        per=per,
+        points=points,
+        seed=seed,
+    )
+    click.echo(summary(found))
+
+
+@main.command(epilog=CONVENTIONS)
+@click.argument("displacement", type=click.Path(path_type=Path))
+@click.argument("moving", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
+@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integers stay integers.")
+def apply(displacement, moving, output, labels) -> None:
+    """Warp MOVING, on whatever grid it is, with a DISPLACEMENT.
+
+    The result is on the grid of the displacement, which is the fixed image's.
+    """
+    _check_suffix(output)
+    from regcore.images.field import read_field
+    from regcore.images.volume import read_labels, read_volume
+
+    field = read_field(displacement)
+    image = read_labels(moving) if labels else read_volume(moving)
+    _same_dimensions(displacement, field.grid.ndim, moving, image.grid.ndim)
+    field.warp(image, nearest=labels).save(output)
+
+
+@main.command(epilog=CONVENTIONS)
+@click.argument("displacement", type=click.Path(path_type=Path))
+@click.argument("fixed_labels", type=click.Path(path_type=Path))
+@click.argument("moving_labels", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV; default: print it.")
+def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
+    """Score a DISPLACEMENT: Dice and surface distances of every label, folds, spread of the Jacobian.
+
+    The columns are label, metric, value; label -1 stands for measures of the whole field.
+    """
+    from regcore.cohort.labels import found_labels, scored_labels
+    from regcore.evaluation.evaluate import evaluate_field
+    from regcore.images.field import read_field
+    from regcore.images.volume import read_labels
+    from regcore.process.files import atomic_write
+
+    field, fixed, moving = read_field(displacement), read_labels(fixed_labels), read_labels(moving_labels)
+    _same_dimensions(displacement, field.grid.ndim, moving_labels, moving.grid.ndim)
+    labels = scored_labels(found_labels([fixed.data, moving.data]), {"exclude": [], "groups": {}}, None)
+    table = evaluate_field(field, fixed, moving, labels["index"])
+    if output is None:
+        click.echo(table.to_csv(index=False), nl=False)
+        return
+    with atomic_write(output) as path:
+        table.to_csv(path, index=False)
+
+
+@main.command()
+@click.argument("architectures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The figure (PNG).")
+def draw(architectures, output) -> None:
+    """Draw ARCHITECTURES of AutoReg side by side.
+
+    Each is an architecture file, the folder of a search (results/<study>/architectures/<name>) or of a trained model.
+    """
+    if output.suffix != ".png":
+        raise InputError(f"{output}: the output must end in .png")
+    from regcore.autoreg.search import read_found
+    from regcore.reporting.architectures import headings, side_by_side
+    from regcore.reporting.figures import save_figure
+
+    found = [read_found(path, "regcore draw") for path in architectures]
+    save_figure(side_by_side(dict(zip(headings(architectures), found, strict=True))), output)
+
+
+@main.command()
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU where there is one, by default.")
+@click.option("--size", nargs=3, type=click.IntRange(min=8), help="Voxels of the volumes that are timed.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="On a CPU.")
+def doctor(device, size, threads) -> None:
+    """Say which kernels run on this machine, and why one does not; try each against its reference, and time it."""
+    import torch
+
+    from regcore.commands.doctor import report
+    from regcore.process.devices import default_device
+    from regcore.process.threads import tune_process
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device cuda: torch {torch.__version__} finds no GPU")
+    tune_process(threads)
+    text, healthy = report(torch.device(device) if device else default_device(), size)
+    click.echo(text)
+    if not healthy:
+        click.echo("regcore: a kernel does not agree with its reference", err=True)
+        sys.exit(1)
+
+
+def _settle(threads: int) -> None:
+    import os
+
+    from regcore.images.ants import THREADS_VARIABLE
+    from regcore.process.logs import log_to
+    from regcore.process.threads import tune_process
+
+    os.environ[THREADS_VARIABLE] = str(threads)
+    log_to()
+    tune_process(threads)
+
+
+def _parse(settings: tuple[str, ...]) -> dict:
+    import yaml
+
+    parsed = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"--set {item}: write KEY=VALUE")
+        parsed[key] = yaml.safe_load(value)
+    return parsed
+
+
+def _check_suffix(path: Path) -> None:
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path}: the output must end in .nii or .nii.gz")
+
+
+def _same_dimensions(first: Path, first_ndim: int, second: Path, second_ndim: int) -> None:
+    if first_ndim != second_ndim:
+        raise InputError(f"{first} is {first_ndim}-D and {second} is {second_ndim}-D; both must be the same")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

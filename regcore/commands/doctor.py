@@ -1,0 +1,302 @@
+"""What runs as what on this machine: every operator that has a kernel, against its reference and against the memory.
+
+``regcore doctor`` prints it; ``benchmarks/gpu.py`` measures the same probes at several sizes.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from regcore import losses, spatial
+from regcore.kernels import convolution, jacobian, launch, philox, reference_only, shading
+from regcore.kernels.dispatch import NOT_USED
+from regcore.process.versions import processor_name
+
+#: Voxels, for which kernel and reference are compared: odd numbers, and no multiple of a block.
+CHECKED = (33, 30, 41)
+#: Voxels, for which kernels are timed: a brain at 1 mm on a GPU, what takes moments on a CPU.
+TIMED = {"cuda": (160, 192, 224), "cpu": (64, 64, 64)}
+#: Norm of the difference over the norm, from which on kernel and reference disagree.  Single voxels may differ: where
+#: two roundings put a position on two sides of a voxel, the slope of an interpolation is another one.
+TOLERANCE = 2e-3
+PACKAGES = ("regcore", "torch", "triton", "numba", "numpy")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An operator, and how to try it.
+
+    Parameters
+    ----------
+    operator : str
+        As in :data:`regcore.kernels.dispatch.FEWEST_ENTRIES`.
+    function : callable
+        Tensors → tensor, or tensors of which the first counts.
+    inputs : callable
+        Shape → the tensors, on the CPU.
+    differentiated : tuple of int
+        Places of the inputs whose gradients are taken too.
+    bytes_per_voxel : int
+        That cannot be avoided, forward and backward: each array read and written once, float32, labels in one byte.
+    """
+
+    operator: str
+    function: Callable
+    inputs: Callable[[Sequence[int]], list[Tensor]]
+    differentiated: tuple[int, ...]
+    bytes_per_voxel: int
+
+
+def noise(channels: int, shape: Sequence[int], seed: int) -> Tensor:
+    """Smooth noise (1, channels, *shape), largest value 1."""
+    coarse = [max(n // 12, 3) for n in shape]
+    fine = F.interpolate(
+        torch.randn(1, channels, *coarse, generator=torch.Generator().manual_seed(seed)),
+        size=tuple(shape),
+        mode={2: "bilinear", 3: "trilinear"}[len(shape)],
+        align_corners=True,
+    )
+    return fine / fine.abs().max()
+
+
+def displacement(shape: Sequence[int]) -> Tensor:
+    """At most six voxels long along an axis."""
+    return 6 * noise(len(shape), shape, 1)
+
+
+def image(shape: Sequence[int], seed: int) -> Tensor:
+    rough = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(seed + 100))
+    return noise(1, shape, 2) + 0.1 * noise(1, shape, seed) + 0.05 * rough
+
+
+def labels(shape: Sequence[int], seed: int) -> Tensor:
+    """Blocks of 36 labels, half of the volume background."""
+    cells = torch.randint(72, (1, 1, *[max(n // 8, 3) for n in shape]), generator=torch.Generator().manual_seed(seed))
+    coarse = torch.where(cells > 35, 0, cells).float()
+    return F.interpolate(coarse, size=tuple(shape), mode="nearest").to(torch.uint8)
+
+
+def shaded(image: Tensor, field: Tensor) -> Tensor:
+    """An image with a bias field, stretched to 0 ... 1 and raised to a power."""
+    return shading.stretch(*shading.shade(image, field, 255.0), 1.2)
+
+
+def convolution_inputs(shape: Sequence[int], features: int = 16) -> list[Tensor]:
+    """One sample, and the weights of its layer."""
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randn(1, features, features, *[3] * len(shape), generator=generator)
+    return [torch.randn(1, features, *shape, generator=generator), weight / (features * 3 ** len(shape)) ** 0.5]
+
+
+PROBES = (
+    Probe("warp", spatial.warp, lambda s: [image(s, 3), displacement(s)], (1,), 52),
+    Probe("warp", spatial.warp, lambda s: [image(s, 3), displacement(s)], (0, 1), 64),
+    Probe("integrate", spatial.integrate, lambda s: [displacement(s)], (0,), 590),
+    Probe("diffusion", losses.diffusion, lambda s: [displacement(s)], (0,), 24),
+    Probe("weighted_diffusion", losses.weighted_diffusion, lambda s: [displacement(s), 1 + noise(1, s, 4)], (0, 1), 32),
+    Probe("smoothing", lambda x: spatial.smooth(x, 1.0), lambda s: [displacement(s)], (), 24),
+    Probe("lncc", losses.lncc, lambda s: [image(s, 3), image(s, 4)], (1,), 12),
+    Probe("lncc", losses.lncc, lambda s: [image(s, 3), image(s, 4)], (0, 1), 16),
+    Probe(
+        "label_overlaps",
+        lambda fixed, moving, field: losses.soft_dice(fixed, moving, field, range(1, 36)),
+        lambda s: [labels(s, 5), labels(s, 5).roll((2, 2), (2, 3)), displacement(s)],
+        (2,),
+        40,
+    ),
+    Probe("jacobian_determinant", spatial.jacobian_determinant, lambda s: [displacement(s)], (), 16),
+    Probe(
+        "digital_folds",
+        jacobian.digital_folds,
+        lambda s: [6 * displacement(s), torch.ones(tuple(s), dtype=torch.bool)],
+        (),
+        13,
+    ),
+    Probe("mind_ssc", losses.mind_ssc, lambda s: [image(s, 3), image(s, 4)], (1,), 20),
+    Probe("joint_histogram", losses.nmi, lambda s: [image(s, 3), image(s, 4)], (1,), 20),
+    Probe("joint_histogram", losses.nmi, lambda s: [image(s, 3), image(s, 4)], (0, 1), 24),
+    Probe(
+        "philox_normal",
+        lambda maps, means, spreads: philox.label_image(maps, means, spreads, seed=3, offset=5),
+        lambda s: [labels(s, 5), torch.linspace(25, 225, 36), torch.linspace(5, 25, 36)],
+        (),
+        5,
+    ),
+    Probe("shading", shaded, lambda s: [128 + 100 * image(s, 3), noise(1, [max(2, n // 40) for n in s], 6)], (), 16),
+    Probe("sample_convolution", convolution.sample_convolution, convolution_inputs, (0, 1), 3 * 128),
+)
+
+
+def entered(call: Callable[[], object]) -> bool:
+    """Whether ``call`` runs a kernel: a Numba one, or a Triton one by its operator."""
+    watched = False
+
+    def watch(frame, event: str, _) -> None:
+        nonlocal watched
+        watched |= event == "call" and frame.f_code is launch.run.__code__
+
+    with _Operators() as operators:
+        sys.setprofile(watch)
+        try:
+            call()
+        finally:
+            sys.setprofile(None)
+    return watched or operators.called
+
+
+class _Operators(TorchDispatchMode):
+    """Whether an operator of regcore was called."""
+
+    called = False
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.called |= function.namespace == "regcore"
+        return function(*args, **(kwargs or {}))
+
+
+def run(probe: Probe, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Value, and the gradients of its sum."""
+    tensors = list(tensors)
+    for place in probe.differentiated:
+        tensors[place] = tensors[place].detach().requires_grad_()
+    leaves = [tensors[place] for place in probe.differentiated]
+    with torch.set_grad_enabled(bool(leaves)):
+        value = probe.function(*tensors)
+    return [value.detach(), *(torch.autograd.grad(value.sum(), leaves) if leaves else ())]
+
+
+def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Largest norm of a difference over the norm."""
+    errors = [
+        (a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30)
+        for a, b in zip(found, expected, strict=True)
+    ]
+    return max(error.item() if torch.isfinite(error) else float("inf") for error in errors)
+
+
+def seconds(function: Callable[[], object], device: torch.device, budget: float = 0.5, least: int = 3) -> list[float]:
+    """Times of single calls, after a first one that is not counted, for about ``budget`` seconds."""
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < least or (time.perf_counter() - began < budget and len(times) < 200):
+        if device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            function()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / 1000)
+        else:
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return times
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes read and written in a second by a copy that does not fit into a cache."""
+    source = torch.randn((2**28 if device.type == "cuda" else 2**24), device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() * 4 / statistics.median(seconds(lambda: target.copy_(source), device))
+
+
+def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
+    """What a probe runs as: "Triton", "Numba", or "reference" and why."""
+    device = tensors[0].device
+    if entered(lambda: run(probe, tensors)):
+        return "Triton" if device.type == "cuda" else "Numba"
+    if device.type == "cuda":
+        other = NOT_USED.get(probe.operator, "no kernel for these sizes or types, or a slower one")
+        return f"reference ({launch.why_no_gpu_kernels(device) or other})"
+    return f"reference ({'Numba is not installed' if launch.numba is None else 'no kernel for CPUs'})"
+
+
+def examined(probe: Probe, device: torch.device, bandwidth: float, timed: Sequence[int]) -> dict:
+    """One row: what the operator runs as, how far from the reference, and how near the memory's limit."""
+    tensors = [tensor.to(device) for tensor in probe.inputs(CHECKED)]
+    kind = runs_as(probe, tensors)
+    row = {"operator": probe.operator, "gradients": len(probe.differentiated), "runs as": kind}
+    if kind.startswith("reference"):
+        return row
+    with reference_only():
+        expected = run(probe, tensors)
+    error = disagreement(run(probe, tensors), expected)
+    tensors = [tensor.to(device) for tensor in probe.inputs(timed)]
+    median = statistics.median(seconds(lambda: run(probe, tensors), device))
+    with reference_only():
+        reference = statistics.median(seconds(lambda: run(probe, tensors), device, budget=0.2, least=1))
+    floor = probe.bytes_per_voxel * tensors[0][0, 0].numel() / bandwidth
+    return row | {
+        "error": error,
+        "agrees": error <= TOLERANCE,
+        "ms": 1e3 * median,
+        "of reference": median / reference,
+        "of copy bandwidth": floor / median,
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cpu":
+        return processor_name()
+    properties = torch.cuda.get_device_properties(device)
+    return (
+        f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
+        f"{properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    )
+
+
+def examine(device: torch.device, timed: Sequence[int] | None = None) -> tuple[float, pd.DataFrame]:
+    """Copy bandwidth (bytes/s) of a device, and one row for each operator.
+
+    Parameters
+    ----------
+    timed : sequence of int, optional
+        Size of the volumes that are timed; :data:`TIMED` by default.
+    """
+    bandwidth = copy_bandwidth(device)
+    rows = [examined(probe, device, bandwidth, timed or TIMED[device.type]) for probe in PROBES]
+    return bandwidth, pd.DataFrame(rows)
+
+
+def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[str, bool]:
+    """What ``regcore doctor`` prints, and whether every kernel agrees with its reference."""
+    timed = timed or TIMED[device.type]
+    bandwidth, rows = examine(device, timed)
+    shown = rows.copy()
+    formats = {"error": "{:.1e}", "ms": "{:.3g}", "of reference": "{:.3g}", "of copy bandwidth": "{:.0%}"}
+    for column, form in formats.items():
+        shown[column] = [form.format(x) if x == x else "" for x in rows.get(column, [float("nan")] * len(rows))]
+    shown["agrees"] = [{True: "yes", False: "NO"}.get(x, "") for x in rows.get("agrees", [None] * len(rows))]
+    lines = [
+        "  ".join(f"{name} {number}" for name, number in versions().items()),
+        f"{device}: {device_name(device)}; copies {bandwidth / 1e9:.0f} GB/s",
+        f"GPU kernels: {launch.why_no_gpu_kernels(device) or 'can run'}",
+        "",
+        shown.to_markdown(index=False, disable_numparse=True),
+        "",
+        f"Errors on {'×'.join(map(str, CHECKED))} voxels, relative to the norm; times on {'×'.join(map(str, timed))}, "
+        "forward and backward where there is a gradient.",
+    ]
+    return "\n".join(lines), "agrees" not in rows or bool(rows["agrees"].ne(False).all())

@@ -1,0 +1,250 @@
+"""Registering two image files: what ``regcore register`` does."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from regcore.alignment.preprocess import Prepared, align, common_grid, prepare, prepare_image, resample
+from regcore.errors import InputError
+from regcore.evaluation.accuracy import correlation
+from regcore.evaluation.regularity import folds
+from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
+from regcore.methods import METHODS, make_method
+from regcore.methods.base import Method
+from regcore.methods.registration import register_scans
+from regcore.models.released import released_model
+from regcore.models.trained import Model, load_model
+from regcore.process.cost import Cost
+from regcore.process.files import atomic_write
+from regcore.process.versions import versions
+
+#: How images are normalised for methods that bring no preparation of their own.
+NORMALISATION = {"mask": False, "percentiles": [0.5, 99.5]}
+
+
+def register_files(
+    fixed_path: Path,
+    moving_path: Path,
+    output: Path,
+    method_name: str,
+    settings: Mapping[str, Any],
+    centre: bool = False,
+    seed: int = 0,
+    fixed_mask_path: Path | None = None,
+    moving_mask_path: Path | None = None,
+) -> dict[str, Any]:
+    """Register two images and write the results into ``output``.
+
+    Parameters
+    ----------
+    method_name : str
+        A method that needs no training or has a released model, or the folder of a trained model.
+    settings : mapping
+        Of the method; of a trained model the hyperparameters that its hypernetwork is told.
+    centre : bool
+        Start from aligned image centres; without it the images must overlap in space.
+    fixed_mask_path, moving_mask_path : path, optional
+        0 where the image must not pull, on the grid of its image.
+
+    Returns
+    -------
+    dict
+        The content of ``register.json``.
+
+    Raises
+    ------
+    InputError
+        An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, the method
+        is unknown, or a trained model has no such hyperparameter, or none that is chosen.
+    """
+    cost = Cost()
+    method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
+    with cost.stage("load"):
+        fixed, moving = read_volume(fixed_path), read_volume(moving_path)
+        masks = [_mask(fixed_mask_path, fixed), _mask(moving_mask_path, moving)]
+    if any(masks) and not method.uses_masks:
+        raise InputError(f"--method {method_name} takes no masks; instance does")
+    if fixed.grid.ndim != moving.grid.ndim:
+        raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
+    if model and model.ndim != fixed.grid.ndim:
+        raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
+    if method_name in METHODS and fixed.grid.ndim not in METHODS[method_name].dimensions:
+        raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
+    shift = np.eye(fixed.grid.ndim + 1)
+    if centre and not method.aligned:
+        raise InputError(f"--centre: '{method_name}' leaves the images where their headers put them; use affine")
+    if centre:
+        shift = align(fixed, moving, "centre", seed)
+    elif not fixed.grid.overlaps(moving.grid):
+        raise InputError(
+            f"{moving_path} does not overlap {fixed_path} in space (by their headers): pass --centre to align the "
+            "image centres first, or correct the headers"
+        )
+    with cost.stage("align"):
+        scans = _prepared(fixed, moving, masks, method, model, shift, seed)
+    found = register_scans(method, *scans, cost=cost)
+    before = resample(moving, fixed.grid, shift)
+    with cost.stage("warp"):
+        warped = found.field.warp(moving)
+    with cost.stage("save"):
+        warped.save(output / "warped.nii.gz")
+        found.field.save(output / "displacement.nii.gz")
+        if found.inverse is not None:
+            found.inverse.save(output / "inverse.nii.gz")
+    report = {
+        "fixed": str(fixed_path),
+        "moving": str(moving_path),
+        "method": method_name,
+        "settings": method.settings,
+        "commands": found.commands,
+        "tool": found.tool,
+        "centre": centre,
+        "fixed_mask": fixed_mask_path and str(fixed_mask_path),
+        "moving_mask": moving_mask_path and str(moving_mask_path),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
+        "folds_percent": folds(found.field.displacement),
+        "correlation_before": correlation(fixed.data, before.data),
+        "correlation_after": correlation(fixed.data, warped.data),
+        "versions": versions(),
+    }
+    with atomic_write(output / "register.json") as path:
+        path.write_text(json.dumps(report, indent=1))
+    return report
+
+
+def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:
+    if name in METHODS:
+        folder = released_model(name, ndim)
+        if folder is not None:
+            model = _trained(str(folder), settings)
+            return model.method, model
+        if METHODS[name].learned:
+            raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
+        if METHODS[name].imported:
+            raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
+        if METHODS[name].pretrained:
+            raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
+        method = make_method(name, settings, f"--method {name}")
+        missing = METHODS[name].missing(method.settings)
+        if missing:
+            raise InputError(f"--method {name}: {missing}")
+        if not METHODS[name].refines:
+            return method, None
+        if method.settings["start"] is None:
+            raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
+        model = _trained(method.settings["start"], {})
+        method.start_from(model.method)
+        return method, model
+    if Path(name).is_dir():
+        model = _trained(name, settings)
+        return model.method, model
+    return make_method(name, settings, "--method"), None  # raises, and suggests the nearest name
+
+
+def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
+    """A trained model; one with a hypernetwork at the ``settings``, and at its own where they say nothing."""
+    model = load_model(folder)
+    if settings:
+        model = replace(model, method=_at(model, settings, folder))
+    if model.method.hyperparameters:
+        unchosen = [name for name, value in model.method.values.items() if value is None]
+        if unchosen:
+            raise InputError(
+                f"{folder}: the model is not tuned: no {', '.join(unchosen)} is chosen. regcore tune finds good "
+                "values; regcore register --method <this model> takes them by --lambda and --set KEY=VALUE"
+            )
+    return model
+
+
+def _at(model: Model, settings: Mapping[str, Any], where: str) -> Method:
+    """A trained model's method at other hyperparameters."""
+    method = model.method
+    if not method.hyperparameters:
+        raise InputError(
+            f"{where}: --lambda and --set change nothing in a model of the method {model.name}, whose settings were "
+            "fixed in training; only a hypernetwork takes other hyperparameters"
+        )
+    for name, value in settings.items():
+        if name in method.hyperparameters and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{where}: {name} must be a number, not {value!r}")
+    try:
+        return method.at(settings)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _mask(path: Path | None, image: Volume) -> Volume | None:
+    if path is None:
+        return None
+    mask = read_labels(path)
+    if not mask.grid.same_as(image.grid, tolerance_mm=0.01):
+        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that")
+    if not mask.data.any():
+        raise InputError(f"{path}: the mask is empty (all zero)")
+    return mask
+
+
+def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = None) -> Prepared:
+    """Bring a scan into a model's space, normalised as the model's training scans were.
+
+    Parameters
+    ----------
+    scan : Volume
+        On its own grid, with its own intensities.
+    seed : int
+        Of the affine alignment's sampling.
+    mask : Volume, optional
+        On the scan's grid; used where the training's scans were masked.
+
+    Raises
+    ------
+    InputError
+        The scan cannot be aligned to the model's reference.
+    """
+    kind = model.preprocess["affine"]
+    settings = {"affine": "affine" if kind == "none" else kind}
+    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, settings, seed)
+
+
+def _prepared(
+    fixed: Volume,
+    moving: Volume,
+    masks: list[Volume | None],
+    method: Method,
+    model: Model | None,
+    shift: np.ndarray,
+    seed: int,
+) -> tuple[Prepared, Prepared]:
+    """Bring both scans onto one grid: the model's, one around the fixed image's content, or the fixed image's own."""
+    if model and model.space:
+        return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
+    settings = model.preprocess if model else {"affine": "affine", **NORMALISATION}
+    fixed_image, moving_image = (prepare_image(volume, settings) for volume in (fixed, moving))
+    grid = _grid_around(fixed_image, model.voxels) if model else fixed.grid
+    to_moving = align(fixed_image, moving_image, settings["affine"], seed) if method.aligned else shift
+    fixed_mask, moving_mask = masks
+    if moving_mask is not None:
+        moving_mask = resample(moving_mask, grid, to_moving, nearest=True)
+    in_place = np.eye(fixed.grid.ndim + 1)
+    shown = resample(fixed_image, grid, in_place) if model else fixed_image
+    return (
+        Prepared(shown, in_place, fixed.grid, fixed_mask),
+        Prepared(resample(moving_image, grid, to_moving), to_moving, moving.grid, moving_mask),
+    )
+
+
+def _grid_around(image: Volume, voxels: int) -> Grid:
+    """An axis-aligned grid around an image's content, as fine as the image but with ``voxels`` an axis at most."""
+    grid = common_grid(image, {"spacing": None, "shape": None})
+    longest = max(grid.shape)
+    if longest <= voxels:
+        return grid
+    # A hair coarser, or rounding makes it one voxel more.
+    return common_grid(image, {"spacing": float(grid.spacing[0]) * longest / voxels * (1 + 1e-6), "shape": None})

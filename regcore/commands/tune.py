@@ -1,0 +1,334 @@
+"""Tuning a trained hypernetwork on the labelled scans of any cohort: what ``regcore tune`` does."""
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from regcore.alignment.preprocess import save_prepared
+from regcore.cohort.labels import expand_codes, found_labels
+from regcore.cohort.pairs import contrasts_of, dataset_of, make_pairs, read_pairs, task_of
+from regcore.cohort.table import FILE_COLUMNS, SPLITS, Cohort, check_files, read_cohort
+from regcore.commands.register import prepare_for
+from regcore.errors import InputError, did_you_mean
+from regcore.images.volume import read_grid, read_labels, read_volume
+from regcore.methods.hypernetworked import Hypernetworked
+from regcore.models.trained import Model, load_model
+from regcore.process.files import atomic_write
+from regcore.process.versions import processor_name, versions
+from regcore.reporting.figures import save_figure
+from regcore.reporting.tuned import counted, tuned_figure
+from regcore.training.validation import LabelledPairs
+from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tune
+
+log = logging.getLogger(__name__)
+
+#: What a row of the cohort's table must look like; a study's tables do.
+NAME = {"type": "string", "pattern": "^[A-Za-z0-9.-]+$", "description": "letters, digits, '-' and '.'"}
+ROW_SCHEMA = {
+    "type": "object",
+    "properties": {
+        **dict.fromkeys(("subject", "session", "contrast"), NAME),
+        "split": {"enum": list(SPLITS)},
+        **{column: {"type": "string"} for column in ("dataset", *FILE_COLUMNS)},
+        "image": {"type": "string", "minLength": 1, "description": "path of the scan"},
+    },
+    "required": ["subject", "session", "split", "contrast", "image", "labels"],
+}
+#: What the best values are found for, one by one: columns of the pairs, or of the scores.
+GROUPINGS = ("label", "pair", "dataset", "task", "contrasts")
+#: The group of pairs whose scans are of two datasets, or of none.
+NO_DATASET = "no common dataset"
+
+
+def tune_model(
+    folder: str | Path,
+    cohort_path: str | Path,
+    output: Path,
+    *,
+    split: str = "validation",
+    pairs: int = 20,
+    contrasts: Sequence[tuple[str, str]] = (),
+    pair_table: str | Path | None = None,
+    labels: Iterable[int | str] = (),
+    per: str | None = None,
+    points: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Find the hyperparameters at which a model aligns the labels of a cohort best.
+
+    Writes into ``output``: ``curve.csv``, the mean Dice at every setting of a dense sweep and its standard
+    deviation over pairs; with ``per`` also ``groups.csv``, the same for every group; ``curve.png``; and
+    ``tuned.json``.
+
+    Parameters
+    ----------
+    folder : path
+        A trained model with a hypernetwork.
+    cohort_path : path
+        Table of the scans, see :mod:`regcore.cohort.table`; those that are used need labels.
+    split : str
+        The split that pairs of different subjects are drawn from.
+    pairs : int
+        How many; all that there are where these are fewer.
+    contrasts : sequence of (str, str)
+        Fixed and moving contrast; so many pairs of each.  May be left out where the split has one contrast.
+    pair_table : path, optional
+        Take these pairs and draw none: columns ``fixed moving``.
+    labels : iterable of int or str
+        Codes that count, and ranges such as ``"1-35"``; all by default.
+    per : {"label", "pair", "dataset", "task", "contrasts"}, optional
+        Also find the best values for each of these.
+    points : int, optional
+        Values of each hyperparameter in the sweep.
+    seed : int
+        Of the draw of pairs, the alignments and the resampling of pairs.
+
+    Returns
+    -------
+    dict
+        The content of ``tuned.json``.
+
+    Raises
+    ------
+    InputError
+        The model has no hypernetwork, the cohort has no such pairs, a scan lacks labels or does not fit the
+        model, no label counts, or ``output`` cannot be written to.
+    """
+    began = time.perf_counter()
+    model = load_model(folder)
+    method = _hypernetwork(model, folder)
+    cohort = read_cohort(cohort_path, ROW_SCHEMA)
+    table = _listed(cohort, pair_table) if pair_table else _drawn(cohort, split, contrasts, pairs, seed)
+    _check_groups(cohort, table, per)
+    scans = sorted({*table["fixed"], *table["moving"]})
+    _check_scans(cohort, scans, model, folder)
+    codes = _codes(cohort, scans, labels)
+    _check_writable(output)
+    labelled = _prepared(model, cohort, scans, list(zip(table["fixed"], table["moving"], strict=True)), seed)
+    codes = sorted(codes & found_labels(labelled.labels.values()))
+    seconds = {"prepare": time.perf_counter() - began}
+
+    log.info("following the gradient on %d pairs", len(table))
+    tuned = tune(method, labelled, codes)
+    seconds["tune"] = tuned.seconds
+    started = time.perf_counter()
+    rows = _swept(method, labelled, codes, points)
+    seconds["sweep"] = time.perf_counter() - started
+
+    names = method.hyperparameters
+    along = curve(rows, names)
+    best = optimum(rows, names, seed=seed)
+    groups = _groups(rows, table, per)
+    optima = {group: optimum(own, names, seed=seed) for group, own in groups.items()}
+    curves = {group: curve(own, names) for group, own in groups.items()}
+    with atomic_write(output / "curve.csv") as path:
+        along.to_csv(path, index=False)
+    if per:
+        with atomic_write(output / "groups.csv") as path:
+            pd.concat([own.assign(**{per: group}) for group, own in curves.items()]).to_csv(path, index=False)
+    save_figure(tuned_figure(along, best, curves, optima, len(table)), output / "curve.png")
+    seconds["total"] = time.perf_counter() - began
+    report = {
+        "model": str(folder),
+        "method": model.name,
+        "prior": method.ranges,
+        "stored": method.values,
+        "cohort": str(cohort_path),
+        "split": None if pair_table else split,
+        "pair_table": pair_table and str(pair_table),
+        "pairs": table.to_dict("records"),
+        "labels": codes,
+        "best": _facts(best, len(table)),
+        "ends": _ends(along, names),
+        "lowest": float(along["mean"].min()),
+        "gradient": asdict(tuned),
+        "per": per,
+        "groups": {
+            group: _facts(found, groups[group].groupby(["fixed", "moving"]).ngroups) for group, found in optima.items()
+        },
+        "settings_swept": len(along),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "processor": processor_name(),
+        "device": method.device.type,
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "versions": versions(),
+    }
+    with atomic_write(output / "tuned.json") as path:
+        path.write_text(json.dumps(report, indent=1))
+    return report
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The content of ``tuned.json`` in some lines, the first about all pairs and labels."""
+    best = report["best"]
+    if len(best["values"]) == 1:
+        lowest = "at ends " + ", ".join(f"{end:g}: {dice:.3f}" for end, dice in report["ends"])
+    else:
+        lowest = f"at the worst setting {report['lowest']:.3f}"
+    gradient = report["gradient"]
+    found = ", ".join(f"{name} = {value:.3g}" for name, value in gradient["values"].items())
+    lines = [
+        f"{_told(best)}, {lowest}; {counted(best['pairs'])}, {report['seconds']['total']:.0f} s",
+        f"the gradient of the overlap leads to {found} ({gradient['seconds']:.1f} s)",
+    ]
+    return "\n".join(
+        lines + [f"{group}: {_told(own)}; {counted(own['pairs'])}" for group, own in report["groups"].items()]
+    )
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    """Where Dice is best, how surely, and what it is there."""
+    parts = []
+    for name, value in found["values"].items():
+        low, high = found["interval"][name]
+        sure = f" (95 % of resampled pairs: {low:.3g} to {high:.3g})" if found["pairs"] > 1 else ""
+        parts.append(f"{name}* = {value:.3g}{sure}")
+    return f"{', '.join(parts)}; mean Dice {found['dice']:.3f}"
+
+
+def _facts(found: Optimum, pairs: int) -> dict[str, Any]:
+    return {"values": found.values, "dice": found.score, "interval": found.interval, "pairs": pairs}
+
+
+def _ends(along: pd.DataFrame, names: Sequence[str]) -> list[tuple[float, float]]:
+    """The two ends of the range of a single hyperparameter, and the mean Dice there."""
+    ends = along.iloc[[0, -1]] if len(names) == 1 else along.iloc[:0]
+    return list(zip(ends[names[0]].tolist(), ends["mean"].tolist(), strict=True))
+
+
+def _hypernetwork(model: Model, folder: str | Path) -> Hypernetworked:
+    if not model.method.hyperparameters:
+        raise InputError(
+            f"{folder}: a model of the method {model.name} has no hypernetwork, so there is nothing to tune; give a "
+            "model of the method hypermorph, hypertransmorph or hyperspr"
+        )
+    return model.method
+
+
+def _drawn(cohort: Cohort, split: str, contrasts: Sequence[tuple[str, str]], count: int, seed: int) -> pd.DataFrame:
+    """Pairs of different subjects of a split."""
+    present = cohort.table["split"].unique()
+    if split not in present:
+        raise InputError(f"{cohort.path}: --split {split}: no scan is of that split{did_you_mean(split, present)}")
+    own = list(cohort.table.loc[cohort.table["split"] == split, "contrast"].unique())
+    for contrast in (name for pairing in contrasts for name in pairing):
+        if contrast not in own:
+            raise InputError(
+                f"{cohort.path}: --contrasts {contrast}: no {split} scan has it{did_you_mean(contrast, own)}"
+            )
+    if not contrasts and len(own) > 1:
+        raise InputError(
+            f"{cohort.path}: the {split} scans have several contrasts ({', '.join(own)}); say which of them meet, "
+            "--contrasts FIXED MOVING"
+        )
+    pairings = [list(pairing) for pairing in contrasts] or [[own[0], own[0]]]
+    return make_pairs(cohort, split, {"kind": "random", "contrasts": pairings, split: count}, seed).drop_duplicates(
+        ["fixed", "moving"], ignore_index=True
+    )
+
+
+def _listed(cohort: Cohort, path: str | Path) -> pd.DataFrame:
+    """The pairs of a table, with the columns of those that are drawn."""
+    table = read_pairs(path, cohort)[["fixed", "moving"]]
+    if table.empty:
+        raise InputError(f"{path}: the list has no pairs")
+    found = list(zip(table["fixed"], table["moving"], strict=True))
+    contrast = cohort.table["contrast"]
+    return table.assign(
+        pair=table["fixed"] + "--" + table["moving"],
+        contrasts=[contrasts_of(contrast[fixed], contrast[moving]) for fixed, moving in found],
+        task=[task_of(cohort, *pair) for pair in found],
+        dataset=[dataset_of(cohort, *pair) for pair in found],
+    )
+
+
+def _check_groups(cohort: Cohort, table: pd.DataFrame, per: str | None) -> None:
+    if per is not None and per not in GROUPINGS:
+        raise InputError(f"--per {per}: not possible{did_you_mean(per, GROUPINGS)}")
+    if per == "dataset" and not table["dataset"].any():
+        raise InputError(f"{cohort.path}: --per dataset: no pair is of one dataset; fill the column 'dataset'")
+
+
+def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str | Path) -> None:
+    """Check from the headers that scans have labels and fit the model."""
+    bare = [scan for scan in scans if cohort.file(scan, "labels") is None]
+    if bare:
+        more = f", and {len(bare) - 1} more" if len(bare) > 1 else ""
+        raise InputError(
+            f"{cohort.path}: tuning needs labels, and {bare[0]} has none{more}; fill the column 'labels', or name "
+            "pairs that have them (--pair-table)"
+        )
+    check_files(Cohort(cohort.table.loc[list(scans)], cohort.path))
+    image = cohort.file(scans[0], "image")
+    ndim = read_grid(image).ndim
+    if ndim != model.ndim:
+        raise InputError(f"{folder}: a {model.ndim}-D model cannot register {ndim}-D images such as {image}")
+
+
+def _codes(cohort: Cohort, scans: Sequence[str], labels: Iterable[int | str]) -> set[int]:
+    """The labels that count: of those of the scans all, or the wanted ones."""
+    found = found_labels(read_labels(cohort.file(scan, "labels")).data for scan in scans) - {0}
+    if not found:
+        raise InputError(f"{cohort.path}: the label maps of the pairs are empty (all zero)")
+    wanted = expand_codes(labels, "--labels")
+    if wanted and not wanted & found:
+        raise InputError(f"--labels: none of these is a label of the pairs, which have {min(found)} to {max(found)}")
+    return wanted & found if wanted else found
+
+
+def _check_writable(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written to ({error.strerror}); give another folder, -o") from error
+
+
+def _prepared(
+    model: Model, cohort: Cohort, scans: Sequence[str], pairs: Sequence[tuple[str, str]], seed: int
+) -> LabelledPairs:
+    """Scans with their labels on the model's grid."""
+    with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
+        for number, scan in enumerate(scans, start=1):
+            started = time.perf_counter()
+            path = cohort.file(scan, "mask") if model.preprocess["mask"] else None
+            mask = read_labels(path) if path else None
+            prepared = prepare_for(model, read_volume(cohort.file(scan, "image")), seed, mask)
+            save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))
+            log.info("prepared %d/%d  %s  %.1f s", number, len(scans), scan, time.perf_counter() - started)
+        return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
+
+
+def _swept(method: Hypernetworked, labelled: LabelledPairs, codes: Sequence[int], points: int | None) -> pd.DataFrame:
+    """:func:`sweep`, one pair after the other, so that progress can be told."""
+    grid, frames = rows_of(method, points), []
+    for number, pair in enumerate(labelled.pairs, start=1):
+        started = time.perf_counter()
+        frames.append(sweep(method, replace(labelled, pairs=[pair]), codes, grid))
+        took = time.perf_counter() - started
+        log.info("swept %d/%d  %s--%s  %d settings, %.1f s", number, len(labelled.pairs), *pair, len(grid), took)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _groups(rows: pd.DataFrame, table: pd.DataFrame, per: str | None) -> dict[str, pd.DataFrame]:
+    """The scores of each group, by its name; pairs without the group's labels are left out."""
+    if per is None:
+        return {}
+    scores = rows[rows["metric"] == "dice"].dropna(subset="value")
+    if per != "label":
+        scores = scores.merge(table[["fixed", "moving", per]], on=["fixed", "moving"])
+    return {_group_name(per, group): own for group, own in scores.groupby(per)}
+
+
+def _group_name(per: str, group: Any) -> str:
+    return f"label {group}" if per == "label" else str(group) or NO_DATASET

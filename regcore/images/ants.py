@@ -1,0 +1,92 @@
+"""Our volumes, matrices and fields in antspyx and back; nothing else imports antspyx.
+
+ITK counts its threads when it is loaded, so the environment variable has to be set before; ``load`` sees
+to that.  Results of antspyx are collected by a glob on a prefix: every call gets a fresh folder.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from regcore.images.volume import Volume
+
+THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+
+
+def load() -> ModuleType:
+    """Import antspyx with a settled number of threads: one, unless the environment says otherwise."""
+    os.environ.setdefault(THREADS_VARIABLE, "1")
+    import ants
+
+    return ants
+
+
+@contextmanager
+def fresh_prefix() -> Iterator[str]:
+    """Yield an output prefix in a folder of its own, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="regcore-ants-") as folder:
+        yield str(Path(folder) / "pair_")
+
+
+def to_ants(volume: Volume):
+    """Make an ANTsImage of a volume: the same voxels, geometry in LPS."""
+    ants = load()
+    flip = _flip(volume.grid.ndim)
+    spacing = volume.grid.spacing
+    return ants.from_numpy(
+        np.asarray(volume.data, dtype=np.float32),
+        origin=list(flip[:-1, :-1] @ volume.grid.affine[:-1, -1]),
+        spacing=list(spacing),
+        direction=flip[:-1, :-1] @ volume.grid.affine[:-1, :-1] / spacing,
+    )
+
+
+def read_affine(path: str | Path) -> np.ndarray:
+    """Read an ITK affine transform as a matrix on RAS mm, fixed world → moving world."""
+    transform = load().read_transform(str(path))
+    ndim = transform.dimension
+    parameters = np.array(transform.parameters)
+    centre = np.array(transform.fixed_parameters)[:ndim]
+    linear = parameters[: ndim * ndim].reshape(ndim, ndim)
+    matrix = np.eye(ndim + 1)
+    matrix[:-1, :-1] = linear
+    matrix[:-1, -1] = parameters[ndim * ndim :] + centre - linear @ centre
+    return _flip(ndim) @ matrix @ _flip(ndim)
+
+
+def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.ndarray:
+    """Align ``moving`` to ``fixed`` with ANTs: mutual information, multi-resolution.
+
+    Parameters
+    ----------
+    kind : {"rigid", "affine"}
+    seed : int
+        Of the metric's random sampling; the result is the same every time.
+
+    Returns
+    -------
+    ndarray, shape (D + 1, D + 1)
+        Fixed world → moving world, RAS mm.
+    """
+    ants = load()
+    ants.config.set_ants_deterministic(True, seed + 1)
+    with fresh_prefix() as prefix:
+        result = ants.registration(
+            to_ants(fixed),
+            to_ants(moving),
+            type_of_transform={"rigid": "Rigid", "affine": "Affine"}[kind],
+            outprefix=prefix,
+        )
+        return read_affine(result["fwdtransforms"][0])
+
+
+def _flip(ndim: int) -> np.ndarray:
+    """RAS ↔ LPS as a homogeneous matrix."""
+    flip = np.eye(ndim + 1)
+    flip[0, 0] = flip[1, 1] = -1
+    return flip

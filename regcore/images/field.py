@@ -1,0 +1,167 @@
+"""A displacement field, in memory and on disk; the only place that converts between conventions.
+
+**In memory** a displacement ``u`` is a tensor ``(1, D, *space)`` in *voxels of the fixed grid*, component
+order = array axis order; voxel centres are integer coordinates.  The map is φ(p) = p + u(p) and it *pulls*:
+``warped(p) = moving(φ(p))``.
+
+**On disk** it is what the ecosystem reads: NIfTI-1, 5-D ``(x, y, z, 1, 3)`` (2-D: ``(x, y, 1, 1, 2)``),
+intent 1007 (vector), float32, LPS millimetres, on the fixed image's grid.  ``antsApplyTransforms``,
+SimpleITK, ITK-SNAP and 3D Slicer apply such a file as it is.
+
+**World** coordinates are RAS millimetres, as in NIfTI; LPS is RAS with its first two axes negated.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regcore.errors import InputError
+from regcore.images.volume import Grid, Volume, grid_of, load_values, open_nifti, save_nifti, transform_points
+from regcore.spatial import identity, sample
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField:
+    """A map from the world of the fixed image to that of the moving one, known on the fixed grid.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *grid.shape)
+        In voxels of ``grid``.
+    grid : Grid
+        The fixed image's.
+    """
+
+    displacement: Tensor
+    grid: Grid
+
+    @classmethod
+    def identity(cls, grid: Grid) -> "DisplacementField":
+        return cls(torch.zeros(1, grid.ndim, *grid.shape), grid)
+
+    @classmethod
+    def from_world(cls, targets: np.ndarray, grid: Grid) -> "DisplacementField":
+        """Make the field that sends every voxel of ``grid`` to ``targets``, (*grid.shape, D) in RAS mm."""
+        voxels = grid.to_voxels(targets) - _indices(grid)
+        return cls(torch.from_numpy(np.moveaxis(voxels, -1, 0)[None]).float(), grid)
+
+    def targets(self) -> np.ndarray:
+        """World position (RAS mm) that each voxel is sent to, shape (*grid.shape, D), float64."""
+        displacement = np.moveaxis(self.displacement[0].double().numpy(), 0, -1)
+        return self.grid.to_world(_indices(self.grid) + displacement)
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Send world points (n, D) of the fixed image to the moving image; outside the grid the nearest
+        displacement holds."""
+        voxels = torch.from_numpy(self.grid.to_voxels(points).T.copy())[None]
+        where = voxels.reshape(1, self.grid.ndim, -1, *[1] * (self.grid.ndim - 1))
+        moved = sample(self.displacement.double(), where, border="edge") + where
+        return self.grid.to_world(moved.reshape(self.grid.ndim, -1).T.numpy())
+
+    def warp(self, moving: Volume, nearest: bool = False) -> Volume:
+        """Warp ``moving``, on whatever grid it is, onto the fixed grid; zero outside it.
+
+        ``nearest`` is for labels and keeps their type.
+        """
+        data = torch.from_numpy(np.ascontiguousarray(moving.data))[None, None]
+        points = identity(self.grid.shape, self.displacement.double()) + self.displacement.double()
+        if not moving.grid.same_as(self.grid, tolerance_mm=0):
+            points = torch.from_numpy(np.moveaxis(moving.grid.to_voxels(self.targets()), -1, 0)[None].copy())
+        warped = sample(data if nearest else data.double(), points, mode="nearest" if nearest else "linear")
+        values = warped[0, 0].numpy()
+        return Volume(values if nearest else values.astype(np.float32), self.grid)
+
+    def between_scans(self, fixed: Grid, to_fixed: np.ndarray, to_moving: np.ndarray) -> "DisplacementField":
+        """Compose this map, found on a common grid, with the affines that led there.
+
+        Parameters
+        ----------
+        fixed : Grid
+            Native grid of the fixed scan: the result's grid.
+        to_fixed, to_moving : ndarray, shape (D + 1, D + 1)
+            World of the common grid → world of the native fixed and moving scan.
+        """
+        common = transform_points(np.linalg.inv(to_fixed), fixed.to_world(_indices(fixed)))
+        moved = self.at(common.reshape(-1, fixed.ndim))
+        return DisplacementField.from_world(transform_points(to_moving, moved).reshape(*fixed.shape, fixed.ndim), fixed)
+
+    def save(self, path: str | Path) -> None:
+        """Write the ITK vector NIfTI described above."""
+        vectors = self.targets() - self.grid.to_world(_indices(self.grid))
+        vectors[..., :2] *= -1
+        trailing = (1,) * (4 - self.grid.ndim)
+        data = vectors.reshape(*self.grid.shape, *trailing, self.grid.ndim)
+        save_nifti(path, data.astype(np.float32), self.grid, intent="vector")
+
+
+def read_field(path: str | Path) -> DisplacementField:
+    """Read an ITK displacement field, written by regcore, ANTs or any ITK program.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, or no 5-D vector NIfTI, or holds NaN or infinite values.
+    """
+    image = open_nifti(path)
+    shape, ndim = image.shape[:3], image.shape[-1]
+    if (
+        len(image.shape) != 5
+        or image.shape[3] != 1
+        or ndim not in (2, 3)
+        or (ndim == 2 and shape[2] != 1)
+        or min(shape[:ndim]) < 2
+    ):
+        raise InputError(
+            f"{path}: not a displacement field (shape {image.shape}); a 5-D vector NIfTI of shape "
+            "(x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, is needed"
+        )
+    kind, _, name = image.header.get_intent()
+    if kind != "vector" or name.startswith("NREG"):
+        raise InputError(
+            f"{path}: the header does not say ITK displacement (intent '{kind}' {name!r} instead of 'vector'); convert "
+            "the field to LPS millimetres with intent 1007 first"
+        )
+    grid = grid_of(image, shape[:ndim], path)
+    data = load_values(image, path)
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: the displacement has NaN or infinite values; register the pair again")
+    vectors = data.reshape(*grid.shape, ndim).astype(np.float64)
+    vectors[..., :2] *= -1
+    return DisplacementField.from_world(grid.to_world(_indices(grid)) + vectors, grid)
+
+
+def read_voxel_field(path: str | Path, fixed: Grid, moving: Grid) -> DisplacementField:
+    """Read a displacement field as the Learn2Reg challenges define it.
+
+    A 4-D NIfTI ``(x, y, z, 3)`` (2-D: ``(x, y, 2)``) in voxels, components in the order of the array axes:
+    ``warped[p] = moving[p + u(p)]``, both images indexed as arrays; the file's own header does not count.
+
+    Parameters
+    ----------
+    fixed, moving : Grid
+        Of the two images.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, its shape is not that of the fixed image, or it holds NaN or infinite
+        values.
+    """
+    image = open_nifti(path)
+    wanted = (*fixed.shape, fixed.ndim)
+    if image.shape != wanted:
+        raise InputError(
+            f"{path}: a field of shape {wanted} is needed for the fixed image {fixed.shape}, not {image.shape}"
+        )
+    data = load_values(image, path).astype(np.float64)
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: the displacement has NaN or infinite values; register the pair again")
+    return DisplacementField.from_world(moving.to_world(_indices(fixed) + data), fixed)
+
+
+def _indices(grid: Grid) -> np.ndarray:
+    """Voxel coordinates of ``grid``, shape (*grid.shape, D), float64."""
+    return np.moveaxis(identity(grid.shape, torch.empty(0, dtype=torch.float64))[0].numpy(), 0, -1)

@@ -1,0 +1,56 @@
+"""From two scans, whatever their grids, to one field between them.
+
+A method sees images on one grid; here the scans are brought there and its field is brought back.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from regcore.alignment.preprocess import Prepared
+from regcore.errors import RegistrationFailed
+from regcore.methods.base import Method, Registration
+from regcore.process.cost import Cost
+
+
+def register_scans(
+    method: Method, fixed: Prepared, moving: Prepared, cost: Cost | None = None, inverse: bool = True
+) -> Registration:
+    """Register two prepared scans.
+
+    Parameters
+    ----------
+    cost : Cost, optional
+        Its stages ``compute`` and ``save`` get their seconds.
+    inverse : bool
+        Keep the inverse that a method may have found.
+
+    Returns
+    -------
+    Registration
+        Between the native scans: the field on the native fixed grid, the inverse on the native moving
+        grid.  Without the affine alignment for a method that does not start from it.
+
+    Raises
+    ------
+    RegistrationFailed
+        The method found nothing that is finite, or a tool gave up.
+    """
+    if not method.aligned:
+        fixed, moving = _as_scanned(fixed), _as_scanned(moving)
+    masks = {"fixed_mask": fixed.mask, "moving_mask": moving.mask} if method.uses_masks else {}
+    cost = cost or Cost()
+    with cost.stage("compute"):
+        found = method.register(fixed.image, moving.image, **masks)
+    if not found.field.displacement.isfinite().all():
+        raise RegistrationFailed("the displacement has NaN or infinite values")
+    with cost.stage("save"):
+        field = found.field.between_scans(fixed.native, fixed.to_native, moving.to_native)
+        back = found.inverse if inverse else None
+        if back is not None:
+            back = back.between_scans(moving.native, moving.to_native, fixed.to_native)
+    return replace(found, field=field, inverse=back)
+
+
+def _as_scanned(scan: Prepared) -> Prepared:
+    return replace(scan, to_native=np.eye(scan.native.ndim + 1))

@@ -1,0 +1,1 @@
+"""A trained model's folder, and models that were trained elsewhere."""

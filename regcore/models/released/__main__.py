@@ -1,0 +1,24 @@
+"""``python -m regcore.models.released <model folder>``: release a trained model with regcore."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from regcore.errors import InputError
+from regcore.models.released import FOLDER, release
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m regcore.models.released", description="Release a trained model.")
+    parser.add_argument("model", type=Path, help="results/<study>/models/<method>")
+    parser.add_argument("--voxels", type=int, help="most voxels along an axis to register on (its study's grid)")
+    parser.add_argument("--passes", type=int, help="passes to register with (those it was trained with)")
+    arguments = parser.parse_args()
+    try:
+        print(release(arguments.model, FOLDER, arguments.voxels, arguments.passes))
+    except InputError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What draws each table and figure of the five papers."""

@@ -1,0 +1,1 @@
+"""AutoReg (Fan et al., 2023)."""

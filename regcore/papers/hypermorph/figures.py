@@ -1,0 +1,318 @@
+"""The figures and the table of the HyperMorph paper, from the sweeps and models of a study's landscapes.
+
+Hypernetworks and grids are those of the first random start, where nothing else is said.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from regcore.cohort.labels import structures
+from regcore.experiments import hypermorph as paper
+from regcore.experiments.hypermorph import Landscape
+from regcore.papers.hypermorph import landscapes
+from regcore.papers.hypermorph.robustness import robustness_and_cost
+from regcore.reporting.figures import AXES, CURVES, plt
+from regcore.reporting.results import labels_in
+from regcore.study.plan import Plan
+from regcore.tuning.amortised import INTERVAL, Optimum, optimum
+
+#: How values that tuning and the grid found are marked.
+STAR = {"marker": "*", "markersize": 14, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
+RING = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none"}
+
+
+def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
+    """One experiment: its numbers, and the HTML table or the figure that shows them."""
+    makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
+        "fig3": dice_by_lambda,
+        "fig4": dice_by_two,
+        "fig5": dice_by_start,
+        "fig6": lambda_by_group,
+        "fig7": lambda_by_structure,
+        "table1": robustness_and_cost,
+    }
+    return makers[experiment](plan)
+
+
+def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 3: Dice of a hypernetwork and of a grid of networks against λ, a panel for each similarity."""
+    shapes = landscapes.single(plan)
+    figure, axes = _panels(len(shapes))
+    tables = []
+    for axis, shape in zip(axes, shapes, strict=True):
+        hyper, grid = landscapes.first_sweeps(plan, shape)
+        table = landscapes.compared(shape, hyper, grid, landscapes.tuned(plan, shape))
+        tables.append(table.assign(similarity=shape.name))
+        _draw_curves(axis, landscapes.tested(hyper, ["lambda"]), table, table["test_pairs"].iloc[0])
+        found, best = table[["lambda_tuned", "lambda_grid"]].iloc[0]
+        axis.set(xlabel="λ", title=f"{landscapes.similarity(shape)}: λ* = {found:.2f} (grid: {best:g})")
+    axes[0].set_ylabel("Dice (test pairs)")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    return _first_columns(pd.concat(tables, ignore_index=True), "similarity"), figure
+
+
+def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 4: Dice over two hyperparameters; where training sees some of the labels, of these and the others too.
+
+    Tuning counts all labels; of the others the best point of the sweep is shown in its place.
+    """
+    panels = [
+        (shape, labels, codes)
+        for shape in landscapes.planned(plan).values()
+        if len(shape.hyperparameters) == 2
+        for labels, codes in _observed_and_held_out(plan, shape).items()
+    ]
+    figure, axes = _panels(len(panels))
+    tables = []
+    for axis, (shape, labels, codes) in zip(axes, panels, strict=True):
+        hyper, grid = (rows[rows["label"].isin(codes)] for rows in landscapes.first_sweeps(plan, shape))
+        tuned = landscapes.tuned(plan, shape)
+        if labels != "all":  # tuning counted all of them
+            tuned = tuned | optimum(landscapes.of_split(hyper, "validation"), shape.hyperparameters).values
+        table = landscapes.compared(shape, hyper, grid, tuned)
+        tables.append(table.assign(landscape=shape.name, labels=labels))
+        _draw_landscape(axis, shape.hyperparameters, landscapes.tested(hyper, shape.hyperparameters), table)
+        gap = f"largest gap {table['max_gap'].iloc[0]:.2f} points"
+        axis.set_title(f"{landscapes.similarity(shape)}, {labels} labels; {gap}", fontsize=10, pad=10)
+    figure.tight_layout()
+    _legend_below(figure, axes[0])
+    whole = pd.concat(tables, ignore_index=True)
+    return _first_columns(whole, "landscape", "labels", *(name for name in AXES if name in whole)), figure
+
+
+def dice_by_start(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 5: mean and SD over random starts, of hypernetworks and of those networks that are trained several times.
+
+    Below, the SD alone, which is small beside what λ does.
+    """
+    shapes = landscapes.repeated(plan)
+    size, ratios = (5.4 * len(shapes), 6), {"height_ratios": (3, 2)}
+    figure, axes = plt.subplots(2, len(shapes), figsize=size, squeeze=False, sharex=True, gridspec_kw=ratios)
+    tables = []
+    for axis, below, shape in zip(*axes, shapes, strict=True):
+        table = landscapes.by_start(plan, shape)
+        tables.append(table)
+        low, high = (table["hyper_mean"] + sign * table["hyper_sd"] for sign in (-1, 1))
+        axis.fill_between(table["lambda"], low, high, color="#9ecae1", linewidth=0, label="± SD over starts")
+        axis.plot(table["lambda"], table["hyper_mean"], color="black", label="hypernetworks, mean")
+        several = table.dropna(subset="grid_sd")
+        style = {"fmt": "o", "color": "0.35", "capsize": 4, "linewidth": 1.4, "markersize": 4}
+        label = "networks, mean ± SD"
+        axis.errorbar(several["lambda"], several["grid_mean"], several["grid_sd"], label=label, **style)
+        found, best = table[["lambda_hyper", "lambda_grid"]].iloc[0]
+        axis.set_title(
+            f"{landscapes.similarity(shape)}, {shape.replicates} random starts: λ* = {found:.2f} (networks: {best:g})",
+            fontsize=10,
+        )
+        below.plot(table["lambda"], table["hyper_sd"], color="black")
+        below.plot(several["lambda"], several["grid_sd"], "o--", color="0.35", linewidth=0.7, markersize=4)
+        below.set(xlabel="λ", ylim=(0, None))
+        for drawn in (axis, below):
+            drawn.grid(linewidth=0.3)
+    axes[0, 0].set_ylabel("Dice × 100 (test pairs)")
+    axes[1, 0].set_ylabel("its SD over starts")
+    axes[0, 0].legend(fontsize=8)
+    figure.tight_layout()
+    return pd.concat(tables, ignore_index=True), figure
+
+
+def lambda_by_group(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 6: Dice against λ for each data set, task and pairing of contrasts; λ* is chosen on validation pairs.
+
+    Pairs of two data sets are in none of them.
+    """
+    shapes = landscapes.single(plan)
+    found = {
+        shape.name: landscapes.by_group(plan, landscapes.first_sweep(plan, paper.dense(shape.name))) for shape in shapes
+    }
+    kinds = [kind for kind in found[shapes[0].name] if kind != "all"] or ["all"]
+    size = (5.4 * len(kinds), 4 * len(shapes))
+    figure, axes = plt.subplots(len(shapes), len(kinds), figsize=size, squeeze=False)
+    rows = []
+    for shape, line in zip(shapes, axes, strict=True):
+        groups = found[shape.name]
+        common = optimum(landscapes.of_split(groups["all"]["all"], "validation"), ["lambda"]).values["lambda"]
+        for kind, parts in groups.items():
+            rows += [
+                {"similarity": shape.name, "group_kind": kind, "group": name, **_group(part, common)}
+                for name, part in parts.items()
+            ]
+        for axis, kind in zip(line, kinds, strict=True):
+            chosen = [row for row in rows if (row["similarity"], row["group_kind"]) == (shape.name, kind)]
+            _draw_groups(axis, groups[kind], chosen, common)
+            by = f"by {landscapes.GROUPS[kind]}" if kind in landscapes.GROUPS else "all pairs (one data set, one task)"
+            axis.set(xlabel="λ", title=f"{landscapes.similarity(shape)}, {by}")
+        line[0].set_ylabel("Dice (test pairs)")
+    figure.tight_layout()
+    return pd.DataFrame(rows), figure
+
+
+def lambda_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 7: λ* of each structure on the validation pairs, left and right pooled.
+
+    Boxes: the quartiles of λ* when the pairs are drawn again with replacement; whiskers: the interval.
+    """
+    shapes = landscapes.single(plan)
+    rows, drawn, common = [], {}, {}
+    for shape in shapes:
+        hyper = landscapes.with_dice(
+            landscapes.of_split(landscapes.first_sweep(plan, paper.dense(shape.name)), "validation")
+        )
+        common[shape.name] = optimum(hyper, ["lambda"]).values["lambda"]
+        for structure, part in hyper.groupby(hyper["label"].map(structures(labels_in(plan, hyper)))):
+            pairs = len(part[["fixed", "moving"]].drop_duplicates())
+            best = optimum(part, ["lambda"])
+            rows.append({"similarity": shape.name, "structure": structure, "pairs": pairs, **_star(best)})
+            drawn[shape.name, structure] = best.resampled["lambda"].to_numpy()
+    table = pd.DataFrame(rows).sort_values("lambda_star", kind="stable")
+    table = pd.concat([table[table["similarity"] == shape.name] for shape in shapes], ignore_index=True)
+    size = (5.2 * len(shapes), 1.6 + 0.3 * table["structure"].nunique())
+    figure, axes = plt.subplots(1, len(shapes), figsize=size, squeeze=False)
+    for axis, shape in zip(axes[0], shapes, strict=True):
+        part = table[table["similarity"] == shape.name]
+        boxes = [drawn[shape.name, structure] for structure in part["structure"]]
+        _draw_boxes(axis, part, boxes, common[shape.name])
+        axis.set(
+            xlabel="λ*", title=f"{landscapes.similarity(shape)} (dashed: all structures, {common[shape.name]:.2f})"
+        )
+    figure.tight_layout()
+    _legend_below(figure, axes[0, 0])
+    return table, figure
+
+
+def _group(rows: pd.DataFrame, common: float) -> dict[str, float]:
+    """λ* of a group of pairs, and Dice of its test pairs with it and with the λ* of all pairs."""
+    best = _star(optimum(landscapes.of_split(rows, "validation"), ["lambda"]))
+    tested = landscapes.tested(rows, ["lambda"])
+    own, shared = (
+        float(landscapes.interpolated(tested, ["lambda"], {"lambda": v})[0]) for v in (best["lambda_star"], common)
+    )
+    counts = rows.groupby("split")[["fixed", "moving"]].apply(lambda pairs: len(pairs.drop_duplicates()))
+    return {
+        "pairs": counts["validation"],
+        "test_pairs": counts["test"],
+        **best,
+        "dice_test_at_star": own,
+        "dice_test_at_common": shared,
+        "loss": 100 * (own - shared),
+    }
+
+
+def _star(best: Optimum) -> dict[str, float]:
+    """λ* and its interval."""
+    low, high = best.interval["lambda"]
+    return {"lambda_star": best.values["lambda"], "low": low, "high": high}
+
+
+def _draw_curves(axis: Axes, dense: pd.DataFrame, table: pd.DataFrame, pairs: int) -> None:
+    """A hypernetwork's curve, the networks of a grid, and the best λ of both."""
+    error = dense["sd"] / math.sqrt(pairs)
+    axis.fill_between(dense["lambda"], dense["mean"] - error, dense["mean"] + error, color="0.9", linewidth=0)
+    axis.plot(dense["lambda"], dense["mean"], color="black", label="hypernetwork (± SE over pairs)")
+    networks = {"marker": "o", "markersize": 5, "color": "0.5", "linewidth": 0.7, "linestyle": "--"}
+    axis.plot(table["lambda"], table["dice_grid"], label="networks of the grid", **networks)
+    found, best = table["lambda_tuned"].iloc[0], table["lambda_grid"].iloc[0]
+    axis.plot(
+        found,
+        landscapes.interpolated(dense, ["lambda"], {"lambda": found}),
+        **STAR,
+        label="λ* by tuning (validation pairs)",
+    )
+    at_best = table.loc[table["lambda"].round(landscapes.DIGITS) == best, "dice_grid"]
+    axis.plot(best, at_best, **RING, label="best of the grid (validation pairs)")
+    axis.grid(linewidth=0.3)
+
+
+def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table: pd.DataFrame) -> None:
+    """A hypernetwork's landscape, the networks of a grid in the same colours, and the best points of both."""
+    wide = dense.pivot(index=names[1], columns=names[0], values="mean")
+    lowest = table["dice_hyper"].min()  # below it are places without a network, and networks that training lost
+    levels = np.linspace(lowest, max(dense["mean"].max(), table["dice_grid"].max()), 15)
+    filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis", extend="min")
+    points = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "edgecolors": "black", "s": 45}
+    axis.scatter(table[names[0]], table[names[1]], **points, clip_on=False, zorder=3, label="networks of the grid")
+    for how, style, label in (
+        ("tuned", STAR, "best of the hypernetwork"),
+        ("grid", RING, "best of the grid"),
+    ):
+        place = [table[f"{name}_{how}"].iloc[0] for name in names]
+        axis.plot(*place, **style | {"zorder": 4, "clip_on": False}, label=f"{label}, validation pairs")
+    bar = axis.figure.colorbar(filled, ax=axis, format="%.3f")
+    bar.set_label("Dice (test pairs)")
+    axis.set(xlabel=AXES[names[0]], ylabel=AXES[names[1]])
+
+
+def _draw_groups(axis: Axes, parts: Mapping[str, pd.DataFrame], rows: Sequence[Mapping], common: float) -> None:
+    """Test Dice of each group, with its λ* and the interval of that; hollow markers from the fifth group on."""
+    for place, row in enumerate(rows):
+        marker, line, colour = CURVES[place % len(CURVES)]
+        tested = landscapes.tested(parts[row["group"]], ["lambda"])
+        style = {"marker": marker, "markersize": 4, "markevery": (5 + 3 * place, 20), "color": colour}
+        if place >= len(CURVES):
+            style["markerfacecolor"] = "white"
+        label = f"{row['group']} (λ* = {row['lambda_star']:.2f})"
+        axis.plot(tested["lambda"], tested["mean"], line, label=label, **style)
+        axis.plot(row["lambda_star"], row["dice_test_at_star"], **STAR)
+        axis.hlines(row["dice_test_at_star"], row["low"], row["high"], color=colour, linewidth=3, alpha=0.5)
+    if len(rows) > 1:
+        axis.axvline(common, color="0.5", linewidth=0.8, linestyle=(0, (5, 5)), label=f"all pairs (λ* = {common:.2f})")
+    axis.grid(linewidth=0.3)
+    axis.legend(fontsize=8)
+
+
+def _draw_boxes(axis: Axes, part: pd.DataFrame, drawn: Sequence[np.ndarray], common: float) -> None:
+    """λ* of structures, from the smallest at the bottom, with boxes of those of resampled pairs."""
+    axis.boxplot(
+        drawn,
+        orientation="horizontal",
+        positions=range(len(part)),
+        widths=0.6,
+        whis=INTERVAL,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": "0.85", "linewidth": 0.6},
+        medianprops={"color": "black", "linewidth": 0.8},
+    )
+    diamonds = {"marker": "D", "markersize": 5, "color": "black", "linestyle": "none", "zorder": 3}
+    axis.plot(part["lambda_star"], range(len(part)), **diamonds, label="λ* of all validation pairs")
+    axis.axvline(common, color="0.5", linewidth=0.8, linestyle=(0, (5, 5)))
+    axis.set_yticks(range(len(part)), part["structure"])
+    axis.set_xlim(-0.02, 1.02)
+    axis.grid(axis="x", linewidth=0.3)
+
+
+def _observed_and_held_out(plan: Plan, shape: Landscape) -> dict[str, set[int]]:
+    """What labels are called in a panel → their codes; all of them alone where training sees all or none."""
+    everything = set(landscapes.with_dice(landscapes.sweep(plan, paper.by_grid(shape.name)))["label"])
+    seen = everything & set(landscapes.model(plan, next(iter(shape.hypernetworks())))["training"]["observed"])
+    if not seen or seen == everything:
+        return {"all": everything}
+    return {"all": everything, "observed": seen, "held-out": everything - seen}
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """So many axes, at most three beside each other."""
+    columns = 2 if count == 4 else min(count, 3)
+    lines = -(-count // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3.9 * lines), squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
+def _legend_below(figure: Figure, axis: Axes) -> None:
+    """What the marks of one axis mean, under all of them."""
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False
+    )
+
+
+def _first_columns(table: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """The table with some columns moved to the front."""
+    return table[[*names, *(name for name in table if name not in names)]]

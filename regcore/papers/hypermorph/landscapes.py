@@ -1,0 +1,186 @@
+"""What the sweeps and models of a study's landscapes say, in numbers: gaps, spread over random starts, groups of pairs.
+
+Dice is the mean over labels, then over pairs; gaps and standard deviations are points of it, on a scale of 0 to 100.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import RegularGridInterpolator
+
+from regcore.experiments import hypermorph as paper
+from regcore.experiments.hypermorph import SIMILARITIES, Landscape
+from regcore.study.plan import Plan
+from regcore.tuning.amortised import curve, optimum
+
+#: Hyperparameters in headings.
+SYMBOLS = {"lambda": "λ", "window": "window", "gamma": "γ"}
+#: What sets groups of pairs apart: column of the study's pairs → heading.
+GROUPS = {"dataset": "data set", "task": "task", "contrasts": "contrasts"}
+#: Digits to which values of hyperparameters agree: those of a hypernetwork have gone through single precision.
+DIGITS = 6
+
+
+def planned(plan: Plan) -> dict[str, Landscape]:
+    """The study's landscapes in the paper's order."""
+    labelled = paper.dense("gamma") in plan.experiments["hypermorph"].sweeps
+    found = paper.landscapes(plan.config["experiments"]["hypermorph"], labelled)
+    return {name: found[name] for name in (*SIMILARITIES, *paper.SECOND) if name in found}
+
+
+def single(plan: Plan) -> list[Landscape]:
+    """The landscapes over λ alone, one for each similarity."""
+    return [shape for shape in planned(plan).values() if len(shape.hyperparameters) == 1]
+
+
+def repeated(plan: Plan) -> list[Landscape]:
+    """Those whose networks are trained several times."""
+    return [shape for shape in single(plan) if shape.replicates > 1]
+
+
+def first_grid(shape: Landscape) -> list[str]:
+    """Names of the grid's networks of the first start."""
+    return [name for name, values in shape.networks().items() if values["replicate"] == 1]
+
+
+def title(shape: Landscape) -> str:
+    """A landscape by its similarity and hyperparameters: "NCC: λ, window"."""
+    return f"{similarity(shape)}: {', '.join(SYMBOLS[name] for name in shape.hyperparameters)}"
+
+
+def similarity(shape: Landscape) -> str:
+    """The paper's name of what a landscape's networks compare images by."""
+    return SIMILARITIES[shape.settings["similarity"]]
+
+
+def sweep(plan: Plan, name: str) -> pd.DataFrame:
+    """What :mod:`regcore.study.stages.sweep` wrote, all starts."""
+    return pd.read_parquet(plan.folder / "sweeps" / f"{name}.parquet")
+
+
+def tuned(plan: Plan, shape: Landscape) -> Mapping[str, Any]:
+    """What tuning the first hypernetwork of a landscape found."""
+    table = pd.read_csv(plan.folder / "sweeps" / f"{paper.dense(shape.name)}.csv").set_index("entry")
+    return table.loc[next(iter(shape.hypernetworks()))].to_dict()
+
+
+def model(plan: Plan, name: str) -> dict[str, Any]:
+    """The ``model.json`` of a network."""
+    return json.loads((plan.folder / "models" / name / "model.json").read_text())
+
+
+def first_sweep(plan: Plan, name: str) -> pd.DataFrame:
+    """Rows of the first start."""
+    rows = sweep(plan, name)
+    return rows[rows["replicate"] == 1]
+
+
+def first_sweeps(plan: Plan, shape: Landscape) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of the first start of a landscape's hypernetwork, and of its grid of networks."""
+    return first_sweep(plan, paper.dense(shape.name)), first_sweep(plan, paper.by_grid(shape.name))
+
+
+def of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Rows of the validation or of the test pairs."""
+    return rows[rows["split"] == split]
+
+
+def with_dice(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that have a Dice; a label that neither scan of a pair has, has none."""
+    return rows[rows["metric"] == "dice"].dropna(subset="value")
+
+
+def tested(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Dice of the test pairs at each of the hyperparameters."""
+    return curve(of_split(rows, "test"), names)
+
+
+def interpolated(found: pd.DataFrame, names: Sequence[str], points: pd.DataFrame | Mapping[str, Any]) -> np.ndarray:
+    """A curve or landscape, interpolated linearly; NaN outside its range."""
+    ordered = found.sort_values(list(names))
+    lines = [np.unique(ordered[name].round(DIGITS)) for name in names]
+    values = ordered["mean"].to_numpy().reshape([len(line) for line in lines])
+    wanted = np.stack([np.atleast_1d(points[name]).astype(float) for name in names], axis=-1)
+    return RegularGridInterpolator(lines, values, bounds_error=False)(wanted.round(DIGITS))
+
+
+def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: Mapping[str, Any]) -> pd.DataFrame:
+    """A hypernetwork and a grid of networks at the grid's points.
+
+    Parameters
+    ----------
+    hyper, grid : DataFrame
+        Rows of the two sweeps, of one start.
+    tuned : mapping
+        What tuning the hypernetwork found: its line of the optima.
+
+    Returns
+    -------
+    DataFrame
+        For each point the hyperparameters, ``dice_grid dice_hyper`` on the test pairs and their ``gap``
+        (hypernetwork minus grid).  The same in all rows: ``max_gap``, the largest either way; for each
+        hyperparameter what tuning found (``_tuned``), what is best on the validation pairs in the
+        hypernetwork's sweep (``_sweep``) and among the grid's networks (``_grid``), and by how much the last
+        differs from the first (``_difference``) and from the second (``_sweep_difference``); ``optimum_gap``,
+        Dice of the test pairs with the first minus with the last.
+    """
+    names = shape.hyperparameters
+    dense, trained = tested(hyper, names), tested(grid, names)
+    table = trained[names].assign(dice_grid=trained["mean"], dice_hyper=interpolated(dense, names, trained))
+    table["gap"] = 100 * (table["dice_hyper"] - table["dice_grid"])
+    table["max_gap"] = table["gap"].abs().max()
+    best = {"tuned": tuned} | {
+        how: optimum(of_split(rows, "validation"), names).values for how, rows in (("sweep", hyper), ("grid", grid))
+    }
+    for name in names:
+        for how, values in best.items():
+            table[f"{name}_{how}"] = round(float(values[name]), DIGITS)
+        table[f"{name}_difference"] = abs(table[f"{name}_tuned"] - table[f"{name}_grid"])
+        table[f"{name}_sweep_difference"] = abs(table[f"{name}_sweep"] - table[f"{name}_grid"])
+    with_tuned, with_grid = interpolated(dense, names, tuned), interpolated(trained, names, best["grid"])
+    table["optimum_gap"] = 100 * float(with_tuned[0] - with_grid[0])
+    pairs = hyper.loc[hyper["split"] == "test", ["fixed", "moving"]].drop_duplicates()
+    return table.assign(tuning_seconds=tuned["seconds"], tuning_pairs=tuned["pairs"], test_pairs=len(pairs))
+
+
+def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
+    """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice.
+
+    The same in all rows: the largest gap of the means, and for both kinds the λ whose mean over starts is best on the
+    validation pairs.  A single network's Dice is as uncertain as that of its start, so the best of a grid of single
+    networks is often a lucky one.
+    """
+    hyper, grid = sweep(plan, paper.dense(shape.name)), sweep(plan, paper.by_grid(shape.name))
+    grid = grid[grid["lambda"].round(DIGITS).isin(shape.again["lambda"])]
+    lambdas = pd.DataFrame({"lambda": np.union1d(hyper["lambda"].round(DIGITS), grid["lambda"].round(DIGITS))})
+    curves, networks = (
+        {start: tested(rows, ["lambda"]) for start, rows in starts.groupby("replicate")} for starts in (hyper, grid)
+    )
+    starts = pd.DataFrame({start: interpolated(found, ["lambda"], lambdas) for start, found in curves.items()})
+    trained = pd.DataFrame(
+        {start: found.set_index(found["lambda"].round(DIGITS))["mean"] for start, found in networks.items()}
+    ).reindex(lambdas["lambda"])
+    table = lambdas.assign(hyper_mean=100 * starts.mean(axis=1), hyper_sd=100 * starts.std(axis=1, ddof=1))
+    table["grid_mean"] = 100 * trained.mean(axis=1).to_numpy()
+    table["grid_sd"] = 100 * trained.std(axis=1, ddof=1).to_numpy()
+    table["gap"] = table["hyper_mean"] - table["grid_mean"]
+    table.insert(0, "similarity", shape.name)
+    best = {
+        f"lambda_{kind}": round(optimum(of_split(rows, "validation"), ["lambda"]).values["lambda"], DIGITS)
+        for kind, rows in (("hyper", hyper), ("grid", grid))
+    }
+    return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max(), **best)
+
+
+def by_group(plan: Plan, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+    """Kind of group → name → rows of its validation and test pairs; only kinds with several groups, and all pairs."""
+    rows = with_dice(rows).merge(plan.pairs[["split", "fixed", "moving", *GROUPS]], on=["split", "fixed", "moving"])
+    found = {}
+    for kind in GROUPS:
+        parts = {name: part for name, part in rows.groupby(kind) if name and part["split"].nunique() == 2}
+        if len(parts) > 1:
+            found[kind] = parts
+    return {**found, "all": {"all": rows}}

@@ -1,0 +1,131 @@
+"""Table 1 of the HyperMorph paper: how robust landscapes are to random starts, and what they cost."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from regcore.experiments.hypermorph import Landscape
+from regcore.papers.hypermorph import landscapes
+from regcore.reporting.tables import html_table
+from regcore.study.plan import Plan
+from regcore.training.trainer import DROP
+
+#: What the table says of random starts.
+SPREAD = ("lambdas", "hyper_sd", "grid_sd", "sd_ratio")
+
+
+def robustness_and_cost(plan: Plan) -> tuple[pd.DataFrame, str]:
+    """Table 1: SD over random starts, mean over λ; and what training a grid and a hypernetwork took."""
+    spread = {shape.name: _spread(landscapes.by_start(plan, shape)) for shape in landscapes.repeated(plan)}
+    shapes = landscapes.planned(plan)
+    rows = [
+        {"landscape": name, **spread.get(name, dict.fromkeys(SPREAD, math.nan)), **_cost(plan, shape)}
+        for name, shape in shapes.items()
+    ]
+    table = pd.DataFrame(rows)
+    titles = table["landscape"].map({name: landscapes.title(shape) for name, shape in shapes.items()})
+    robust, parts = table.dropna(subset="hyper_sd"), []
+    if len(robust):
+        parts.append(
+            html_table(
+                {
+                    "SD of Dice × 100 over starts": titles[robust.index],
+                    "λ values": robust["lambdas"].map("{:.0f}".format),
+                    "HyperMorph": robust["hyper_sd"].map("{:.3f}".format),
+                    "Networks": robust["grid_sd"].map("{:.3f}".format),
+                    "Networks / HyperMorph": robust["sd_ratio"].map("{:.2f}".format),
+                }
+            )
+        )
+    columns = {"Training": titles, "Networks of the grid": table["points"]}
+    for seconds, heading in (("seconds", "s"), ("cpu_seconds", "CPU s")):
+        if table[f"grid_{seconds}"].notna().any():
+            columns[f"Grid, {heading}"] = _numbers(table[f"grid_{seconds}"], "{:.0f}")
+            columns[f"HyperMorph, {heading}"] = _numbers(table[f"hyper_{seconds}"], "{:.0f}")
+            columns[f"mean (SD) over starts, {heading}"] = [
+                f"{mean:.0f} ({sd:.0f})" if not math.isnan(sd) else ""
+                for mean, sd in zip(table[f"hyper_{seconds}_mean"], table[f"hyper_{seconds}_sd"], strict=True)
+            ]
+            columns[f"Grid / HyperMorph, {heading}"] = _numbers(table[f"{seconds}_ratio"], "{:.2f}")
+    columns |= {"Grid, steps": table["grid_steps"], "HyperMorph, steps": table["hyper_steps"]}
+    parts.append(html_table(columns | {"Device": table["device"]}))
+    return table, "\n".join([*parts, f'<p class="note">{_what_seconds_are(plan)}</p>'])
+
+
+def _spread(table: pd.DataFrame) -> dict[str, float]:
+    """Means over the λ whose networks are trained several times."""
+    several = table.dropna(subset="grid_sd")
+    hyper, grid = several["hyper_sd"].mean(), several["grid_sd"].mean()
+    return dict(zip(SPREAD, (len(several), hyper, grid, grid / hyper), strict=True))
+
+
+def _cost(plan: Plan, shape: Landscape) -> dict[str, Any]:
+    """Of the first start: the grid's networks together, and the hypernetwork; mean and SD of those of all starts."""
+    grid = _trainings(plan, landscapes.first_grid(shape))
+    hyper = _trainings(plan, shape.hypernetworks())
+    row: dict[str, Any] = {"points": len(grid)}
+    for what in ("seconds", "cpu_seconds"):
+        row[f"grid_{what}"] = grid[what].sum(skipna=False)
+        row[f"hyper_{what}"] = hyper[what].iloc[0]
+        row[f"hyper_{what}_mean"], row[f"hyper_{what}_sd"] = hyper[what].mean(), hyper[what].std(ddof=1)
+        row[f"{what}_ratio"] = row[f"grid_{what}"] / row[f"hyper_{what}"]
+    row |= {"grid_steps": grid["steps"].sum(), "hyper_steps": hyper["steps"].iloc[0]}
+    where = pd.concat([grid, hyper]).drop_duplicates(["device", "threads", "processes"])
+    devices = [f"{d} ({t * p} thread{'s' if t * p > 1 else ''})" for d, t, p in _columns(where)]
+    return {**row, "device": "; ".join(devices)}
+
+
+def _columns(where: pd.DataFrame) -> Iterable[tuple[str, int, int]]:
+    return zip(where["device"], where["threads"], where["processes"], strict=True)
+
+
+def _trainings(plan: Plan, names: Iterable[str]) -> pd.DataFrame:
+    """What training each network took."""
+    return pd.DataFrame([{"cpu_seconds": math.nan} | landscapes.model(plan, name)["training"] for name in names])
+
+
+def _what_seconds_are(plan: Plan) -> str:
+    """The convergence rule of both kinds in words, and how many trainings it did not end."""
+    shapes = landscapes.planned(plan).values()
+    kinds = {
+        "networks": [landscapes.model(plan, name) for shape in shapes for name in landscapes.first_grid(shape)],
+        "hypernetworks": [landscapes.model(plan, name) for shape in shapes for name in shape.hypernetworks()],
+    }
+    found = {
+        kind: ", or ".join(dict.fromkeys(convergence_rule(model["settings"]) for model in models))
+        for kind, models in kinds.items()
+    }
+    apart = len(set(found.values())) > 1
+    rules = "; ".join(f"{kind}: {rule}" if apart else rule for kind, rule in list(found.items())[: 1 + apart])
+    models = [model for several in kinds.values() for model in several]
+    limited = [model for model in models if model["settings"]["patience"] and not model["training"]["stopped_early"]]
+    ended = f" {len(limited)} of {len(models)} trainings came to their largest number of steps before." * bool(limited)
+    return (
+        f"Seconds of training, looks at the validation pairs included; {rules}.{ended} The grid: all its networks "
+        "together, each trained once."
+    )
+
+
+def convergence_rule(settings: Mapping[str, Any]) -> str:
+    """When a training with these settings ends, as a clause."""
+    if settings["patience"] is None:
+        return f"training takes {settings['steps']} steps"
+    score = {"loss": "loss", "dice": "Dice"}[settings["select"]] + " of the validation pairs"
+    better = f"is {100 * settings['tolerance']:g} % better" if settings["tolerance"] else "is better"
+    nothing = (
+        f"{settings['patience']} looks in a row at the {score}, one every {settings['validate_every']} steps, "
+        f"find none that {better} than the best before"
+    )
+    if settings["schedule"] != "plateau" or not settings["drops"]:
+        return f"training ends when {nothing}"
+    times = "once" if settings["drops"] == 1 else f"{settings['drops']} times"
+    return (
+        f"the learning rate is multiplied by {DROP:g} when {nothing}; after that has happened {times}, training ends "
+        "the next time"
+    )
+
+
+def _numbers(values: pd.Series, form: str) -> list[str]:
+    return ["" if math.isnan(value) else form.format(value) for value in values]

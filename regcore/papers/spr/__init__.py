@@ -1,0 +1,1 @@
+"""TM-SPR (Chen et al., 2024)."""

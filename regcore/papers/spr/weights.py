@@ -1,0 +1,175 @@
+"""Figures 11 to 14: weight volumes, beside the fields that they were learned with."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.ndimage import uniform_filter
+
+from regcore.images.field import read_field
+from regcore.images.volume import Volume, read_volume
+from regcore.reporting.figures import AXES, View, draw_grid, plt
+from regcore.study.plan import Plan
+from regcore.training.checkpoint import load_tensors
+
+#: Side of the windows of the map of local variance, voxels.
+WINDOW = 5
+#: Weights are relative to their scale; those of the Gaussian prior that exceed it have the colour of 1.
+WEIGHTS = {"cmap": "jet", "vmin": 0, "vmax": 1}
+
+
+def numbers(plan: Plan, name: str) -> pd.DataFrame:
+    """What was measured of an entry's weight volumes, a row for each test pair and setting."""
+    return pd.read_csv(plan.folder / "weights" / f"{name}.csv")
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the test pairs, and how many of them have a negative correlation of weight and displacement."""
+    measured = ["mean_weight", "low_weight", "with_displacement", "with_gradient", "with_displacement_everywhere"]
+    names = [name for name in AXES if name in table]
+    groups = table.groupby(["entry", "row", *names], dropna=False)
+    found = groups[measured].mean()
+    found["negative_percent"] = 100 * groups["with_displacement"].agg(lambda values: (values < 0).mean())
+    return found.assign(pairs=groups["pair"].nunique()).reset_index().drop(columns="row")
+
+
+class Example:
+    """The volumes of the pair that is shown, of one entry."""
+
+    def __init__(self, plan: Plan, name: str):
+        self.tensors, facts = load_tensors(plan.folder / "weights" / f"{name}.safetensors")
+        self.pair = facts["pair"]
+        scans = plan.pairs_of("test").set_index("pair").loc[self.pair]
+        self.fixed = read_volume(f"{plan.prepared(scans['fixed'])}.nii")
+        self.view = View(self.fixed)
+
+    def slice(self, row: int, what: str) -> np.ndarray:
+        return self.view.slice(self.tensors[f"{row}.{what}"].numpy())
+
+    def moves(self, row: int) -> np.ndarray:
+        """Displacements (*space, D), mm in world axes."""
+        voxels = np.moveaxis(self.tensors[f"{row}.displacement"].numpy(), 0, -1)
+        return voxels @ self.fixed.grid.affine[:-1, :-1].T
+
+    def size(self, row: int) -> np.ndarray:
+        """|u| in the shown plane, mm."""
+        return self.view.slice(np.linalg.norm(self.moves(row), axis=-1))
+
+
+def over_two(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 11: weight volumes and fields of one pair, over both hyperparameters of a hypernetwork."""
+    table, example = numbers(plan, name), Example(plan, name)
+    settings = table.drop_duplicates("row").set_index("row")
+    down, across = [key for key in AXES if key in settings]
+    lines = {key: sorted(settings[key].unique()) for key in (down, across)}
+    _, width, _, height = example.view.extent
+    size = (2 * 1.7 * len(lines[across]) + 1, 1.7 * height / width * len(lines[down]) + 1)
+    figure, axes = plt.subplots(len(lines[down]), 2 * len(lines[across]), figsize=size, squeeze=False)
+    for row, values in settings.iterrows():
+        at = lines[down].index(values[down]), lines[across].index(values[across])
+        left, right = axes[at[0], at[1]], axes[at[0], at[1] + len(lines[across])]
+        shown = left.imshow(example.slice(row, "weights"), **WEIGHTS, **example.view.frame)
+        draw_grid(right, example.view, example.moves(row))
+        for axis in (left, right):
+            axis.set(xticks=[], yticks=[])
+            if at[0] == 0:
+                axis.set_title(f"{AXES[across]} = {values[across]:.3g}", fontsize=9)
+        if at[1] == 0:
+            left.set_ylabel(f"{AXES[down]} = {values[down]:.3g}", fontsize=9)
+    figure.tight_layout(pad=0.4)
+    bar = figure.colorbar(shown, ax=axes, shrink=0.6, pad=0.01)
+    bar.set_label("weight relative to λ_max")
+    return means(table), figure
+
+
+def beside_field(plan: Plan, titles: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 12: displacement, field, local variance and weights of one pair, and the weights over both; a row each."""
+    figure, axes = None, None
+    for place, (name, title) in enumerate(titles.items()):
+        example = Example(plan, name)
+        if figure is None:
+            _, width, _, height = example.view.extent
+            figure, axes = plt.subplots(
+                len(titles), 6, figsize=(15, (2.4 * height / width + 0.3) * len(titles)), squeeze=False
+            )
+        row, weights = axes[place], example.slice(0, "weights")
+        frame = example.view.frame
+        size = row[0].imshow(example.size(0), cmap="viridis", vmin=0, **frame)
+        draw_grid(row[1], example.view, example.moves(0))
+        variance = example.view.slice(local_variance(example.fixed))
+        row[2].imshow(variance, cmap="magma", **frame)
+        shown = row[3].imshow(weights, **WEIGHTS, **frame)
+        row[4].imshow(weights, **WEIGHTS, **frame)
+        draw_grid(row[4], example.view, example.moves(0))
+        row[5].imshow(variance, cmap="gray", **frame)
+        row[5].imshow(weights, alpha=0.45, **WEIGHTS | {"cmap": "jet_r"}, **frame)
+        heads = (
+            "displacement (mm)",
+            "field",
+            "local variance",
+            "weight",
+            "weight and field",
+            "weight, variance",
+        )
+        for axis, head in zip(row, heads, strict=True):
+            axis.set(xticks=[], yticks=[])
+            if place == 0:
+                axis.set_title(head, fontsize=9)
+        row[0].set_ylabel(title, fontsize=9)
+        figure.colorbar(size, ax=row[0], shrink=0.7)
+        figure.colorbar(shown, ax=row[3], shrink=0.7)
+    figure.tight_layout(pad=0.5)
+    return means(pd.concat([numbers(plan, name) for name in titles], ignore_index=True)), figure
+
+
+def local_variance(volume: Volume) -> np.ndarray:
+    """Variance of the intensities in windows of five voxels a side."""
+    data = volume.data.astype(float)
+    mean = uniform_filter(data, WINDOW)
+    return np.maximum(uniform_filter(data**2, WINDOW) - mean**2, 0)
+
+
+def against_invariant(plan: Plan, weighed: str, plain: str, titles: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 13: the weight volume and the components of the field of one pair, beside those without weights."""
+    example = Example(plan, weighed)
+    scans = plan.pairs_of("test").set_index("pair").loc[example.pair]
+    fixed, moving = (read_volume(plan.cohort.file(scans[side], "image")) for side in ("fixed", "moving"))
+    view = View(fixed)
+    fields = {name: read_field(plan.field(name, example.pair)) for name in (weighed, plain)}
+    parts = {name: field.targets() - field.identity(field.grid).targets() for name, field in fields.items()}
+    limit = max(float(np.abs(part).max()) for part in parts.values())
+    components = [f"displacement, {axis} (mm)" for axis in "xyz"[: fixed.grid.ndim]]
+    heads = ["weight", *components, "field", "warped"]
+    _, width, _, height = view.extent
+    figure, axes = plt.subplots(2, len(heads), figsize=(2.5 * len(heads), 2 * (2.4 * height / width) + 0.6))
+    axes[0, 0].imshow(example.slice(0, "weights"), **WEIGHTS, **example.view.frame)
+    axes[1, 0].text(0.5, 0.5, "the same\neverywhere", ha="center", va="center", transform=axes[1, 0].transAxes)
+    rows = []
+    for line, (name, part) in zip(axes, parts.items(), strict=True):
+        for axis, number in zip(line[1:], range(len(components)), strict=False):
+            drawn = axis.imshow(view.slice(part[..., number]), cmap="RdBu", vmin=-limit, vmax=limit, **view.frame)
+        draw_grid(line[-2], view, part)
+        line[-1].imshow(view.slice(fields[name].warp(moving).data), cmap="gray", **view.frame)
+        line[0].set_ylabel(titles[name], fontsize=9)
+        steepest = max(float(np.abs(np.diff(part, axis=axis)).max()) for axis in range(fixed.grid.ndim))
+        size = np.linalg.norm(part, axis=-1)
+        rows.append({"entry": name, "pair": example.pair, "mean_mm": size.mean(), "steepest_mm_per_voxel": steepest})
+    for axis, head in zip(axes[0], heads, strict=True):
+        axis.set_title(head, fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.tight_layout(pad=0.5)
+    figure.colorbar(drawn, ax=axes[:, 1 : 1 + len(components)], shrink=0.6, label="mm")
+    return pd.DataFrame(rows), figure
+
+
+def by_alpha(plan: Plan, entries: list[str]) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 14, ours: weights tend to 1 as α′ grows; networks with one α′ each, and the one that was searched."""
+    table = means(pd.concat([numbers(plan, name) for name in entries], ignore_index=True)).sort_values("alpha")
+    figure, axis = plt.subplots(figsize=(6, 4))
+    axis.plot(table["alpha"], table["mean_weight"], "o-", color="black", label="mean over voxels")
+    axis.plot(table["alpha"], table["low_weight"], "s--", color="#3182bd", label="5th percentile")
+    axis.set(xscale="log", ylim=(0, 1.03), xlabel=AXES["alpha"], ylabel="weight relative to λ_max (test pairs)")
+    axis.grid(linewidth=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    return table, figure

@@ -1,0 +1,262 @@
+"""The tables and figures of the SynthMorph paper, from the scores of a study's methods and variants."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from regcore.alignment.preprocess import read_scan
+from regcore.experiments import synthmorph as paper
+from regcore.images.field import read_field
+from regcore.images.volume import read_labels
+from regcore.reporting.figures import CURVES, ComparedPair, method_panels, plt
+from regcore.reporting.tables import html_table
+from regcore.study.plan import Plan
+from regcore.synthesis.mr_contrast import of_series
+
+#: What the first two figures show of every method.
+OVERLAP, DISTANCE = "dice", "mean_surface_distance_mm"
+MEASURES = {OVERLAP: "Dice", DISTANCE: "mean surface distance (mm)"}
+#: The settings on the axes of Fig. 13.
+SETTINGS = {
+    "b_v": "deformation $b_v$",
+    "b_K": "blur $b_K$",
+    "width": "width (× 64 features)",
+    "b_B": "bias field $b_B$",
+    "sigma_gamma": "gamma $\\sigma_\\gamma$",
+    "r_v": "velocities at 1:$r_v$",
+    "r_B": "bias field at 1:$r_B$",
+}
+
+
+def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
+    """One experiment: its numbers, and the HTML table or the figure that shows them."""
+    makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
+        "fig6": of_pairs,
+        "fig7": by_contrast,
+        "fig11": along_series,
+        "fig12": by_layer,
+        "fig13": by_setting,
+        "fig14": by_lambda,
+        "table3": change_of_distance,
+    }
+    return makers[experiment](plan)
+
+
+def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 6: what every method makes of one pair of each pairing of contrasts.
+
+    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them; of the
+    pairs on which fewest methods failed.
+    """
+    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"]).dropna(subset=OVERLAP)
+    chosen, shown = [], []
+    for contrasts, rows in table.groupby("contrasts", sort=False):
+        by_pair = rows.groupby("pair")[OVERLAP]
+        means = by_pair.mean()[by_pair.count() == by_pair.count().max()].sort_values()
+        pair = means.index[len(means) // 2]
+        chosen.append(rows[rows["pair"] == pair])
+        shown.append(_compared(plan, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
+    return pd.concat(chosen)[["contrasts", "pair", "method", *MEASURES]], method_panels(shown)
+
+
+def _compared(plan: Plan, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
+    scans = plan.pairs_of("test").set_index("pair").loc[pair, ["fixed", "moving"]]
+    fixed, moving = (read_scan(plan.cohort.files(scan), plan.config["preprocess"]) for scan in scans)
+    labels = read_labels(plan.cohort.file(scans["fixed"], "labels"))
+    fields = {f"{name}  {overlap:.3f}": read_field(plan.field(name, pair)) for name, overlap in overlaps.items()}
+    return ComparedPair(title, fixed, moving, labels, fields)
+
+
+def by_contrast(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 7 and 8: boxes of overlap and surface distance over pairs, a group for each pairing of contrasts."""
+    names = plan.experiments["synthmorph"].scored["fig7"]
+    table = _of_pairs(plan, names)
+    contrasts = list(dict.fromkeys(table["contrasts"]))
+    figure, axes = plt.subplots(2, 1, figsize=(1.5 + 0.28 * len(names) * len(contrasts), 8), sharex=True)
+    for axis, (measure, title) in zip(axes, MEASURES.items(), strict=True):
+        _boxes(axis, table, names, contrasts, measure)
+        axis.set_ylabel(title)
+    axes[1].set_xticks(range(len(contrasts)), [name.replace(" to ", "\nto ") for name in contrasts], fontsize=8)
+    axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    figure.tight_layout()
+    numbers = table.groupby(["contrasts", "method"], sort=False)[list(MEASURES)].agg(["mean", "std", "count"])
+    numbers.columns = [f"{measure}_{what}" for measure, what in numbers.columns]
+    return numbers.reset_index(), figure
+
+
+def along_series(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 11: overlap against the flip angle or the inversion time of the moving image."""
+    names = plan.experiments["synthmorph"].scored["fig11"]
+    table = _of_pairs(plan, names)
+    contrast = plan.cohort.table["contrast"]
+    found = [of_series(contrast[moving]) for moving in table["moving"]]
+    table = table.assign(series=[s and s[0] for s in found], number=[s and s[1] for s in found]).dropna(subset="series")
+    means = (
+        table.groupby(["series", "method", "number"], sort=False)[OVERLAP].agg(["mean", "std", "count"]).reset_index()
+    )
+    shown = list(dict.fromkeys(means["series"]))
+    figure, axes = plt.subplots(1, len(shown), figsize=(5.2 * len(shown), 4), squeeze=False, sharey=True)
+    for axis, series in zip(axes[0], shown, strict=True):
+        for place, name in enumerate(names):
+            part = means[(means["series"] == series) & (means["method"] == name)].sort_values("number")
+            _curve(axis, part["number"], part["mean"], place, name)
+        axis.set(xlabel=f"{paper.SERIES[series]} of the moving image", title=series)
+    axes[0, 0].set_ylabel("Dice")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    figure.tight_layout()
+    return means, figure
+
+
+def by_layer(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 12: how much the output of every convolution varies with the contrast of the moving image.
+
+    Above as in the paper; below relative to the features themselves, whose scale differs from network to network.
+    """
+    names = plan.experiments["synthmorph"].features["fig12"]
+    table = pd.concat([pd.read_csv(plan.folder / "features" / f"{name}.csv") for name in names], ignore_index=True)
+    shown = list(dict.fromkeys(table["series"]))
+    figure, axes = plt.subplots(2, len(shown), figsize=(5.2 * len(shown), 7), squeeze=False, sharex=True)
+    for line, (measure, title) in zip(axes, {"rmsd": "RMSD", "relative": "RMSD / RMS"}.items(), strict=True):
+        for axis, series in zip(line, shown, strict=True):
+            for place, name in enumerate(names):
+                part = table[(table["series"] == series) & (table["method"] == name)]
+                _curve(axis, part["layer"], part[measure], place, name)
+            axis.set_title(series)
+        line[0].set_ylabel(title)
+    for axis in axes[1]:
+        axis.set_xlabel("convolution")
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    figure.tight_layout()
+    return table, figure
+
+
+def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 13: overlap against each of the generator's settings."""
+    chosen = plan.config["experiments"]["synthmorph"]
+    table = _swept(plan, chosen["kinds"], chosen["sweeps"])
+    columns = min(3, len(chosen["sweeps"]))
+    lines = -(-len(chosen["sweeps"]) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.4 * lines), squeeze=False, sharey=True)
+    for axis, setting in zip(axes.flat, chosen["sweeps"], strict=False):
+        _lines(axis, table[table["setting"] == setting], OVERLAP)
+        axis.set_xlabel(SETTINGS[setting])
+    for axis in axes.flat[len(chosen["sweeps"]) :]:
+        axis.remove()
+    for line in axes:
+        line[0].set_ylabel("Dice (mean ± SE over pairs)")
+    axes.flat[0].legend(fontsize=8)
+    figure.tight_layout()
+    return table, figure
+
+
+def by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 14: overlap, folds and the Jacobian against λ; the mean without what the affine alignment changes."""
+    chosen = plan.config["experiments"]["synthmorph"]
+    table = _swept(plan, chosen["kinds"], {"lambda": chosen["lambda"]})
+    panels = {
+        OVERLAP: "Dice",
+        "folds_percent": "folded voxels (%)",
+        "mean_jacobian": "mean |J|",
+        "sd_log_jacobian": "SD of log |J|",
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6))
+    for axis, (measure, title) in zip(axes, panels.items(), strict=True):
+        _lines(axis, table, measure)
+        axis.set(xlabel="λ", ylabel=title, xscale="symlog")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    return table, figure
+
+
+def change_of_distance(plan: Plan) -> tuple[pd.DataFrame, str]:
+    """Table III: by how much registration lowers the surface distance of each pair, and in how many pairs."""
+    names = plan.experiments["synthmorph"].scored["table3"]
+    table = _of_pairs(plan, names)
+    if paper.START not in names:
+        return pd.DataFrame(columns=["method"]), f"<p>Needs the method '{paper.START}' to compare with.</p>"
+    before = table[table["method"] == paper.START].set_index("pair")[DISTANCE]
+    rows = []
+    for name in names:
+        if name != paper.START:
+            after = table[table["method"] == name].set_index("pair")[DISTANCE]
+            change = (100 * (1 - after / before.reindex(after.index))).dropna()
+            sem = change.std(ddof=1) / np.sqrt(len(change))
+            rows.append({"method": name, "reduction_percent": change.mean(), "standard_error": sem})
+            rows[-1] |= {"improved_percent": 100 * (change > 0).mean(), "pairs": len(change)}
+    found = pd.DataFrame(rows)
+    shown = {
+        "Method": found["method"],
+        f"Reduction of surface distance from {paper.START}, %": [
+            f"{mean:.1f} ± {sem:.1f}"
+            for mean, sem in zip(found["reduction_percent"], found["standard_error"], strict=True)
+        ],
+        "Pairs improved, %": found["improved_percent"].map("{:.0f}".format),
+        "Pairs": found["pairs"],
+    }
+    return found, html_table(shown)
+
+
+def _of_pairs(plan: Plan, names: Sequence[str]) -> pd.DataFrame:
+    """Mean over labels of each pair: ``method pair fixed moving contrasts`` and a column for each measure."""
+    pairs = plan.pairs_of("test").set_index("pair")[["fixed", "moving", "contrasts"]]
+    frames = []
+    for name in names:
+        scores = pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet")
+        means = scores.groupby(["pair", "metric"])["value"].mean().unstack("metric")
+        frames.append(means.join(pairs, how="inner").assign(method=name).reset_index())
+    return pd.concat(frames, ignore_index=True)
+
+
+def _swept(plan: Plan, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
+    """Means and standard errors over pairs of the networks of sweeps."""
+    rows, affine = [], None
+    if paper.START in plan.methods:
+        affine = _of_pairs(plan, [paper.START]).set_index("pair")["mean_jacobian"]
+    for kind in kinds:
+        for setting, values in sweeps.items():
+            for value in values:
+                scores = _of_pairs(plan, [paper.swept(kind, setting, value)])
+                if affine is not None:
+                    scores["mean_jacobian"] /= scores["pair"].map(affine)
+                row = {"kind": paper.KINDS[kind], "setting": setting, "value": value, "pairs": len(scores)}
+                for measure in (OVERLAP, "folds_percent", "mean_jacobian", "sd_log_jacobian"):
+                    row[measure] = scores[measure].mean()
+                    row[f"{measure}_se"] = scores[measure].std(ddof=1) / np.sqrt(len(scores))
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _lines(axis: Axes, table: pd.DataFrame, measure: str) -> None:
+    for place, (kind, part) in enumerate(table.groupby("kind", sort=False)):
+        part = part.sort_values("value")
+        marker, line, colour = CURVES[place % len(CURVES)]
+        style = {"fmt": marker + line, "color": colour, "capsize": 3, "markersize": 4}
+        axis.errorbar(part["value"], part[measure], part[f"{measure}_se"], label=kind, **style)
+    axis.grid(linewidth=0.3)
+
+
+def _curve(axis: Axes, x: pd.Series, y: pd.Series, place: int, name: str) -> None:
+    """One of many curves: from the fifth on with hollow markers."""
+    marker, line, colour = CURVES[place % len(CURVES)]
+    face = colour if place < len(CURVES) else "white"
+    axis.plot(x, y, line, marker=marker, color=colour, markerfacecolor=face, markersize=4, label=name)
+    axis.grid(linewidth=0.3)
+
+
+def _boxes(axis: Axes, table: pd.DataFrame, names: Sequence[str], contrasts: Sequence[str], measure: str) -> None:
+    colours = plt.get_cmap("tab20")(np.arange(len(names)) % 20)
+    width = 0.8 / len(names)
+    for place, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        own = table[table["method"] == name]
+        values = [own.loc[own["contrasts"] == c, measure].dropna() for c in contrasts]
+        at = [n + (place - (len(names) - 1) / 2) * width for n in range(len(contrasts))]
+        box = axis.boxplot(values, positions=at, widths=0.8 * width, patch_artist=True, showfliers=False)
+        for patch in box["boxes"]:
+            patch.set(facecolor=colour, linewidth=0.6)
+        for line in box["medians"]:
+            line.set(color="black")
+        box["boxes"][0].set_label(name)
+    axis.grid(axis="y", linewidth=0.3)

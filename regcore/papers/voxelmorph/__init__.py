@@ -1,0 +1,1 @@
+"""VoxelMorph (Balakrishnan et al., 2019)."""

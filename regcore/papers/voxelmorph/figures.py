@@ -1,0 +1,264 @@
+"""The tables and figures of the VoxelMorph paper, from the scores and models of a study's variants."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from regcore.experiments import voxelmorph as paper
+from regcore.reporting.figures import CURVES, plt, structure_boxes
+from regcore.reporting.results import labels_in
+from regcore.reporting.tables import html_table
+from regcore.study.plan import Plan
+from regcore.study.stages.register import read_facts
+
+
+def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
+    """One experiment: its numbers, and the HTML table or the figure that shows them."""
+    makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
+        "table1": lambda plan: _methods_table(plan, "table1"),
+        "table2": lambda plan: _methods_table(plan, "table2"),
+        "table3": lambda plan: _methods_table(plan, "table3"),
+        "table4": folds_by_gamma,
+        "fig5": boxes_by_structure,
+        "fig7": dice_by_lambda,
+        "fig8": dice_by_subjects,
+        "fig9": dice_by_gamma,
+    }
+    return makers[experiment](plan)
+
+
+def title(name: str) -> str:
+    """What the paper calls an entry: ``vm-mse-x2-inst`` is "VoxelMorph x2 (MSE) inst."."""
+    for similarity, loss in paper.LOSSES.items():
+        for width, times in ((1, ""), (2, " x2")):
+            plain = paper.base(similarity, width)
+            if name == plain:
+                return f"VoxelMorph{times} ({loss})"
+            if name == paper.refined(plain):
+                return f"VoxelMorph{times} ({loss}) inst."
+    return name
+
+
+def _methods_table(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str]:
+    """Tables I to III: Dice over structures and pairs, seconds, folds."""
+    rows = []
+    for name in plan.experiments["voxelmorph"].scored[experiment]:
+        scores = _rows(plan, name)
+        processor = "gpu" if _on_gpu(plan, name) else "cpu"
+        row = {"method": title(name), **_mean_and_sd("dice", _values(scores, "dice"))}
+        row |= _mean_and_sd(f"{processor}_seconds", _values(scores, "seconds_compute"))
+        row |= _mean_and_sd("folds", _values(scores, "folds_count"))
+        row |= _mean_and_sd("folds_percent", _values(scores, "folds_percent"))
+        rows.append(row)
+    table = pd.DataFrame(rows).reindex(
+        columns=["method"]
+        + [
+            f"{measure}_{part}"
+            for measure in ("dice", "gpu_seconds", "cpu_seconds", "folds", "folds_percent")
+            for part in ("mean", "sd")
+        ]
+    )
+    return table, html_table(
+        {
+            "Method": table["method"],
+            "Dice": _pairs_of_numbers(table, "dice", "{:.3f}"),
+            "GPU s": _pairs_of_numbers(table, "gpu_seconds", "{:.2f}"),
+            "CPU s": _pairs_of_numbers(table, "cpu_seconds", "{:.2f}"),
+            "|J| ≤ 0": _pairs_of_numbers(table, "folds", "{:.1f}"),
+            "% of |J| ≤ 0": _pairs_of_numbers(table, "folds_percent", "{:.3f}"),
+        }
+    )
+
+
+def folds_by_gamma(plan: Plan) -> tuple[pd.DataFrame, str]:
+    """Table IV: folds by what training observes and γ; means over pairs and draws, SD over pairs."""
+    rows = []
+    for scenario, gamma, names in _gamma_curve(plan):
+        scores = [_rows(plan, name) for name in names]
+        row = {"setting": scenario, "gamma": gamma}
+        for measure in ("folds_count", "folds_percent"):
+            row |= _mean_and_sd(measure, _mean_over_draws([_values(score, measure) for score in scores]))
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    shown = {"Setting": [], **{_gamma_text(gamma): [] for gamma in table["gamma"].unique()}}
+    for scenario, part in table.groupby("setting", sort=False):
+        for what, number in (("folds_count", "{:.1f}"), ("folds_percent", "{:.3f}")):
+            shown["Setting"].append(f"{scenario} ({'%' if what == 'folds_percent' else 'count'})")
+            for gamma, text in zip(part["gamma"], _pairs_of_numbers(part, what, number), strict=True):
+                shown[_gamma_text(gamma)].append(text)
+    return table, html_table(shown)
+
+
+def boxes_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 5: Dice of each structure, left and right pooled."""
+    order = plan.experiments["voxelmorph"].scored["fig5"]
+    rows = pd.concat([_rows(plan, name) for name in order], ignore_index=True)
+    labels = labels_in(plan, rows)
+    titled = rows.assign(method=rows["method"].map(title))
+    figure = structure_boxes(titled, labels, [title(name) for name in order], "dice")
+    dice = rows[rows["metric"] == "dice"]
+    quartiles = dice.groupby(["method", "label"], sort=False)["value"].describe()[["mean", "std", "25%", "50%", "75%"]]
+    return quartiles.reset_index(), figure
+
+
+def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 7: validation Dice against λ, one panel for each similarity, whose λ have other scales."""
+    values = plan.config["experiments"]["voxelmorph"]["lambda"]
+    rows = [
+        {"similarity": similarity, "lambda": value, "validation_dice": training["best_validation_dice"]}
+        for similarity in paper.LOSSES
+        for value in sorted(values[similarity])
+        for training in [_training(plan, paper.with_lambda(similarity, value))]
+    ]
+    table = pd.DataFrame(rows)
+    figure, axes = plt.subplots(1, len(paper.LOSSES), figsize=(10, 3.6), sharey=True)
+    for axis, (similarity, loss), style in zip(axes, paper.LOSSES.items(), CURVES, strict=False):
+        part = table[table["similarity"] == similarity]
+        marker, line, colour = style
+        axis.plot(part["lambda"], part["validation_dice"], line, marker=marker, color=colour)
+        best = part.loc[part["validation_dice"].idxmax()]
+        axis.plot(best["lambda"], best["validation_dice"], "o", ms=13, mfc="none", color=colour)
+        axis.set(xlabel="λ", title=f"VoxelMorph ({loss}); circled: λ = {best['lambda']:g}")
+        axis.grid(linewidth=0.3)
+    axes[0].set_ylabel("Dice (validation pairs)")
+    figure.tight_layout()
+    return table, figure
+
+
+def dice_by_subjects(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 8: Dice against the number of training subjects, with and without instance optimisation."""
+    rows = []
+    for name in plan.experiments["voxelmorph"].trained["fig8"]:
+        training = _training(plan, name)
+        row = {"subjects": training["subjects"], "train_dice": training.get("training_dice")}
+        row |= _mean_and_sd("test_dice", _dice_of_pairs(plan, name))
+        row |= _mean_and_sd("test_inst_dice", _dice_of_pairs(plan, paper.refined(name)))
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    figure, axis = plt.subplots(figsize=(6.5, 4))
+    curves = (("train_dice", "train"), ("test_dice_mean", "test"), ("test_inst_dice_mean", "test, instance-optimised"))
+    for (column, label), (marker, line, colour) in zip(curves, CURVES, strict=False):
+        if table[column].notna().any():
+            axis.plot(table["subjects"], table[column], line, marker=marker, color=colour, label=label)
+    axis.set(xlabel="training subjects", ylabel="Dice", xscale="log")
+    axis.set_xticks(table["subjects"], [str(count) for count in table["subjects"]])
+    axis.minorticks_off()
+    axis.grid(linewidth=0.3)
+    axis.legend()
+    figure.tight_layout()
+    return table, figure
+
+
+def dice_by_gamma(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 9: Dice of observed and unobserved labels against γ, one panel for each choice of labels.
+
+    Means over draws and pairs; bars are the SD over pairs of the mean over draws.  Dashed lines: the study's
+    classical methods.
+    """
+    rows = []
+    for scenario, gamma, names in _gamma_curve(plan):
+        for seen in ("observed", "unobserved"):
+            curves = [_dice_of_pairs(plan, name, codes) for name, codes in _codes(plan, scenario, names, seen)]
+            over_draws = _mean_over_draws(curves).dropna()  # a pair may lack the one structure of a draw
+            if len(over_draws):
+                spread = _mean_and_sd("dice", over_draws)
+                rows.append({"setting": scenario, "labels": seen, "gamma": gamma, **spread})
+    table = pd.DataFrame(rows)
+    figure, axes = plt.subplots(1, len(paper.SCENARIOS), figsize=(4 * len(paper.SCENARIOS), 3.8), sharey=True)
+    ticks = {gamma: place for place, gamma in enumerate(table["gamma"].unique())}
+    references = [name for name in plan.experiments["voxelmorph"].scored["fig9"] if name in plan.methods]
+    for axis, (scenario, heading) in zip(axes, paper.SCENARIOS.items(), strict=True):
+        for seen, (marker, line, colour) in zip(("observed", "unobserved"), CURVES, strict=False):
+            part = table[(table["setting"] == scenario) & (table["labels"] == seen)]
+            if len(part):
+                places = [ticks[gamma] for gamma in part["gamma"]]
+                style = {"marker": marker, "color": colour, "linestyle": line, "capsize": 3}
+                axis.errorbar(places, part["dice_mean"], part["dice_sd"], label=f"{seen} labels", **style)
+        for name, grey in zip(references, ("0.7", "0.4", "0.0"), strict=False):
+            axis.axhline(_dice_of_pairs(plan, name).mean(), color=grey, linestyle=(0, (5, 5)), label=name)
+        axis.set_xticks(list(ticks.values()), [_gamma_text(gamma) for gamma in ticks])
+        axis.set(xlabel="γ", title=heading)
+        axis.grid(linewidth=0.3)
+    axes[0].set_ylabel("Dice (test pairs)")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    return table, figure
+
+
+def _gamma_curve(plan: Plan) -> Sequence[tuple[str, float | str, list[str]]]:
+    """Scenario, γ, and the networks of all its draws; γ = 0 is the network without labels."""
+    settings = plan.config["experiments"]["voxelmorph"]
+    return [
+        (scenario, gamma, [paper.with_gamma(scenario, fold, gamma) for fold in paper.folds_of(settings, scenario)])
+        if gamma
+        else (scenario, 0, [paper.base("mse")])
+        for scenario in paper.SCENARIOS
+        for gamma in (0, *settings["gamma"])
+    ]
+
+
+def _codes(plan: Plan, scenario: str, names: Sequence[str], seen: str) -> Sequence[tuple[str, set[int]]]:
+    """Each network of one γ with the labels that its training saw, or did not see.
+
+    The network without labels is compared on those of every draw of the scenario.
+    """
+    settings = plan.config["experiments"]["voxelmorph"]
+    draws = [paper.with_gamma(scenario, fold, settings["gamma"][0]) for fold in paper.folds_of(settings, scenario)]
+    if len(names) < len(draws):
+        names = [names[0]] * len(draws)
+    found = []
+    for name, draw in zip(names, draws, strict=True):
+        observed = set(_training(plan, draw)["observed"])
+        everything = set(_values(_rows(plan, name), "dice", by="label").index)
+        found.append((name, observed if seen == "observed" else everything - observed))
+    return found
+
+
+def _rows(plan: Plan, name: str) -> pd.DataFrame:
+    return pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet")
+
+
+def _values(rows: pd.DataFrame, metric: str, by: str = "pair") -> pd.Series:
+    """Values of a metric by pair, or by label; none of pairs that failed, several of one for Dice."""
+    return rows[rows["metric"] == metric].dropna(subset="value").set_index(by)["value"]
+
+
+def _dice_of_pairs(plan: Plan, name: str, codes: set[int] | None = None) -> pd.Series:
+    """Mean Dice of every test pair that has one, over all labels or some."""
+    rows = _rows(plan, name)
+    if codes is not None:
+        rows = rows[rows["label"].isin(codes)]
+    return _values(rows, "dice").groupby("pair").mean()
+
+
+def _mean_over_draws(curves: Sequence[pd.Series]) -> pd.Series:
+    """Mean by pair, over those draws that have a value of the pair."""
+    return pd.DataFrame(curves).mean()
+
+
+def _training(plan: Plan, name: str) -> dict:
+    return json.loads((plan.folder / "models" / name / "model.json").read_text())["training"]
+
+
+def _on_gpu(plan: Plan, name: str) -> bool:
+    return read_facts(Path(plan.field(name, plan.pairs_of("test")["pair"][0])))["device"] != "cpu"
+
+
+def _mean_and_sd(name: str, values: pd.Series) -> dict[str, float]:
+    """Both as NaN where there is no value."""
+    return {f"{name}_mean": float(values.mean()), f"{name}_sd": float(values.std(ddof=1))}
+
+
+def _pairs_of_numbers(table: pd.DataFrame, measure: str, number: str) -> list[str]:
+    """ "mean (SD)" for every row; nothing where there is no value."""
+    return [
+        "".join(form.format(value) for form, value in ((number, mean), (f" ({number})", sd)) if not pd.isna(value))
+        for mean, sd in zip(table[f"{measure}_mean"], table[f"{measure}_sd"], strict=True)
+    ]
+
+
+def _gamma_text(gamma: float | str) -> str:
+    return "∞" if gamma == paper.LABELS_ALONE else f"{gamma:g}"

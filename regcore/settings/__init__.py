@@ -1,0 +1,1 @@
+"""Settings of methods, studies and searches: checked, filled with defaults, fingerprinted."""

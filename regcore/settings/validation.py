@@ -1,0 +1,89 @@
+"""Configuration: checking it against a JSON schema, filling in defaults, and fingerprints.
+
+One mechanism serves the study's YAML, the settings of each method and the rows of a cohort table: a JSON
+schema says what is valid, and :func:`validated` turns its complaints into sentences.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from regcore.errors import InputError, did_you_mean
+
+
+def load_yaml(path: str | Path) -> Any:
+    """Read a YAML file (safe subset); raises :class:`InputError` naming the line that cannot be read."""
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from error
+
+
+def settings_schema(properties: dict, required: tuple[str, ...] = ()) -> dict:
+    """Make the schema of an object that has these properties and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def validated(config: Any, schema: dict, where: str) -> Any:
+    """Return ``config`` with defaults filled in.
+
+    Parameters
+    ----------
+    config : mapping
+        As read from YAML.
+    schema : dict
+        JSON schema, draft 2020-12.
+    where : str
+        What the configuration is called in messages: a file or a key.
+
+    Raises
+    ------
+    InputError
+        Naming each wrong key, what is allowed there, and the nearest known key for a misspelt one.
+    """
+    config = _with_defaults(copy.deepcopy(config), schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path)))
+    if errors:
+        raise InputError("\n".join(_explain(error, where) for error in errors))
+    return config
+
+
+def _with_defaults(config: Any, schema: dict) -> Any:
+    if isinstance(config, dict):
+        for key, rule in schema.get("properties", {}).items():
+            if key not in config and "default" in rule:
+                config[key] = copy.deepcopy(rule["default"])
+            if key in config:
+                config[key] = _with_defaults(config[key], rule)
+    return config
+
+
+def _explain(error: jsonschema.ValidationError, where: str) -> str:
+    place = ".".join(str(part) for part in error.absolute_path)
+    subject = f"{where}: {place}" if place else where
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))
+        return "\n".join(f"{subject}: unknown key '{key}'{did_you_mean(key, known)}" for key in unknown)
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"{subject}: missing key {', '.join(map(repr, missing))}"
+    if error.validator == "enum":
+        hint = did_you_mean(str(error.instance), map(str, error.validator_value))
+        return f"{subject}: {error.instance!r} is not possible{hint}"
+    if error.validator in ("oneOf", "anyOf"):
+        reason = error.schema.get("errorMessage") or error.schema.get("description", error.message)
+        return f"{subject}: {reason}"
+    described = error.schema.get("description") if isinstance(error.schema, dict) else None
+    return f"{subject}: {error.message}" + (f" ({described})" if described else "")

@@ -1,0 +1,1 @@
+"""A study: its plan, the checks before it, and its stages."""

@@ -1,0 +1,37 @@
+"""What every script of the workflow does before and after its one call into regcore."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from regcore.errors import InputError
+from regcore.images.ants import THREADS_VARIABLE
+from regcore.process.logs import log_to
+from regcore.process.threads import share_cores, tune_process
+from regcore.study.plan import Plan, plan_study
+
+log = logging.getLogger(__name__)
+
+share_cores()  # here, because scripts import what uses torch after this module
+
+
+@contextmanager
+def job(snakemake) -> Iterator[Plan]:
+    """Set up logging and threads for a job, yield the study's plan, and report mistakes without traceback.
+
+    Parameters
+    ----------
+    snakemake
+        The object that Snakemake puts into a script.
+    """
+    os.environ[THREADS_VARIABLE] = str(snakemake.threads)
+    log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))
+    tune_process(snakemake.threads)
+    try:
+        yield plan_study(snakemake.config, Path(snakemake.scriptdir).parent / "schemas", check=False)
+    except InputError as error:
+        log.error("%s", error)
+        sys.exit(2)

@@ -1,0 +1,339 @@
+"""Searching for AutoReg's cells and objective (Algorithm 1), before the network that they make is trained."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+import regcore
+from regcore.alignment.preprocess import common_grid
+from regcore.autoreg.bilevel import Objective, Problem, Schedule, Stage
+from regcore.autoreg.path_search import PathSearch
+from regcore.autoreg.search import FACTS, FOUND, GRADIENT, TRACE, CellSearch, read_found
+from regcore.errors import InputError
+from regcore.losses import soft_dice
+from regcore.methods import make_entry
+from regcore.methods.autoreg import AutoReg
+from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, NETWORK, OBJECTIVE, SIZES, Architecture
+from regcore.process.devices import default_device
+from regcore.process.files import atomic_write
+from regcore.process.versions import processor_name
+from regcore.settings.fingerprint import fingerprint
+from regcore.study.plan import Plan
+from regcore.study.stages.prepare import reference_image
+from regcore.study.stages.train import training_identity, training_seed, validation_pairs
+from regcore.training.checkpoint import exclusive
+from regcore.training.memory import check_memory, live_peak, step_bytes
+from regcore.training.pairs import PairSampler
+from regcore.tuning.search import with_values
+
+log = logging.getLogger(__name__)
+
+CELLS = (FEATURE, DEFORMATION)
+
+
+def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
+    """Search for what an entry's ``autosearch`` asks for.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``architecture.json`` (which a person may edit), ``search.json`` and ``trace.csv`` go.
+    checkpoints : Path
+        Where the stages keep their state; from there they resume.
+
+    Raises
+    ------
+    InputError
+        Another process searches there, a loss diverged, or λ begins where it cannot be searched.
+    """
+    search = plan.cell_searches[name]
+    with exclusive(checkpoints):
+        start = _start(plan, search)
+        data = _Data(plan, name, make_entry(name, with_values(plan.entries[name], start)))
+        if OBJECTIVE in search.what:
+            _objective_of(data, data.method)  # raises where λ cannot be searched from the start
+        memory = _training_bytes(data)
+        stages: dict[str, Any] = {}
+        rows: list[pd.DataFrame] = []
+        method = data.method
+        for stage in _stages(search):
+            method, facts, trace = stage(data, method, search, checkpoints)
+            stages |= facts
+            rows.append(trace)
+            log.info("found %s", json.dumps({"architecture": method.settings["architecture"], **method.weights}))
+        _write(folder, search, method, {"training_step_bytes": memory, "stages": stages}, rows)
+        for left in checkpoints.glob("*.safetensors"):
+            left.unlink()
+
+
+def found_values(plan: Plan, name: str) -> dict[str, Any]:
+    """The settings that an entry's search has found; none where it has no search."""
+    return read_found(plan.architecture_folder(name), f"methods.{name}") if name in plan.cell_searches else {}
+
+
+def _start(plan: Plan, search: CellSearch) -> dict[str, Any]:
+    start = search.settings["start"]
+    if start is None:
+        return {}
+    return read_found(plan.architecture_folder(start) if start in search.others else start, "start")
+
+
+class _Data:
+    """What the stages of a search look at."""
+
+    def __init__(self, plan: Plan, name: str, method: AutoReg):
+        self.plan, self.name, self.method = plan, name, method
+        self.seed = training_seed(plan.config["seed"], method.settings["replicate"])
+        self.grid = common_grid(reference_image(plan), plan.config["preprocess"])
+        self.device = default_device()
+        pairs = plan.training_pairs[name]
+        self.sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, self.seed)
+        self.labelled, codes = validation_pairs(plan, name)
+        self.classes = {code: place for place, code in enumerate(codes, start=1)}
+        version = regcore.STAGE_VERSIONS["architecture"]
+        self.identity = fingerprint(version, training_identity(plan, name, method, self.classes))
+
+    def training(self, step: int) -> dict[str, Any]:
+        """The batch of training pairs of a step."""
+        batch = self.sampler.batch(step, self.method.settings["batch_size"])
+        return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+    def validation(self, step: int, labels: bool = False) -> dict[str, Any]:
+        """The validation pair of a step."""
+        pairs = self.labelled.pairs
+        # One word more than the sampler's seed: with the same the pair would follow from the training pair.
+        number = np.random.default_rng([self.seed, step, 1]).integers(len(pairs))
+        return self.labelled.batch(pairs[number], self.device, self.classes if labels else None)
+
+    def stage_seed(self, stage: str) -> int:
+        """Seed of the first weights of a stage."""
+        return int(np.random.SeedSequence([self.seed, *stage.encode()]).generate_state(1)[0])
+
+
+_Outcome = tuple[AutoReg, dict[str, Any], pd.DataFrame]
+
+
+def _stages(search: CellSearch) -> list[Callable[..., _Outcome]]:
+    cells = tuple(stage for stage in search.what if stage in CELLS)
+    if search.settings["by"] == GRADIENT:
+        found: list[Callable[..., _Outcome]] = [partial(_cells_by_gradient, kind=kind) for kind in cells]
+    else:
+        found = [partial(_cells_by_trying, kinds=cells)] if cells else []
+    return [*found, *([_objective] if OBJECTIVE in search.what else [])]
+
+
+def _cells_by_gradient(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path, kind: str) -> _Outcome:
+    """Stages 1 and 2: α of one kind of cells by the loss on validation pairs."""
+    torch.manual_seed(data.stage_seed(kind))
+    network = method.super_network(data.grid.ndim, (kind,)).to(data.device)
+
+    def loss(batch: Mapping[str, Any]) -> Tensor:
+        return method.training_step(network, batch)["total"]
+
+    def values() -> dict[str, float]:
+        mixture = network.mixtures[kind].detach().softmax(1).tolist()
+        return {
+            f"{kind}.{cell}.{edge + 1}.{operation}": weight
+            for (cell, edge, _), weights in zip(network.architecture.edges(kind), mixture, strict=True)
+            for operation, weight in zip(CANDIDATES, weights, strict=True)
+        }
+
+    problem = Problem(
+        network,
+        network.weights(),
+        network.mixtures,
+        lambda step: loss(data.training(step)),
+        lambda step: loss(data.validation(step)),
+        values,
+        lambda row, other: _likeliest(row, kind) == _likeliest(other, kind),
+        lambda row: "  ".join(f"{name} {weight:.3f}" for name, weight in _likeliest(row, kind, weighed=True)),
+    )
+    facts, trace = _run(kind, problem, data, method, search, checkpoints)
+    return _with(data, method, {"architecture": network.chosen().as_json()}), facts, trace
+
+
+def _likeliest(row: Mapping[str, float], kind: str, weighed: bool = False) -> list[Any]:
+    """The likeliest operation of each edge, and on demand its weight."""
+    edges: dict[str, dict[str, float]] = {}
+    for name, weight in row.items():
+        if name.startswith(f"{kind}."):
+            edge, operation = name.rsplit(".", 1)
+            edges.setdefault(edge, {})[operation] = weight
+    best = [max(weights, key=weights.__getitem__) for weights in edges.values()]
+    if not weighed:
+        return best
+    return [(name, weights[name]) for name, weights in zip(best, edges.values(), strict=True)]
+
+
+def _cells_by_trying(
+    data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path, kinds: tuple[str, ...]
+) -> _Outcome:
+    """The control: cells of all kinds at once, by trying architectures for as long as the other search took."""
+    settings = search.settings
+    allowed = _facts_of(data.plan, settings["as_long_as"])["cells_cpu_seconds"]
+    torch.manual_seed(data.stage_seed(settings["by"]))
+    network = method.super_network(data.grid.ndim, kinds).to(data.device)
+
+    def loss(batch: Mapping[str, Any], path: Architecture) -> Tensor:
+        return method.training_step(partial(network, path=path), batch)["total"]
+
+    def score(path: Architecture) -> float:
+        batches = (data.labelled.batch(pair, data.device, None) for pair in data.labelled.pairs)
+        with torch.inference_mode():
+            return float(np.mean([loss(batch, path).item() for batch in batches]))
+
+    identity = fingerprint(data.identity, settings, allowed)
+    found = PathSearch(
+        network,
+        lambda step, path: loss(data.training(step), path),
+        score,
+        settings["by"],
+        allowed,
+        settings["optimiser"],
+        settings["learning_rate"],
+        data.seed,
+        checkpoints,
+        identity,
+    )
+    tried = found.run()
+    facts = {
+        "steps": tried.step,
+        "architectures": len(tried.trials),
+        "seconds": tried.seconds,
+        "cpu_seconds": tried.cpu_seconds,
+        "parameters": sum(weight.numel() for weight in network.weights()),
+    }
+    trace = pd.DataFrame({"stage": settings["by"], "validation_loss": [trial["loss"] for trial in tried.trials]})
+    best = found.architecture(tried.best)
+    return _with(data, method, {"architecture": best.as_json()}), {settings["by"]: facts}, trace
+
+
+def _objective(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path) -> _Outcome:
+    """Stage 3: λ by the overlap of labels on validation pairs, after the weights have been warmed up."""
+    torch.manual_seed(data.stage_seed(OBJECTIVE))
+    network, objective = method.build(data.grid.ndim).to(data.device), _objective_of(data, method)
+
+    def flow(batch: Mapping[str, Any]) -> Tensor:
+        return method.predict(network, batch["fixed"], batch["moving"])
+
+    def inner(step: int) -> Tensor:
+        batch = data.training(step)
+        return method.weighed_losses(flow(batch), batch, objective.weights())["total"]
+
+    def outer(step: int) -> Tensor:
+        batch = data.validation(step, labels=True)
+        displacement = method.displacement(flow(batch), batch["fixed"])
+        return soft_dice(batch["fixed_labels"], batch["moving_labels"], displacement, batch["codes"])
+
+    tolerance = search.settings["tolerance"]
+
+    def same(row: Mapping[str, float], other: Mapping[str, float]) -> bool:
+        return all(abs(row[name] - other[name]) <= tolerance * abs(other[name]) for name in objective.values())
+
+    problem = Problem(
+        network,
+        list(network.parameters()),
+        objective,
+        inner,
+        outer,
+        objective.values,
+        same,
+        lambda row: "  ".join(f"{name} {row[name]:.4f}" for name in objective.values()),
+    )
+    facts, trace = _run(OBJECTIVE, problem, data, method, search, checkpoints)
+    return _with(data, method, objective.values()), facts, trace
+
+
+def _run(
+    stage: str, problem: Problem, data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    settings, own = search.settings, stage == OBJECTIVE
+    schedule = Schedule(
+        settings["objective_warmup" if own else "warmup"],
+        settings["objective_epochs" if own else "epochs"],
+        settings["epoch"],
+        settings["stable"],
+        settings["learning_rate"],
+        settings["objective_rate" if own else "architecture_rate"],
+        settings["epsilon"],
+        own and settings["keep_length"],
+        settings["optimiser"],
+    )
+    size = method.settings["batch_size"]
+    check_memory(step_bytes(method, problem.module, data.grid.shape, size), data.device)
+    identity = fingerprint(data.identity, settings, stage, method.settings)
+    trace = Stage(stage, problem, schedule, checkpoints, identity).run()
+    facts = {
+        "epochs": len(trace.rows),
+        "steps": len(trace.rows) * schedule.epoch,
+        "stable": trace.stable,
+        "seconds": round(trace.seconds, 1),
+        "cpu_seconds": round(trace.cpu_seconds, 1),
+        "step_bytes": trace.step_bytes,
+        "parameters": sum(weight.numel() for weight in problem.weights),
+    }
+    return {stage: facts}, pd.DataFrame(trace.rows).assign(stage=stage)
+
+
+def _objective_of(data: _Data, method: AutoReg) -> Objective:
+    try:
+        return Objective(method.weights).to(data.device)
+    except ValueError as error:
+        raise InputError(f"methods.{data.name}: {error}") from error
+
+
+def _training_bytes(data: _Data) -> int:
+    """Memory that the tensors of a step of training take at most, before anything is searched, beside the weights."""
+    network, batch = data.method.build(data.grid.ndim).to(data.device), data.training(0)
+    return live_peak(lambda: data.method.training_step(network, batch)["total"].backward())
+
+
+def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
+    """The method with other settings."""
+    return AutoReg({**method.settings, **values}, f"methods.{data.name}")
+
+
+def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
+    return json.loads((plan.architecture_folder(name) / FACTS).read_text())
+
+
+def _write(
+    folder: Path, search: CellSearch, method: AutoReg, measured: Mapping[str, Any], rows: list[pd.DataFrame]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = measured["stages"]
+    cells = [facts for stage, facts in stages.items() if stage != OBJECTIVE]
+    facts = {
+        "settings": search.settings,
+        **measured,
+        "cpu_seconds": sum(facts["cpu_seconds"] for facts in stages.values()),
+        "cells_cpu_seconds": sum(facts["cpu_seconds"] for facts in cells),
+        "device": torch.cuda.get_device_name() if default_device().type == "cuda" else processor_name(),
+    }
+    with atomic_write(folder / TRACE) as path:
+        (pd.concat(rows) if rows else pd.DataFrame({"stage": []})).to_csv(path, index=False)
+    with atomic_write(folder / FACTS) as path:
+        path.write_text(json.dumps(facts, indent=1))
+    with atomic_write(folder / FOUND) as path:
+        objective = {name: float(f"{value:.6g}") for name, value in method.weights.items()}
+        sizes = {name: method.settings[name] for name in SIZES}
+        path.write_text(_readable({**method.settings["architecture"], OBJECTIVE: objective, NETWORK: sizes}))
+
+
+def _readable(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """JSON with a line to each cell, and one to each λ."""
+    parts = [
+        f"  {json.dumps(part)}: {{\n"
+        + ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+        + "\n  }"
+        for part, content in found.items()
+    ]
+    return "{\n" + ",\n".join(parts) + "\n}\n"

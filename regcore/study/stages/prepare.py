@@ -1,0 +1,88 @@
+"""Listing and reading a cohort, and bringing its scans onto one grid."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from regcore.alignment.preprocess import common_grid, prepare, prepare_image, read_scan, save_prepared
+from regcore.cohort.table import FILE_COLUMNS, Cohort
+from regcore.errors import InputError
+from regcore.images.volume import Volume, read_labels, read_volume
+from regcore.process.files import atomic_write
+from regcore.study.plan import Plan
+from regcore.synthesis.icbm152 import label_table
+
+log = logging.getLogger(__name__)
+
+
+def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | Path) -> None:
+    """Write the embedded cohort's table, with paths relative to it, and the table of its labels."""
+    cohort_path = Path(cohort_path)
+    table = plan.cohort.table.copy()
+    for column in FILE_COLUMNS:
+        table[column] = [value and os.path.relpath(value, cohort_path.parent) for value in table[column]]
+    with atomic_write(cohort_path) as path:
+        table.to_csv(path, sep="\t", index=False)
+    with atomic_write(labels_path) as path:
+        label_table(plan.embedded).to_csv(path, sep="\t", index=False)
+
+
+def write_pairs(plan: Plan, path: str | Path) -> None:
+    """Write the validation and test pairs with their images, and the names that an import's fields may have."""
+    table = plan.pairs.copy()
+    for side in ("fixed", "moving"):
+        table[f"{side}_image"] = [str(plan.cohort.file(scan, "image")) for scan in table[side]]
+    table["field"] = table["pair"] + ".nii.gz"
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False)
+
+
+def check_scans(cohort: Cohort) -> str:
+    """Read every voxel of a cohort once, so that a damaged file is found before any long work.
+
+    Returns
+    -------
+    str
+        What was checked.
+
+    Raises
+    ------
+    InputError
+        Listing every unusable file.
+    """
+    problems = []
+    for scan in cohort.table.index:
+        for column, read in (("image", read_volume), ("labels", read_labels), ("mask", read_labels)):
+            path = cohort.file(scan, column)
+            try:
+                found = path and read(path)
+                if column == "labels" and found and not found.data.any():
+                    problems.append(f"{path}: the label map is empty (all zero); leave the column empty, or mend it")
+            except InputError as error:
+                problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return f"{len(cohort.table)} scans of {cohort.path} are complete, finite and not constant"
+
+
+def reference_image(plan: Plan) -> Volume:
+    """The image that scans are aligned to, normalised on its own grid."""
+    settings = plan.config["preprocess"]
+    if plan.reference in plan.cohort.table.index:
+        return read_scan(plan.cohort.files(plan.reference), settings)
+    return prepare_image(read_volume(plan.reference), settings)
+
+
+def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
+    """Align scans to the reference and bring them onto the common grid, in ``folder``."""
+    settings = plan.config["preprocess"]
+    reference = reference_image(plan)
+    grid = common_grid(reference, settings)
+    for number, scan in enumerate(scans, start=1):
+        started = time.perf_counter()
+        files = plan.cohort.files(scan)
+        prepared = prepare(read_scan(files, settings), reference, grid, settings, plan.config["seed"])
+        save_prepared(prepared, folder / scan, files.get("labels"))
+        log.info("%d/%d  %s  %.1f s", number, len(scans), scan, time.perf_counter() - started)

@@ -1,0 +1,179 @@
+"""The fields of a study's test pairs: found by a method, made elsewhere, or known to be true."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regcore.alignment.preprocess import read_prepared
+from regcore.cohort.table import Cohort
+from regcore.errors import InputError, RegistrationFailed
+from regcore.images.field import DisplacementField, read_field
+from regcore.images.volume import read_grid, read_volume
+from regcore.methods import entry, make_entry, make_method
+from regcore.methods.base import Method, as_tensor
+from regcore.methods.registration import register_scans
+from regcore.models.trained import load_model
+from regcore.process.cost import Cost
+from regcore.process.files import atomic_write
+from regcore.process.isolation import CallFailed, Worker
+from regcore.process.versions import processor_name, versions
+from regcore.study.checks import TRUTH
+from regcore.study.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
+    """An entry of the study, ready to register: with its weights, or those of the network it refines."""
+    if plan.learned(name):
+        return load_model(model).method
+    method = make_entry(name, plan.entries[name])
+    if entry(plan.method_of(name)).refines:
+        method.start_from(load_model(model).method)
+    return method
+
+
+def prepared_image(plan: Plan, scan: str) -> torch.Tensor:
+    """A prepared scan as networks see it, (1, 1, *space)."""
+    return as_tensor(read_volume(f"{plan.prepared(scan)}.nii"))
+
+
+def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:
+    """Register test pairs with one method and write each field, with a JSON of what it took.
+
+    A pair for which the method finds no usable field has the JSON alone, with the reason under ``failed``.
+    """
+    method, external = method_to_register(plan, name, model), entry(plan.method_of(name)).external
+    table = plan.pairs_of("test").set_index("pair")
+    with Worker(torch.get_num_threads()) as worker:
+        for number, pair in enumerate(pairs, start=1):
+            stems = [plan.prepared(table.at[pair, side]) for side in ("fixed", "moving")]
+            path = Path(plan.field(name, pair))
+            try:
+                if external:
+                    job = (plan.method_of(name), method.settings, *stems, str(path))
+                    limit = plan.config["registration"]["time_limit"]
+                    took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
+                else:
+                    took = register_pair(method, *stems, path)
+                what = f"{took['seconds']['compute']:.2f} s"
+            except (CallFailed, RegistrationFailed) as error:
+                took = unmeasured(str(error), getattr(error, "printed", ""))
+                what = f"FAILED: {error}"
+            write_facts(
+                path,
+                pair=pair,
+                method=plan.method_of(name),
+                settings=method.settings,
+                threads=torch.get_num_threads(),
+                processor=processor_name(),
+                device=method.device.type,
+                versions=versions(),
+                **took,
+            )
+            log.info("%s %d/%d  %s  %s", name, number, len(pairs), pair, what)
+
+
+def register_pair(method: Method, fixed: str, moving: str, path: Path, programs: bool = False) -> dict[str, Any]:
+    """Register two prepared scans and write the field.
+
+    Parameters
+    ----------
+    fixed, moving : str
+        Path stems of prepared scans.
+    path : Path
+        Of the field.
+    programs : bool
+        The method may run programs, whose memory counts.
+
+    Returns
+    -------
+    dict
+        What it took, with ``failed`` None.
+
+    Raises
+    ------
+    RegistrationFailed
+        There is no usable field.
+    """
+    cost = Cost()
+    with cost.measured(programs, on_gpu=method.device.type == "cuda"):
+        with cost.stage("load"):
+            scans = [read_prepared(Path(stem)) for stem in (fixed, moving)]
+        found = register_scans(method, *scans, cost=cost, inverse=False)
+        with cost.stage("save"):
+            found.field.save(path)
+    return {"commands": found.commands, "tool": found.tool, "failed": None, **asdict(cost)}
+
+
+def register_external(method: str, settings: Mapping, fixed: str, moving: str, path: str) -> dict[str, Any]:
+    """:func:`register_pair` with a method by name; what a worker calls."""
+    return register_pair(make_method(method, settings), fixed, moving, Path(path), programs=True)
+
+
+def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
+    """The layout of :func:`register_pair` for a pair that failed, or whose field was not made here."""
+    return {"commands": [], "tool": None, "failed": failed, "stderr": printed, **asdict(Cost())}
+
+
+def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
+    """Bring fields made elsewhere into the layout of a method's fields; a pair without a usable one has failed."""
+    method = make_entry(name, plan.entries[name])
+    table = plan.pairs_of("test").set_index("pair")
+    for pair in pairs:
+        path, source = Path(plan.field(name, pair)), plan.imported[name].get(pair)
+        images = [plan.cohort.file(table.at[pair, side], "image") for side in ("fixed", "moving")]
+        try:
+            method.read(source, *map(read_grid, images)).save(path)
+            took = unmeasured()
+        except RegistrationFailed as error:
+            took = unmeasured(str(error))
+            log.warning("%s  %s  FAILED: %s", name, pair, error)
+        facts = {"method": plan.method_of(name), "settings": method.settings, "source": source}
+        elsewhere = dict.fromkeys(("threads", "processor", "device"))
+        write_facts(path, pair=pair, versions=versions(), **facts, **elsewhere, **took)
+
+
+def true_field(cohort: Cohort, fixed: str, moving: str) -> DisplacementField:
+    """The known map of a pair, fixed → template → moving, on the fixed scan's grid."""
+    to_template = read_field(cohort.file(fixed, "to_template"))
+    from_template = read_field(cohort.file(moving, "from_template"))
+    grid = to_template.grid
+    there = to_template.targets().reshape(-1, grid.ndim)
+    return DisplacementField.from_world(from_template.at(there).reshape(*grid.shape, grid.ndim), grid)
+
+
+def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:
+    """Write the true field of test pairs, in the layout of a method's fields."""
+    table = plan.pairs_of("test").set_index("pair")
+    for pair in pairs:
+        path = Path(plan.field(TRUTH, pair))
+        true_field(plan.cohort, table.at[pair, "fixed"], table.at[pair, "moving"]).save(path)
+        write_facts(path, pair=pair, settings={}, **unmeasured())
+
+
+def write_facts(field: Path, **facts: Any) -> None:
+    """Write the JSON beside a field."""
+    with atomic_write(facts_path(field)) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1))
+
+
+def read_facts(field: Path) -> dict[str, Any]:
+    """Read the JSON beside a field; raises :class:`InputError` where it is missing or damaged."""
+    path = facts_path(field)
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: missing or damaged ({error}); delete {path.parent} and run the study again"
+        ) from error
+
+
+def facts_path(field: Path) -> Path:
+    """The JSON beside a field."""
+    return field.with_name(field.name.removesuffix(".nii.gz") + ".json")

@@ -1,0 +1,110 @@
+"""Scoring the fields of a method, whoever made them."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from regcore.cohort.labels import found_labels, read_label_table, scored_labels
+from regcore.cohort.table import Cohort
+from regcore.errors import InputError
+from regcore.evaluation.accuracy import read_landmarks
+from regcore.evaluation.evaluate import Truth, evaluate_field, require_grid
+from regcore.images.field import DisplacementField, read_field
+from regcore.images.volume import Volume, read_labels, read_volume
+from regcore.settings.fingerprint import fingerprint
+from regcore.study.checks import TRUTH
+from regcore.study.plan import Plan
+from regcore.study.stages.register import read_facts
+
+log = logging.getLogger(__name__)
+
+#: Columns of the tidy rows of an evaluation.
+COLUMNS = ["study", "method", "setting", "seed", "pair", "fixed", "moving", "contrasts", "label", "metric", "value"]
+
+
+def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
+    """Score the fields of one method (or the true ones) on all test pairs.
+
+    Returns
+    -------
+    DataFrame
+        Tidy rows: study, method, setting (JSON), seed, pair, fixed, moving, contrasts, label, metric, value.
+        A pair whose registration failed has one row, ``failed`` with the value 1.
+
+    Raises
+    ------
+    InputError
+        A field is missing, damaged, or on another grid than its fixed scan.
+    """
+    pairs = plan.pairs_of("test")
+    maps = {scan: read_labels(plan.cohort.file(scan, "labels")) for scan in set(pairs["fixed"]) | set(pairs["moving"])}
+    codes = codes_to_score(plan, maps.values())
+    frames = []
+    for row in pairs.itertuples():
+        path = Path(plan.field(name, row.pair))
+        facts = read_facts(path)
+        rows = [("failed", float(facts["failed"] is not None))]
+        if facts["failed"] is None:
+            scores = _scores(plan, row, path, maps, codes)
+            costs = [(f"seconds_{stage}", value) for stage, value in facts["seconds"].items()]
+            if costs:
+                costs += [(what, facts[what]) for what in ("cpu_seconds", "peak_memory_mb")]
+            if facts["peak_gpu_memory_mb"]:
+                costs.append(("peak_gpu_memory_mb", facts["peak_gpu_memory_mb"]))
+            rows += costs
+        else:
+            scores = pd.DataFrame(columns=["label", "metric", "value"])
+        table = pd.DataFrame([(-1, *measured) for measured in rows], columns=scores.columns)
+        frames.append(
+            pd.concat([scores, table] if len(scores) else [table]).assign(
+                setting=json.dumps(facts["settings"], sort_keys=True),
+                pair=row.pair,
+                fixed=row.fixed,
+                moving=row.moving,
+                contrasts=row.contrasts,
+            )
+        )
+    found = pd.concat(frames, ignore_index=True)
+    return found.assign(study=plan.config["study"], method=name, seed=plan.config["seed"])[COLUMNS]
+
+
+def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
+    """The labels that are scored; those of the study's table that no scan has are named in the log."""
+    found = found_labels(labels.data for labels in maps)
+    if plan.label_table:
+        absent = sorted(set(read_label_table(plan.label_table)["index"]) - found)
+        if absent:
+            log.warning("%s: in no test scan, and so without rows: labels %s", plan.label_table, absent)
+    return list(scored_labels(found, plan.config["labels"], plan.label_table)["index"])
+
+
+def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes: Sequence[int]) -> pd.DataFrame:
+    """The rows of one pair that has a field."""
+    fixed, moving = maps[pair.fixed], maps[pair.moving]
+    known = Truth(
+        _field_on(fixed, Path(plan.field(TRUTH, pair.pair))) if plan.knows_truth else None,
+        _landmarks(plan.cohort, pair.fixed, pair.moving, fixed.grid.ndim),
+    )
+    images = [read_volume(plan.cohort.file(scan, "image")) for scan in (pair.fixed, pair.moving)]
+    seed = int(fingerprint(plan.config["seed"], pair.pair), 16) % 2**32
+    points = plan.config["evaluation"]["points"]
+    return evaluate_field(_field_on(fixed, path), fixed, moving, codes, known, points, seed, images)
+
+
+def _field_on(fixed: Volume, path: Path) -> DisplacementField:
+    """Read a field that the study has made; says what to do where it cannot be scored."""
+    try:
+        field = read_field(path)
+        require_grid(field, fixed)
+    except InputError as error:
+        raise InputError(f"{path} cannot be scored: {error}\nDelete {path.parent} and run the study again") from error
+    return field
+
+
+def _landmarks(cohort: Cohort, fixed: str, moving: str, ndim: int) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    paths = cohort.file(fixed, "landmarks"), cohort.file(moving, "landmarks")
+    return tuple(read_landmarks(path, ndim) for path in paths) if all(paths) else None

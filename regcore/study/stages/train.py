@@ -1,0 +1,194 @@
+"""Training learned methods on a study's pairs."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+import regcore
+from regcore.alignment.preprocess import common_grid
+from regcore.cohort.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
+from regcore.images.volume import read_labels
+from regcore.methods import make_entry
+from regcore.methods.base import LearnedMethod
+from regcore.models.trained import save_model
+from regcore.settings.fingerprint import fingerprint
+from regcore.study.plan import Plan
+from regcore.study.stages.prepare import reference_image
+from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
+from regcore.training.pairs import PairSampler
+from regcore.training.trainer import Trainer
+from regcore.training.validation import LabelledPairs, look
+from regcore.tuning.amortised import tune
+from regcore.tuning.search import with_values
+
+log = logging.getLogger(__name__)
+
+#: Training pairs that the finished network is scored on, beside the validation pairs.
+TRAINING_PAIRS_SCORED = 16
+
+
+def train(
+    plan: Plan,
+    name: str,
+    folder: Path,
+    checkpoints: Path,
+    point: Mapping[str, Any] | None = None,
+    watch: Callable[[int, float], bool] | None = None,
+) -> None:
+    """Train a learned method on the training pairs and choose its weights on the validation pairs.
+
+    Several processes train where there are several GPUs, or ``REGCORE_PROCESSES`` says so.
+
+    Parameters
+    ----------
+    name : str
+        The method's name in the study.
+    folder : Path
+        Where the model goes.
+    checkpoints : Path
+        Where the training keeps its state; from there it resumes.
+    point : mapping, optional
+        Hyperparameters of a method whose hyperparameters are searched.
+    watch : callable, optional
+        (number of the look, its Dice) → whether training should end there, without a model; can be pickled.
+    """
+    method = make_entry(name, with_values(plan.entries[name], point or {}))
+    count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
+    if count > 1:
+        log.info("%s trains in %d processes", name, count)
+        launch(count, train, plan, name, folder, checkpoints, point, watch)
+        return
+    with process_group() as processes:
+        _train(plan, name, method, processes, folder, checkpoints, watch)
+
+
+def _train(
+    plan: Plan,
+    name: str,
+    method: LearnedMethod,
+    processes: Processes,
+    folder: Path,
+    checkpoints: Path,
+    watch: Callable[[int, float], bool] | None,
+) -> None:
+    seed = training_seed(plan.config["seed"], method.settings["replicate"])
+    reference = reference_image(plan)
+    grid = common_grid(reference, plan.config["preprocess"])
+    method.settle(grid.shape)
+    pairs = plan.training_pairs[name]
+    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
+    log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
+    log.info("settings %s", json.dumps(method.settings))
+    identity = training_identity(plan, name, method, classes)
+    labelled, codes = validation_pairs(plan, name)
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
+
+    trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, None, processes, watch)
+    trained = trainer.run()
+    if trainer.ended or not processes.first:
+        return
+    trainer.module.load_state_dict(trained.weights)
+    method.module = trainer.module.eval()
+    if None in method.values.values():
+        tuned = tune(method, labelled, codes, fixed={key: v for key, v in method.values.items() if v is not None})
+        log.info("%s: on the validation pairs the best is %s (%.1f s)", name, tuned.values, tuned.seconds)
+        method = method.at(tuned.values)
+        trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
+        with torch.inference_mode():  # of the network that registers; the history has means over hyperparameters
+            trained.facts["best_validation_dice"] = look(method, method.module, labelled, codes)["dice"]
+    chosen = sampler.some(TRAINING_PAIRS_SCORED)
+    trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
+    trained.facts["observed"] = sorted(classes or {})
+    trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
+    save_model(folder, plan.method_of(name), method, trained, reference, grid, plan.config["preprocess"])
+    trainer.checkpoint.unlink()
+
+
+def training_seed(seed: int, replicate: int) -> int:
+    """Seed of one of several trainings that differ in nothing else; the first has the study's."""
+    return seed if replicate == 1 else int(np.random.SeedSequence([seed, replicate]).generate_state(1)[0])
+
+
+def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
+    """Fingerprint of all that a training's outcome depends on."""
+    training, validation = plan.training_pairs[name], plan.validation_pairs(name)
+    files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
+    return fingerprint(
+        plan.method_of(name),
+        method.settings,
+        method.hyperparameters,  # their order, which is not that of keys in a fingerprint
+        plan.config["seed"],
+        training.identity,
+        list(validation["pair"]),
+        plan.config["labels"],
+        sorted((classes or {}).items()),
+        [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
+        regcore.STAGE_VERSIONS["train"],
+    )
+
+
+def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
+    """Pairs of prepared scans, and the codes of the labels that are scored."""
+    scans = {scan for pair in pairs for scan in pair}
+    labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
+    labels = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
+    return labelled, list(labels["index"])
+
+
+def validation_pairs(plan: Plan, name: str) -> tuple[LabelledPairs, list[int]]:
+    """The :func:`labelled_pairs` that a learned method's weights are chosen on."""
+    return labelled_pairs(plan, _listed(plan.validation_pairs(name)))
+
+
+def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
+    """The (fixed, moving) scans of validation or test pairs."""
+    return _listed(plan.pairs_of(split))
+
+
+def training_dice(
+    plan: Plan, method: LearnedMethod, pairs: Sequence[tuple[str, str]], module: nn.Module
+) -> float | None:
+    """Mean Dice of a network on those of the training ``pairs`` that have labels; None where none has.
+
+    What it exceeds the validation Dice by is the generalisation gap.
+    """
+    with_labels = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
+    if not with_labels:
+        return None
+    labelled, codes = labelled_pairs(plan, with_labels)
+    with torch.inference_mode():
+        return look(method, module, labelled, codes)["dice"]
+
+
+def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+    """Label code → class of a training with labels: of the scored ones that occur in training or validation scans.
+
+    Where images are made of the label maps, of all labels in training scans.
+    """
+    if observed == BY_SIZE:
+        training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in plan.training_pairs[name].scans)
+        return classes_by_size(training, f"methods.{name}")
+    scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.validation_pairs(name))))
+    maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
+    labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
+    draw = plan.settings(name).get("observed_draw", 1)
+    return observed_classes(labels, observed, f"methods.{name}.observed", draw)
+
+
+def _listed(pairs: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(pairs["fixed"], pairs["moving"], strict=True))
+
+
+def _scans(pairs: pd.DataFrame) -> list[str]:
+    return sorted({*pairs["fixed"], *pairs["moving"]})

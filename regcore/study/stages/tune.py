@@ -1,0 +1,201 @@
+"""Searching for hyperparameters: one training to each slot of a search, and the model of the best."""
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from regcore.errors import DivergedError, InputError
+from regcore.methods import make_entry
+from regcore.process.files import atomic_write
+from regcore.settings.fingerprint import fingerprint
+from regcore.study.plan import Plan
+from regcore.study.stages.train import train, training_identity
+from regcore.training.checkpoint import exclusive
+from regcore.tuning.bayes import Bayes
+from regcore.tuning.search import Search, settled, with_values
+
+log = logging.getLogger(__name__)
+
+#: What a model's folder says about the search that it is the best of.
+TRIALS, FOUND = "trials.csv", "search.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a search is kept; light enough to be sent to another process."""
+
+    folder: Path
+    name: str
+    search: Search
+    identity: str
+    seed: int
+
+    def open(self) -> Bayes:
+        return Bayes(self.folder, self.name, self.search, self.identity, self.seed)
+
+    def model(self, slot: int) -> Path:
+        return self.folder / "models" / f"{slot:03d}"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Reports each look of a trial, and ends it where the pruner says so."""
+
+    store: Store
+    number: int
+
+    @cached_property
+    def _bayes(self) -> Bayes:
+        return self.store.open()
+
+    def __call__(self, look: int, dice: float) -> bool:
+        end = self._bayes.report(self.number, look, dice)
+        if end:
+            log.info("%s: trial %d is pruned at look %d", self.store.name, self.number, look)
+        return end
+
+
+def store_of(plan: Plan, name: str) -> Store:
+    """The search of an entry of a study."""
+    method = make_entry(name, plan.entries[name])
+    search = settled(plan.searches[name], method)
+    identity = fingerprint(search.identity, training_identity(plan, name, method, None))
+    return Store(plan.search_folder(name), name, search, identity, plan.config["seed"])
+
+
+def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path) -> None:
+    """Train with the values that the search draws for a slot; a slot that was interrupted goes on where it was.
+
+    Parameters
+    ----------
+    name : str
+        The entry whose hyperparameters are searched.
+    slot : int
+        0 to one less than the number of trials.
+    output : Path
+        JSON: the trial's values, state and Dice.
+    checkpoints : Path
+        Where the training keeps its state.
+
+    Raises
+    ------
+    InputError
+        Another process works on the slot, its trainings diverged too often, the journal is that of another search, or
+        training is impossible for another reason; the slot then waits with its values for that to be mended.
+    """
+    with exclusive(checkpoints):
+        store = store_of(plan, name)
+        bayes = store.open()
+        while not (claim := bayes.claim(slot)).finished:
+            log.info("%s: trial %d of %d with %s", name, claim.number, store.search.trials, claim.params)
+            model, training = store.model(slot), checkpoints / f"trial-{claim.number}"
+            if claim.fresh:  # what lies there belongs to a journal that is gone
+                for folder in (model, training):
+                    shutil.rmtree(folder, ignore_errors=True)
+            try:
+                make_entry(name, with_values(plan.entries[name], claim.params))
+            except InputError as error:  # values that do not go together; the slot tries others
+                bayes.fail(claim.number, str(error))
+                continue
+            try:
+                if not (model / "model.json").is_file():  # else the process was killed before it could say so
+                    train(plan, name, model, training, claim.params, Watch(store, claim.number))
+            except DivergedError as error:
+                log.warning("%s: trial %d failed: %s", name, claim.number, error)
+                bayes.fail(claim.number, str(error))
+                continue
+            _finish(bayes, claim.number, model, training)
+        best = _keep_best(store, bayes)
+        if best is not None and best.number == claim.number and not (store.model(slot) / "model.json").is_file():
+            log.info("%s: the best trial's model is gone; training it again", name)
+            train(plan, name, store.model(slot), checkpoints / "again", claim.params)
+        for left in checkpoints.glob("*/"):
+            shutil.rmtree(left)
+        (trial,) = [trial for trial in bayes.of_slot(slot) if trial.number == claim.number]
+        with atomic_write(output) as path:
+            path.write_text(json.dumps(_facts(trial, slot), indent=1))
+
+
+def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
+    """Tell how a training ended: with a model, or without one where it was pruned."""
+    if (model / "model.json").is_file():
+        facts = json.loads((model / "model.json").read_text())["training"]
+        kept = {key: facts[key] for key in ("steps", "best_step", "seconds", "cpu_seconds")}
+        bayes.complete(number, facts["best_validation_dice"], kept)
+    else:
+        last = pd.read_csv(training / "history.csv").iloc[-1]
+        bayes.prune(number, {"steps": int(last["step"]), "seconds": float(last["seconds"])})
+
+
+def _keep_best(store: Store, bayes: Bayes) -> FrozenTrial | None:
+    """Delete the models of finished trials but the best one's, which is returned."""
+    with bayes.alone():  # or two processes might each delete what the other one keeps
+        best = bayes.best()
+        for slot, trial in bayes.finished().items():
+            if best is not None and trial.number != best.number:
+                shutil.rmtree(store.model(slot), ignore_errors=True)
+    return best
+
+
+def _facts(trial: FrozenTrial, slot: int) -> dict[str, Any]:
+    return {
+        "slot": slot,
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value,
+        "params": trial.params,
+        "dice_at_looks": {str(look): dice for look, dice in sorted(trial.intermediate_values.items())},
+    }
+
+
+def collect(plan: Plan, name: str, folder: Path) -> None:
+    """Write the best trial's model, with ``trials.csv`` and ``search.json`` beside its weights.
+
+    Raises
+    ------
+    InputError
+        A slot has no finished trial, none was completed, or the best one's model is gone.
+    """
+    store = store_of(plan, name)
+    bayes = store.open()
+    table = bayes.table()
+    missing = sorted(set(range(store.search.trials)) - set(table.get("slot", [])))
+    best = bayes.best()
+    if missing or best is None:
+        raise InputError(
+            f"{store.folder}: no finished trial in slot(s) {', '.join(map(str, missing)) or '(all were pruned)'}; "
+            f"delete {store.folder} to search anew"
+        )
+    slot = best.user_attrs["slot"]
+    model = store.model(slot)
+    if not (model / "model.json").is_file():
+        raise InputError(
+            f"{model}: the best trial's model is gone; delete {store.folder / 'trials' / f'{slot:03d}.json'} and run "
+            "again to train it anew"
+        )
+    log.info("%s: the best of %d trials is %s, Dice %.4f", name, len(table), best.params, best.value)
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    with atomic_write(folder / TRIALS) as path:
+        table.to_csv(path, index=False)
+    with atomic_write(folder / FOUND) as path:
+        path.write_text(json.dumps(_found(bayes, table, best), indent=1))
+
+
+def _found(bayes: Bayes, table: pd.DataFrame, best: FrozenTrial) -> dict[str, Any]:
+    return {
+        "params": best.params,
+        "dice": best.value,
+        "trials": len(table),
+        "pruned": int((table["state"] == "pruned").sum()),
+        "failed": sum(trial.state == TrialState.FAIL for trial in bayes.trials()),
+        "steps": int(table["steps"].sum()),
+        "importances": bayes.importances(),
+        "ranges": bayes.search.ranges,
+    }

@@ -1,0 +1,110 @@
+"""The weight volumes of TM-SPR on a study's test pairs: where they hold the field less, and an example to look at."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from regcore.images.volume import read_labels
+from regcore.methods.constants import PRIORS
+from regcore.methods.spr import SPR
+from regcore.models.trained import load_model
+from regcore.process.files import atomic_write
+from regcore.study.plan import Plan
+from regcore.study.stages.register import prepared_image
+from regcore.training.checkpoint import save_tensors
+
+log = logging.getLogger(__name__)
+
+#: Values of each hyperparameter at which a hypernetwork's weight volumes are looked at (Fig. 11).
+POINTS = 4
+
+
+def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path) -> None:
+    """Measure an entry's weight volumes on the test pairs, and keep those of the first pair.
+
+    Parameters
+    ----------
+    name : str
+        An entry of method spr or hyperspr; a hypernetwork is looked at over its ranges.
+    table : path
+        CSV: ``entry row``, the prior's hyperparameters, ``pair mean_weight low_weight`` (its 5th percentile over
+        labelled voxels), and over these voxels ``with_displacement with_gradient``, Pearson's correlation of the weight
+        with |u| and with |∇u|; ``with_displacement_everywhere`` that of all voxels.
+    volumes : path
+        Safetensors with, of each row, ``<row>.weights`` (*space) and ``<row>.displacement`` (D, *space) in voxels.
+    """
+    method = load_model(plan.folder / "models" / name).method
+    rows, kept = [], {}
+    for number, pair in enumerate(plan.pairs_of("test").itertuples()):
+        scans = {side: prepared_image(plan, getattr(pair, side)).to(method.device) for side in ("fixed", "moving")}
+        labels = read_labels(plan.prepared(pair.fixed) + "_labels.nii").data > 0
+        for row, (own, found) in enumerate(_volumes(method, **scans)):
+            measured = measures(found["weights"], found["displacement"], labels)
+            rows.append({"entry": name, "row": row, **own, "pair": pair.pair, **measured})
+            if number == 0:
+                kept |= {f"{row}.{what}": value for what, value in found.items()}
+    log.info("%s: weight volumes of %d pairs", name, number + 1)
+    with atomic_write(Path(table)) as path:
+        pd.DataFrame(rows).to_csv(path, index=False)
+    save_tensors(volumes, kept, {"pair": plan.pairs_of("test")["pair"].iloc[0]})
+
+
+def measures(weights: Tensor, displacement: Tensor, inside: np.ndarray) -> dict[str, float]:
+    """What a weight volume has to do with its field.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (*space)
+    displacement : Tensor, shape (D, *space)
+        In voxels.
+    inside : ndarray of bool, shape (*space)
+        The voxels that count.
+    """
+    w, u = weights.double().numpy(), displacement.double().numpy()
+    size = np.linalg.norm(u, axis=0)
+    axes = tuple(range(1, u.ndim))
+    slope = np.sqrt(sum((part**2).sum(0) for part in np.gradient(u, axis=axes)))
+    return {
+        "mean_weight": float(w[inside].mean()),
+        "low_weight": float(np.percentile(w[inside], 5)),
+        "with_displacement": correlation(w[inside], size[inside]),
+        "with_gradient": correlation(w[inside], slope[inside]),
+        "with_displacement_everywhere": correlation(w.ravel(), size.ravel()),
+    }
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's; NaN where one of them does not vary beyond what single precision does."""
+    if any(values.std() <= 1e-6 * np.abs(values).max() for values in (a, b)):
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+@torch.inference_mode()
+def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mapping[str, Any], dict[str, Tensor]]]:
+    """The prior's hyperparameters, and weights and displacement with them."""
+    for at in _points(method):
+        flow = at.predict(at.module, fixed, moving)
+        displacement = at.displacement(flow, fixed)
+        own = {name: at.settings[name] for name in PRIORS[at.settings["prior"]]}
+        found = {
+            "weights": at.weights(flow, fixed)[0, 0],
+            "displacement": displacement[0],
+        }
+        yield own, {name: value.cpu() for name, value in found.items()}
+
+
+def _points(method: SPR) -> Iterator[SPR]:
+    if not method.hyperparameters:
+        yield method
+        return
+    lines = [np.linspace(low, high, POINTS) for low, high in method.ranges.values()]
+    for values in itertools.product(*lines):
+        yield method.at(dict(zip(method.ranges, map(float, values), strict=True)))

@@ -1,0 +1,187 @@
+"""Scans on one grid: normalisation, the common grid, alignment, and the way back to the native scans."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from regcore.alignment import preprocess
+from regcore.alignment.preprocess import (
+    Prepared,
+    align,
+    coarsened,
+    common_grid,
+    normalise,
+    prepare,
+    prepare_image,
+    read_prepared,
+    resample,
+    save_prepared,
+)
+from regcore.errors import InputError
+from regcore.images import ants as ants_bridge
+from regcore.images.volume import Grid, Volume, transform_points
+from regcore.methods import make_method
+from regcore.methods.registration import register_scans
+
+SETTINGS = {"spacing": None, "shape": None, "affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+#: A small rotation, anisotropic scale and shift: world of the reference → world of the scan.
+TRUE_AFFINE = np.array([[1.05, -0.08, 0.02, 4.0], [0.07, 0.96, -0.03, -3.0], [0.0, 0.04, 1.02, 2.0], [0, 0, 0, 1]])
+
+
+def phantom(points):
+    """Smooth structure without symmetry at world points (..., D); zero background."""
+    x, y, *rest = np.moveaxis(points, -1, 0)
+    z = rest[0] if rest else 0 * x
+    body = 1 / (1 + np.exp((np.sqrt((x / 24) ** 2 + (y / 30) ** 2 + (z / 22) ** 2) - 1) * 20))
+    detail = 0.3 * np.sin(x / 6) * np.cos(y / 8 + 1) + 0.3 * np.cos(z / 5 + x / 9)
+    image = body * (1 + detail)
+    return np.where(image > 0.05, image, 0).astype("f4")
+
+
+def on(grid, matrix=None):
+    """The phantom on a grid, moved so that ``scan(matrix · x) = phantom(x)``."""
+    points = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    return Volume(phantom(points if matrix is None else transform_points(np.linalg.inv(matrix), points)), grid)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return on(Grid.centred((72, 84, 68), (1, 1, 1), (0, 0, 0)))
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """The phantom after TRUE_AFFINE, on an anisotropic grid with permuted and flipped axes."""
+    affine = np.array([[0, 0, -1.2, 45], [-1.0, 0, 0, 45], [0, 1.5, 0, -38], [0, 0, 0, 1]])
+    return on(Grid((90, 52, 76), affine), TRUE_AFFINE)
+
+
+def test_percentiles_become_zero_and_one_whatever_the_unit_and_the_field_of_view(generator):
+    content = generator.gamma(5, 40, (30, 30))
+    padded = np.pad(content, 15)
+    a, b = normalise(content * 7 + 100), normalise(content)
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    assert a.min() == 0 and a.max() == 1
+    inside = normalise(padded)[15:-15, 15:-15]
+    np.testing.assert_allclose(inside, np.clip(content / np.percentile(content, 99.5), 0, 1), atol=1e-5)
+    assert normalise(padded)[0, 0] == 0
+
+
+def test_a_mask_is_applied_only_when_the_study_says_so(reference):
+    mask = reference.with_data((reference.grid.to_world(np.moveaxis(np.indices((72, 84, 68)), 0, -1))[..., 0] > 0) * 1)
+    masked = prepare_image(reference, SETTINGS | {"mask": True}, mask)
+    assert masked.data[: 72 // 2 - 1].max() == 0 < masked.data[72 // 2 + 1 :].max()
+    assert prepare_image(reference, SETTINGS, mask).data[:30].max() > 0
+
+
+def test_the_common_grid_surrounds_the_content_of_the_reference(reference):
+    grid = common_grid(reference, SETTINGS)
+    np.testing.assert_allclose(grid.affine[:3, :3], np.eye(3))
+    content = reference.grid.to_world(np.argwhere(reference.data > 0.1))
+    inside = grid.to_voxels(content)
+    assert inside.min() > 5 and (inside < np.array(grid.shape) - 6).all()
+    coarse = common_grid(reference, SETTINGS | {"spacing": [2, 2, 3], "shape": [40, 48, 32]})
+    assert coarse.shape == (40, 48, 32) and list(coarse.spacing) == [2, 2, 3]
+    np.testing.assert_allclose(coarse.centre, grid.centre)
+    with pytest.raises(InputError, match="'shape' has 2 numbers"):
+        common_grid(reference, SETTINGS | {"shape": [40, 48]})
+
+
+def test_affine_alignment_recovers_a_known_matrix_and_is_repeatable(reference, scan):
+    found = align(reference, scan, "affine", seed=1)
+    corners = np.array(np.meshgrid([-20, 20], [-25, 25], [-18, 18])).reshape(3, -1).T
+    error = np.linalg.norm(transform_points(found, corners) - transform_points(TRUE_AFFINE, corners), axis=1)
+    assert error.max() < 1.5  # mm; the voxels are 1 to 1.5 mm, and mutual information sees half of them
+    np.testing.assert_array_equal(found, align(reference, scan, "affine", seed=1))
+
+
+def test_rigid_alignment_is_rigid(reference, scan):
+    linear = align(reference, scan, "rigid", seed=1)[:3, :3]
+    np.testing.assert_allclose(linear.T @ linear, np.eye(3), atol=1e-4)
+    assert np.linalg.det(linear) > 0
+
+
+def test_centre_alignment_joins_the_middles_and_none_trusts_the_headers(reference, scan):
+    moved = transform_points(align(reference, scan, "centre", 0), reference.grid.centre)
+    np.testing.assert_allclose(moved, scan.grid.centre)
+    np.testing.assert_array_equal(align(reference, scan, "none", 0), np.eye(4))
+    far = Volume(scan.data, Grid.centred(scan.grid.shape, (1, 1, 1), (900, 0, 0)))
+    with pytest.raises(InputError, match=r"does not overlap.*'affine'"):
+        align(reference, far, "none", 0)
+
+
+def test_an_incredible_alignment_is_tried_again_and_then_refused(reference, monkeypatch):
+    tried = []
+
+    def estimate(fixed, moving, kind, seed):
+        tried.append(seed)
+        return np.diag([0.3, 1, 1, 1]) if len(tried) < 3 else np.eye(4)
+
+    monkeypatch.setattr(preprocess, "estimate_affine", estimate)
+    np.testing.assert_array_equal(align(reference, reference, "affine", 0), np.eye(4))
+    assert len(set(tried)) == 3
+    monkeypatch.setattr(preprocess, "estimate_affine", lambda *arguments: np.diag([0.3, 1, 1, 1]))
+    with pytest.raises(InputError, match="could not be aligned"):
+        align(reference, reference, "affine", 0)
+
+
+def test_a_coarser_volume_keeps_place_and_extent(reference):
+    coarse = coarsened(reference, 2.0)
+    assert coarse.grid.shape == (36, 42, 34)
+    np.testing.assert_allclose(coarse.grid.corners(), reference.grid.corners(), atol=1e-9)
+    smooth = reference.with_data(gaussian_filter(reference.data, 0.5 * np.sqrt(3)))
+    np.testing.assert_allclose(coarse.data, resample(smooth, coarse.grid, np.eye(4)).data, atol=1e-5)
+    assert coarsened(coarse, 2.0) is coarse
+
+
+def test_resampling_by_the_true_matrix_shows_the_reference(reference, scan):
+    shown = resample(scan, reference.grid, TRUE_AFFINE)
+    # Linear interpolation of voxels up to 1.5 mm across detail of 5 mm.
+    assert np.abs(shown.data - reference.data).mean() < 0.02
+    assert np.corrcoef(shown.data.ravel(), reference.data.ravel())[0, 1] > 0.99
+
+
+def test_a_prepared_scan_survives_the_disk(reference, scan, tmp_path):
+    grid = common_grid(reference, SETTINGS | {"spacing": 3})
+    prepared = prepare(scan, reference, grid, SETTINGS | {"affine": "centre"}, 0)
+    labels = tmp_path / "labels.nii.gz"
+    Volume((scan.data > 0.5).astype(np.int16), scan.grid).save(labels)
+    save_prepared(prepared, tmp_path / "scan", labels)
+    back = read_prepared(tmp_path / "scan")
+    np.testing.assert_array_equal(back.image.data, prepared.image.data)
+    np.testing.assert_allclose(back.to_native, prepared.to_native)
+    assert back.native.same_as(scan.grid) and back.image.grid.same_as(grid)
+    assert {p.name for p in tmp_path.iterdir()} == {"labels.nii.gz", "scan.nii", "scan.json", "scan_labels.nii"}
+
+
+def test_the_affine_method_maps_between_native_scans_and_identity_trusts_the_headers(reference, scan):
+    fixed = Prepared(reference, np.eye(4), reference.grid)
+    moving = Prepared(resample(scan, reference.grid, TRUE_AFFINE), TRUE_AFFINE, scan.grid)
+    points = np.random.default_rng(0).uniform(-15, 15, (100, 3))
+    found = register_scans(make_method("affine"), fixed, moving)
+    np.testing.assert_allclose(found.field.at(points), transform_points(TRUE_AFFINE, points), atol=1e-4)
+    np.testing.assert_allclose(found.inverse.at(found.field.at(points)), points, atol=1e-4)
+    assert found.field.grid.same_as(reference.grid) and found.inverse.grid.same_as(scan.grid)
+    np.testing.assert_allclose(register_scans(make_method("identity"), fixed, moving).field.at(points), points)
+
+
+def test_our_grids_are_where_ants_puts_them(scan):
+    ants = ants_bridge.load()
+    image = ants_bridge.to_ants(scan)
+    for voxel in ([0, 0, 0], [10, 20, 30], [89, 51, 75]):
+        lps = np.array(ants.transform_index_to_physical_point(image, voxel))
+        np.testing.assert_allclose(lps * [-1, -1, 1], scan.grid.to_world(voxel), atol=1e-4)
+
+
+def test_an_itk_affine_about_a_centre_becomes_a_matrix_on_world_millimetres(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix((TRUE_AFFINE[:3, :3]).ravel())
+    transform.SetTranslation((1.0, -2.0, 3.0))
+    transform.SetCenter((5.0, 6.0, -7.0))
+    sitk.WriteTransform(transform, str(tmp_path / "a.mat"))
+    matrix = ants_bridge.read_affine(tmp_path / "a.mat")
+    flip = np.array([-1, -1, 1])
+    for point in np.random.default_rng(0).uniform(-50, 50, (5, 3)):
+        expected = np.array(transform.TransformPoint((point * flip).tolist())) * flip
+        np.testing.assert_allclose(transform_points(matrix, point), expected, atol=1e-5)
