@@ -14,7 +14,7 @@ from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
 from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
-from regcore.methods import METHODS, make_method
+from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
 from regcore.methods.registration import register_scans
 from regcore.models.released import released_model
@@ -73,7 +73,7 @@ def register_files(
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
-    if method_name in METHODS and fixed.grid.ndim not in METHODS[method_name].dimensions:
+    if method_name in known_methods() and fixed.grid.ndim not in method_info(method_name).dimensions:
         raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
     if centre and not method.aligned:
@@ -100,7 +100,7 @@ def register_files(
         "fixed": str(fixed_path),
         "moving": str(moving_path),
         "method": method_name,
-        "settings": method.settings,
+        "settings": method.settings.as_dict(),
         "commands": found.commands,
         "tool": found.tool,
         "centre": centre,
@@ -120,26 +120,27 @@ def register_files(
 
 
 def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:
-    if name in METHODS:
+    if name in known_methods():
+        info = method_info(name, "--method")
         folder = released_model(name, ndim)
         if folder is not None:
             model = _trained(str(folder), settings)
             return model.method, model
-        if METHODS[name].learned:
+        if info.learned:
             raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
-        if METHODS[name].imported:
+        if info.imported:
             raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
-        if METHODS[name].pretrained:
+        if info.pretrained:
             raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
         method = make_method(name, settings, f"--method {name}")
-        missing = METHODS[name].missing(method.settings)
+        missing = method.settings.missing()
         if missing:
             raise InputError(f"--method {name}: {missing}")
-        if not METHODS[name].refines:
+        if not info.refines:
             return method, None
-        if method.settings["start"] is None:
+        if method.settings.start is None:
             raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
-        model = _trained(method.settings["start"], {})
+        model = _trained(method.settings.start, {})
         method.start_from(model.method)
         return method, model
     if Path(name).is_dir():

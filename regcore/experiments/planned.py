@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from regcore.experiments import Experiments, autoreg, hypermorph, spr, synthmorph, voxelmorph
-from regcore.methods import entry, make_entry, method_of
+from regcore.methods import make_entry, method_info, method_of
 
 
 def planned_experiments(
@@ -39,10 +39,10 @@ def planned_experiments(
     if wanted["hypermorph"] is not None:
         found["hypermorph"] = hypermorph.experiments(wanted["hypermorph"], labelled)
     if wanted["autoreg"] is not None:
-        compared = [name for name, values in methods.items() if not entry(method_of(name, values)).learned]
+        compared = [name for name, values in methods.items() if not method_info(method_of(name, values)).learned]
         found["autoreg"] = autoreg.experiments(wanted["autoreg"], compared)
     if wanted["spr"] is not None:
-        compared = [name for name, values in methods.items() if not entry(method_of(name, values)).learned]
+        compared = [name for name, values in methods.items() if not method_info(method_of(name, values)).learned]
         found["spr"] = spr.experiments(wanted["spr"], compared, labelled)
     if wanted["synthmorph"] is not None:
         compared = [name for name, values in methods.items() if method_of(name, values) != "identity"]
@@ -54,13 +54,13 @@ def planned_experiments(
 
 
 def _is_classical(method: str) -> bool:
-    kind = entry(method)
+    kind = method_info(method)
     return not (kind.learned or kind.refines or kind.imported or method == "identity")
 
 
 def _network_of(name: str, values: Mapping) -> str:
     """The method that an entry's network was trained by: its own, or that of the model it takes over."""
     method = method_of(name, values)
-    if not entry(method).pretrained:
+    if not method_info(method).pretrained:
         return method
     return json.loads((make_entry(name, values).folder / "model.json").read_text())["method"]

@@ -62,7 +62,7 @@ def save_model(
     save_history(folder, trained.history)
     content = {
         "method": name,
-        "settings": method.settings,
+        "settings": method.settings.as_dict(),
         "preprocess": dict(preprocess),
         "grid": {"shape": grid.shape, "affine": grid.affine.tolist()},
         "training": trained.facts,

@@ -5,6 +5,8 @@ and then at half of it, the moving image's warped by what the first has found.  
 operation, or a mixture of all candidates (Eq. 3): the super-network.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -147,6 +149,33 @@ class CellNetwork(nn.Module):
         for kind, mixture in self.mixtures.items():
             found = found.with_cells(kind, [names[place] for place in mixture.argmax(1).tolist()])
         return found
+
+
+@dataclass(frozen=True)
+class CellDesign:
+    """A :class:`CellNetwork`, see there."""
+
+    architecture: Architecture
+    mixed: tuple[str, ...]
+    channels: int
+    separable: str
+    downsampling: str
+    integration_steps: int
+    keeps_checkpoints: bool
+    ndim = None
+    stride = STRIDE
+
+    def build(self, ndim: int) -> CellNetwork:
+        return CellNetwork(
+            ndim,
+            self.architecture,
+            self.mixed,
+            channels=self.channels,
+            separable=self.separable,
+            downsampling=self.downsampling,
+            integration_steps=self.integration_steps,
+            checkpointing=self.keeps_checkpoints,
+        )
 
 
 def _at(cell: str) -> str:

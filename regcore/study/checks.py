@@ -7,7 +7,7 @@ from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid
-from regcore.methods import entry, make_entry, method_of
+from regcore.methods import make_entry, method_info, method_of
 from regcore.tuning.search import check_search, is_tuned
 
 #: The entry of a study's tables that is not a method but what is known to be true.
@@ -38,16 +38,16 @@ def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, 
             raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
         where = f"methods.{name}"
         method = method_of(name, values)
-        entry(method, where)
+        method_info(method, where)
         if settings:
             made = make_entry(name, values)
-            if entry(method).pretrained and made.dimensions != (ndim := dimensions(config, cohort)):
-                raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
+            if method_info(method).pretrained and made.ndim != (ndim := dimensions(config, cohort)):
+                raise InputError(f"{where}.model: a {made.ndim}-D model cannot register {ndim}-D images")
             if is_tuned(values):
                 check_search(name, values)
             if has_search(values):
                 cell_search(name, entries)
-        if entry(method).refines:
+        if method_info(method).refines:
             _check_start(values.get("start"), entries, where, settings)
     for key in ("spotlight", "reference"):
         named = config["evaluation"][key] or []
@@ -57,7 +57,7 @@ def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, 
 
 
 def _check_start(start: str | None, entries: Mapping[str, dict], where: str, settings: bool) -> None:
-    learned = [name for name, values in entries.items() if entry(method_of(name, values)).learned]
+    learned = [name for name, values in entries.items() if method_info(method_of(name, values)).learned]
     if start not in learned:
         raise InputError(
             f"{where}: 'start' must be a learned method of the study, not {start!r}{did_you_mean(str(start), learned)}"

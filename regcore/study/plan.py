@@ -18,7 +18,7 @@ from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohor
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Experiments
 from regcore.experiments.planned import planned_experiments
-from regcore.methods import entry, make_entry, method_of, settings_of
+from regcore.methods import make_entry, method_info, method_of, read_entry, settings_of
 from regcore.settings.fingerprint import fingerprint
 from regcore.settings.validation import load_yaml, validated
 from regcore.study.checks import check_contrasts, check_methods, check_training_labels, dimensions
@@ -135,17 +135,17 @@ class Plan:
         return method_of(name, self.entries[name])
 
     def learned(self, name: str) -> bool:
-        return entry(self.method_of(name)).learned
+        return method_info(self.method_of(name)).learned
 
     def model_of(self, name: str) -> str | None:
         """The entry whose trained model an entry registers with: its own, or the one it refines."""
-        if entry(self.method_of(name)).refines:
+        if method_info(self.method_of(name)).refines:
             return self.entries[name]["start"]
         return name if self.learned(name) else None
 
     def model_folder(self, name: str) -> str | None:
         """Folder of the model that an entry registers with, of this study or another; None where it has none."""
-        if entry(self.method_of(name)).pretrained:
+        if method_info(self.method_of(name)).pretrained:
             return str(make_entry(name, self.entries[name]).folder)
         model = self.model_of(name)
         return model and str(self.folder / "models" / model)
@@ -294,7 +294,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     imported = {
         name: _imported_fields(name, values, cohort, scored[scored["split"] == "test"])
         for name, values in methods.items()
-        if entry(method_of(name, values)).imported
+        if method_info(method_of(name, values)).imported
     }
     reference = _reference(config, cohort)
     plan = Plan(config, cohort, folder, training, scored, reference, experiments, imported)
@@ -307,10 +307,10 @@ def _unavailable(config: Mapping, cohort: Cohort) -> dict[str, str]:
     """The methods that need what is not there, or cannot register such images."""
     ndim, found = dimensions(config, cohort), {}
     for name, values in config["methods"].items():
-        method = entry(method_of(name, values))
+        method = method_info(method_of(name, values))
         if ndim not in method.dimensions:
             found[name] = f"it registers {method.dimensions[0]}-D images alone, and these are {ndim}-D"
-        elif missing := method.missing(values):
+        elif missing := read_entry(name, values).missing():
             found[name] = missing
     return found
 
@@ -366,7 +366,7 @@ def _training_pairs(
     found, drawn = {}, {}
     for name, values in entries.items():
         method, where = method_of(name, values), f"methods.{name}"
-        if not entry(method).learned:
+        if not method_info(method).learned:
             continue
         count, contrasts = values.get("training_subjects"), values.get("training_contrasts")
         key = count, str(contrasts)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import entry, make_entry, method_of
+from regcore.methods import make_entry, method_info, method_of
 from regcore.settings.validation import settings_schema, validated
 from regcore.tuning.grid import grid
 
@@ -175,7 +175,7 @@ def search_of(name: str, values: Mapping) -> Search:
         instead of choices, or more trials than combinations.
     """
     where = f"methods.{name}.{KEY}"
-    if not entry(method_of(name, values), f"methods.{name}").learned:
+    if not method_info(method_of(name, values), f"methods.{name}").learned:
         raise InputError(f"{where}: '{method_of(name, values)}' is not trained; only trained methods are searched")
     chosen = validated(values[KEY] or {}, settings_schema(SEARCH, ("ranges",)), where)
     ranges = {key: _range(key, rule, f"{where}.ranges") for key, rule in chosen.pop("ranges").items()}
@@ -218,10 +218,11 @@ def settled(search: Search, method: Any) -> Search:
     ----------
     method : regcore.methods.base.LearnedMethod
     """
-    looks = math.ceil(method.settings["steps"] / method.settings["validate_every"])
+    keys = method.settings_type.schema_of_keys()
+    looks = math.ceil(method.settings.steps / method.settings.validate_every)
     shares = {"warmup": WARMUP, "interval": INTERVAL}
     filled = {key: max(1, round(share * looks)) for key, share in shares.items() if getattr(search, key) is None}
-    whole = tuple(key for key, rule in search.ranges.items() if "low" in rule and _is_whole(method.properties[key]))
+    whole = tuple(key for key, rule in search.ranges.items() if "low" in rule and _is_whole(keys[key]))
     return replace(search, whole=whole, **filled)
 
 
@@ -235,13 +236,14 @@ def check_search(name: str, values: Mapping) -> None:
         does not accept a value of its range.
     """
     search, method, where = search_of(name, values), make_entry(name, values), f"methods.{name}.{KEY}.ranges"
+    keys, unused = method.settings_type.schema_of_keys(), method.settings.unused
     for key, rule in search.ranges.items():
-        if key not in method.properties:
-            raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, method.properties)}")
-        if key in method.unused:
+        if key not in keys:
+            raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, keys)}")
+        if key in unused:
             raise InputError(f"{where}: '{key}' changes nothing with the method's other settings; leave it out")
-        if "low" in rule and "enum" in method.properties[key]:
-            raise InputError(f"{where}.{key}: give {{choices: […]}} of {method.properties[key]['enum']}")
+        if "low" in rule and "enum" in keys[key]:
+            raise InputError(f"{where}.{key}: give {{choices: […]}} of {keys[key]['enum']}")
     whole = settled(search, method).whole
     first = {key: _samples(rule, key in whole)[0] for key, rule in search.ranges.items()}
     for key, rule in search.ranges.items():  # raises where the method does not accept what a range holds

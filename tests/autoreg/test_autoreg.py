@@ -641,7 +641,7 @@ def test_what_is_not_searched_is_taken_over(plan):
 def test_training_follows_the_file_that_a_search_left(plan, tmp_path):
     train(plan, "ar", tmp_path / "model", tmp_path / "checkpoints", found_values(plan, "ar"))
     model, found = load_model(tmp_path / "model"), found_in(plan, "ar", FOUND)
-    assert model.method.settings["architecture"] == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
+    assert model.method.settings.architecture == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
     assert model.method.weights == found["objective"]
     assert read_found(tmp_path / "model", "x") == found_values(plan, "ar")
 

@@ -13,7 +13,7 @@ from support.snakemake import snakemake
 
 from regcore.cohort.labels import drawn_codes, observed_classes, structures
 from regcore.experiments import voxelmorph as paper
-from regcore.methods import entry, make_method
+from regcore.methods import make_method, method_info
 from regcore.papers.voxelmorph import figures as reporting
 from regcore.papers.write import write_experiment
 from regcore.settings.validation import load_yaml, validated
@@ -51,12 +51,12 @@ def test_every_variant_is_a_method_and_every_name_is_one_of_them(own, labelled):
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
         made = make_method(values["method"], {k: v for k, v in values.items() if k != "method"}, name)
         if values["method"] == "refine":
-            assert entry(planned.variants[values["start"]]["method"]).learned
-            assert made.settings["iterations"] == 7
+            assert method_info(planned.variants[values["start"]]["method"]).learned
+            assert made.settings.iterations == 7
         else:
-            assert made.settings["width"] == own.get("width", 1) * (2 if "-x2" in name else 1)
-            assert made.settings["similarity"] == ("lncc" if name.startswith("vm-lncc") else "mse")
-            assert made.settings["steps"] == own.get("steps", 150000)
+            assert made.settings.width == own.get("width", 1) * (2 if "-x2" in name else 1)
+            assert made.settings.similarity == ("lncc" if name.startswith("vm-lncc") else "mse")
+            assert made.settings.steps == own.get("steps", 150000)
 
 
 def test_each_experiment_varies_what_it_is_about():

@@ -145,7 +145,7 @@ def test_a_sweep_scores_what_registration_would_give(plan, swept):
     pair = plan.pairs_of("test").iloc[0]
     model = load_model(plan.folder / "models" / "hyper-mse-2")
     for value in (0.25, 1.0):
-        model.method.settings["lambda"] = value
+        model.method.settings.lambda_ = value
         mine = rows[(rows["entry"] == "hyper-mse-2") & (rows["split"] == "test") & (rows["lambda"] == value)]
         mine = mine[(mine["fixed"] == pair["fixed"]) & (mine["moving"] == pair["moving"]) & (mine["metric"] == "dice")]
         assert mine["label"].tolist() == [1] and mine["replicate"].tolist() == [2]

@@ -167,7 +167,7 @@ def test_the_best_trials_model_is_the_entrys(finished):
     done = [facts for facts in outputs if facts["state"] == "complete"]
     best = max(done, key=lambda facts: facts["value"])
     model = load_model(plan.folder / "models" / "vm")
-    assert model.method.settings["lambda"] == best["params"]["lambda"]
+    assert model.method.settings.lambda_ == best["params"]["lambda"]
     assert model.facts["best_validation_dice"] == best["value"] == max(best["dice_at_looks"].values())
     assert list(best["dice_at_looks"]) == ["1", "2", "3", "4", "5", "6"]
     assert 0.01 <= best["params"]["lambda"] <= 1

@@ -10,7 +10,7 @@ from regcore import STAGE_VERSIONS
 from regcore.settings.fingerprint import fingerprint
 from regcore.errors import InputError
 from regcore.process.files import atomic_write
-from regcore.methods import entry
+from regcore.methods import method_info
 from regcore.study.plan import (
     PAIRS_PER_PART,
     SCANS_PER_PART,
@@ -278,7 +278,7 @@ def table_entries():
 def registration_minutes(wildcards):
     """How long a job may take: where a tool hangs on every pair it is stopped, and the job still ends by itself."""
     usual = 1440 if LARGE else 60
-    if not entry(PLAN.method_of(wildcards.method)).external:
+    if not method_info(PLAN.method_of(wildcards.method)).external:
         return usual
     limit = len(pairs_in(wildcards.part)) * config["registration"]["time_limit"] / 60
     return max(usual, math.ceil(limit) + 30)

@@ -68,7 +68,7 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
             method, facts, trace = stage(data, method, search, checkpoints)
             stages |= facts
             rows.append(trace)
-            log.info("found %s", json.dumps({"architecture": method.settings["architecture"], **method.weights}))
+            log.info("found %s", json.dumps({"architecture": method.settings.architecture, **method.weights}))
         _write(folder, search, method, {"training_step_bytes": memory, "stages": stages}, rows)
         for left in checkpoints.glob("*.safetensors"):
             left.unlink()
@@ -91,7 +91,7 @@ class _Data:
 
     def __init__(self, plan: Plan, name: str, method: AutoReg):
         self.plan, self.name, self.method = plan, name, method
-        self.seed = training_seed(plan.config["seed"], method.settings["replicate"])
+        self.seed = training_seed(plan.config["seed"], method.settings.replicate)
         self.grid = common_grid(reference_image(plan), plan.config["preprocess"])
         self.device = default_device()
         pairs = plan.training_pairs[name]
@@ -103,7 +103,7 @@ class _Data:
 
     def training(self, step: int) -> dict[str, Any]:
         """The batch of training pairs of a step."""
-        batch = self.sampler.batch(step, self.method.settings["batch_size"])
+        batch = self.sampler.batch(step, self.method.settings.batch_size)
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
     def validation(self, step: int, labels: bool = False) -> dict[str, Any]:
@@ -267,9 +267,9 @@ def _run(
         own and settings["keep_length"],
         settings["optimiser"],
     )
-    size = method.settings["batch_size"]
+    size = method.settings.batch_size
     check_memory(step_bytes(method, problem.module, data.grid.shape, size), data.device)
-    identity = fingerprint(data.identity, settings, stage, method.settings)
+    identity = fingerprint(data.identity, settings, stage, method.settings.as_dict())
     trace = Stage(stage, problem, schedule, checkpoints, identity).run()
     facts = {
         "epochs": len(trace.rows),
@@ -298,7 +298,7 @@ def _training_bytes(data: _Data) -> int:
 
 def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
     """The method with other settings."""
-    return AutoReg({**method.settings, **values}, f"methods.{data.name}")
+    return AutoReg({**method.settings.as_dict(), **values}, f"methods.{data.name}")
 
 
 def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
@@ -324,8 +324,8 @@ def _write(
         path.write_text(json.dumps(facts, indent=1))
     with atomic_write(folder / FOUND) as path:
         objective = {name: float(f"{value:.6g}") for name, value in method.weights.items()}
-        sizes = {name: method.settings[name] for name in SIZES}
-        path.write_text(_readable({**method.settings["architecture"], OBJECTIVE: objective, NETWORK: sizes}))
+        sizes = {name: method.settings.value(name) for name in SIZES}
+        path.write_text(_readable({**method.settings.cells.as_json(), OBJECTIVE: objective, NETWORK: sizes}))
 
 
 def _readable(found: Mapping[str, Mapping[str, Any]]) -> str:

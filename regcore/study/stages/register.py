@@ -14,7 +14,7 @@ from regcore.cohort.table import Cohort
 from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import read_grid, read_volume
-from regcore.methods import entry, make_entry, make_method
+from regcore.methods import make_entry, make_method, method_info
 from regcore.methods.base import Method, as_tensor
 from regcore.methods.registration import register_scans
 from regcore.models.trained import load_model
@@ -33,7 +33,7 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     if plan.learned(name):
         return load_model(model).method
     method = make_entry(name, plan.entries[name])
-    if entry(plan.method_of(name)).refines:
+    if method_info(plan.method_of(name)).refines:
         method.start_from(load_model(model).method)
     return method
 
@@ -48,7 +48,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
 
     A pair for which the method finds no usable field has the JSON alone, with the reason under ``failed``.
     """
-    method, external = method_to_register(plan, name, model), entry(plan.method_of(name)).external
+    method, external = method_to_register(plan, name, model), method_info(plan.method_of(name)).external
     table = plan.pairs_of("test").set_index("pair")
     with Worker(torch.get_num_threads()) as worker:
         for number, pair in enumerate(pairs, start=1):
@@ -56,7 +56,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             path = Path(plan.field(name, pair))
             try:
                 if external:
-                    job = (plan.method_of(name), method.settings, *stems, str(path))
+                    job = (plan.method_of(name), method.settings.as_dict(), *stems, str(path))
                     limit = plan.config["registration"]["time_limit"]
                     took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
                 else:
@@ -69,7 +69,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
                 path,
                 pair=pair,
                 method=plan.method_of(name),
-                settings=method.settings,
+                settings=method.settings.as_dict(),
                 threads=torch.get_num_threads(),
                 processor=processor_name(),
                 device=method.device.type,
@@ -134,7 +134,7 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
         except RegistrationFailed as error:
             took = unmeasured(str(error))
             log.warning("%s  %s  FAILED: %s", name, pair, error)
-        facts = {"method": plan.method_of(name), "settings": method.settings, "source": source}
+        facts = {"method": plan.method_of(name), "settings": method.settings.as_dict(), "source": source}
         elsewhere = dict.fromkeys(("threads", "processor", "device"))
         write_facts(path, pair=pair, versions=versions(), **facts, **elsewhere, **took)
 

@@ -79,20 +79,20 @@ def _train(
     checkpoints: Path,
     watch: Callable[[int, float], bool] | None,
 ) -> None:
-    seed = training_seed(plan.config["seed"], method.settings["replicate"])
+    seed = training_seed(plan.config["seed"], method.settings.replicate)
     reference = reference_image(plan)
     grid = common_grid(reference, plan.config["preprocess"])
     method.settle(grid.shape)
     pairs = plan.training_pairs[name]
-    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    classes = None if method.observed is None else _observed_classes(plan, name, method)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
-    log.info("settings %s", json.dumps(method.settings))
+    log.info("settings %s", json.dumps(method.settings.as_dict()))
     identity = training_identity(plan, name, method, classes)
     labelled, codes = validation_pairs(plan, name)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
+        return look(method, module, labelled, codes, method.settings.select == "loss", classes)
 
     trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, None, processes, watch)
     trained = trainer.run()
@@ -126,7 +126,7 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
         plan.method_of(name),
-        method.settings,
+        method.settings.as_dict(),
         method.hyperparameters,  # their order, which is not that of keys in a fingerprint
         plan.config["seed"],
         training.identity,
@@ -171,19 +171,18 @@ def training_dice(
         return look(method, module, labelled, codes)["dice"]
 
 
-def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+def _observed_classes(plan: Plan, name: str, method: LearnedMethod) -> dict[int, int]:
     """Label code → class of a training with labels: of the scored ones that occur in training or validation scans.
 
     Where images are made of the label maps, of all labels in training scans.
     """
-    if observed == BY_SIZE:
+    if method.observed == BY_SIZE:
         training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in plan.training_pairs[name].scans)
         return classes_by_size(training, f"methods.{name}")
     scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
     labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
-    draw = plan.settings(name).get("observed_draw", 1)
-    return observed_classes(labels, observed, f"methods.{name}.observed", draw)
+    return observed_classes(labels, method.observed, f"methods.{name}.observed", method.observed_draw)
 
 
 def _listed(pairs: pd.DataFrame) -> list[tuple[str, str]]:
