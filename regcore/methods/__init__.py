@@ -218,7 +218,8 @@ def _installed(name: str, where: str) -> type:
             f"{where}: the package '{package}' has the method '{name}' at {point.value}, which cannot be loaded "
             f"({type(error).__name__}: {error}); mend or remove the package"
         ) from error
-    if not issubclass(getattr(found, "settings_type", type(None)), MethodSettings):
+    settings = getattr(found, "settings_type", None)
+    if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
         raise InputError(
             f"{where}: the method '{name}' of the package '{package}' must be a class with 'settings_type', a class of "
             f"MethodSettings; {point.value} is {found!r} (see docs/new-method.md)"
