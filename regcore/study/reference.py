@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regcore.autoreg.search import SEARCH as CELL_SEARCH
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, method_type, settings_type
 from regcore.settings.validation import load_yaml
 from regcore.tuning.search import SEARCH
 
@@ -25,11 +25,11 @@ def method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
     for name, entry in METHODS.items():
-        method = make_method(name)
-        first_line = (type(method).__doc__ or "").strip().splitlines()[0]
+        first_line = (method_type(name).__doc__ or "").strip().splitlines()[0]
         parts.append(f"### `{name}`{' (learned)' if entry.learned else ''}\n\n{first_line}")
-        if method.properties:
-            parts.append(_table((key, rule) for key, rule in method.properties.items()))
+        keys = settings_type(name).schema_of_keys()
+        if keys:
+            parts.append(_table(iter(keys.items())))
     return "\n\n".join(parts)
 
 

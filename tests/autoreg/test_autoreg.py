@@ -24,7 +24,7 @@ from regcore.autoreg.search import FACTS, FOUND, TRACE, read_found
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError, InputError
 from regcore.losses import diffusion, lncc, mind_ssc, soft_dice
-from regcore.methods import ENTRY_KEYS, METHODS, make_entry, make_method
+from regcore.methods import ENTRY_KEYS, METHODS, make_entry, make_method, settings_type
 from regcore.models.trained import load_model
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, LAMBDAS, Architecture
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
@@ -154,10 +154,8 @@ def test_a_pair_is_refined_by_the_whole_objective():
 def test_its_settings_hold_the_architecture_itself(tmp_path, generator):
     path = drawn(generator)
     (tmp_path / "mine.json").write_text(json.dumps(path.as_json()))
-    assert (
-        make_method("autoreg", {"architecture": str(tmp_path / "mine.json")}).settings["architecture"] == path.as_json()
-    )
-    large = make_method("autoreg", {"architecture": "manual-large"}).settings["architecture"]
+    assert make_method("autoreg", {"architecture": str(tmp_path / "mine.json")}).settings.architecture == path.as_json()
+    large = make_method("autoreg", {"architecture": "manual-large"}).settings.architecture
     assert large == Architecture.uniform("7-Conv").as_json()
     with pytest.raises(InputError, match=r"x\.architecture: the cell 'feature' is missing"):
         make_method("autoreg", {"architecture": {}}, "x")
@@ -558,7 +556,7 @@ def test_a_file_may_hold_cells_alone(tmp_path):
 
 def test_settings_of_an_entry_hide_no_setting_of_a_method():
     for name in METHODS:
-        assert not set(make_method(name).properties) & set(ENTRY_KEYS), name
+        assert not set(settings_type(name).attributes()) & set(ENTRY_KEYS), name
 
 
 # ---- a whole search

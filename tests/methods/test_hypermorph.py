@@ -75,7 +75,7 @@ def test_each_pair_of_a_step_has_the_loss_of_its_own_hyperparameters():
         at = {"lambda": row[0].item(), "gamma": 0.2 + 0.6 * row[1].item()}
         plain = make_method(
             "voxelmorph",
-            {key: method.settings[key] for key in ("architecture", "integration_steps", "image_sigma")}
+            {key: method.settings.value(key) for key in ("architecture", "integration_steps", "image_sigma")}
             | {"weighting": "convex"}
             | at,
         )

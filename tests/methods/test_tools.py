@@ -167,7 +167,7 @@ def run_tool(label: str, ndim: int, folder: Path) -> Run:
     """Run a tool on the pair with one thread; skip where the tool is not there."""
     name = name_of(label)
     method = make_method(name, QUICK[label])
-    missing = METHODS[name].missing(method.settings)
+    missing = method.settings.missing()
     if missing:
         pytest.skip(f"{name}: {missing}")
     fixed, moving, truth = related_pair(ndim)

@@ -1,11 +1,12 @@
 """What the settings of all methods have in common."""
 
 from collections.abc import Mapping
+from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
-from regcore.settings.base import Number, Settings
+from regcore.settings.base import Number, Settings, key_of
 
 #: A number from 0 to 1.
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -60,6 +61,13 @@ class MethodSettings(Settings):
     def missing(self) -> str | None:
         """What the method needs and does not find here, and how to get it; None where nothing is missing."""
         return None
+
+    @classmethod
+    def schema_of_keys(cls) -> dict[str, dict[str, Any]]:
+        """As of all settings; what is peculiar to the method comes before what it shares with others."""
+        rules = super().schema_of_keys()
+        declared = [key_of(name) for declaring in cls.__mro__ for name in get_annotations(declaring)]
+        return {key: rules[key] for key in dict.fromkeys(declared) if key in rules}
 
     def as_settings_of(self, other: type[Other]) -> Other:
         """The values of the keys of another class, all of which this one has; they are not checked."""
