@@ -83,7 +83,7 @@ def test_defaults_of_the_generator_are_the_generators():
         ("voxelmorph", {"similarity": "mes"}, "'mes' is not possible; did you mean 'mse'"),
         ("voxelmorph", {"gamma": -1}, "gamma"),
         ("voxelmorph", {"preset": "papier"}, "'papier' is not possible; did you mean 'paper'"),
-        ("hypermorph", {"weighting": "sum"}, "'sum' is not possible; did you mean 'convex'"),
+        ("hypermorph", {"weighting": "sum"}, "'sum' is not possible; known are: convex"),
         ("syn", {"iterations": []}, "fewer than 1 item"),
         ("hypermorph", {"prior": {"lambda": [0]}}, "prior.lambda"),
         ("voxelmorph", {"schedule": "plateau"}, "'schedule: plateau' needs 'patience'"),

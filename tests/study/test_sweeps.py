@@ -164,7 +164,7 @@ def test_a_sweep_of_a_grid_has_each_network_at_its_point(plan, swept):
     model = load_model(plan.folder / "models" / "grid-mse-lam~0.9")
     mine = rows[(rows["entry"] == "grid-mse-lam~0.9") & (rows["split"] == "test") & (rows["metric"] == "dice")]
     mine = mine[(mine["fixed"] == pair["fixed"]) & (mine["moving"] == pair["moving"])]
-    assert mine["value"].item() == pytest.approx(dice_by_hand(plan, at_value, pair["fixed"], pair["moving"]))
+    assert mine["value"].item() == pytest.approx(dice_by_hand(plan, model, pair["fixed"], pair["moving"]))
 
 
 def test_what_tuning_found_stands_beside_the_sweep(swept):
