@@ -39,9 +39,7 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
         else:
             kept[BOUNDS.get(key, key)] = _plain(value, definitions)
     if "const" in kept:  # one choice is written as several are
-        kept = {
-            ("enum" if key == "const" else key): ([value] if key == "const" else value) for key, value in kept.items()
-        }
+        kept["enum"] = [kept.pop("const")]
     return _merged(kept)
 
 

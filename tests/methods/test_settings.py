@@ -21,6 +21,9 @@ from regcore.synthesis.intensities import ImageRanges
 #: Settings of every method, preset and study of this repository, and the fingerprints that they had as dictionaries.
 CASES = json.loads((Path(__file__).parent / "settings_fingerprints.json").read_text())
 
+#: Names and shapes of the weights of some networks that models are stored of.
+NETWORKS = json.loads((Path(__file__).parent / "weights_of_networks.json").read_text())
+
 
 def test_settings_have_the_fingerprints_of_the_dictionaries_that_they_were():
     """The fingerprint is part of what a checkpoint and a trained model are known by."""
@@ -31,6 +34,14 @@ def test_settings_have_the_fingerprints_of_the_dictionaries_that_they_were():
     ]
     assert not changed
     assert {case["method"] for case in CASES} == set(METHODS)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network["method"])
+def test_networks_have_the_weights_that_stored_models_have(network):
+    """Names and shapes, as they were when the hypernetwork was a descendant of what it wraps."""
+    method = make_method(network["method"], network["given"])
+    method.settle((32, 64))
+    assert {name: list(w.shape) for name, w in method.build(2).state_dict().items()} == network["weights"]
 
 
 def test_whole_numbers_stay_whole():
