@@ -28,7 +28,8 @@ from regcore.training import memory, pairs
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.forward import forward
 from regcore.training.pairs import PairSampler
-from regcore.training.trainer import Trainer, plateaus
+from regcore.training.schedule import plateaus
+from regcore.training.trainer import Trainer
 from regcore.training.validation import look
 
 SETTINGS = {"steps": 12, "validate_every": 4, "learning_rate": 1e-3, "lambda": 0.01, "schedule": "cosine"}
@@ -306,7 +307,7 @@ def test_a_compiled_network_computes_and_saves_the_same(images, tmp_path, monkey
     fast = run.run()
     assert compiled == [run.module]
     assert_equal(fast.weights, plain.weights)
-    assert not any("_orig_mod" in name for name in load_tensors(run.checkpoint)[0])
+    assert not any("_orig_mod" in name for name in load_tensors(run.checkpoint.path)[0])
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
