@@ -79,7 +79,8 @@ def hypergradient(
     _move(weights, before, slope, -rate)
     loss = outer()
     slopes = torch.autograd.grad(loss, [*weights, *hyper], allow_unused=True)
-    direction, direct = slopes[: len(weights)], slopes[len(weights) :]
+    direction: Sequence[Tensor | None] = slopes[: len(weights)]
+    direct = slopes[len(weights) :]
     if keep_length:  # v without its part along the step, which only a change of length would use
         direction = _across(direction, slope)
     ends = []
@@ -183,7 +184,7 @@ class Problem:
     ----------
     module : nn.Module
         The network; all of it is kept in checkpoints.
-    weights : sequence of Tensor
+    weights : sequence of Parameter
         ω.
     searched : nn.Module
         Its parameters are α or λ; a part of ``module`` or a module of its own.
@@ -198,7 +199,7 @@ class Problem:
     """
 
     module: nn.Module
-    weights: Sequence[Tensor]
+    weights: Sequence[nn.Parameter]
     searched: nn.Module
     inner: Callable[[int], Tensor]
     outer: Callable[[int], Tensor]

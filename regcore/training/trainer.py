@@ -196,7 +196,9 @@ class Trainer:
 
     def _tell_looks(self) -> None:
         """Tell the watch of the looks of a training that is resumed: it may have been killed before it could."""
-        for look, row in enumerate(self.history if self.watch else [], start=1):
+        if self.watch is None:
+            return
+        for look, row in enumerate(self.history, start=1):
             self.watch(look, row["validation_dice"])
 
     def _train_step(self) -> Mapping[str, Tensor]:
