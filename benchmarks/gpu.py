@@ -44,8 +44,8 @@ from regcore.methods import make_method
 from regcore.process.cuda_graph import Recording
 from regcore.process.files import atomic_write
 from regcore.training.forward import forward
+from regcore.training.optimiser import make_optimiser
 from regcore.training.step import GradientStep
-from regcore.training.trainer import make_optimiser
 
 SIZE = (160, 192, 224)
 #: Sizes at which kernel and reference are compared for the dispatch table.

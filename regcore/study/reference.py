@@ -12,6 +12,7 @@ from typing import Any
 
 from regcore.autoreg.search import SEARCH as CELL_SEARCH
 from regcore.methods import METHODS, make_method
+from regcore.process.files import atomic_write
 from regcore.settings.validation import load_yaml
 from regcore.tuning.search import SEARCH
 
@@ -78,4 +79,5 @@ def _table(keys: Iterator[tuple[str, Mapping]]) -> str:
 
 if __name__ == "__main__":
     schema_path, readme = map(Path, sys.argv[1:3])
-    readme.write_text(filled(readme.read_text(), load_yaml(schema_path)))
+    with atomic_write(readme) as path:
+        path.write_text(filled(readme.read_text(), load_yaml(schema_path)))

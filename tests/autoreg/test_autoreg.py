@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 from support.cells import MEDIUM, awake, drawn
+from support.checkpoints import save_by_hand
 from support.paths import ROOT
 from support.snakemake import snakemake
 from support.studies import prepared, small_study
@@ -360,6 +361,37 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sa
     pd.testing.assert_frame_equal(pd.DataFrame(resumed_rows), pd.DataFrame(rows))
 
 
+def test_a_stage_goes_on_from_a_checkpoint_laid_out_by_hand(tmp_path):
+    """The layout of the file is a promise: searches that are half finished outlive an update."""
+    whole, expected = toy_stage(tmp_path / "whole")
+    whole.run()
+    half, toy = toy_stage(tmp_path / "half", fail_at=25)
+    with pytest.raises(KeyboardInterrupt):
+        half.run()
+    tensors = {"model.omega": toy.omega, "model.alpha.a": toy.alpha["a"], "searched.a": toy.alpha["a"].clone()}
+    for name, weight in (("weights", toy.omega), ("searched", toy.alpha["a"])):
+        for key, value in half.optimisers[name].state[weight].items():
+            tensors[f"optimiser.{name}.0.{key}"] = torch.as_tensor(value)
+    trace = half.trace
+    facts = {
+        "fingerprint": "same",
+        "rows": trace.rows,
+        "step": 25,
+        "sums": [0.0, 0.0],
+        "seconds": 9.0,
+        "cpu_seconds": 8.0,
+        "step_bytes": trace.step_bytes,
+        "stable": False,
+    }
+    (tmp_path / "old").mkdir()
+    save_by_hand(tmp_path / "old" / "toy.safetensors", tensors, facts)
+    resumed, found = toy_stage(tmp_path / "old")
+    resumed._resume()
+    assert (resumed.trace.step, resumed.trace.seconds) == (25, 9)
+    assert resumed.run().cpu_seconds > 8
+    assert torch.equal(found.omega, expected.omega) and torch.equal(found.alpha["a"], expected.alpha["a"])
+
+
 def test_a_stage_of_other_settings_starts_afresh(tmp_path, caplog):
     caplog.set_level("INFO")
     toy_stage(tmp_path)[0].run()
@@ -437,6 +469,29 @@ def test_a_killed_control_goes_on(tmp_path, monkeypatch):
     for one in (search, whole):
         one._train()
     assert all(torch.equal(a, b) for a, b in zip(search.network.parameters(), whole.network.parameters(), strict=True))
+
+
+def test_a_control_goes_on_from_a_checkpoint_laid_out_by_hand(tmp_path):
+    half, _ = path_search(tmp_path, "random", 0.0)
+    for _ in range(3):
+        half._train()
+    half._try()
+    tensors = {f"model.{name}": value for name, value in half.network.state_dict().items()}
+    for index, weight in enumerate(half.network.weights()):
+        for key, value in half.optimiser.state.get(weight, {}).items():
+            tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+    trials = half.tried.trials
+    facts = {"phase": SCORING, "step": 3, "trials": trials, "seconds": 2.0, "cpu_seconds": 1.0}
+    (tmp_path / "old").mkdir()
+    save_by_hand(tmp_path / "old" / "paths.safetensors", tensors, {"fingerprint": "same", **facts})
+    resumed, _ = path_search(tmp_path / "old", "random", 0.0)
+    resumed._resume()
+    assert vars(resumed.tried) == facts
+    for one in (half, resumed):
+        one._train()
+        one._try()
+    assert resumed.tried.trials == half.tried.trials and len(resumed.tried.trials) == 2
+    assert all(torch.equal(a, b) for a, b in zip(resumed.network.parameters(), half.network.parameters(), strict=True))
 
 
 def test_what_a_control_draws_does_not_follow_from_the_pairs(tmp_path):

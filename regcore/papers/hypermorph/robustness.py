@@ -10,7 +10,7 @@ from regcore.experiments.hypermorph import Landscape
 from regcore.papers.hypermorph import landscapes
 from regcore.reporting.tables import html_table
 from regcore.study.plan import Plan
-from regcore.training.trainer import DROP
+from regcore.training.schedule import DROP
 
 #: What the table says of random starts.
 SPREAD = ("lambdas", "hyper_sd", "grid_sd", "sd_ratio")

@@ -111,7 +111,7 @@ class _Data:
         pairs = self.labelled.pairs
         # One word more than the sampler's seed: with the same the pair would follow from the training pair.
         number = np.random.default_rng([self.seed, step, 1]).integers(len(pairs))
-        return self.labelled.batch(pairs[number], self.device, self.classes if labels else None)
+        return self.labelled.batch(pairs[int(number)], self.device, self.classes if labels else None)
 
     def stage_seed(self, stage: str) -> int:
         """Seed of the first weights of a stage."""

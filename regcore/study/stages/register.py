@@ -21,6 +21,7 @@ from regcore.models.trained import load_model
 from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
 from regcore.process.isolation import CallFailed, Worker
+from regcore.process.progress import Progress
 from regcore.process.versions import processor_name, versions
 from regcore.study.checks import TRUTH
 from regcore.study.plan import Plan
@@ -50,6 +51,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
     """
     method, external = method_to_register(plan, name, model), entry(plan.method_of(name)).external
     table = plan.pairs_of("test").set_index("pair")
+    progress = Progress(len(pairs))
     with Worker(torch.get_num_threads()) as worker:
         for number, pair in enumerate(pairs, start=1):
             stems = [plan.prepared(table.at[pair, side]) for side in ("fixed", "moving")]
@@ -76,7 +78,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
                 versions=versions(),
                 **took,
             )
-            log.info("%s %d/%d  %s  %s", name, number, len(pairs), pair, what)
+            log.info("%s %d/%d  %s  %s  %s", name, number, len(pairs), pair, what, progress.left(number))
 
 
 def register_pair(method: Method, fixed: str, moving: str, path: Path, programs: bool = False) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Dice is taken there, not on the native grids as :mod:`regcore.study.stages.score
 same for all networks that are compared, and cheap enough for thousands of settings.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import pandas as pd
 from regcore.methods.base import LearnedMethod
 from regcore.models.trained import load_model
 from regcore.process.files import atomic_write
+from regcore.process.progress import tracked
 from regcore.study.plan import Plan
 from regcore.study.stages.train import labelled_pairs, pairs_of_split
 from regcore.tuning.amortised import optimum, score, sweep, tune
-
-log = logging.getLogger(__name__)
 
 
 def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) -> None:
@@ -35,7 +33,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in plan.paper_of(name).sweep_splits}
     names = plan.sweeps[name]
     frames, found = [], []
-    for number, entry in enumerate(names, start=1):
+    for entry in tracked(names, f"{name}: scored"):
         method = load_model(plan.folder / "models" / entry).method
         for split, (labelled, codes) in pairs.items():
             rows = sweep(method, labelled, codes) if method.hyperparameters else score(method, labelled, codes)
@@ -43,7 +41,6 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
             frames.append(rows.assign(**own, **_fixed_hyperparameters(plan, method, name)))
             if method.hyperparameters and split == "validation":
                 found.append({"entry": entry, **_tuning(method, labelled, codes, rows)})
-        log.info("%s %d/%d  %s", name, number, len(names), entry)
     with atomic_write(Path(table)) as path:
         pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
     with atomic_write(Path(optima)) as path:

@@ -112,7 +112,7 @@ def _train(
     trained.facts["observed"] = sorted(classes or {})
     trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
     save_model(folder, plan.method_of(name), method, trained, reference, grid, plan.config["preprocess"])
-    trainer.checkpoint.unlink()
+    trainer.checkpoint.remove()
 
 
 def training_seed(seed: int, replicate: int) -> int:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from regcore.errors import DivergedError, InputError
 from regcore.methods import make_entry
+from regcore.models.trained import copy_model
 from regcore.process.files import atomic_write
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.plan import Plan
@@ -181,7 +182,7 @@ def collect(plan: Plan, name: str, folder: Path) -> None:
             "again to train it anew"
         )
     log.info("%s: the best of %d trials is %s, Dice %.4f", name, len(table), best.params, best.value)
-    shutil.copytree(model, folder, dirs_exist_ok=True)
+    copy_model(model, folder)
     with atomic_write(folder / TRIALS) as path:
         table.to_csv(path, index=False)
     with atomic_write(folder / FOUND) as path:
