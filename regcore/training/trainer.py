@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
-from regcore.kernels.launch import why_no_gpu_kernels
+from regcore.kernels.dispatch import why_no_gpu_kernels
 from regcore.methods.base import LearnedMethod
 from regcore.process.devices import default_device
 from regcore.process.progress import Progress, duration
