@@ -59,17 +59,18 @@ def decided_plan(config: Mapping, schemas: str | Path, first: bool) -> Plan:
 
 
 def limit_gpus(workflow: Any) -> None:
-    """Let the jobs that run at the same time hold this machine's GPUs, where nobody has said how many.
+    """Say how many GPUs the jobs that run at the same time may hold, where nobody else has.
 
-    A profile, or ``--resources gpu=<number>``, says how many GPUs a cluster has for a study.  Snakemake lowers what a
-    job asks for to this limit, so that with 0 no job asks for any, nor waits for one.
+    A profile, or ``--resources gpu=<number>``, says it of a cluster, whose head need not have a GPU, or of a machine
+    with several.  Else it is one where this machine has any, for a training takes all that it sees.  Snakemake lowers
+    what jobs ask for to this limit: with 0 none asks for a GPU, nor waits for one.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
     """
     if "gpu" not in workflow.resource_settings.resources:
-        workflow.register_resource("gpu", gpu_count())
+        workflow.register_resource("gpu", min(1, gpu_count()))
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -302,7 +303,7 @@ class Workflow:
             The study plans no experiments of it.
         """
         if paper not in self.plan.papers:
-            raise InputError(f"The study plans no experiments of {paper}: add 'experiments: {{{paper}: {{}}}}' to it")
+            raise InputError(f"it plans no experiments of {paper}: add 'experiments: {{{paper}: {{}}}}' to its file")
         planned = self.plan.papers[paper]
         return [str(self.files.experiment(paper, planned[name].file)) for name in planned.names]
 

@@ -7,13 +7,19 @@ from regcore import STAGE_VERSIONS
 from regcore.errors import InputError
 from regcore.study.workflow import Workflow, decided_plan, limit_gpus, one_of
 
-try:
-    PLAN = decided_plan(config, Path(workflow.basedir, "schemas"), first=workflow.is_main_process)
-except InputError as error:
-    sys.exit(f"The study cannot start:\n{error}")
+
+def answered(question, *arguments):
+    """What a function answers; a mistake of the user ends the run with its message alone."""
+    try:
+        return question(*arguments)
+    except InputError as error:
+        sys.exit(f"The study cannot start:\n{error}")
+
+
+PLAN = answered(decided_plan, config, Path(workflow.basedir, "schemas"), workflow.is_main_process)
+WORKFLOW = Workflow(PLAN)
 config.clear()
 config.update(PLAN.config)
-WORKFLOW = Workflow(PLAN)
 limit_gpus(workflow)
 
 if workflow.is_main_process:

@@ -129,5 +129,5 @@ for paper in WORKFLOW.papers:
         name:
             paper
         input:
-            lambda wildcards, paper=paper: WORKFLOW.experiments(paper),
+            lambda wildcards, paper=paper: answered(WORKFLOW.experiments, paper),
         localrule: True
