@@ -25,10 +25,10 @@ def key_table(schema: Mapping) -> str:
 def method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
-    for name, entry in METHODS.items():
+    for name, info in METHODS.items():
         method = make_method(name)
         first_line = (type(method).__doc__ or "").strip().splitlines()[0]
-        parts.append(f"### `{name}`{' (learned)' if entry.learned else ''}\n\n{first_line}")
+        parts.append(f"### `{name}`{' (learned)' if info.learned else ''}\n\n{first_line}")
         if method.properties:
             parts.append(_table((key, rule) for key, rule in method.properties.items()))
     return "\n\n".join(parts)

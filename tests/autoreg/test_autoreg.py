@@ -25,10 +25,11 @@ from regcore.autoreg.search import FACTS, FOUND, TRACE, read_found
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError, InputError
 from regcore.losses import diffusion, lncc, mind_ssc, soft_dice
-from regcore.methods import ENTRY_KEYS, METHODS, make_entry, make_method
+from regcore.methods import METHODS, make_method
 from regcore.models.trained import load_model
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, LAMBDAS, Architecture
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
+from regcore.study.entry import ENTRY_KEYS
 from regcore.study.plan import plan_study
 from regcore.study.stages import architecture as stage
 from regcore.study.stages.architecture import found_values, search_architecture
@@ -576,7 +577,7 @@ def test_a_search_that_cannot_be_done(tmp_path, values, message):
 
 
 def test_null_asks_for_no_search(tmp_path):
-    assert not small_study(tmp_path, {"ar": {**FAST, "autosearch": None}}).cell_searches
+    assert small_study(tmp_path, {"ar": {**FAST, "autosearch": None}}).entries["ar"].cell_search is None
 
 
 @pytest.mark.parametrize(("method", "network"), [("voxelmorph", None), ("autoreg", "unet")])
@@ -630,17 +631,17 @@ def plan(tmp_path_factory):
     }
     made = prepared(small_study(folder, methods))
     for name in methods:
-        search_architecture(made, name, made.architecture_folder(name), folder / "checkpoints" / name)
+        search_architecture(made, name, made.files.architecture(name), folder / "checkpoints" / name)
     return made
 
 
 def found_in(plan, name, file):
-    return json.loads((plan.architecture_folder(name) / file).read_text())
+    return json.loads((plan.files.architecture(name) / file).read_text())
 
 
 def test_a_search_finds_cells_and_weights(plan):
     found, facts = found_in(plan, "ar", FOUND), found_in(plan, "ar", FACTS)
-    assert Architecture.read(plan.architecture_folder("ar") / FOUND).as_json() == {
+    assert Architecture.read(plan.files.architecture("ar") / FOUND).as_json() == {
         kind: found[kind] for kind in (FEATURE, DEFORMATION)
     }
     assert 0 < found["objective"]["lambda1"] < 1
@@ -652,7 +653,7 @@ def test_a_search_finds_cells_and_weights(plan):
 
 
 def test_the_trace_shows_the_mixtures_moving(plan):
-    trace = pd.read_csv(plan.architecture_folder("ar") / TRACE).set_index("stage")
+    trace = pd.read_csv(plan.files.architecture("ar") / TRACE).set_index("stage")
     first_edge = [f"feature.half.1.{name}" for name in CANDIDATES]
     weights = trace.loc[FEATURE, first_edge]
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
@@ -727,13 +728,13 @@ def test_a_search_in_the_workflow(tmp_path):
 
 def test_a_search_needs_labels_of_validation_scans_alone(tmp_path):
     made = prepared(small_study(tmp_path, {"ar": {**FAST, "autosearch": SHORT}}, unlabelled=range(4)))
-    assert any(made.cohort.file(scan, "labels") is None for scan in made.training_pairs["ar"].scans)
-    search_architecture(made, "ar", made.architecture_folder("ar"), tmp_path / "checkpoints")
-    assert (made.architecture_folder("ar") / FOUND).is_file()
+    assert any(made.cohort.file(scan, "labels") is None for scan in made.entries["ar"].training_pairs.scans)
+    search_architecture(made, "ar", made.files.architecture("ar"), tmp_path / "checkpoints")
+    assert (made.files.architecture("ar") / FOUND).is_file()
 
 
 def test_the_validation_pair_does_not_follow_from_the_training_pair(plan):
-    data = stage._Data(plan, "ar", make_entry("ar", plan.entries["ar"]))
+    data = stage._Data(plan, "ar", plan.entries["ar"].make())
     rows = [(step % 7, float(data.validation(step)["fixed"].sum()) * 1000 // 1) for step in range(40)]
     training = [float(data.training(step)["fixed"].sum()) * 1000 // 1 for step in range(40)]
     partners = pd.crosstab(training, [number for _, number in rows])

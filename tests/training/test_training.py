@@ -469,7 +469,7 @@ def test_a_hypernetwork_takes_memory_for_every_pair_but_not_for_every_voxel():
 def test_validation_pairs_without_labels_do_not_count_and_some_must_have_one(tmp_path):
     plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", **SETTINGS}}))
     labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
-    method = make_method("voxelmorph", plan.settings("net"))
+    method = make_method("voxelmorph", plan.entries["net"].settings)
     module = method.build(2)
     with torch.no_grad():
         whole = look(method, module, labelled, codes)
@@ -490,7 +490,7 @@ def test_weights_can_be_selected_by_the_loss(images, tmp_path):
 def test_a_look_at_validation_pairs_has_the_loss_and_the_dice_of_each(images, tmp_path):
     plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", "gamma": 0.5, **SETTINGS}}))
     labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
-    method = make_method("voxelmorph", plan.settings("net"))
+    method = make_method("voxelmorph", plan.entries["net"].settings)
     torch.manual_seed(0)
     module = method.build(2)
     with torch.no_grad():
@@ -673,7 +673,7 @@ def test_a_study_trains_on_chosen_subjects_and_knows_its_training_dice(tmp_path)
     settings = {"method": "voxelmorph", "gamma": 0.5, "training_subjects": 3, "batch_size": 2, **SETTINGS}
     too_fast = {"learning_rate": 0.1, "validate_every": 1, "schedule": "constant"}  # so that the last is not the best
     plan = prepared(small_study(tmp_path, {"net": settings | too_fast}))
-    chosen = list(plan.training_pairs["net"])
+    chosen = list(plan.entries["net"].training_pairs)
     assert len(chosen) == 6 and len(plan.scans) == 7
     train(plan, "net", tmp_path / "model", tmp_path / "checkpoints")
     model = load_model(tmp_path / "model")

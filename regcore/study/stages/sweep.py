@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from regcore.experiments import Sweep
 from regcore.methods.base import LearnedMethod
 from regcore.models.trained import load_model
 from regcore.process.files import atomic_write
@@ -30,15 +31,16 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     optima : path
         CSV: what each hypernetwork's tuning on the validation pairs found, and in which time.
     """
-    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in plan.paper_of(name).sweep_splits}
-    names = plan.sweeps[name]
+    planned = plan.sweeps[name]
+    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in planned.splits}
+    names = planned.entries
     frames, found = [], []
     for entry in tracked(names, f"{name}: scored"):
-        method = load_model(plan.folder / "models" / entry).method
+        method = load_model(plan.files.model(entry)).method
         for split, (labelled, codes) in pairs.items():
             rows = sweep(method, labelled, codes) if method.hyperparameters else score(method, labelled, codes)
             own = {"entry": entry, "replicate": method.settings["replicate"], "split": split}
-            frames.append(rows.assign(**own, **_fixed_hyperparameters(plan, method, name)))
+            frames.append(rows.assign(**own, **_fixed_hyperparameters(method, planned)))
             if method.hyperparameters and split == "validation":
                 found.append({"entry": entry, **_tuning(method, labelled, codes, rows)})
     with atomic_write(Path(table)) as path:
@@ -47,9 +49,9 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
         pd.DataFrame(found, columns=None if found else ["entry"]).to_csv(path, index=False)
 
 
-def _fixed_hyperparameters(plan: Plan, method: LearnedMethod, name: str) -> dict[str, float]:
+def _fixed_hyperparameters(method: LearnedMethod, planned: Sweep) -> dict[str, float]:
     """The hyperparameters of a network that was trained at one point of a sweep's landscape."""
-    return {} if method.hyperparameters else {key: method.settings[key] for key in plan.hyperparameters(name)}
+    return {} if method.hyperparameters else {key: method.settings[key] for key in planned.hyperparameters}
 
 
 def _tuning(method: LearnedMethod, labelled, codes: list[int], rows: pd.DataFrame) -> dict[str, Any]:
