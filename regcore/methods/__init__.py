@@ -42,6 +42,8 @@ class MethodInfo:
         It was trained elsewhere: its setting ``model`` is a folder.
     dimensions : tuple of int
         Of the images that it can register.
+    gpu : bool
+        It computes on a GPU where there is one, though it has no network.
     """
 
     location: str
@@ -52,16 +54,24 @@ class MethodInfo:
     imported: bool = False
     pretrained: bool = False
     dimensions: tuple[int, ...] = (2, 3)
+    gpu: bool = False
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether registering with it is faster on a GPU."""
+        return self.gpu or self.learned or self.refines or self.pretrained
+
+
+#: What a method's class says of itself under the same names.
+FACTS = ("learned", "refines", "external", "imported", "pretrained", "dimensions", "gpu")
 
 
 def _own(location: str, settings: str, **facts: Any) -> MethodInfo:
     return MethodInfo(f"regcore.methods.{location}", f"{SETTINGS}.{settings}", **facts)
 
 
-def _tool(location: str, settings: str, dimensions: tuple[int, ...] = (2, 3)) -> MethodInfo:
-    return MethodInfo(
-        f"{CLASSICAL}.{location}", f"{SETTINGS}.classical:{settings}", external=True, dimensions=dimensions
-    )
+def _tool(location: str, settings: str, **facts: Any) -> MethodInfo:
+    return MethodInfo(f"{CLASSICAL}.{location}", f"{SETTINGS}.classical:{settings}", external=True, **facts)
 
 
 #: The methods of regcore.
@@ -72,13 +82,13 @@ METHODS = {
     "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings"),
     "greedy": _tool("greedy:Greedy", "GreedySettings"),
     "dipy": _tool("dipy:DipySyN", "DipySettings"),
-    "convexadam": _tool("convexadam:ConvexAdam", "ConvexAdamSettings", dimensions=(3,)),
+    "convexadam": _tool("convexadam:ConvexAdam", "ConvexAdamSettings", dimensions=(3,), gpu=True),
     "demons": _tool("demons:Demons", "DemonsSettings"),
     "deeds": _tool("deeds:Deeds", "DeedsSettings", dimensions=(3,)),
     "elastix": _tool("elastix:Elastix", "ElastixSettings"),
-    "fireants": _tool("fireants:FireANTs", "FireANTsSettings", dimensions=(3,)),
+    "fireants": _tool("fireants:FireANTs", "FireANTsSettings", dimensions=(3,), gpu=True),
     "imported": _own("imported:Imported", "imported:ImportedSettings", imported=True),
-    "instance": _own("instance:Instance", "instance:InstanceSettings"),
+    "instance": _own("instance:Instance", "instance:InstanceSettings", gpu=True),
     "refine": _own("refine:Refine", "refine:RefineSettings", refines=True),
     "autoreg": _own("autoreg:AutoReg", "autoreg:AutoRegSettings", learned=True),
     "hypermorph": _own("hypermorph:HyperMorph", "hypermorph:HyperMorphSettings", learned=True),
@@ -92,11 +102,6 @@ METHODS = {
     "spr": _own("spr:SPR", "spr:SPRSettings", learned=True),
     "voxelmorph": _own("voxelmorph:VoxelMorph", "voxelmorph:VoxelMorphSettings", learned=True),
 }
-
-
-#: What an entry of a study says beside settings: its method, and a search (:mod:`regcore.tuning.search` for
-#: hyperparameters, :mod:`regcore.autoreg.search` for architectures).
-ENTRY_KEYS = ("method", "tune", "autosearch")
 
 
 @cache
@@ -125,8 +130,7 @@ def method_info(name: str, where: str = "method") -> MethodInfo:
     if name not in installed_methods():
         raise InputError(f"{where}: unknown method '{name}'{did_you_mean(name, known_methods())}")
     found = _installed(name, where)
-    facts = ("learned", "refines", "external", "imported", "pretrained", "dimensions")
-    return MethodInfo(installed_methods()[name].value, **{fact: getattr(found, fact) for fact in facts})
+    return MethodInfo(installed_methods()[name].value, **{fact: getattr(found, fact) for fact in FACTS})
 
 
 def method_type(name: str, where: str = "method") -> type:
@@ -179,26 +183,6 @@ def make_method(name: str, settings: Mapping | None = None, where: str = "method
         The method or one of its settings is unknown or invalid.
     """
     return method_type(name, where)(settings or {}, where)
-
-
-def method_of(name: str, values: Mapping) -> str:
-    """The method of an entry of a study: what it says, or its name."""
-    return values.get("method", name)
-
-
-def settings_of(values: Mapping) -> dict:
-    """The settings of an entry of a study."""
-    return {key: value for key, value in values.items() if key not in ENTRY_KEYS}
-
-
-def make_entry(name: str, values: Mapping):
-    """Load the method of an entry of a study and check its settings; like :func:`make_method`."""
-    return make_method(method_of(name, values), settings_of(values), f"methods.{name}")
-
-
-def read_entry(name: str, values: Mapping) -> MethodSettings:
-    """Check the settings of an entry of a study; like :func:`read_settings`."""
-    return read_settings(method_of(name, values), settings_of(values), f"methods.{name}")
 
 
 def _loaded(location: str) -> type:

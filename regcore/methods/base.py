@@ -48,7 +48,7 @@ class Method(ABC):
     ----------
     settings_type : type
         Class of the settings.
-    learned, refines, external, imported, pretrained, dimensions
+    learned, refines, external, imported, pretrained, dimensions, gpu
         As in :class:`regcore.methods.MethodInfo`, which a study is planned by.
     aligned : bool
         Whether the affine alignment of the scans is part of the result.
@@ -70,6 +70,7 @@ class Method(ABC):
     imported: ClassVar[bool] = False
     pretrained: ClassVar[bool] = False
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+    gpu: ClassVar[bool] = False
     aligned: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = False
 

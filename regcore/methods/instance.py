@@ -50,6 +50,7 @@ class Instance(Method):
     """Optimise the field of one pair, without training."""
 
     uses_masks: ClassVar[bool] = True
+    gpu: ClassVar = True
     settings_type: ClassVar = InstanceSettings
     settings: InstanceSettings
 

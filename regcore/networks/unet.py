@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regcore.kernels.convolution import CHANNELS_LAST, convolve, laid_out, rectified_convolution, upsampled_convolution
+from regcore.kernels.convolution import convolve, rectified_convolution, upsampled_convolution
+from regcore.kernels.layout import CHANNELS_LAST, laid_out
 from regcore.networks.decoded import Decoded
 from regcore.networks.unet_architecture import ARCHITECTURES, Architecture, named_architecture
 

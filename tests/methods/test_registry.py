@@ -9,9 +9,7 @@ import pytest
 
 from regcore import methods
 from regcore.errors import InputError
-from regcore.methods import METHODS, make_method, method_info, method_type, read_settings, settings_type
-
-FACTS = ("learned", "refines", "external", "imported", "pretrained", "dimensions")
+from regcore.methods import FACTS, METHODS, make_method, method_info, method_type, read_settings, settings_type
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -24,7 +22,7 @@ def test_the_registry_says_what_the_class_says(name):
 def test_settings_are_read_without_torch():
     code = """
         import sys
-        from regcore.methods import METHODS, read_settings
+        from regcore.methods import FACTS, METHODS, read_settings
         for name in METHODS:
             read_settings(name)
         sys.exit("torch" in sys.modules)

@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Grid, Volume
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, make_method, read_settings
 from regcore.methods.base import Registration
 from regcore.methods.classical.deeds import read_displacements, upsampled
 from regcore.methods.classical.external import (
@@ -418,7 +418,7 @@ def test_deeds_upsampling_keeps_what_the_control_points_say(generator, tmp_path)
     ],
 )
 def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
-    assert message in METHODS[name].missing(settings)
+    assert message in read_settings(name, settings).missing()
     with pytest.raises(ToolError, match=re.escape(message)):
         make_method(name, settings).register(*related_pair(3)[:2])
 
@@ -464,8 +464,8 @@ def test_a_program_that_cannot_be_started_is_a_tool_error(tmp_path):
 
 
 def test_greedy_s_own_failure_is_a_tool_error(tmp_path):
-    if METHODS["greedy"].missing({}):
-        pytest.skip(METHODS["greedy"].missing({}))
+    if read_settings("greedy").missing():
+        pytest.skip(read_settings("greedy").missing())
     with pytest.raises(ToolError, match="greedy failed"):
         call_greedy(2, "-d 2 -i absent.nii.gz absent.nii.gz -m SSD -n 1 -o warp.nii.gz", tmp_path)
 

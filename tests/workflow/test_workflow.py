@@ -21,7 +21,6 @@ from support.snakemake import environment, snakemake
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
-from regcore.methods import METHODS
 from regcore.methods.requirements import niftyreg_folder
 from regcore.study.plan import UNAVAILABLE, plan_study
 from regcore.study.stages.register import facts_path, read_facts, register_pairs
@@ -189,7 +188,7 @@ def with_tool(folder, time_limit):
 
 def test_a_pair_that_a_tool_loses_does_not_cost_the_next(copied_plan, tmp_path):
     """reg_f3d crashes on its first call; on the second it is the real one."""
-    missing = METHODS["niftyreg"].missing({})
+    missing = read_settings("niftyreg").missing()
     if missing:
         pytest.skip(missing)
     real = niftyreg_folder(None)

@@ -25,6 +25,7 @@ class ConvexAdam(External):
 
     settings_type: ClassVar = ConvexAdamSettings
     dimensions: ClassVar = (3,)
+    gpu: ClassVar = True
     settings: ConvexAdamSettings
 
     @property

@@ -37,6 +37,7 @@ class FireANTs(External):
 
     settings_type: ClassVar = FireANTsSettings
     dimensions: ClassVar = (3,)
+    gpu: ClassVar = True
     settings: FireANTsSettings
 
     @property

@@ -1,9 +1,10 @@
 """Settings of AutoReg's network and objective; those of its search are :mod:`regcore.autoreg.search`'s."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from regcore.methods.settings.base import Share
 from regcore.methods.settings.flow import FlowSettings, UNetName
@@ -65,9 +66,18 @@ class AutoRegSettings(FlowSettings):
     flow: Literal["velocity"] = Field("velocity", description="what the network predicts: a velocity")
     flow_resolution: Literal[2] = Field(2, description="the flow is at half the resolution of the images")
 
+    _file: Path | None = PrivateAttr(None)
+
     def settle(self, given: Mapping[str, Any], where: str) -> None:
         super().settle(given, where)
+        if isinstance(self.architecture, str) and Path(self.architecture).is_file():
+            self._file = Path(self.architecture)
         self.architecture = architecture_of(self.architecture, f"{where}.architecture").as_json()
+
+    @property
+    def architecture_file(self) -> Path | None:
+        """The file that the architecture was read from; None where it was none."""
+        return self._file
 
     @property
     def cells(self) -> Architecture:
