@@ -21,6 +21,7 @@ from support.snakemake import environment, snakemake
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
+from regcore.methods import read_settings
 from regcore.methods.requirements import niftyreg_folder
 from regcore.study.plan import UNAVAILABLE, plan_study
 from regcore.study.stages.register import facts_path, read_facts, register_pairs
