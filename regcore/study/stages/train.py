@@ -123,17 +123,24 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
     training, validation = plan.entries[name].training_pairs, plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
+        *planned_identity(plan, name, method, classes),
+        [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
+        regcore.STAGE_VERSIONS["train"],
+    )
+
+
+def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> list[Any]:
+    """What the study says that a training's outcome depends on: all but the images' files, JSON-like."""
+    return [
         plan.entries[name].method,
         method.settings.as_dict(),
         method.hyperparameters,  # their order, which is not that of keys in a fingerprint
         plan.config["seed"],
-        training.identity,
-        list(validation["pair"]),
+        plan.entries[name].training_pairs.identity,
+        list(plan.validation_pairs(name)["pair"]),
         plan.config["labels"],
         sorted((classes or {}).items()),
-        [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
-        regcore.STAGE_VERSIONS["train"],
-    )
+    ]
 
 
 def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
