@@ -11,6 +11,7 @@ import pytest
 from support.paths import SCHEMAS
 
 from regcore.experiments import hypermorph as paper
+from regcore.methods.settings.training import TrainingSettings
 from regcore.papers.hypermorph import landscapes, robustness
 from regcore.papers.write import show, write_experiment
 from regcore.settings.validation import load_yaml, validated
@@ -388,7 +389,7 @@ def test_robustness_and_cost(known):
     ],
 )
 def test_the_rule_by_which_training_ends(changes, expected):
-    assert expected in robustness.convergence_rule(RULE | changes)
+    assert expected in robustness.convergence_rule(TrainingSettings.read(RULE | changes, "x"))
 
 
 def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
