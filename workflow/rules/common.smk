@@ -6,7 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-from regcore import STAGE_VERSIONS
 from regcore.settings.fingerprint import fingerprint
 from regcore.errors import InputError
 from regcore.process.files import atomic_write
@@ -20,6 +19,7 @@ from regcore.study.plan import (
     things_in,
 )
 from regcore.study.checks import TRUTH
+from regcore.study.versions import Versions, methods_run
 from regcore.process.devices import gpu_count
 from regcore.autoreg.search import FACTS, FOUND, TRACE, file_of
 
@@ -46,6 +46,7 @@ def make_plan():
 
 
 PLAN = make_plan()
+VERSIONS = Versions(Path(workflow.basedir) / "scripts", cache=Path(".snakemake", "regcore-sources.json"))
 config.clear()
 config.update(PLAN.config)
 METHOD_NAMES = "|".join(map(re.escape, PLAN.entries))
@@ -62,6 +63,11 @@ LARGE = PLAN.ndim == 3  # volumes need more of everything than slices
 if workflow.is_main_process:
     for name, reason in PLAN.unavailable.items():
         print(f"Not run: {name}: {reason}", file=sys.stderr)
+
+
+def version_of(stage, *entries):
+    """The version of a stage's code, with that of the methods behind entries; Snakemake cannot see into modules."""
+    return VERSIONS.of(stage, *(method for name in entries for method in methods_run(PLAN, name)))
 
 
 def scans_in(part):

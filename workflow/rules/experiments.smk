@@ -29,7 +29,7 @@ rule experiment_table:
     params:
         settings=config["experiments"],
         groups=groups_of_pairs(),
-        stage=STAGE_VERSIONS["report"],
+        stage=version_of("experiment"),
     message:
         "Making {wildcards.experiment} of {wildcards.paper}"
     script:
@@ -64,7 +64,7 @@ rule experiment_figure:
     params:
         settings=config["experiments"],
         groups=groups_of_pairs(),
-        stage=STAGE_VERSIONS["report"],
+        stage=version_of("experiment"),
     message:
         "Drawing {wildcards.experiment} of {wildcards.paper}"
     script:
@@ -88,7 +88,7 @@ rule features:
         runtime=120 if LARGE else 30,
     params:
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
-        stage=STAGE_VERSIONS["features"],
+        stage=lambda wildcards: version_of("features", wildcards.method),
     message:
         "Measuring the features of {wildcards.method}"
     script:
@@ -113,7 +113,7 @@ rule weights:
         runtime=120 if LARGE else 30,
     params:
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
-        stage=STAGE_VERSIONS["weights"],
+        stage=lambda wildcards: version_of("weights", wildcards.method),
     message:
         "Measuring the weight volumes of {wildcards.method}"
     script:

@@ -23,7 +23,7 @@ rule register:
         settings=settings_of,
         pairs=lambda wildcards: pairs_in(wildcards.part),
         threads_per_pair=config["registration"]["threads"],  # some tools' fields depend on it
-        stage=STAGE_VERSIONS["register"],
+        stage=lambda wildcards: version_of("register", wildcards.method),
     message:
         "Registering with {wildcards.method} ({wildcards.part})"
     script:
@@ -51,7 +51,7 @@ rule import_fields:
         settings=settings_of,
         files=lambda wildcards: [PLAN.imported[wildcards.method].get(pair) for pair in pairs_in(wildcards.part)],
         pairs=lambda wildcards: pairs_in(wildcards.part),
-        stage=STAGE_VERSIONS["register"],
+        stage=lambda wildcards: version_of("register", wildcards.method),
     message:
         "Importing the fields of {wildcards.method} ({wildcards.part})"
     script:

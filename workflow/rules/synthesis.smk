@@ -16,7 +16,7 @@ rule list_cohort:
         runtime=10,
     params:
         settings=PLAN.embedded,
-        stage=STAGE_VERSIONS["synthesise"],
+        stage=version_of("list_cohort"),
     message:
         "Listing the embedded cohort"
     script:
@@ -39,7 +39,7 @@ rule synthesise:
         settings=PLAN.embedded,
         seed=config["seed"],
         subjects=lambda wildcards: subjects_in(wildcards.part),
-        stage=STAGE_VERSIONS["synthesise"],
+        stage=version_of("synthesise"),
     message:
         "Making subjects from the ICBM-152 template ({wildcards.part})"
     script:
@@ -62,7 +62,7 @@ rule true_fields:
         runtime=120 if LARGE else 30,
     params:
         pairs=lambda wildcards: pairs_in(wildcards.part),
-        stage=STAGE_VERSIONS["truth"],
+        stage=version_of("truth"),
     message:
         "Composing the true fields ({wildcards.part})"
     script:

@@ -33,7 +33,7 @@ rule train:
         pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
         training_pairs=training_pairs_of,
         checkpoints=f"{PLAN.folder}/checkpoints",
-        stage=STAGE_VERSIONS["train"],
+        stage=lambda wildcards: version_of("train", wildcards.method),
     message:
         "Training {wildcards.method} (a progress line every 15 s)"
     script:

@@ -35,7 +35,7 @@ rule trial:
         pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
         training_pairs=training_pairs_of,
         checkpoints=f"{PLAN.folder}/checkpoints",
-        stage=STAGE_VERSIONS["train"],
+        stage=lambda wildcards: version_of("trial", wildcards.method),
     message:
         "Training {wildcards.method}, trial {wildcards.slot} of its search"
     script:
@@ -59,7 +59,7 @@ rule search:
         mem_mb=4000,
         runtime=30,
     params:
-        stage=STAGE_VERSIONS["search"],
+        stage=version_of("search"),
     message:
         "Choosing the best trial of {wildcards.method}"
     script:
@@ -96,7 +96,7 @@ rule architecture:
         pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
         training_pairs=training_pairs_of,
         checkpoints=f"{PLAN.folder}/checkpoints",
-        stage=STAGE_VERSIONS["architecture"],
+        stage=lambda wildcards: version_of("architecture", wildcards.method),
     message:
         "Searching for the architecture of {wildcards.method}"
     script:
@@ -126,7 +126,7 @@ rule sweep:
     params:
         scored=config["labels"],
         pairs=PLAN.pairs["pair"].to_list(),
-        stage=STAGE_VERSIONS["sweep"],
+        stage=lambda wildcards: version_of("sweep", *PLAN.sweeps[wildcards.sweep]),
     message:
         "Scoring the networks of {wildcards.sweep}"
     script:
