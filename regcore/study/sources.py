@@ -54,7 +54,7 @@ def read(text: str, module: str = "", is_package: bool = False) -> Source:
     """
     reader = _Reader(module, is_package)
     body = reader.form(ast.parse(text).body)
-    unneeded = reader.annotated - reader.used
+    unneeded = {"TYPE_CHECKING", *(reader.annotated - reader.used)}
     kept = sorted(found for found in reader.imports if found[2] not in unneeded)
     imports = tuple(sorted({(origin, name) for origin, name, _ in kept}))
     return Source(hash_of([body, *map(":".join, kept)]), imports)
@@ -211,11 +211,6 @@ class Sources:
             submodule = f"{origin}.{attribute}"
             yield submodule if attribute and self.source(submodule) else origin
 
-    def fingerprint(self, roots: Iterable[str], without: Collection[str] = ()) -> str:
-        """Hash of what ``roots`` and all that they import compute."""
-        closure = self.closure(roots, without)
-        return hash_of(f"{name}={source.digest}" for name, source in closure.items())
-
     def keep(self) -> None:
         """Write the cache where something was read."""
         if self.cache is not None and self._new:
@@ -226,6 +221,11 @@ class Sources:
 
 def _is_among(name: str, names: Collection[str]) -> bool:
     return any(name == other or f"{name}." == other or name.startswith(f"{other}.") for other in names)
+
+
+def fingerprint(sources: Mapping[str, Source]) -> str:
+    """Hash of what named sources compute."""
+    return hash_of(f"{name}={source.digest}" for name, source in sources.items())
 
 
 def folder_of(package: str) -> Path | None:

@@ -24,7 +24,7 @@ from regcore.errors import InputError, did_you_mean
 from regcore.methods import METHODS, entry
 from regcore.process.files import atomic_write
 from regcore.study.plan import Plan
-from regcore.study.sources import Sources, folder_of, hash_of
+from regcore.study.sources import Source, Sources, fingerprint, folder_of, hash_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("versions.json")
@@ -78,7 +78,7 @@ STAGES = {
     "truth": _stage("register", "true_fields", without=MAKES_RESULTS),
     "check": _stage("prepare", "check_cohort", "list_pairs"),
     "prepare": _stage("prepare", "prepare"),
-    "train": _stage("train", "train"),
+    "train": _stage("train", "train"),  # what a search for an architecture has found is an input, as a file
     "trial": _stage("tune", "trial"),
     "search": _stage("tune", "search"),
     "architecture": _stage("architecture", "architecture"),
@@ -166,13 +166,18 @@ class Versions:
 
     def stage_sources(self, stage: str) -> dict[str, str]:
         """Fingerprints of a stage: ``sources``, and ``scripts`` where their folder is known."""
-        declared = STAGES[stage]
-        roots = [name for root in declared.roots for name in self._modules(root)]
-        found = {"sources": self._regcore.fingerprint(roots, (*NEVER_COUNTED, *declared.without))}
+        found = {"sources": fingerprint(self.modules_of(stage))}
         if self.scripts is not None:
-            scripts = Sources({name: self.scripts / f"{name}.py" for name in declared.scripts})
-            found["scripts"] = scripts.fingerprint(declared.scripts)
+            names = STAGES[stage].scripts
+            found["scripts"] = fingerprint(
+                Sources({name: self.scripts / f"{name}.py" for name in names}).closure(names)
+            )
         return found
+
+    def modules_of(self, stage: str) -> dict[str, Source]:
+        """Name → source of the modules of regcore that a stage counts."""
+        roots = [name for root in STAGES[stage].roots for name in self._modules(root)]
+        return self._regcore.closure(roots, (*NEVER_COUNTED, *STAGES[stage].without))
 
     def _modules(self, root: str) -> Iterator[str]:
         if not root.endswith(".*"):
@@ -187,7 +192,7 @@ class Versions:
         """Fingerprint of a method: of its module and what that imports, but for how it is trained."""
         module = entry(method).location.partition(":")[0]
         sources = self._with(module.partition(".")[0])
-        return sources.fingerprint([module], (*NEVER_COUNTED, "regcore.training"))
+        return fingerprint(sources.closure([module], (*NEVER_COUNTED, "regcore.training")))
 
     def found(self) -> dict[str, dict[str, dict[str, str]]]:
         """What the record would say of the sources that are there."""
