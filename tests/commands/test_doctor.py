@@ -84,6 +84,16 @@ def test_why_no_gpu_kernels_run_is_said(monkeypatch):
     assert launch.why_no_gpu_kernels(torch.device("cpu")) == "no CUDA device"
 
 
+def test_a_table_of_texts_in_markdown():
+    table = pd.DataFrame({"operator": ["warp", "label_dice"], "ms": ["1.2", ""]})
+    assert doctor.markdown(table).splitlines() == [
+        "| operator   | ms  |",
+        "| ---------- | --- |",
+        "| warp       | 1.2 |",
+        "| label_dice |     |",
+    ]
+
+
 @pytest.fixture
 def few_probes(monkeypatch):
     chosen = [probe for probe in doctor.PROBES if probe.operator in ("warp", "smoothing", "weighted_diffusion")]
