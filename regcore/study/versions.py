@@ -12,7 +12,7 @@ run this code are run again.  A test of this repository fails until an edit is r
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,8 @@ from typing import Any
 import click
 
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import METHODS, entry
+from regcore.methods import METHODS, method_info
 from regcore.process.files import atomic_write
-from regcore.study.plan import Plan
 from regcore.study.sources import Source, Sources, fingerprint, folder_of, hash_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,6 +39,8 @@ NEVER_COUNTED = (
     "regcore.methods.",
     "regcore.methods.requirements",
     "regcore.study.plan",
+    "regcore.study.entry",
+    "regcore.study.layout",
     "regcore.study.checks",
     "regcore.study.job",
     "regcore.study.versions",
@@ -88,11 +89,13 @@ STAGES = {
     "register": _stage("register", "register", "import_fields", without=("regcore.training",)),
     "evaluate": _stage("score", "evaluate", without=(*MAKES_RESULTS, "regcore.study.stages.register")),
     "report": Stage(
-        ("regcore.reporting.*",),
+        ("regcore.reporting.*", "regcore.study.results"),
         ("tables", "pictures", "training_curves", "search_figure", "architecture_figure", "write_report"),
         (*MAKES_RESULTS, "regcore.study.stages"),
     ),
-    "experiment": Stage(("regcore.papers.*",), ("experiment",), (*MAKES_RESULTS, "regcore.study.stages")),
+    "experiment": Stage(
+        ("regcore.papers.*", "regcore.study.results"), ("experiment",), (*MAKES_RESULTS, "regcore.study.stages")
+    ),
 }
 
 
@@ -190,7 +193,7 @@ class Versions:
 
     def method_sources(self, method: str) -> str:
         """Fingerprint of a method: of its module and what that imports, but for how it is trained."""
-        module = entry(method).location.partition(":")[0]
+        module = method_info(method).location.partition(":")[0]
         sources = self._with(module.partition(".")[0])
         return fingerprint(sources.closure([module], (*NEVER_COUNTED, "regcore.training")))
 
@@ -244,18 +247,6 @@ def _here() -> Versions:
 def stage_version(stage: str, *methods: str) -> int | str:
     """The version of a stage that runs ``methods``, without the workflow's scripts; :meth:`Versions.of`."""
     return _here().of(stage, *methods)
-
-
-def methods_run(plan: Plan, name: str) -> set[str]:
-    """The methods whose code an entry of a study runs: its own, and that of the model that it registers with."""
-    method = plan.method_of(name)
-    found = {method}
-    if entry(method).refines:
-        found.add(plan.method_of(plan.entries[name]["start"]))
-    if entry(method).pretrained:
-        model: Mapping = json.loads((Path(str(plan.model_folder(name))) / "model.json").read_text())
-        found.add(model["method"])
-    return found
 
 
 @click.command(help="Record the sources that the stages of a study are made of.")

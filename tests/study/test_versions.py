@@ -5,14 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from support.paths import ROOT
 
 from regcore.methods import METHODS
+from regcore.study.entry import Entry
 from regcore.study.sources import read
-from regcore.study.versions import STAGES, Versions, methods_run, stage_version
+from regcore.study.versions import STAGES, Versions, stage_version
 
 SCRIPTS = ROOT / "workflow" / "scripts"
 
@@ -182,23 +182,22 @@ def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypat
     assert Versions().of("register", "theirs") != first
 
 
-def test_an_entry_runs_the_method_of_the_model_that_it_starts_from():
-    entries = {"vxm": {"method": "voxelmorph"}, "vxm-refined": {"method": "refine", "start": "vxm"}}
-    plan = SimpleNamespace(
-        entries=entries,
-        method_of=lambda name: entries.get(name, {}).get("method", "pretrained"),
-        model_folder=lambda name: ROOT / "regcore" / "models" / "released" / "synthmorph-2d",
-    )
-    assert methods_run(plan, "vxm") == {"voxelmorph"}
-    assert methods_run(plan, "vxm-refined") == {"voxelmorph", "refine"}
-    assert methods_run(plan, "released") == {"pretrained", "synthmorph"}
+def test_an_entry_runs_the_method_of_the_network_that_it_takes_over():
+    values = {"vxm": {"method": "voxelmorph"}, "vxm-inst": {"method": "refine", "start": "vxm"}}
+    values["released"] = {"method": "pretrained", "model": "synthmorph-2d"}
+    entries = {}
+    for name in values:
+        entries[name] = Entry(name, values[name], entries)
+    assert entries["vxm"].methods_run == {"voxelmorph"}
+    assert entries["vxm-inst"].methods_run == {"voxelmorph", "refine"}
+    assert entries["released"].methods_run == {"pretrained", "synthmorph"}
 
 
 def test_every_script_of_the_workflow_counts_in_the_stage_of_its_rule():
     found = {}
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         for text in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            script, stage = re.search(r"scripts/(\w+)\.py", text), re.search(r'version_of\("(\w+)"', text)
+            script, stage = re.search(r"scripts/(\w+)\.py", text), re.search(r'WORKFLOW\.version\("(\w+)"', text)
             if script:
                 assert stage, f"a rule with {script[1]}.py has no version of its stage"
                 found.setdefault(stage[1], set()).add(script[1])
