@@ -25,8 +25,12 @@ from scipy.ndimage import gaussian_filter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest goes first, so that no worker is left alone with it."""
+    """The file that takes longest goes first, so that no worker is left alone with it; no GPU, no tests of GPUs."""
     items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU"))
 
 
 @pytest.fixture

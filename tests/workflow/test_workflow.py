@@ -43,21 +43,6 @@ TINY = {
 RUN = {*TINY["methods"]} - {"deeds"}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["snakefmt", "--check", "workflow"],
-        ["snakemake", "--lint"],
-    ],
-    ids=" ".join,
-)
-def test_linters_are_content(command):
-    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_the_default_study_has_a_readable_plan(tmp_path):
     shutil.copytree(ROOT / "config", tmp_path / "config")
     done = snakemake(tmp_path, "-n", "--cores", "2", "--configfile", tmp_path / "config" / "config.yaml")
