@@ -1,10 +1,10 @@
 """Whether two methods differ on the same cases: paired tests, their correction, an interval for the difference."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -40,7 +40,7 @@ class PairedComparison:
 
 
 def paired_comparison(
-    a: Sequence[float], b: Sequence[float], confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> PairedComparison:
     """Compare two methods that were measured on the same cases.
 
@@ -120,7 +120,7 @@ def compare_methods(
     return table.assign(p_wilcoxon_holm=holm(table["p_wilcoxon"]), p_t_holm=holm(table["p_t"]))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: npt.ArrayLike) -> np.ndarray:
     """Adjust p-values for their number (Holm, Scandinavian Journal of Statistics 1979).
 
     With p₍₁₎ ≤ … ≤ p₍ₘ₎ the adjusted p₍ᵢ₎ is min(1, max over j ≤ i of (m − j + 1) p₍ⱼ₎).  Rejecting what is
@@ -151,9 +151,9 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _differences(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, int]:
+def _differences(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarray, int]:
     """Differences of the complete pairs, and the number of the others."""
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     require_same_shape("a", a, "b", b)
     for name, values in (("a", a), ("b", b)):
         if values.ndim != 1 or np.isinf(values).any():

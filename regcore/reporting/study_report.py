@@ -91,14 +91,14 @@ def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
     shown = []
     for rank, pair in chosen.items():
         fixed, moving = (
-            read_scan(plan.cohort.files(scans.at[pair, side]), plan.config["preprocess"])
+            read_scan(plan.cohort.files(str(scans.at[pair, side])), plan.config["preprocess"])
             for side in ("fixed", "moving")
         )
         shown.append(
             ShownPair(
                 f"{rank}: Dice {dice[pair]:.3f}",
-                scans.at[pair, "fixed"],
-                scans.at[pair, "moving"],
+                str(scans.at[pair, "fixed"]),
+                str(scans.at[pair, "moving"]),
                 fixed,
                 moving,
                 read_field(plan.field(name, pair)),
