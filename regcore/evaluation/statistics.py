@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from regcore.checks import describe, require_same_shape
 
@@ -80,6 +79,8 @@ def paired_comparison(
     mean = float(differences.mean())
     if not differences.any():
         return PairedComparison(n, dropped, 0.0, 0.0, 0.0, 1.0, 1.0)
+    from scipy import stats  # here: loading it takes longer than the rest of this room, and few need a test
+
     p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
     if np.ptp(differences) == 0:  # SciPy would warn, and find no interval
         same = float(differences[0])
@@ -164,6 +165,8 @@ def _differences(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarra
 
 
 def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    from scipy import stats
+
     found = stats.bootstrap(
         (differences,),
         np.mean,
