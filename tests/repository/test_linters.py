@@ -13,7 +13,7 @@ from support.paths import BIN, ROOT
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["snakefmt", "--check", "workflow"],
-        ["snakemake", "--lint"],
+        pytest.param(["snakemake", "--lint"], marks=pytest.mark.workflow),
         ["mypy"],
     ],
     ids=" ".join,
