@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import method_of
 from regcore.networks.architecture import (
     DEFORMATION,
     FEATURE,
@@ -23,7 +22,6 @@ from regcore.networks.architecture import (
     parts_of,
 )
 from regcore.settings.validation import settings_schema, validated
-from regcore.tuning.search import is_tuned
 
 KEY = "autosearch"
 #: The stages, in their order.
@@ -164,30 +162,20 @@ class CellSearch:
     settings: dict[str, Any]
 
 
-def has_search(values: Mapping) -> bool:
-    """Whether an entry of a study asks for a search of cells or λ; ``autosearch: null`` asks for none."""
-    return values.get(KEY) is not None
-
-
-def cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
-    """The search that an entry of a study asks for.
+def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
+    """The search that an entry of a study, of the method autoreg, asks for.
 
     Parameters
     ----------
     entries : mapping
-        All entries of the study.
+        What the study says of all its entries, by name.
 
     Raises
     ------
     InputError
-        The entry is not of AutoReg, has a search for hyperparameters as well, what it begins with is not there, does
-        not fit, or begins with it, or λ cannot be searched from where it begins.
+        What it begins with is not there, does not fit, or begins with it, or λ cannot be searched from where it begins.
     """
     values, where = entries[name], f"methods.{name}.{KEY}"
-    if method_of(name, values) != "autoreg":
-        raise InputError(f"{where}: only 'autoreg' is searched so; for hyperparameters of other methods see 'tune'")
-    if is_tuned(values):
-        raise InputError(f"{where}: 'tune' is set as well; leave one of the two out")
     chosen = validated(values[KEY], settings_schema(SEARCH), where)
     what = tuple(stage for stage in STAGES if stage in chosen["what"])
     if values.get("network") == "unet" and set(what) - {OBJECTIVE}:
@@ -199,13 +187,17 @@ def cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     for other in others:
         if name in _needed(other, entries):
             raise InputError(f"{where}: it waits for '{other}', and that for it; let one of them begin by itself")
-        if not has_search(entries[other]):
+        if not _has_search(entries[other]):
             raise InputError(f"{where}: '{other}' has no '{KEY}' to begin from or to take as long as")
     _check_length(what, chosen, entries, where)
     _check_start(values, chosen, others, where)
     if OBJECTIVE in what:
         _check_weights(_first_weights(name, entries), where)
     return CellSearch(what, tuple(dict.fromkeys(others)), chosen)
+
+
+def _has_search(values: Mapping) -> bool:
+    return values.get(KEY) is not None
 
 
 def _needed(name: str, entries: Mapping[str, Mapping]) -> set[str]:
@@ -230,7 +222,7 @@ def _check_length(what: Sequence[str], chosen: Mapping[str, Any], entries: Mappi
     if not cells:
         raise InputError(f"{where}.by: λ is searched by gradient alone; leave 'by' out, or search for cells")
     if other not in entries:
-        known = [known for known, values in entries.items() if has_search(values)]
+        known = [known for known, values in entries.items() if _has_search(values)]
         raise InputError(f"{where}.as_long_as: no entry is called '{other}'{did_you_mean(other, known)}")
     search = entries[other][KEY]
     if search.get("by", GRADIENT) != GRADIENT or not cells <= set(search.get("what", STAGES)):

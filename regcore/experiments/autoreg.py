@@ -9,11 +9,13 @@ from typing import Any
 
 from regcore.autoreg.search import KEY, read_found
 from regcore.errors import InputError
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper
 from regcore.networks.architecture import DEFORMATION, FEATURE, LAMBDAS, MANUAL, OBJECTIVE, SIZES
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.autoreg"
+#: The module that draws it.
+DRAWN_BY = "regcore.papers.autoreg.figures"
 #: The network with all that is searched, and the one with its cells and the objective by hand; the cells are the same.
 SEARCHED, CELLS_ALONE, MEDIUM = "autoreg", "autoreg-cells", "manual-medium"
 CELLS = [FEATURE, DEFORMATION]
@@ -55,8 +57,8 @@ def starts(name: str, settings: Mapping) -> list[str]:
     return [start(name, number + 1) for number in range(settings["starts"])]
 
 
-def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
-    """The variants, and which experiment needs which.
+def experiments(settings: Mapping, classical: Sequence[str]) -> Paper:
+    """The variants, and what each table and figure needs.
 
     Parameters
     ----------
@@ -92,28 +94,31 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Experiments:
     def every(*names: str) -> list[str]:
         return [network for name in names for network in starts(name, settings)]
 
-    scored = {
-        "table3": every(*MANUAL, "vm", CELLS_ALONE, SEARCHED),
-        "table4": every("with-ncc", "with-mind", MEDIUM, "manual-medium-objective"),
-        "table5": every("vm-unified", "vm-autoreg"),
-        "table8": [*classical, "vm", "vm-diff", *MANUAL, SEARCHED],
-        "table9": [*classical, "vm", "vm-diff", SEARCHED],
-        "fig6": [*classical, "vm", "vm-diff", MEDIUM, SEARCHED],
-    }
+    def compared(name: str, scores: list[str], reference: str) -> Experiment:
+        return Experiment(name, Needs(scores=scores), f"{DRAWN_BY}:compared", {"reference": reference})
+
+    networks, cells = [*classical, "vm", "vm-diff"], every(CELLS_ALONE, *settings["controls"])
+    found = [
+        Experiment(
+            "table1",
+            Needs(models=[MEDIUM, SEARCHED], architectures=[CELLS_ALONE, SEARCHED]),
+            f"{DRAWN_BY}:cost_of_searching",
+        ),
+        compared("table3", every(*MANUAL, "vm", CELLS_ALONE, SEARCHED), SEARCHED),
+        compared("table4", every("with-ncc", "with-mind", MEDIUM, "manual-medium-objective"), MEDIUM),
+        compared("table5", every("vm-unified", "vm-autoreg"), "vm-unified"),
+        Experiment("table8", Needs(scores=[*networks, *MANUAL, SEARCHED]), f"{DRAWN_BY}:time_and_size"),
+        Experiment("table9", Needs(scores=[*networks, SEARCHED]), f"{DRAWN_BY}:all_methods"),
+        Experiment("fig3", Needs(architectures=[CELLS_ALONE]), f"{DRAWN_BY}:heat_maps"),
+        Experiment("fig4", Needs(architectures=[SEARCHED]), f"{DRAWN_BY}:objective_by_epoch"),
+        Experiment("fig6", Needs(scores=[*networks, MEDIUM, SEARCHED]), f"{DRAWN_BY}:boxes"),
+        Experiment("fig15", Needs(architectures=every(SEARCHED)), f"{DRAWN_BY}:side_by_side"),
+    ]
     if settings["controls"]:
-        scored["table10"] = every(CELLS_ALONE, *settings["controls"])
+        found.append(Experiment("table10", Needs(scores=cells, architectures=cells), f"{DRAWN_BY}:controls"))
     if settings["transfer"]:
-        scored["table2"] = list(TRANSFER)
-    trained = {"table1": [MEDIUM, SEARCHED]}
-    searched = {
-        "table1": [CELLS_ALONE, SEARCHED],
-        "fig3": [CELLS_ALONE],
-        "fig4": [SEARCHED],
-        "fig15": every(SEARCHED),
-    }
-    if settings["controls"]:
-        searched["table10"] = every(CELLS_ALONE, *settings["controls"])
-    return Experiments(variants, scored, trained, searched=searched)
+        found.append(Experiment("table2", Needs(scores=list(TRANSFER)), f"{DRAWN_BY}:transfer"))
+    return Paper(variants, found)
 
 
 def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:

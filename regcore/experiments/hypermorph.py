@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from regcore.errors import InputError
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper, Sweep
 from regcore.tuning.grid import grid, names
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.hypermorph"
+#: The package that draws it.
+DRAWN_BY = "regcore.papers.hypermorph"
 #: Names of the paper.
 SIMILARITIES = {"mse": "MSE", "lncc": "NCC", "nmi": "NMI"}
 #: What networks of both kinds have in common where a study says nothing: the network of the paper, its mean squares.
@@ -123,26 +125,42 @@ def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
     return found
 
 
-def experiments(settings: Mapping, labelled: bool) -> Experiments:
-    """The networks, and which experiment needs which."""
+def experiments(settings: Mapping, labelled: bool) -> Paper:
+    """The networks, and what each table and figure needs."""
     planned = landscapes(settings, labelled)
-    sweeps = {dense(name): list(shape.hypernetworks()) for name, shape in planned.items()}
-    sweeps |= {by_grid(name): list(shape.networks()) for name, shape in planned.items()}
     single = [name for name in SIMILARITIES if name in planned]
     double = [name for name in SECOND if name in planned]
     repeated = [name for name in single if planned[name].replicates > 1]
-    both = {"fig3": single, "fig4": double, "fig5": repeated, "table1": [*single, *double]}
-    swept = {figure: [sweep(name) for name in shown for sweep in (dense, by_grid)] for figure, shown in both.items()}
-    swept |= {figure: [dense(name) for name in single] for figure in ("fig6", "fig7")}
-    swept = {figure: shown for figure, shown in swept.items() if shown}
-    trained = {
-        figure: [name for sweep in swept[figure] for name in sweeps[sweep]] for figure in ("table1",) if figure in swept
-    }
-    if "gamma" in planned:  # which labels its training saw
-        trained["fig4"] = sweeps[dense("gamma")]
-    varied = {sweep(name): shape.hyperparameters for name, shape in planned.items() for sweep in (dense, by_grid)}
-    variants = dict(_variants(settings, planned))
-    return Experiments(variants, trained=trained, sweeps=sweeps, hyperparameters=varied, swept=swept)
+    hyper = {name: list(planned[name].hypernetworks()) for name in planned}
+    grids = {name: list(planned[name].networks()) for name in planned}
+    every = [*single, *double]
+    # In Fig. 4 the model tells which labels its training saw.
+    found = [
+        Experiment("fig3", Needs(sweeps=_both(single)), f"{DRAWN_BY}.figures:dice_by_lambda"),
+        Experiment(
+            "fig4", Needs(sweeps=_both(double), models=hyper.get("gamma", [])), f"{DRAWN_BY}.figures:dice_by_two"
+        ),
+        Experiment("fig5", Needs(sweeps=_both(repeated)), f"{DRAWN_BY}.figures:dice_by_start"),
+        Experiment("fig6", Needs(sweeps=list(map(dense, single))), f"{DRAWN_BY}.figures:lambda_by_group"),
+        Experiment("fig7", Needs(sweeps=list(map(dense, single))), f"{DRAWN_BY}.figures:lambda_by_structure"),
+        Experiment(
+            "table1",
+            Needs(sweeps=_both(every), models=[name for own in every for name in (*hyper[own], *grids[own])]),
+            f"{DRAWN_BY}.robustness:robustness_and_cost",
+        ),
+    ]
+    sweeps = [
+        Sweep(sweep, entries, planned[name].hyperparameters)
+        for name in planned
+        for sweep, entries in ((dense(name), hyper[name]), (by_grid(name), grids[name]))
+    ]
+    shown = [experiment for experiment in found if experiment.needs.sweeps]
+    return Paper(dict(_variants(settings, planned)), shown, sweeps)
+
+
+def _both(landscapes: Iterable[str]) -> list[str]:
+    """The sweeps of hypernetworks and grids."""
+    return [sweep(name) for name in landscapes for sweep in (dense, by_grid)]
 
 
 def dense(landscape: str) -> str:

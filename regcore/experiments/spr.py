@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regcore.errors import InputError
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper, Sweep
 from regcore.methods.constants import PRIORS
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.spr"
+#: The modules that draw it.
+FIGURES, WEIGHTS = "regcore.papers.spr.figures", "regcore.papers.spr.weights"
 #: Entries by what the paper calls them; the last three are ours.
 TITLES = {
     "voxelmorph-wide": "VoxelMorph",
@@ -51,8 +53,8 @@ def sweep_of(name: str) -> str:
     return f"{name}-dense"
 
 
-def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> Experiments:
-    """The variants, and which experiment needs which.
+def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> Paper:
+    """The variants, and what each table and figure needs.
 
     Parameters
     ----------
@@ -73,43 +75,42 @@ def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> 
     variants = _variants(settings)
     hyper = [name for name in (*OVER_LAMBDA, *OVER_PRIOR) if name in variants]
     compared = [name for name in TITLES if name in variants and name != GRID]
-    alphas = [at_alpha(alpha) for alpha in settings["alphas"]]
-    scored = {
-        "table2": [*classical, *compared],
-        "table6": [name for name in compared if name in (REFERENCE, "tm-spr-beta", *OVER_PRIOR, "hyper-tm-spr-all")],
-        "fig13": [REFERENCE, "tm-spr-beta"],
-    }
-    searched = [name for name in variants if "tune" in variants[name]]
-    trained = {
-        "table5": [*searched, *hyper],
-        "fig7": list(SEARCHED),
-        "fig8": list(SEARCHED),
-    }
-    if GRID in variants:
-        trained["table7"] = ["tm-spr-beta", GRID]
-    sweeps = {sweep_of(name): [name] for name in hyper}
-    varied = {sweep_of(name): ["lambda"] if name in OVER_LAMBDA else list(PRIORS["beta"]) for name in hyper}
-    swept = {
-        "table5": list(sweeps),
-        "fig9": [sweep_of("hyper-tm-spr")],
-        "fig20": [sweep_of(name) for name in OVER_LAMBDA],
-    }
+    searched, beside = [name for name in variants if "tune" in variants[name]], [REFERENCE, "tm-spr-beta"]
+    amortised = [name for name in compared if name in (*beside, *OVER_PRIOR, "hyper-tm-spr-all")]
+    found = [
+        Experiment("table2", Needs(scores=[*classical, *compared]), f"{FIGURES}:overlap_and_folds"),
+        Experiment("table5", Needs(models=[*searched, *hyper], sweeps=list(map(sweep_of, hyper))), f"{FIGURES}:optima"),
+        Experiment("table6", Needs(scores=amortised), f"{FIGURES}:amortised"),
+        Experiment("fig7", Needs(models=list(SEARCHED)), f"{FIGURES}:surfaces"),
+        Experiment("fig8", Needs(models=list(SEARCHED)), f"{FIGURES}:importances"),
+        _landscape("fig9", "hyper-tm-spr"),
+        Experiment("fig11", Needs(weights=["hyper-tm-spr"]), f"{WEIGHTS}:over_two"),
+        Experiment("fig12", Needs(weights=[*SEARCHED]), f"{WEIGHTS}:beside_field", {"titles": TITLES}),
+        Experiment(
+            "fig13",
+            Needs(scores=beside, weights=["tm-spr-beta"], fields=beside),
+            f"{WEIGHTS}:against_invariant",
+            {"plain": REFERENCE, "titles": TITLES},
+        ),
+        Experiment("fig20", Needs(sweeps=list(map(sweep_of, OVER_LAMBDA))), f"{FIGURES}:dice_by_lambda"),
+    ]
     if settings["labels"]:
-        swept["fig10"] = [sweep_of("hyper-tm-spr-labels")]
-    weighed = {"fig11": ["hyper-tm-spr"], "fig12": [*SEARCHED], "fig13": ["tm-spr-beta"]}
-    if alphas:
-        weighed["fig14"] = [*alphas, "tm-spr-beta"]
-    return Experiments(
-        variants,
-        scored,
-        trained,
-        sweeps,
-        varied,
-        swept,
-        sweep_splits=("validation",),
-        drawn={"fig13": [REFERENCE, "tm-spr-beta"]},
-        weighed=weighed,
-    )
+        found.append(_landscape("fig10", "hyper-tm-spr-labels"))
+    if GRID in variants:
+        found.append(Experiment("table7", Needs(models=["tm-spr-beta", GRID]), f"{FIGURES}:search_and_grid"))
+    if settings["alphas"]:
+        alphas = [*map(at_alpha, settings["alphas"]), "tm-spr-beta"]
+        found.append(Experiment("fig14", Needs(weights=alphas), f"{WEIGHTS}:by_alpha"))
+    return Paper(variants, found, [_sweep(name) for name in hyper])
+
+
+def _landscape(name: str, entry: str) -> Experiment:
+    return Experiment(name, Needs(sweeps=[sweep_of(entry)]), f"{FIGURES}:landscape", {"name": entry})
+
+
+def _sweep(name: str) -> Sweep:
+    """Of a hypernetwork, whose hyperparameters are chosen on the validation pairs."""
+    return Sweep(sweep_of(name), [name], ["lambda"] if name in OVER_LAMBDA else list(PRIORS["beta"]), ("validation",))
 
 
 def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:

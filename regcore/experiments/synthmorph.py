@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 
 from regcore.errors import InputError
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper
 from regcore.synthesis.mr_contrast import of_series
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.synthmorph"
+#: The module that draws it.
+DRAWN_BY = "regcore.papers.synthmorph.figures"
 #: Kinds of label maps, and what the paper calls SynthMorph with them.
 KINDS = {"shapes": "sm-shapes", "cohort": "sm-brains"}
 #: Methods whose networks are U-Nets, of which Fig. 12 looks at every convolution.
@@ -62,8 +64,8 @@ def experiments(
     pairs: pd.DataFrame,
     scans: pd.DataFrame,
     labelled: bool,
-) -> Experiments:
-    """The variants, and which experiment needs which.
+) -> Paper:
+    """The variants, and what each table and figure needs.
 
     Parameters
     ----------
@@ -86,22 +88,24 @@ def experiments(
     kinds = settings["kinds"]
     if "cohort" in kinds and not labelled and (settings["sweeps"] or settings["lambda"]):
         raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
-    scored, features = {name: list(methods) for name in ("fig6", "fig7", "table3")}, {}
+    compared, start = list(methods), [START] if START in methods else []
+    found = [
+        Experiment("fig6", Needs(scores=compared, fields=compared), f"{DRAWN_BY}:of_pairs"),
+        Experiment("fig7", Needs(scores=compared), f"{DRAWN_BY}:by_contrast"),
+        Experiment("table3", Needs(scores=compared), f"{DRAWN_BY}:change_of_distance"),
+    ]
     if any(of_series(contrast) for contrast in scans.loc[pairs["moving"], "contrast"]):
-        scored["fig11"] = list(methods)
+        found.append(Experiment("fig11", Needs(scores=compared), f"{DRAWN_BY}:along_series"))
     if networks and series_of_pairs(pairs, scans):
-        features["fig12"] = list(networks)
-    start = [START] if START in methods else []
+        found.append(Experiment("fig12", Needs(features=list(networks)), f"{DRAWN_BY}:by_layer"))
     if settings["sweeps"]:
-        scored["fig13"] = start + [
-            swept(kind, setting, value)
-            for kind in kinds
-            for setting, values in settings["sweeps"].items()
-            for value in values
-        ]
+        points = [(setting, value) for setting, values in settings["sweeps"].items() for value in values]
+        names = [swept(kind, setting, value) for kind in kinds for setting, value in points]
+        found.append(Experiment("fig13", Needs(scores=[*start, *names]), f"{DRAWN_BY}:by_setting"))
     if settings["lambda"]:
-        scored["fig14"] = start + [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
-    return Experiments(dict(_variants(settings)), scored, features=features, drawn={"fig6": list(methods)})
+        names = [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
+        found.append(Experiment("fig14", Needs(scores=[*start, *names]), f"{DRAWN_BY}:by_lambda"))
+    return Paper(dict(_variants(settings)), found)
 
 
 def _variants(settings: Mapping) -> Iterable[tuple[str, dict[str, Any]]]:

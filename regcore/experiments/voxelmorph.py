@@ -6,9 +6,11 @@ Which of them is atlas-based and which between subjects (Table III) follows from
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper
 from regcore.methods.constants import LABELS_ALONE
 
+#: The module that draws it.
+DRAWN_BY = "regcore.papers.voxelmorph.figures"
 #: Names of the paper: what the two losses are called there, and which labels training sees (Fig. 9 a–d).
 LOSSES = {"mse": "MSE", "lncc": "CC"}
 SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all structures", "groups": "coarse labels"}
@@ -46,8 +48,8 @@ def sizes(settings: Mapping, subjects: int) -> list[int]:
     return sorted({count for count in settings["training_subjects"] if count < subjects})
 
 
-def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labelled: bool) -> Experiments:
-    """The variants, and which experiment needs which.
+def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labelled: bool) -> Paper:
+    """The variants, and what each table and figure needs.
 
     Parameters
     ----------
@@ -64,20 +66,26 @@ def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labe
     wide = [base(similarity, 2) for similarity in LOSSES]
     lambdas = {s: [with_lambda(s, value) for value in settings["lambda"][s]] for s in LOSSES}
     by_size = [with_subjects(count) for count in sizes(settings, subjects)] + [base("mse")]
-    scored = {
-        "table1": [*classical, *networks],
-        "table2": [*classical, *_and_refined(networks)],
-        "table3": [*classical, *networks, *_and_refined(wide)],
-        "fig5": [*classical, *networks],
-        "fig8": _and_refined(by_size),
-    }
+    plain = [*classical, *networks]
+
+    def table(name: str, scores: list[str]) -> Experiment:
+        return Experiment(name, Needs(scores=scores), f"{DRAWN_BY}:methods_table")
+
+    found = [
+        table("table1", plain),
+        table("table2", [*classical, *_and_refined(networks)]),
+        table("table3", [*plain, *_and_refined(wide)]),
+        Experiment("fig5", Needs(scores=plain), f"{DRAWN_BY}:boxes_by_structure"),
+        Experiment("fig7", Needs(models=[*lambdas["mse"], *lambdas["lncc"]]), f"{DRAWN_BY}:dice_by_lambda"),
+        Experiment("fig8", Needs(scores=_and_refined(by_size), models=by_size), f"{DRAWN_BY}:dice_by_subjects"),
+    ]
     if labelled:
-        scored["fig9"] = scored["table4"] = [*classical, base("mse"), *_gamma_names(settings)]
-    return Experiments(
-        dict(_variants(settings, subjects, labelled)),
-        scored,
-        {"fig7": [name for names in lambdas.values() for name in names], "fig8": by_size},
-    )
+        supervised = Needs(scores=[*classical, base("mse"), *_gamma_names(settings)])
+        found += [
+            Experiment("table4", supervised, f"{DRAWN_BY}:folds_by_gamma"),
+            Experiment("fig9", supervised, f"{DRAWN_BY}:dice_by_gamma", {"references": list(classical)}),
+        ]
+    return Paper(dict(_variants(settings, subjects, labelled)), found)
 
 
 def _and_refined(names: Iterable[str]) -> list[str]:

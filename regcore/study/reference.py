@@ -12,6 +12,7 @@ from typing import Any
 
 from regcore.autoreg.search import SEARCH as CELL_SEARCH
 from regcore.methods import METHODS, make_method
+from regcore.process.files import atomic_write
 from regcore.settings.validation import load_yaml
 from regcore.tuning.search import SEARCH
 
@@ -24,10 +25,10 @@ def key_table(schema: Mapping) -> str:
 def method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
-    for name, entry in METHODS.items():
+    for name, info in METHODS.items():
         method = make_method(name)
         first_line = (type(method).__doc__ or "").strip().splitlines()[0]
-        parts.append(f"### `{name}`{' (learned)' if entry.learned else ''}\n\n{first_line}")
+        parts.append(f"### `{name}`{' (learned)' if info.learned else ''}\n\n{first_line}")
         if method.properties:
             parts.append(_table((key, rule) for key, rule in method.properties.items()))
     return "\n\n".join(parts)
@@ -78,4 +79,5 @@ def _table(keys: Iterator[tuple[str, Mapping]]) -> str:
 
 if __name__ == "__main__":
     schema_path, readme = map(Path, sys.argv[1:3])
-    readme.write_text(filled(readme.read_text(), load_yaml(schema_path)))
+    with atomic_write(readme) as path:
+        path.write_text(filled(readme.read_text(), load_yaml(schema_path)))
