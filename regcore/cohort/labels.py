@@ -85,7 +85,7 @@ def drawn_codes(labels: pd.DataFrame, observed: str, draw: int) -> list[int]:
         chosen = {different[np.random.default_rng(0).permutation(len(different))[(draw - 1) % len(different)]]}
     else:
         chosen = set(np.random.default_rng(draw).permutation(different)[: -(-len(different) // 2)])
-    return [code for code, name in names.items() if name in chosen]
+    return list(names.index[names.isin(chosen)])
 
 
 def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int = 1) -> dict[int, int]:

@@ -5,12 +5,35 @@ are is decided in :mod:`regcore.cohort.pairs`.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import overload
 
 import numpy as np
 
 
-class EligiblePairs(Sequence[tuple[str, str]]):
+class NumberedPairs(Sequence[tuple[str, str]]):
+    """Pairs that are found by their number, from 0; there is none from the end."""
+
+    @abstractmethod
+    def _numbered(self, number: int) -> tuple[str, str]:
+        """The pair of a number that exists."""
+
+    @overload
+    def __getitem__(self, number: int) -> tuple[str, str]: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[tuple[str, str]]: ...
+
+    def __getitem__(self, number: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        return self._numbered(int(number))
+
+
+class EligiblePairs(NumberedPairs):
     """The (fixed, moving) scans that may meet, as a sequence that lists nothing.
 
     Pairs are numbered by fixed scan, then by moving scan, each in the order given.  Memory grows with the
@@ -45,9 +68,7 @@ class EligiblePairs(Sequence[tuple[str, str]]):
         """How many pairs there are; a sequence may have each at several numbers."""
         return len(self)
 
-    def __getitem__(self, number: int) -> tuple[str, str]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"no pair {number} among {len(self)}")
+    def _numbered(self, number: int) -> tuple[str, str]:
         row = int(np.searchsorted(self._ends, number, side="right")) - 1
         return self.fixed[row], self._partner(self.fixed[row], int(number - self._ends[row]))
 
@@ -86,7 +107,7 @@ class EligiblePairs(Sequence[tuple[str, str]]):
         return self.moving[number]
 
 
-class PooledPairs(Sequence[tuple[str, str]]):
+class PooledPairs(NumberedPairs):
     """The pairs of several such sequences, one after the other, as a sequence that lists nothing."""
 
     def __init__(self, parts: Sequence["EligiblePairs | PooledPairs"]):
@@ -101,9 +122,7 @@ class PooledPairs(Sequence[tuple[str, str]]):
         """How many pairs there are; a sequence may have each at several numbers."""
         return sum(part.different for part in self.parts)
 
-    def __getitem__(self, number: int) -> tuple[str, str]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"no pair {number} among {len(self)}")
+    def _numbered(self, number: int) -> tuple[str, str]:
         part = int(np.searchsorted(self._ends, number, side="right")) - 1
         return self.parts[part][number - int(self._ends[part])]
 
@@ -132,10 +151,8 @@ class BalancedPairs(PooledPairs):
     def __len__(self) -> int:
         return len(self.parts) * self._turns
 
-    def __getitem__(self, number: int) -> tuple[str, str]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"no pair {number} among {len(self)}")
-        turn, part = divmod(int(number), len(self.parts))
+    def _numbered(self, number: int) -> tuple[str, str]:
+        turn, part = divmod(number, len(self.parts))
         return self.parts[part][turn % len(self.parts[part])]
 
     @property

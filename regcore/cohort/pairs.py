@@ -75,7 +75,7 @@ def eligible_pairs(
     ]
     if subjects is not None:
         every = [part for task in tasks for parts in task for part in parts]
-        subject = cohort.table["subject"].to_dict()
+        subject = cohort.subjects()
         atlas = {scan for part in every for scan in part.fixed} if pairs["kind"] == "atlas" else set()
         usable = set().union(*(part.scans for part in every)) - atlas
         chosen = choose_subjects([subject[s] for s in cohort.table.index if s in usable], subjects, seed, where)
@@ -128,7 +128,7 @@ def _of_contrasts(
             )
     if kind == "atlas":
         fixed = [_atlas(cohort, pairs, fixed_contrast)]
-    subject = cohort.table["subject"].to_dict()
+    subject = cohort.subjects()
     found = [EligiblePairs(fixed, moving, subject, kind)]
     if pairs["kind"] == "mixed":
         datasets = cohort.table["dataset"]
@@ -208,7 +208,7 @@ def _shares(total: int | None, count: int) -> list[int | None]:
 
 def _drawn(eligible: EligiblePairs, wanted: int | None, seed: int) -> list[tuple[str, str]]:
     """``wanted`` of the pairs (None: all), or all where there are no more, in their order."""
-    numbers = range(len(eligible))
+    numbers: Sequence[int] = range(len(eligible))
     if wanted is not None and wanted < len(eligible):
         numbers = sorted(np.random.default_rng(seed).choice(len(eligible), wanted, replace=False))
     return [eligible[number] for number in numbers]
@@ -239,18 +239,19 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     missing = [column for column in ("fixed", "moving", *columns) if column not in table]
     if missing:
         raise InputError(
-            f"{path}: the list of pairs lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}. "
+            f"{path}: the list of pairs lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
             "Columns are separated by tabs"
         )
     for side in ("fixed", "moving"):
         table[side] = [_scan_named(name, cohort, f"{path}, line {line}") for line, name in enumerate(table[side], 2)]
-    for line, row in enumerate(table.itertuples(), start=2):
-        if row.fixed == row.moving:
-            raise InputError(f"{path}, line {line}: '{row.fixed}' is paired with itself")
-    doubled = table[table.duplicated(["fixed", "moving"])]
-    if len(doubled):
-        line, row = doubled.index[0] + 2, doubled.iloc[0]
-        raise InputError(f"{path}, line {line}: the pair {row['fixed']}, {row['moving']} is listed twice")
+    found = set()
+    for line, (fixed, moving) in enumerate(zip(table["fixed"], table["moving"], strict=True), start=2):
+        if fixed == moving:
+            raise InputError(f"{path}, line {line}: '{fixed}' is paired with itself")
+    for line, pair in enumerate(zip(table["fixed"], table["moving"], strict=True), start=2):
+        if pair in found:
+            raise InputError(f"{path}, line {line}: the pair {', '.join(pair)} is listed twice")
+        found.add(pair)
     return table
 
 
@@ -272,7 +273,7 @@ def _listed_pairs(cohort: Cohort, pairs: Mapping) -> pd.DataFrame:
     table = read_pairs(pairs["table"], cohort)
     for line, row in enumerate(table.to_dict("records"), start=2):
         for side in ("fixed", "moving"):
-            split = cohort.table.at[row[side], "split"]
+            split = str(cohort.table.at[row[side], "split"])
             if split not in ("test", "atlas"):
                 raise InputError(f"{pairs['table']}, line {line}: '{row[side]}' is a {split} scan, not a test scan")
     if table.empty:

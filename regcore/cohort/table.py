@@ -43,14 +43,18 @@ class Cohort:
             chosen &= self.table["contrast"] == contrast
         return list(self.table.index[chosen])
 
+    def subjects(self) -> dict[str, str]:
+        """Subject of every scan."""
+        return {str(scan): subject for scan, subject in self.table["subject"].items()}
+
     def file(self, scan: str, column: str) -> Path | None:
         """Path of a scan's ``image``, ``labels``, …; None where the table has none."""
         value = self.table.at[scan, column]
-        return Path(value) if value else None
+        return Path(str(value)) if value else None
 
     def files(self, scan: str) -> dict[str, str]:
         """All files of a scan by column, as plain text."""
-        return {column: self.table.at[scan, column] for column in FILE_COLUMNS if self.table.at[scan, column]}
+        return {column: str(self.table.at[scan, column]) for column in FILE_COLUMNS if self.table.at[scan, column]}
 
     def scan_of(self, subject: str, contrast: str | None = None) -> str:
         """The first scan of ``subject``, of that contrast where there is one, or the scan of that very name."""
@@ -79,7 +83,7 @@ def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
     missing = [column for column in row_schema["required"] if column not in table]
     if missing:
         raise InputError(
-            f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}. "
+            f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
             "Columns are separated by tabs"
         )
     return checked_cohort(table, path, row_schema)
@@ -100,7 +104,7 @@ def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> C
     doubled = table.index[table.index.duplicated()].unique()
     if len(doubled):
         raise InputError(
-            f"{path}: listed more than once (same subject, session and contrast): {', '.join(doubled)}; "
+            f"{path}: listed more than once (same subject, session and contrast): {', '.join(map(str, doubled))}; "
             "number the sessions"
         )
     splits = table.groupby("subject")["split"].unique()
@@ -124,10 +128,11 @@ def check_files(cohort: Cohort) -> None:
         A file is missing or unreadable, an image is not 2-D or 3-D or has one slice, images differ in
         their number of dimensions, or labels or a mask lie on another grid than their image.
     """
-    problems, dimensions = [], {}
+    problems: list[str] = []
+    dimensions: dict[int, str] = {}
     for scan in cohort.table.index:
         try:
-            image = cohort.file(scan, "image")
+            image = cohort.files(scan)["image"]
             grid = read_grid(image)
             dimensions.setdefault(grid.ndim, image)
             for column in ("labels", "mask"):

@@ -86,8 +86,8 @@ def evaluate_field(
         for code, value in zip(labels, dice(fixed_labels.data, warped.data, labels), strict=True)
     ]
     distances = surface_distances_per_label(fixed_labels.data, warped.data, labels, field.grid.spacing)
-    for metric in distances:
-        rows += [(int(code), metric, value) for code, value in distances[metric].items()]
+    for metric in distances.columns:
+        rows += [(int(code), metric, value) for code, value in zip(labels, distances[metric], strict=True)]
     folded = folds(field.displacement, mask)
     rows.append((-1, "folds_percent", folded))
     rows.append((-1, "folds_count", folded * mask.sum() / 100))

@@ -1,12 +1,11 @@
 """Whether two methods differ on the same cases: paired tests, their correction, an interval for the difference."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from regcore.checks import describe, require_same_shape
 
@@ -40,7 +39,7 @@ class PairedComparison:
 
 
 def paired_comparison(
-    a: Sequence[float], b: Sequence[float], confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> PairedComparison:
     """Compare two methods that were measured on the same cases.
 
@@ -80,6 +79,8 @@ def paired_comparison(
     mean = float(differences.mean())
     if not differences.any():
         return PairedComparison(n, dropped, 0.0, 0.0, 0.0, 1.0, 1.0)
+    from scipy import stats  # here: loading it takes longer than the rest of this room, and few need a test
+
     p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
     if np.ptp(differences) == 0:  # SciPy would warn, and find no interval
         same = float(differences[0])
@@ -120,7 +121,7 @@ def compare_methods(
     return table.assign(p_wilcoxon_holm=holm(table["p_wilcoxon"]), p_t_holm=holm(table["p_t"]))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: npt.ArrayLike) -> np.ndarray:
     """Adjust p-values for their number (Holm, Scandinavian Journal of Statistics 1979).
 
     With p₍₁₎ ≤ … ≤ p₍ₘ₎ the adjusted p₍ᵢ₎ is min(1, max over j ≤ i of (m − j + 1) p₍ⱼ₎).  Rejecting what is
@@ -151,9 +152,9 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _differences(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, int]:
+def _differences(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarray, int]:
     """Differences of the complete pairs, and the number of the others."""
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     require_same_shape("a", a, "b", b)
     for name, values in (("a", a), ("b", b)):
         if values.ndim != 1 or np.isinf(values).any():
@@ -164,6 +165,8 @@ def _differences(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, in
 
 
 def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    from scipy import stats
+
     found = stats.bootstrap(
         (differences,),
         np.mean,

@@ -5,10 +5,11 @@ outside the mask; beyond the edge of the image everything is outside.  MONAI and
 default.  Distances are Euclidean, between voxel centres, on the anisotropic grid.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
@@ -65,7 +66,7 @@ class SurfaceDistances:
         return bool(self.a_to_b.size and self.b_to_a.size)
 
 
-def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
+def surface_distances(a: np.ndarray, b: np.ndarray, spacing: npt.ArrayLike) -> SurfaceDistances:
     """Measure how far the surfaces of two masks are apart, exactly.
 
     Parameters
@@ -90,13 +91,13 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     for name, mask in (("a", a), ("b", b)):
         if mask.dtype != bool:
             raise ValueError(f"{name} {mask.shape} of {mask.dtype} must be a boolean mask, such as labels == 17")
-    spacing = _spacing(spacing, a)
+    sizes = _spacing(spacing, a)
     region = find_objects((a | b).view(np.uint8))
-    return _distances(a[region[0]], b[region[0]], spacing) if region else SurfaceDistances(np.empty(0), np.empty(0))
+    return _distances(a[region[0]], b[region[0]], sizes) if region else SurfaceDistances(np.empty(0), np.empty(0))
 
 
 def surface_distances_per_label(
-    a: np.ndarray, b: np.ndarray, labels: Iterable[int], spacing: Sequence[float]
+    a: np.ndarray, b: np.ndarray, labels: Iterable[int], spacing: npt.ArrayLike
 ) -> pd.DataFrame:
     """Summarise :func:`surface_distances` of each label, looking only at the box that holds it.
 
@@ -122,7 +123,7 @@ def surface_distances_per_label(
         spacing is not D positive numbers.
     """
     a, b = label_maps(a, b)
-    spacing = _spacing(spacing, a)
+    sizes = _spacing(spacing, a)
     codes, asked = sorted_codes(labels)
     in_a, in_b = positions(a, codes), positions(b, codes)
     boxes_a, boxes_b = find_objects(in_a, len(codes)), find_objects(in_b, len(codes))
@@ -131,7 +132,7 @@ def surface_distances_per_label(
         summary = (np.nan, np.nan)
         if box_a and box_b:
             box = tuple(slice(min(i.start, j.start), max(i.stop, j.stop)) for i, j in zip(box_a, box_b, strict=True))
-            found = _distances(in_a[box] == position, in_b[box] == position, spacing)
+            found = _distances(in_a[box] == position, in_b[box] == position, sizes)
             summary = (found.hd95, found.mean)
         summaries.append(summary)
     codes = pd.Index([codes[place - 1] for place in asked], name="label")
@@ -139,7 +140,7 @@ def surface_distances_per_label(
     return pd.DataFrame(values, codes, ["hd95_mm", "mean_surface_distance_mm"])
 
 
-def _spacing(spacing: Sequence[float], image: np.ndarray) -> np.ndarray:
+def _spacing(spacing: npt.ArrayLike, image: np.ndarray) -> np.ndarray:
     values = np.asarray(spacing, dtype=float)
     if image.ndim not in (2, 3):
         raise ValueError(f"a {image.shape} must have two or three axes")

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -88,10 +90,11 @@ class Grid:
         return bool(np.all(mine.max(0) >= theirs.min(0)) and np.all(theirs.max(0) >= mine.min(0)))
 
     @classmethod
-    def centred(cls, shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float]) -> "Grid":
+    def centred(cls, shape: Sequence[int] | np.ndarray, spacing: npt.ArrayLike, centre: npt.ArrayLike) -> "Grid":
         """Make an axis-aligned RAS grid of ``shape`` and ``spacing`` (mm) around ``centre`` (RAS mm)."""
-        affine = np.diag([*map(float, spacing), 1.0])
-        affine[:-1, -1] = np.asarray(centre) - np.asarray(spacing) * (np.array(shape) - 1) / 2
+        sizes = np.asarray(spacing, dtype=float)
+        affine = np.diag([*sizes, 1.0])
+        affine[:-1, -1] = np.asarray(centre) - sizes * (np.array(shape) - 1) / 2
         return cls(tuple(shape), affine)
 
 
@@ -193,7 +196,7 @@ def open_nifti(path: str | Path) -> nib.Nifti1Image:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; check the path (a table's paths are relative to the table)")
     try:
-        return nib.load(path)
+        return cast(nib.Nifti1Image, nib.load(path))
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({error}); convert or copy it again") from error
 
@@ -234,7 +237,7 @@ def grid_of(image: nib.Nifti1Image, shape: Sequence[int], path: str | Path) -> G
             f"{path}: the header tilts the 2-D image out of its own x-y plane, which ITK cannot represent: "
             "set the sform and qform to a matrix in the plane"
         )
-    grid = Grid(shape, affine)
+    grid = Grid(tuple(shape), affine)
     directions = affine[:ndim, :ndim] / grid.spacing
     if np.abs(directions.T @ directions - np.eye(ndim)).max() > 1e-3:
         raise InputError(
@@ -242,7 +245,9 @@ def grid_of(image: nib.Nifti1Image, shape: Sequence[int], path: str | Path) -> G
             "resample the image onto a rectangular grid"
         )
     if isinstance(image, nib.Nifti1Image) and image.header["qform_code"] > 0 and image.header["sform_code"] > 0:
-        qform = Grid(shape, np.block([[image.get_qform()[:ndim, :ndim], image.get_qform()[:ndim, 3:]], [affine[-1:]]]))
+        qform = Grid(
+            tuple(shape), np.block([[image.get_qform()[:ndim, :ndim], image.get_qform()[:ndim, 3:]], [affine[-1:]]])
+        )
         if not grid.same_as(qform, tolerance_mm=0.1):
             raise InputError(
                 f"{path}: qform and sform put the image in two different places, and programs disagree about which "

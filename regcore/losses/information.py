@@ -75,12 +75,12 @@ def _bin_positions(name: str, image: Tensor, bins: int, limits: tuple[float, flo
             raise ValueError(f"{name}_range {limits} must rise")
         require_finite(name, image)  # the clamp would hide an infinite value
         return (values.clamp(low, high) - low) / (high - low) * (bins - 1)
-    low, high = torch.aminmax(values.detach(), dim=1, keepdim=True)
-    span, rounding = high - low, torch.finfo(values.dtype)
+    least, most = torch.aminmax(values.detach(), dim=1, keepdim=True)
+    span, rounding = most - least, torch.finfo(values.dtype)
     # Interpolation leaves a constant image constant up to rounding, which must not fill the histogram.
-    constant = span <= 8 * rounding.eps * torch.maximum(low.abs(), high.abs()) + bins * rounding.tiny
+    constant = span <= 8 * rounding.eps * torch.maximum(least.abs(), most.abs()) + bins * rounding.tiny
     scale = torch.where(constant, 0, (bins - 1) / torch.where(constant, 1, span))
-    return (values - low) * scale
+    return (values - least) * scale
 
 
 def _entropy(probability: Tensor) -> Tensor:

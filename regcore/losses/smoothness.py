@@ -103,7 +103,7 @@ def bending_energy(field: Tensor) -> Tensor:
     _require_size("field", field, 3)
     require_finite("field", field)
     axes = range(2, field.ndim)
-    total = 0
+    total = field.new_zeros(())
     for i in axes:
         total = total + _interior(field.diff(n=2, dim=i), [j for j in axes if j != i]).square().mean()
         for j in range(i + 1, field.ndim):

@@ -5,6 +5,8 @@ and then at half of it, the moving image's warped by what the first has found.  
 operation, or a mixture of all candidates (Eq. 3): the super-network.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -193,6 +195,7 @@ class Cell(nn.Module):
         choice : Tensor (edges, candidates), or operations of the edges, or None
             Weights of each mixture, or the operation that is used alone; None where there is one alone.
         """
+        candidates: Any  # a ModuleDict, of which torch tells no types
         for number, candidates in enumerate(self.edges):
             if choice is None:
                 (only,) = candidates.values()
@@ -203,7 +206,7 @@ class Cell(nn.Module):
                 x = candidates[choice[number]](x)
         return x
 
-    def _mixed(self, candidates: nn.ModuleDict, x: Tensor, weights: Tensor) -> Tensor:
+    def _mixed(self, candidates: nn.ModuleDict, x: Tensor, weights: Tensor) -> Any:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return sum(weight * candidate(x) for weight, candidate in zip(weights, candidates.values(), strict=True))
 

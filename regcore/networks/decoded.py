@@ -1,6 +1,6 @@
 """What a registration network leaves beside its flow."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -20,3 +20,18 @@ class Decoded(NamedTuple):
     flow: Tensor
     quarter: Tensor
     half: Tensor
+
+
+class Decoding(Protocol):
+    """A registration network that shows the features of its decoder."""
+
+    stride: int
+    resolution: int
+
+    @property
+    def quarter_channels(self) -> int: ...
+
+    @property
+    def half_channels(self) -> int: ...
+
+    def decode(self, pair: Tensor) -> Decoded: ...

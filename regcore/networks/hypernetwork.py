@@ -76,16 +76,16 @@ class Hypernetwork(nn.Module):
             layers += [nn.Linear(before, after), nn.ReLU() if number < len(hidden) else ACTIVATIONS[final]()]
         self.mlp = nn.Sequential(*layers)
         self.weights = nn.Linear(hidden[-1], self.count)
-        self._start(list(own.values()))
+        self._start(inputs, list(own.values()))
         for name in self.generated:
             _release(network, name)
         self.network = network
 
     @torch.no_grad()
-    def _start(self, own: Sequence[Tensor]) -> None:
+    def _start(self, inputs: int, own: Sequence[Tensor]) -> None:
         """Let the map's bias be the wrapped network's weights, and its matrix vary them a little."""
         self.weights.bias.copy_(torch.cat([_flat(weight) for weight in own]))
-        units = self.mlp(torch.rand(256, self.mlp[0].in_features))
+        units = self.mlp(torch.rand(256, inputs))
         size = units.square().sum(1).mean().sqrt().clamp(min=1e-3)
         spread = torch.cat([torch.full((weight.numel(),), _spread(weight)) for weight in own])
         self.weights.weight.normal_().mul_((FIRST_SHARE / size * spread)[:, None])

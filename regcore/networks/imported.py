@@ -135,7 +135,7 @@ def weights_from_monai(state: Mapping[str, Tensor], slope: float = 0.2) -> tuple
     bottom = source.layer(f"net.0{inner * levels}{entry}")
     up = [source.layer(f"net.0{inner * i}.2{'.0' if i else ''}.conv") for i in reversed(range(levels))]
     up = [features_first(layer, skip.features) for layer, skip in zip(up, reversed(down), strict=True)]
-    end = []
+    end: list[Layer] = []
     while source.has(f"net.1.final_conv_{len(end)}.conv"):
         end.append(source.layer(f"net.1.final_conv_{len(end)}.conv"))
     flow = source.layer("net.1.final_conv_out.conv")
@@ -180,7 +180,7 @@ def converted(
     with torch.device("meta"):
         expected = FlowNetwork(flow.weight.ndim - 2, architecture).state_dict()
     names = [key.removesuffix(".weight") for key in expected if key.endswith(".weight")]
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, layer in zip(names, (*down, *up, *end, flow), strict=True):
         needed = tuple(expected[f"{name}.weight"].shape)
         if layer.weight.shape != needed:

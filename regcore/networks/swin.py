@@ -75,7 +75,7 @@ class SwinEncoder(nn.Module):
         tokens = self.norm(self.patches(pair).movedim(1, -1))
         found = []
         for number, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            for block in stage:
+            for block in stage.children():
                 if self.checkpointing and torch.is_grad_enabled():
                     tokens = checkpoint(block, tokens, use_reentrant=False)
                 else:
@@ -129,6 +129,8 @@ class Block(nn.Module):
 
 class WindowAttention(nn.Module):
     """Attention among the tokens of a window, with a bias for each head and offset between two tokens."""
+
+    offsets: Tensor
 
     def __init__(self, width: int, heads: int, window: tuple[int, ...]):
         super().__init__()

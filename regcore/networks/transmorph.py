@@ -7,6 +7,7 @@ small displacement to the field.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from regcore.networks.swin import SwinEncoder
 from regcore.networks.unet import FlowHead, convolution
 from regcore.spatial import compose, resample, warp
 
-NORM = {
+NORM: dict[str, dict[int, type[nn.Module]]] = {
     "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
     "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
 }
@@ -139,12 +140,14 @@ class TransMorph(nn.Module):
         features = self.up[1](features, finest)
         quarter = self.up[2](features, self.at_quarter(_pooled(half)))
         moving, fixed = half.split(1, dim=1)
-        field, warped, seen = None, moving, []
+        field: Tensor | None = None
+        warped, seen = moving, []
         for look, decoder, head in zip(self.looks, self.decoders, self.heads, strict=True):
             seen.append(decoder(quarter, look(torch.cat([warped, fixed], 1))))
-            step = head(seen[-1]).float()
+            step: Tensor = head(seen[-1]).float()
             field = step if field is None else self._joined(field, step)
             warped = warp(moving, field.to(moving.dtype))
+        assert field is not None  # there is one look or more
         return Decoded(field, quarter, sum(seen))
 
     def _joined(self, field: Tensor, step: Tensor) -> Tensor:
@@ -174,6 +177,7 @@ class Convolved(nn.Sequential):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        layer: Any
         layer, norm, activation = self
         return activation(norm(convolve(features, layer.weight)))
 

@@ -7,6 +7,7 @@ joined with a skip connection are convolved apart and summed, so that the joined
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,7 +93,9 @@ class Architecture:
         ValueError
             A convolution would have no features.
         """
-        wider = {name: tuple(round(width * n) for n in group) for name, group in self.features().items()}
+        wider: dict[str, Any] = {
+            name: tuple(round(width * n) for n in group) for name, group in self.features().items()
+        }
         return replace(self, **wider)
 
     @property
@@ -230,16 +233,16 @@ class UNet(nn.Module):
         halvings = [True] * len(self.down)
         return [*halvings, False] if self.architecture.full_skip == "images" else [False, *halvings]
 
-    def _convolved(self, layer: nn.Module, x: Tensor, stride: int = 1) -> Tensor:
+    def _convolved(self, layer: Any, x: Tensor, stride: int = 1) -> Tensor:
         return rectified_convolution(x, layer.weight, layer.bias, stride, self.architecture.slope)
 
-    def _convolved_at_half(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _convolved_at_half(self, layer: Any, x: Tensor) -> Tensor:
         if self.architecture.downsampling == "stride":
             return self._convolved(layer, x, stride=2)
         pool = {4: F.max_pool2d, 5: F.max_pool3d}[x.ndim]
         return self._convolved(layer, pool(x, 2))
 
-    def _joined(self, layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
+    def _joined(self, layer: Any, coarse: Tensor, skip: Tensor) -> Tensor:
         """``layer`` of the features ``coarse``, up-sampled by two, and ``skip`` together, which are never joined."""
         features = coarse.shape[1]
         own = convolve(skip, layer.weight[:, features:], layer.bias)
@@ -258,6 +261,7 @@ class FlowHead(nn.Module):
         super().__init__()
         self.convolution = convolution(ndim)(in_channels, ndim, 3, padding=1)
         nn.init.normal_(self.convolution.weight, std=1e-5)
+        assert self.convolution.bias is not None
         nn.init.zeros_(self.convolution.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -297,7 +301,7 @@ class FlowNetwork(nn.Module):
         self.unet = UNet(ndim, in_channels, architecture, width)
         self.head = FlowHead(ndim, self.unet.out_channels)
         self.stride, self.resolution = self.unet.stride, self.unet.resolution
-        self.to(memory_format=CHANNELS_LAST[ndim + 2])
+        self.to(memory_format=CHANNELS_LAST[ndim + 2])  # type: ignore[call-overload]  # torch declares no memory_format
 
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, in_channels, *space) to (B, D, *space / resolution)."""
@@ -312,11 +316,11 @@ class FlowNetwork(nn.Module):
 
     @property
     def quarter_channels(self) -> int:
-        return self.unet.up[-2].out_channels
+        return self.unet.architecture.decoder[-2]
 
     @property
     def half_channels(self) -> int:
-        return self.unet.up[-1].out_channels
+        return self.unet.architecture.decoder[-1]
 
 
 def _note(seen: list[Tensor] | None, features: Tensor) -> None:
@@ -330,6 +334,10 @@ def named_architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def convolution(ndim: int) -> type[nn.Module]:
+def convolution(ndim: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
     """``nn.Conv2d`` or ``nn.Conv3d``."""
-    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+    if ndim == 2:
+        return nn.Conv2d
+    if ndim == 3:
+        return nn.Conv3d
+    raise KeyError(ndim)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regcore.networks.decoded import Decoding
 from regcore.networks.transmorph import NORM
 from regcore.networks.unet import convolution
 from regcore.spatial import resample
@@ -52,7 +53,7 @@ class WeightedNetwork(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        With ``decode`` (:class:`~regcore.networks.decoded.Decoded`), ``quarter_channels`` and ``half_channels``.
+        A :class:`~regcore.networks.decoded.Decoding`.
     ndim : {2, 3}
     features : {4, 2}
         The head looks at features at a quarter (the paper) or at half of the resolution (the authors' code).
@@ -64,7 +65,7 @@ class WeightedNetwork(nn.Module):
         Of the network.
     """
 
-    def __init__(self, network: nn.Module, ndim: int, features: int = 4, norm: str = "batch"):
+    def __init__(self, network: Decoding, ndim: int, features: int = 4, norm: str = "batch"):
         super().__init__()
         if features not in RESOLUTIONS:
             raise ValueError(f"features must be one of {', '.join(map(str, RESOLUTIONS))}, not {features}")

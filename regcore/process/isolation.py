@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
-from typing import Any
+from typing import IO, Any
 
 from regcore.process.threads import thread_environment, tune_process
 
@@ -38,6 +38,12 @@ class CallFailed(Exception):
     def __init__(self, reason: str, printed: str):
         super().__init__(reason)
         self.printed = printed
+
+
+def _input(process: subprocess.Popen) -> IO[bytes]:
+    """Where a process that was started with a pipe for its input reads from."""
+    assert process.stdin is not None
+    return process.stdin
 
 
 class Worker:
@@ -74,12 +80,11 @@ class Worker:
         CallFailed
             The function raised, took longer than ``seconds``, or ended its process.
         """
-        if self._process is None:
-            self._start()
+        process = self._process or self._start()
         begin = self._printed.seek(0, os.SEEK_END)
         try:
-            self._process.stdin.write(json.dumps([function, arguments]).encode() + b"\n")
-            self._process.stdin.flush()
+            _input(process).write(json.dumps([function, arguments]).encode() + b"\n")
+            _input(process).flush()
             ready, _, _ = select.select([self._answers], [], [], seconds)
             line = self._answers.readline() if ready else None
         except BrokenPipeError:
@@ -88,7 +93,7 @@ class Worker:
             self._stop()
             raise
         if not line:
-            reason = f"took longer than {seconds:g} s and was stopped" if line is None else self._how_it_ended()
+            reason = f"took longer than {seconds:g} s and was stopped" if line is None else self._how_it_ended(process)
             self._stop()
             raise CallFailed(reason, self._since(begin))
         answer = json.loads(line)
@@ -96,7 +101,7 @@ class Worker:
             raise CallFailed(answer["raised"], self._since(begin))
         return answer["returned"]
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen:
         reading, writing = os.pipe()
         self._folder = tempfile.TemporaryDirectory(prefix="regcore-worker-")  # holds what a killed call leaves behind
         self._process = subprocess.Popen(
@@ -110,6 +115,7 @@ class Worker:
         )
         os.close(writing)
         self._answers = os.fdopen(reading, "rb")
+        return self._process
 
     def _stop(self) -> None:
         if self._process is None:
@@ -118,13 +124,14 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            _input(self._process).close()
         self._answers.close()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
         self._process = None
 
-    def _how_it_ended(self) -> str:
-        status = self._process.wait()
+    def _how_it_ended(self, process: subprocess.Popen) -> str:
+        status = process.wait()
         if status < 0:
             return f"was ended by signal {-status} ({signal.strsignal(-status)})"
         return f"ended its process with status {status}"

@@ -61,7 +61,7 @@ def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
 def heat_maps(table: pd.DataFrame) -> Figure:
     """The :func:`mixtures` of both kinds of cells; boxes are around the chosen operations."""
     figure, axes = plt.subplots(1, len(CELLS), figsize=(9.5, 4.4), sharey=True, layout="constrained")
-    limits = {"vmin": table["weight"].min(), "vmax": table["weight"].max()}
+    limits = table["weight"].min(), table["weight"].max()
     for axis, kind in zip(axes, CELLS, strict=True):
         part = table[table["cells"] == kind]
         axis.set(title=CELL_TITLES[kind] + ("" if len(part) else " (not searched)"), xlabel="resolution, edge")
@@ -72,9 +72,9 @@ def heat_maps(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_weights(axis: Axes, part: pd.DataFrame, limits: Mapping[str, float]) -> Any:
+def _draw_weights(axis: Axes, part: pd.DataFrame, limits: tuple[float, float]) -> Any:
     image = part["weight"].to_numpy().reshape(-1, len(CANDIDATES)).T
-    drawn = axis.imshow(image, cmap="viridis", aspect="auto", **limits)
+    drawn = axis.imshow(image, cmap="viridis", aspect="auto", vmin=limits[0], vmax=limits[1])
     chosen = part[part["chosen"]]
     for column, operation in enumerate(chosen["operation"]):
         corner = column - 0.5, list(CANDIDATES).index(operation) - 0.5

@@ -143,9 +143,9 @@ def training_curves(histories: Mapping[str, pd.DataFrame]):
         scale = "log" if (history[terms] > 0).all(axis=None) else "linear"  # correlations are below zero
         losses.set(xlabel="training step", ylabel="loss (training pairs)", yscale=scale, title=name)
         losses.legend()
-        best = history["validation_dice"].idxmax()
+        best = history.iloc[int(history["validation_dice"].argmax())]
         dice.plot(history["step"], history["validation_dice"], "-", marker=".", color="black")
-        dice.plot(history["step"][best], history["validation_dice"][best], "o", mfc="none", ms=12, color="black")
+        dice.plot(best["step"], best["validation_dice"], "o", mfc="none", ms=12, color="black")
         dice.set(xlabel="training step", ylabel="Dice (validation pairs)", title=f"{name}: weights kept at the circle")
         for axis in (losses, dice):
             axis.grid(linewidth=0.3)

@@ -101,7 +101,9 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
         As from :func:`regcore.reporting.tables.summary` and :func:`regcore.reporting.tables.comparisons`.
     """
     shown = for_people(table).map(escape)
-    for heading, places in ranks(table).items():
+    places_by_heading = ranks(table)
+    for heading in places_by_heading.columns:
+        places = places_by_heading[heading]
         for place, tag in ((1, "b"), (2, "i")):
             chosen = places.index[places == place]
             shown.loc[chosen, heading] = f"<{tag}>" + shown.loc[chosen, heading] + f"</{tag}>"

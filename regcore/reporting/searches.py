@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import griddata
 
 from regcore.reporting.figures import AXES, plt
@@ -14,7 +16,7 @@ from regcore.study.results import Results
 
 #: How trials are marked (Fig. 7).
 RINGS = {"complete": ("black", "trained to the end"), "pruned": ("cyan", "pruned")}
-CROSS = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5, "linestyle": "none"}
+CROSS: dict[str, Any] = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5, "linestyle": "none"}
 COLOURS = ("#3182bd", "#fdae6b", "#74c476", "#9e9ac8", "#e7969c", "#d9d9d9")
 
 
@@ -85,22 +87,22 @@ def _draw_line(axis: Axes, table: pd.DataFrame, name: str) -> None:
 
 def _draw_surface(axis: Axes, table: pd.DataFrame, done: pd.DataFrame, names: Sequence[str]) -> None:
     points, low, high = done[list(names)].to_numpy(), *done["value"].agg(["min", "max"])
-    norm = plt.Normalize(low, high if high > low else low + 1e-6)
+    norm = Normalize(low, high if high > low else low + 1e-6)
     spans = np.ptp(table[list(names)].to_numpy(), axis=0)
     spread = np.linalg.matrix_rank((points - points.mean(0)) / np.maximum(spans, 1e-12), tol=1e-3) if len(done) else 0
     if len(done) >= 4 and spread == 2:  # there is a triangle to interpolate in
-        lines = [np.linspace(*table[name].agg(["min", "max"]), 60) for name in names]
+        lines = [np.linspace(table[name].min(), table[name].max(), 60) for name in names]
         x, y = np.meshgrid(*lines)
         surface = griddata(points / spans, done["value"], (x / spans[0], y / spans[1]), method="linear")
         axis.contourf(x, y, surface, levels=15, norm=norm, cmap="viridis")
-    style = {"linewidths": 1.6, "s": 48, "zorder": 3, "clip_on": False}
+    style: dict[str, Any] = {"linewidths": 1.6, "s": 48, "zorder": 3, "clip_on": False}
     for state, (colour, label) in RINGS.items():
         part = table[table["state"] == state]
-        place = [part[name] for name in names]
+        first, second = (part[name] for name in names)
         if state == "complete":
-            drawn = axis.scatter(*place, c=part["value"], norm=norm, edgecolors=colour, label=label, **style)
+            drawn = axis.scatter(first, second, c=part["value"], norm=norm, edgecolors=colour, label=label, **style)
         else:  # the Dice of a few looks is not on the scale
-            axis.scatter(*place, facecolors="none", edgecolors=colour, label=label, **style)
+            axis.scatter(first, second, facecolors="none", edgecolors=colour, label=label, **style)
     bar = axis.figure.colorbar(drawn, ax=axis, format="%.4f")
     bar.set_label("Dice (validation pairs)")
     axis.set(xlabel=axis_name(names[0]), ylabel=axis_name(names[1]))
@@ -115,7 +117,9 @@ def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
         part = ordered[ordered["state"] == state]
         axis.plot(part["trial"], part["value"], "o", markerfacecolor="none", markeredgecolor=colour, label=label)
     axis.set(xlabel="trial", ylabel="Dice (validation pairs)")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    locator = axis.xaxis.get_major_locator()
+    assert isinstance(locator, MaxNLocator)
+    locator.set_params(integer=True)
     axis.grid(linewidth=0.3)
     axis.legend(fontsize=8)
 
@@ -123,7 +127,7 @@ def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
 def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
     """Fig. 8: shares of the hyperparameters in what Dice varies by."""
     axis.pie(
-        shares.values(),
+        list(shares.values()),
         labels=[axis_name(name) for name in shares],
         colors=[COLOURS[place % len(COLOURS)] for place in range(len(shares))],
         autopct="%.0f %%",

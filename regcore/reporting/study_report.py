@@ -84,8 +84,8 @@ def draw_pairs(results: Results, name: str, output: str) -> None:
     shown = []
     for rank, pair in chosen.items():
         fixed, moving = results.scans_of(pair)
-        title, images = f"{rank}: Dice {dice[pair]:.3f}", (results.normalised(scan) for scan in (fixed, moving))
-        shown.append(ShownPair(title, fixed, moving, *images, results.field(name, pair)))
+        title, images = f"{rank}: Dice {dice[pair]:.3f}", [results.normalised(scan) for scan in (fixed, moving)]
+        shown.append(ShownPair(title, fixed, moving, images[0], images[1], results.field(name, pair)))
     save_figure(pair_panels(shown), output)
 
 

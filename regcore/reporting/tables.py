@@ -166,7 +166,7 @@ def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> p
             table[f"dice {group}"] = of_groups[group]
     contrasts = rows.drop_duplicates("pair").set_index("pair")["contrasts"]
     if contrasts.nunique() > 1:
-        kinds = of_pairs.index.get_level_values("pair").map(contrasts)
+        kinds = of_pairs.index.get_level_values("pair").map(contrasts.to_dict())
         for kind in dict.fromkeys(contrasts):
             table[f"dice {kind}"] = of_pairs[kinds == kind].groupby("method").mean()
     table["labels_lost"] = _labels_lost(rows).groupby("method").agg(LABELS_LOST.over)
@@ -248,7 +248,7 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
     found = []
     for metric in COMPARED:
         values = rows[rows["metric"] == metric].pivot(index=["pair", "label"], columns="method", values="value")
-        values = values.reindex(columns=methods)
+        values = values.reindex(columns=list(methods))
         if reference not in values or values[reference].isna().all():
             continue
         for name in methods:
@@ -258,7 +258,7 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
                 found.append({"metric": metric, "method": name, "reference": reference} | asdict(compared))
     table = pd.DataFrame(found, columns=["metric", "method", "reference", *PairedComparison.__dataclass_fields__])
     for test in ("p_wilcoxon", "p_t"):
-        table[f"{test}_holm"] = table.groupby("metric")[test].transform(holm)
+        table[f"{test}_holm"] = table.groupby("metric")[test].transform(_holm)
     return table
 
 
@@ -289,7 +289,9 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(index=table.index)
     shown["Dice"] = number_texts(table["dice_mean"], "{:.3f}") + number_texts(table["dice_sd"], " ± {:.3f}")
     if table["failed"].any():
-        shown["Failed"] = [f"{row.failed} of {row.failed + row.pairs}" for row in table.itertuples()]
+        shown["Failed"] = [
+            f"{failed} of {failed + rest}" for failed, rest in zip(table["failed"], table["pairs"], strict=True)
+        ]
     shown["Dice SD over structures"] = number_texts(table["dice_sd_structures"], "{:.3f}")
     for column in _parts_of_dice(table):
         shown[_heading(column)] = number_texts(table[column], "{:.3f}")
@@ -375,9 +377,13 @@ def _labels_lost(rows: pd.DataFrame) -> pd.Series:
     return lost.groupby(["method", "pair"]).sum()
 
 
+def _holm(p_values: pd.Series) -> pd.Series:
+    return pd.Series(holm(p_values), p_values.index)
+
+
 def _parts_of_dice(table: pd.DataFrame) -> list[str]:
     """The columns with the Dice of one group of labels, or of the pairs of one kind."""
-    return [column for column in table if column.startswith("dice ")]
+    return [column for column in table.columns if column.startswith("dice ")]
 
 
 def _heading(column: str) -> str:
@@ -387,7 +393,7 @@ def _heading(column: str) -> str:
     return "Dice" if column == "dice_mean" else f"Dice {column.removeprefix('dice ')}"
 
 
-def number_texts(values: pd.Series, number: str) -> pd.Series:
+def number_texts(values: pd.Series, number: str) -> "pd.Series[str]":
     """Numbers as text, and nothing where there is no value."""
     return values.map(lambda value: "" if pd.isna(value) else number.format(value)).astype(str)
 

@@ -6,6 +6,7 @@ normalised coordinates of ``grid_sample`` cannot do.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -225,4 +226,5 @@ def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
     require_image("values", values)
     if len(shape) != values.ndim - 2 or any(not 0 < n <= old for n, old in zip(shape, values.shape[2:], strict=True)):
         raise ValueError(f"shape {tuple(shape)} must lie within {describe('values', values)}")
-    return values[(..., *[slice(n) for n in shape])]
+    kept: tuple[Any, ...] = (..., *[slice(n) for n in shape])
+    return values[kept]

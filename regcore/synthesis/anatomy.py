@@ -132,7 +132,7 @@ def _sample_map(name: str, mni: np.ndarray, spacing: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     folder = importlib.resources.files("nilearn") / "datasets" / "data"
-    image = nib.load(str(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"))
+    image = nib.Nifti1Image.from_filename(str(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"))
     values = np.asarray(image.dataobj, dtype=np.float32) / 255
     if spacing > 1:
         values = gaussian_filter(values, 0.4 * spacing)
@@ -181,7 +181,8 @@ def _label(mni, inside, grey, white, csf) -> tuple[np.ndarray, pd.DataFrame]:
         | {"cerebellar-cortex": "cortex"}
         | dict.fromkeys(("lateral-ventricle", "third-ventricle", "sulcal-csf"), "csf")
     )
-    labels, rows = np.zeros(inside.shape, dtype=np.int32), []
+    labels = np.zeros(inside.shape, dtype=np.int32)
+    rows: list[tuple[int, str, str]] = []
     left = mni[..., 0] < 0
     for name in ("third-ventricle", "lateral-ventricle"):
         if (names == name).sum() < 2 * MINIMUM_VOXELS:

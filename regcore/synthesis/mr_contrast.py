@@ -9,6 +9,7 @@ putamen lies (Rooney et al., Magn. Reson. Med. 57:308, 2007).
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,8 +106,8 @@ def _then(*steps: tuple[float, float]) -> tuple[float, float]:
 
 
 #: The series of SynthMorph's Experiment 2, over the flip angle and over TI.  It does not give the train of pulses.
-FLASH = {"repetition_ms": 20, "echo_ms": 2}
-MPRAGE = {"repetition_ms": 5000, "echo_ms": 2.98, "flip_degrees": 4, "pulses": 80, "spacing_ms": 7}
+FLASH: dict[str, Any] = {"repetition_ms": 20, "echo_ms": 2}
+MPRAGE: dict[str, Any] = {"repetition_ms": 5000, "echo_ms": 2.98, "flip_degrees": 4, "pulses": 80, "spacing_ms": 7}
 FLIP_DEGREES, INVERSION_MS = (2, 40), (300, 1000)
 
 
@@ -119,10 +120,10 @@ def contrast_signal(tissue: Tissue, contrast: str) -> float:
         ``T1w`` (18 / 10 ms, 30°), ``T2w`` and ``PDw`` (3300 / 120, 35 ms) of BrainWeb; ``FLASH-30`` with another flip
         angle in degrees, ``MPRAGE-700`` with another inversion time in ms, as in Experiment 2 of SynthMorph.
     """
-    kind, number = of_series(contrast) or (contrast, None)
-    if kind == "FLASH":
-        return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=number)
-    if kind == "MPRAGE":
+    if found := of_series(contrast):
+        kind, number = found
+        if kind == "FLASH":
+            return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=number)
         return magnetisation_prepared(tissue, **MPRAGE, inversion_ms=number)
     if contrast == "T1w":
         return spoiled_gradient_echo(tissue, repetition_ms=18, echo_ms=10, flip_degrees=30)
