@@ -99,7 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="results/<study> of a finished study")
     parser.add_argument("output", type=Path, help="folder to write into")
-    parser.add_argument("--config", help="the study's file; default: config/studies/<study>.yaml, or none for the default study")
+    parser.add_argument(
+        "--config", help="the study's file; default: config/studies/<study>.yaml, or none for the default study"
+    )
     arguments = parser.parse_args()
     summary = pd.read_csv(arguments.study / "tables" / "summary.csv", index_col="method")
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,9 @@ def main() -> None:
         with atomic_write(arguments.output / name) as path:
             shutil.copyfile(arguments.study / "tables" / name, path)
     with atomic_write(arguments.output / "README.md") as path:
-        path.write_text(markdown(arguments.study, summary, command(arguments.study.name, arguments.config)), encoding="utf-8")
+        path.write_text(
+            markdown(arguments.study, summary, command(arguments.study.name, arguments.config)), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
