@@ -1,4 +1,4 @@
-"""Reading what a study has written."""
+"""Reading a study's results."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""A study's result files → its tables, figures and page."""
+"""From a study's result files to its tables, figures and report page."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +20,10 @@ from regcore.reporting.tables import comparisons, means_by_label, reference_meth
 from regcore.study.plan import UNAVAILABLE, Plan
 from regcore.study.stages.register import read_facts
 
-#: Lines of what a method printed before it failed that the report shows.
+#: Lines of a failed method's output that the report shows.
 OUTPUT_LINES = 15
 
-#: Metrics of labels that have a table of every label and box plots, both called ``<name>_by_label``.
+#: Metrics of labels with a table by label and box plots, both named ``<name>_by_label``.
 BY_LABEL = {"dice": "dice", "hd95": "hd95_mm"}
 
 
@@ -60,7 +60,7 @@ def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], out
 
 
 def _of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Means over random starts, of those methods that have several and of the reference; empty where none has."""
+    """Means over random starts, for methods with several starts and the reference; empty if there are none."""
     groups, reference = dict(plan.starts), _reference(plan, table)
     group = next((name for name, methods in groups.items() if reference in methods), reference)
     if groups and group is not None:
@@ -75,12 +75,12 @@ def draw_training_curves(plan: Plan, methods: Sequence[str], output: str) -> Non
 
 
 def draw_search(plan: Plan, name: str, output: str) -> None:
-    """Draw what a method's search for hyperparameters found."""
+    """Draw the result of a method's search for hyperparameters."""
     save_figure(search_figure(plan, name), output)
 
 
 def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
-    """Draw those of a method's test pairs, if it registered any, with the best, the median and the worst mean Dice."""
+    """Draw a method's test pairs with the best, median and worst mean Dice, if it registered any."""
     rows = pd.read_parquet(metrics)
     dice = rows[rows["metric"] == "dice"].groupby("pair")["value"].mean().sort_values(ascending=False)
     if dice.empty:
@@ -124,9 +124,9 @@ def write_page(plan: Plan, output: str) -> None:
     ]
     for name in plan.spotlight:
         caption = (
-            f"The test pairs with the best, the median and the worst mean Dice of {name}. Where registration "
-            "succeeded the difference is pale; crossings in the warped grid are folds. The displacement includes "
-            "the affine alignment."
+            f"The test pairs with the best, median and worst mean Dice of {name}. Where registration succeeded, "
+            "the difference image is pale; crossings in the warped grid are folds. The displacement includes the "
+            "affine alignment."
         )
         shown.append(Figure(figures / f"pairs_{name}.png", f"Pairs: {name}", caption))
     if any(plan.learned(name) for name in plan.methods):
@@ -134,20 +134,20 @@ def write_page(plan: Plan, output: str) -> None:
         shown.append(Figure(figures / "training_curves.png", "Training", caption))
     for name in plan.searched_methods:
         caption = (
-            "Each ring is a training with its own hyperparameters and its Dice on the validation pairs; those with "
-            "a cyan edge were ended early, and have that of their last look. The red cross is the one that registered "
-            "the test pairs."
+            "Each ring is a training with its own hyperparameters, coloured by its Dice on the validation pairs. A "
+            "cyan edge marks trials that were ended early; they show the Dice of their last validation. The red cross "
+            "marks the trial whose model registered the test pairs."
         )
         shown.append(Figure(figures / f"search_{name}.png", f"Search: {name}", caption))
     for name in plan.cell_searched_methods:
         caption = (
-            "Weights of the candidates on each edge at the end of the search, red boxes around what was chosen; or, "
-            "where cells were not searched, the weights of the objective and the losses over its epochs."
+            "Weights of the candidate operations on each edge at the end of the search; red boxes mark the chosen "
+            "ones. If cells were not searched: the weights of the objective and the losses over the epochs."
         )
         shown.append(Figure(figures / f"architecture_{name}.png", f"Architecture: {name}", caption))
     table = _read_table(tables / "summary.csv", "method").set_index("method")
     report = Report(
-        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # nobody wrote that key
+        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # added internally
         facts=_facts(plan),
         summary=table,
         comparisons=_read_table(tables / "comparisons.csv", "method", "reference"),
@@ -167,12 +167,12 @@ def write_page(plan: Plan, output: str) -> None:
 
 
 def _read_table(path: Path, *text: str) -> pd.DataFrame:
-    """A table that this study wrote: the columns ``text`` hold names, such as 1 or NA; only what is empty is NaN."""
+    """A table of this study; the columns ``text`` are names (even 1 or NA), and only empty cells are NaN."""
     return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
 
 
 def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
-    """The labels that have a Dice: none where every pair of every method failed."""
+    """The labels that have a Dice; none if every pair of every method failed."""
     found = set(rows.loc[rows["metric"] == "dice", "label"])
     if not found:
         return pd.DataFrame(columns=["index", "name", "group"])
@@ -194,7 +194,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
         ("Reference image", plan.reference),
     ]
-    if set(plan.methods.values()) != {"imported"}:  # then no scan is prepared
+    if set(plan.methods.values()) != {"imported"}:  # otherwise no scan is prepared
         facts.append(("Common grid", _common_grid(plan)))
     return [
         *facts,
@@ -246,13 +246,13 @@ def _failures(plan: Plan, name: str) -> list[Failure]:
 
 
 def _example(plan: Plan, name: str) -> dict:
-    """What is known of the first test pair that a method registered, or of the first where all failed."""
+    """The facts of the first test pair that a method registered, or of the first pair if all failed."""
     succeeded = (facts for facts in _facts_of_pairs(plan, name) if not facts["failed"])
     return next(succeeded, None) or next(_facts_of_pairs(plan, name))
 
 
 def _facts_of_pairs(plan: Plan, name: str) -> Iterator[dict]:
-    """What is known of each field of a method; read only as far as it is asked for."""
+    """The facts of each field of a method, read lazily."""
     for pair in plan.pairs_of("test")["pair"]:
         yield read_facts(Path(plan.field(name, pair)))
 
