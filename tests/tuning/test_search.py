@@ -411,11 +411,11 @@ def test_the_median_pruner_ends_what_is_worse(tmp_path):
 WORKER = """
 import json, sys
 from pathlib import Path
-from regcore.runtime import share_cores
+from regcore.process.threads import share_cores
 share_cores()
-from regcore.stages import tune
+from regcore.study.stages import tune
 
-from regcore.plan import plan_study
+from regcore.study.plan import plan_study
 
 plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), sys.argv[3], results=sys.argv[4])
 for slot in range(int(sys.argv[2]), plan.searches["vm"].trials, 4):
