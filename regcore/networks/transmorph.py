@@ -1,8 +1,8 @@
 """TransMorph with a field composed of several steps: the network of TM-SPR (Chen et al., 2022 and 2024).
 
-A Swin transformer looks at the pair at half resolution; a convolutional decoder brings its features up to half
-resolution, where steps follow on each other: each sees the fixed image and the moving one as warped so far, and adds a
-small displacement to the field.
+A Swin transformer takes the pair at half resolution, and a convolutional decoder up-samples its features to half
+resolution.  There, several steps each take the fixed image and the moving image as warped so far, and add a small
+displacement to the field.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ NORM: dict[str, dict[int, type[nn.Module]]] = {
 }
 POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 COMPOSITIONS = ("paper", "code")
-#: Voxels of an image to one token of the coarsest stage: half resolution, patches of four, two mergings.
+#: Voxels of an image for each token of the coarsest stage: half resolution, patches of four, two mergings.
 STRIDE = 32
 
 
 @dataclass(frozen=True)
 class TransMorphSize:
-    """Numbers of features: of the first stage of the encoder, and of each step's last convolution.
+    """Numbers of features of the encoder's first stage and of each step's last convolution.
 
-    The heads of each stage share its features.
+    The attention heads of a stage divide its features.
     """
 
     embed: int
@@ -42,7 +42,7 @@ class TransMorphSize:
     last: int
 
 
-#: Counts are those of the 3-D network with windows (5, 6, 7), BatchNorm and seven steps.
+#: Parameter counts are of the 3-D network with windows (5, 6, 7), BatchNorm and seven steps.
 SIZES = {
     # The authors' network.  17,574,333
     "regular": TransMorphSize(96, (4, 4, 5), (8, 8, 8), 16),
@@ -58,27 +58,28 @@ class TransMorph(nn.Module):
     ----------
     ndim : {2, 3}
     window : sequence of int
-        Tokens along each axis of a window of the encoder; :func:`window_for` has what suits a volume.
+        Tokens along each axis of a window of the encoder; :func:`window_for` gives a suitable one for a volume.
     size : str
         A name in :data:`SIZES`.
     steps : int
-        Displacements that the field is composed of.
+        Number of displacements that the field is composed of.
     compose : {"paper", "code"}
-        How a step's displacement v joins the field u so far.  v moves the image that u has warped, so that both are
-        v + u ∘ (id + v); the authors' code has u + v ∘ (id + v), where the increment is warped by itself.
+        How a step's displacement v is composed with the field u so far.  v moves the image warped by u, so the paper
+        has v + u ∘ (id + v).  The authors' code has u + v ∘ (id + v), where the increment is warped by itself.
     norm : {"batch", "instance"}
-        Of the convolutions outside the decoder; the code has BatchNorm.  The decoder always has InstanceNorm.
+        Normalisation of the convolutions outside the decoder; the code has BatchNorm.  The decoder always has
+        InstanceNorm.
     drop_path, checkpointing
         As in :class:`~regcore.networks.swin.SwinEncoder`.
 
     Attributes
     ----------
     stride : int
-        Images are padded to multiples of it by whoever calls.
+        The caller pads images to multiples of it.
     resolution : int
         2: the result is at half resolution.
     warps : bool
-        True: it warps, which several rows of a hypernetwork cannot do at once.
+        True: the network warps, which several rows of a hypernetwork cannot do at once.
     quarter_channels, half_channels : int
         Features at a quarter and at half resolution, for a :class:`~regcore.networks.weight_volume.WeightHead`.
 
@@ -133,7 +134,7 @@ class TransMorph(nn.Module):
         return self.decode(pair).flow
 
     def decode(self, pair: Tensor) -> Decoded:
-        """The flow, and the features that it was made from."""
+        """The flow, and the features it was computed from."""
         half = _pooled(pair)
         finest, middle, coarsest = self.encoder(half)
         features = self.up[0](coarsest, middle)
@@ -157,7 +158,7 @@ class TransMorph(nn.Module):
 
 
 class Upwards(nn.Module):
-    """Features up to twice the resolution, joined with a skip connection, and two convolutions."""
+    """Up-sample features by two, join them with a skip connection, and apply two convolutions."""
 
     def __init__(self, ndim: int, own: int, skip: int, out: int):
         super().__init__()
@@ -183,10 +184,10 @@ class Convolved(nn.Sequential):
 
 
 def window_for(shape: Sequence[int]) -> list[int]:
-    """Windows that one of is as large as the coarsest grid of tokens: 160 × 192 × 224 voxels have (5, 6, 7)."""
+    """Window as large as the coarsest grid of tokens: (5, 6, 7) for 160 × 192 × 224 voxels."""
     return [-(-n // STRIDE) for n in shape]
 
 
 def _pooled(images: Tensor) -> Tensor:
-    """Averages over three voxels a side, at half the resolution."""
+    """Averages over three voxels along each axis, at half the resolution."""
     return POOL[images.ndim - 2](images, 3, stride=2, padding=1)

@@ -1,7 +1,7 @@
-"""Calling what may crash, hang or print at will: a worker in a process of its own, with a time limit.
+"""Calls to code that may crash, hang or print: a worker in a separate process, with a time limit.
 
-The worker is a fresh interpreter that reads calls from a pipe, one JSON line each, and answers in kind.  It
-lives through many calls, so that libraries are loaded once, and is replaced after one that killed it.
+The worker is a fresh interpreter that reads calls from a pipe, one JSON line each, and answers in the same way.  It
+serves many calls, so that libraries are loaded once, and is replaced after a call that killed it.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ from typing import IO, Any
 
 from regcore.process.threads import thread_environment, tune_process
 
-#: Characters of what a failed call printed that are kept.
+#: Characters kept of a failed call's output.
 KEPT = 8000
 
 
 class CallFailed(Exception):
-    """A call that came to nothing.
+    """A call failed.
 
     Parameters
     ----------
     reason : str
-        What happened, in a sentence.
+        What happened, in one sentence.
     printed : str
         The end of what the call wrote to standard output and standard error.
     """
@@ -52,7 +52,7 @@ class Worker:
     Parameters
     ----------
     threads : int
-        That the libraries in it may use.
+        Threads that its libraries may use.
     """
 
     def __init__(self, threads: int):
@@ -69,7 +69,7 @@ class Worker:
         self._printed.close()
 
     def call(self, function: str, *arguments: Any, seconds: float) -> Any:
-        """Call ``module:function`` with arguments that JSON can hold.
+        """Call ``module:function`` with arguments that can be written as JSON.
 
         Returns
         -------
@@ -103,7 +103,9 @@ class Worker:
 
     def _start(self) -> subprocess.Popen:
         reading, writing = os.pipe()
-        self._folder = tempfile.TemporaryDirectory(prefix="regcore-worker-")  # holds what a killed call leaves behind
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="regcore-worker-"
+        )  # for files that a killed call leaves behind
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(writing)],
             stdin=subprocess.PIPE,
@@ -111,7 +113,7 @@ class Worker:
             stderr=self._printed,
             pass_fds=[writing],
             env={**thread_environment(self._threads), "TMPDIR": self._folder.name},
-            start_new_session=True,  # so that what it started can be stopped with it
+            start_new_session=True,  # so that programs it starts can be stopped with it
         )
         os.close(writing)
         self._answers = os.fdopen(reading, "rb")
@@ -142,14 +144,14 @@ class Worker:
 
 
 def serve(answers: int) -> None:
-    """Answer calls until there are no more; the worker's side.
+    """Answer calls until there are no more (runs in the worker).
 
     Parameters
     ----------
     answers : int
-        File descriptor to write to; standard output belongs to whoever is called.
+        File descriptor for the answers; standard output is left to the called functions.
     """
-    tune_process()  # as for methods that run in the job's own process
+    tune_process()  # the same as for methods that run in the job's own process
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with os.fdopen(answers, "w") as out:
         for line in sys.stdin:
@@ -165,7 +167,7 @@ def serve(answers: int) -> None:
 
 
 def _end_with(owner: int) -> None:
-    """End this process and what it started once its owner is gone."""
+    """End this process and its programs when the owner is gone."""
     while os.getppid() == owner:
         time.sleep(1)
     os.killpg(0, signal.SIGKILL)

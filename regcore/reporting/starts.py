@@ -1,4 +1,4 @@
-"""Methods that were trained from several random starts: what is chance between two trainings, and what is not."""
+"""Methods trained from several random starts: how much of a difference between two trainings is chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,14 +12,14 @@ OVER_REFERENCE = "Points over the reference (95 % CI)"
 
 
 def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], reference: str | None) -> pd.DataFrame:
-    """Dice of methods that were trained from several random starts, and of each pair's mean over them.
+    """Dice of methods trained from several random starts, and of each pair's mean over them.
 
     Parameters
     ----------
     rows : DataFrame
         Tidy rows of all methods.
     groups : mapping
-        Name → its methods, which differ in their random start alone; one of them at least.
+        Name → its methods, at least one, which differ only in their random start.
     reference : str, optional
         Name that the others are compared with.
 

@@ -258,6 +258,23 @@ def test_a_second_run_has_nothing_to_do(study):
     assert "Nothing to be done" in done.output
 
 
+def test_time_stamps_and_comments_redo_nothing_and_an_edited_method_its_own_jobs(study, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "regcore", tmp_path / "regcore", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for script in (ROOT / "workflow" / "scripts").glob("*.py"):
+        script.touch()
+    method = tmp_path / "regcore" / "methods" / "voxelmorph.py"
+    method.write_text(f"# a comment\n{method.read_text()}")
+    done = snakemake(study, "-n", "--cores", "2", config=TINY)
+    assert "Nothing to be done" in done.output, done.output
+    method.write_text(f"{method.read_text()}\nEDITED = True\n")
+    done = snakemake(study, "-n", "--cores", "2", config=TINY)
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    report = {"tables", "pictures", "training_curves", "write_report"}
+    assert planned(done.output) == {"train", "register", "evaluate", *report}
+    assert {counts[rule] for rule in ("train", "register", "evaluate", "pictures")} == {"1"}
+
+
 def test_only_what_depends_on_a_changed_setting_runs_again(study):
     changed = {**TINY, "methods": {**TINY["methods"], "syn-short": {"method": "syn", "iterations": [20, 20]}}}
     done = snakemake(study, "-n", "--cores", "2", config=changed)
