@@ -95,6 +95,7 @@ class Workflow:
     def __init__(self, plan: Plan, scripts: Path | None = None):
         self.plan, self.files = plan, plan.files
         self.versions = Versions(scripts, cache=DECISIONS / "regcore-sources.json")
+        self._volumes = plan.ndim == 3  # read once: it may stand in a file
 
     # ---- names that rules are for
 
@@ -342,7 +343,7 @@ class Workflow:
 
     def sized(self, slices: int, volumes: int) -> int:
         """A resource by the size of the study's images: volumes need more of everything than slices."""
-        return volumes if self.plan.ndim == 3 else slices
+        return volumes if self._volumes else slices
 
     def gpus(self, rule: str, name: str | None = None) -> int:
         """GPUs that a job asks for, where there are any; see :func:`limit_gpus`.

@@ -426,5 +426,5 @@ def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp
 
 
 def test_every_planned_experiment_can_be_shown(known):
-    planned = known.experiments["hypermorph"]
+    planned = known.plan.papers["hypermorph"]
     assert planned.names == sorted(EXPERIMENTS)

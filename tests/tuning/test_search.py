@@ -65,7 +65,7 @@ def search(ranges, **more):
         ({"ranges": {"lambda": {"choices": [0, 1]}}, "sampler": "grid", "trials": 3}, "3 is more than the 2 comb"),
         ({"ranges": {}}, "tune: ranges"),
         ({"trails": 3, "ranges": {"lambda": [0, 1]}}, "unknown key 'trails'; did you mean 'trials'"),
-        (None, "missing key 'ranges'"),
+        ({}, "missing key 'ranges'"),
     ],
 )
 def test_a_search_that_cannot_be_done(values, message):
