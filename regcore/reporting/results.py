@@ -8,4 +8,4 @@ from regcore.study.plan import Plan
 
 def labels_in(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
     """The scored labels that have Dice among the rows: ``index name group``."""
-    return scored_labels(set(rows.loc[rows["metric"] == "dice", "label"]), plan.config["labels"], plan.label_table)
+    return scored_labels(set(rows.loc[rows["metric"] == "dice", "label"]), plan.settings.labels, plan.label_table)

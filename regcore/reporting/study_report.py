@@ -17,7 +17,7 @@ from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_h
 from regcore.reporting.searches import search_figure
 from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
-from regcore.study.plan import UNAVAILABLE, Plan
+from regcore.study.plan import Plan
 from regcore.study.stages.register import read_facts
 
 #: Lines of what a method printed before it failed that the report shows.
@@ -91,8 +91,7 @@ def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
     shown = []
     for rank, pair in chosen.items():
         fixed, moving = (
-            read_scan(plan.cohort.files(scans.at[pair, side]), plan.config["preprocess"])
-            for side in ("fixed", "moving")
+            read_scan(plan.cohort.files(scans.at[pair, side]), plan.settings.preprocess) for side in ("fixed", "moving")
         )
         shown.append(
             ShownPair(
@@ -147,7 +146,7 @@ def write_page(plan: Plan, output: str) -> None:
         shown.append(Figure(figures / f"architecture_{name}.png", f"Architecture: {name}", caption))
     table = _read_table(tables / "summary.csv", "method").set_index("method")
     report = Report(
-        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # nobody wrote that key
+        config=plan.settings.as_dict(),
         facts=_facts(plan),
         summary=table,
         comparisons=_read_table(tables / "comparisons.csv", "method", "reference"),
@@ -176,22 +175,22 @@ def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
     found = set(rows.loc[rows["metric"] == "dice", "label"])
     if not found:
         return pd.DataFrame(columns=["index", "name", "group"])
-    return scored_labels(found, plan.config["labels"], plan.label_table)
+    return scored_labels(found, plan.settings.labels, plan.label_table)
 
 
 def _reference(plan: Plan, table: pd.DataFrame) -> str | None:
-    return reference_method(table, plan.methods, plan.config["evaluation"]["reference"])
+    return reference_method(table, plan.methods, plan.settings.evaluation.reference)
 
 
 def _facts(plan: Plan) -> list[tuple[str, str]]:
-    config, table = plan.config, plan.cohort.table
+    study, table = plan.settings, plan.cohort.table
     subjects = table.groupby("split")["subject"].nunique()
-    source = "embedded cohort made from the ICBM-152 template" if plan.embedded else config["cohort"]["table"]
+    source = "embedded cohort made from the ICBM-152 template" if plan.embedded else study.cohort.table
     facts = [
         ("Cohort", source),
         ("Subjects", ", ".join(f"{subjects[split]} {split}" for split in SPLITS if split in subjects)),
         ("Contrasts", ", ".join(plan.pairs_of("test")["contrasts"].unique()) + " (moving to fixed)"),
-        ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
+        ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {study.pairs.kind}"),
         ("Reference image", plan.reference),
     ]
     if set(plan.methods.values()) != {"imported"}:  # then no scan is prepared
@@ -207,7 +206,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
 def _common_grid(plan: Plan) -> str:
     grid = json.loads(Path(plan.prepared(plan.scans[0]) + ".json").read_text())
     shape, spacing = " × ".join(map(str, grid["common_shape"])), " × ".join(f"{s:g}" for s in grid["common_spacing"])
-    return f"{shape} voxels of {spacing} mm; affine step: {plan.config['preprocess']['affine']}"
+    return f"{shape} voxels of {spacing} mm; affine step: {plan.settings.preprocess.affine}"
 
 
 def _hardware(plan: Plan) -> str:

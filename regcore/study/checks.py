@@ -8,19 +8,20 @@ from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid
 from regcore.methods import entry, make_entry, method_of
+from regcore.study.settings import StudySettings
 from regcore.tuning.search import check_search, is_tuned
 
 #: The entry of a study's tables that is not a method but what is known to be true.
 TRUTH = "truth"
 
 
-def dimensions(config: Mapping, cohort: Cohort) -> int:
+def dimensions(study: StudySettings, cohort: Cohort) -> int:
     """Of a study's images: as configured, or as in the first header of the cohort."""
-    settings = config["cohort"].get("embedded")
-    return settings["ndim"] if settings else read_grid(cohort.table["image"].iloc[0]).ndim
+    settings = study.cohort.embedded
+    return settings.ndim if settings else read_grid(cohort.table["image"].iloc[0]).ndim
 
 
-def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
+def check_methods(study: StudySettings, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
     """Check names, methods and starts of a study's entries, and the methods that its evaluation names.
 
     Parameters
@@ -41,7 +42,7 @@ def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, 
         entry(method, where)
         if settings:
             made = make_entry(name, values)
-            if entry(method).pretrained and made.dimensions != (ndim := dimensions(config, cohort)):
+            if entry(method).pretrained and made.dimensions != (ndim := dimensions(study, cohort)):
                 raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
             if is_tuned(values):
                 check_search(name, values)
@@ -49,11 +50,14 @@ def check_methods(config: Mapping, entries: Mapping[str, dict], cohort: Cohort, 
                 cell_search(name, entries)
         if entry(method).refines:
             _check_start(values.get("start"), entries, where, settings)
-    for key in ("spotlight", "reference"):
-        named = config["evaluation"][key] or []
-        for name in [named] if isinstance(named, str) else named:
-            if name not in config["methods"]:
-                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, config['methods'])}")
+    reference = study.evaluation.reference
+    for key, named in (
+        ("spotlight", study.evaluation.spotlight or []),
+        ("reference", [reference] if reference else []),
+    ):
+        for name in named:
+            if name not in study.methods:
+                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, study.methods)}")
 
 
 def _check_start(start: str | None, entries: Mapping[str, dict], where: str, settings: bool) -> None:

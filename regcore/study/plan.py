@@ -13,16 +13,17 @@ import pandas as pd
 
 from regcore.autoreg.search import CellSearch, cell_search, has_search
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
-from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, read_pairs
+from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs, read_pairs
 from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Experiments
 from regcore.experiments.planned import planned_experiments
-from regcore.methods import entry, make_entry, method_of, settings_of
+from regcore.methods import entry, make_entry, method_of
 from regcore.settings.fingerprint import fingerprint
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.checks import check_contrasts, check_methods, check_training_labels, dimensions
+from regcore.study.settings import CohortSettings, StudySettings
 from regcore.synthesis import icbm152
+from regcore.synthesis.settings import EmbeddedSettings
 from regcore.training.batch_division import check_division
 from regcore.tuning.search import Search, ends, is_tuned, search_of
 
@@ -40,8 +41,7 @@ class Plan:
 
     Parameters
     ----------
-    config : dict
-        With every default filled in.
+    settings : StudySettings
     cohort : Cohort
     folder : Path
         ``results/<study>``.
@@ -53,11 +53,13 @@ class Plan:
         Name of the scan, or path of the image, that scans are aligned to.
     experiments : dict of str → Experiments
         By paper.
+    unavailable : dict of str → str
+        Methods of the study that cannot run here, and why and what to do about it.
     imported : dict of str → dict of str → str
         For each method whose fields were made elsewhere, test pair → path of its field, where there is one.
     """
 
-    config: dict[str, Any]
+    settings: StudySettings
     cohort: Cohort
     folder: Path
     training_pairs: dict[str, EligiblePairs | PooledPairs]
@@ -65,11 +67,17 @@ class Plan:
     reference: str
     experiments: dict[str, Experiments] = field(default_factory=dict)
     imported: dict[str, dict[str, str]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     @property
-    def embedded(self) -> dict | None:
+    def config(self) -> dict[str, Any]:
+        """The study as plain values, with every default and what cannot run here: it plans the same study anew."""
+        return {**self.settings.as_dict(), UNAVAILABLE: self.unavailable}
+
+    @property
+    def embedded(self) -> EmbeddedSettings | None:
         """Settings of the embedded cohort, or None for a cohort table."""
-        return self.config["cohort"].get("embedded")
+        return self.settings.cohort.embedded
 
     @cached_property
     def scans(self) -> list[str]:
@@ -82,11 +90,6 @@ class Plan:
     @property
     def subjects(self) -> list[str]:
         return list(dict.fromkeys(self.cohort.table["subject"]))
-
-    @property
-    def unavailable(self) -> dict[str, str]:
-        """Methods of the configuration that cannot run here, and why and what to do about it."""
-        return self.config[UNAVAILABLE]
 
     @property
     def starts(self) -> dict[str, list[str]]:
@@ -102,7 +105,7 @@ class Plan:
     @property
     def spotlight(self) -> list[str]:
         """The methods whose pairs the report shows."""
-        chosen = self.config["evaluation"]["spotlight"]
+        chosen = self.settings.evaluation.spotlight
         if chosen is None:
             return [name for name, method in self.methods.items() if method not in ("identity", "affine")]
         return [name for name in chosen if name in self.methods]
@@ -110,12 +113,12 @@ class Plan:
     @property
     def methods(self) -> dict[str, str]:
         """Name in the study → method, of the methods that the report compares."""
-        return {name: self.method_of(name) for name in self.config["methods"] if name not in self.unavailable}
+        return {name: self.method_of(name) for name in self.settings.methods if name not in self.unavailable}
 
     @cached_property
     def entries(self) -> dict[str, dict]:
         """Name → settings of all that can be trained and registered with: methods, and variants of experiments."""
-        return _entries(_available(self.config["methods"], self.unavailable), self.experiments)
+        return _entries(_available(self.settings.methods, self.unavailable), self.experiments)
 
     @property
     def sweeps(self) -> dict[str, list[str]]:
@@ -149,10 +152,6 @@ class Plan:
             return str(make_entry(name, self.entries[name]).folder)
         model = self.model_of(name)
         return model and str(self.folder / "models" / model)
-
-    def settings(self, name: str) -> dict[str, Any]:
-        """The settings of an entry, without the keys that are none (``ENTRY_KEYS``)."""
-        return settings_of(self.entries[name])
 
     @cached_property
     def searches(self) -> dict[str, Search]:
@@ -190,7 +189,7 @@ class Plan:
         InputError
             There are none of them.
         """
-        table, own = self.pairs_of("validation"), self.settings(name).get("training_contrasts")
+        table, own = self.pairs_of("validation"), self.entries[name].get("training_contrasts")
         if own is None:
             return table
         chosen = table[table["contrasts"].isin([contrasts_of(*pairing) for pairing in own])].reset_index(drop=True)
@@ -215,7 +214,7 @@ class Plan:
 
     @property
     def ndim(self) -> int:
-        return dimensions(self.config, self.cohort)
+        return dimensions(self.settings, self.cohort)
 
     @property
     def knows_truth(self) -> bool:
@@ -228,7 +227,7 @@ class Plan:
     @property
     def label_table(self) -> str | None:
         """Path of the table that names the labels."""
-        return str(self.folder / "cohort" / "labels.tsv") if self.embedded else self.config["labels"]["table"]
+        return str(self.folder / "cohort" / "labels.tsv") if self.embedded else self.settings.labels.table
 
 
 def part_names(count: int, size: int) -> list[str]:
@@ -246,15 +245,13 @@ def things_in(things: Sequence[str], part: str, size: int) -> list[str]:
     return list(things[number * size : (number + 1) * size])
 
 
-def plan_study(config: Mapping, schemas: str | Path, results: str = "results", check: bool = True) -> Plan:
+def plan_study(config: Mapping, results: str = "results", check: bool = True) -> Plan:
     """Check a study's configuration, cohort and pairs, and plan it.
 
     Parameters
     ----------
     config : mapping
         As read from YAML; or that of a plan, whose decision on what cannot run here then stands.
-    schemas : path
-        Folder with ``config.schema.yaml`` and ``cohort.schema.yaml``.
     check : bool
         Also check the settings of every method and the headers of every file, which takes seconds; a
         cluster's jobs, which plan the same study again, need not.
@@ -266,25 +263,23 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     """
     decided = config.get(UNAVAILABLE)
     config = {key: value for key, value in config.items() if key != UNAVAILABLE}
-    config = validated(config, load_yaml(Path(schemas) / "config.schema.yaml"), "configuration")
-    config["methods"] = {name: settings or {} for name, settings in config["methods"].items()}
-    row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
-    folder = Path(results) / config["study"]
-    cohort = _cohort(config, folder, row_schema)
-    check_methods(config, config["methods"], cohort, settings=check)
-    if check and not config["cohort"].get("embedded"):
+    study = StudySettings.read(config, "configuration")
+    folder = Path(results) / study.study
+    cohort = _cohort(study.cohort, folder)
+    check_methods(study, study.methods, cohort, settings=check)
+    if check and not study.cohort.embedded:
         check_files(cohort)
-    unavailable = config[UNAVAILABLE] = _unavailable(config, cohort) if decided is None else decided
-    methods = _available(config["methods"], unavailable)
+    unavailable = _unavailable(study, cohort) if decided is None else decided
+    methods = _available(study.methods, unavailable)
     if not methods:
         raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
-    test = make_pairs(cohort, "test", config["pairs"], config["seed"])
-    experiments = planned_experiments(config["experiments"], methods, cohort.table, test)
+    test = make_pairs(cohort, "test", study.pairs, study.seed)
+    experiments = planned_experiments(study.experiments.as_dict(), methods, cohort.table, test)
     entries = _entries(methods, experiments)
     if experiments:
-        check_methods(config, entries, cohort, settings=check)
-    training = _training_pairs(config, entries, cohort, check)
-    validation = [make_pairs(cohort, "validation", config["pairs"], config["seed"])] if training else []
+        check_methods(study, entries, cohort, settings=check)
+    training = _training_pairs(study, entries, cohort, check)
+    validation = [make_pairs(cohort, "validation", study.pairs, study.seed)] if training else []
     scored = pd.concat([*validation, test], ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
@@ -296,17 +291,17 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
         for name, values in methods.items()
         if entry(method_of(name, values)).imported
     }
-    reference = _reference(config, cohort)
-    plan = Plan(config, cohort, folder, training, scored, reference, experiments, imported)
+    reference = _reference(study, cohort)
+    plan = Plan(study, cohort, folder, training, scored, reference, experiments, imported, unavailable)
     for name in training:
         plan.validation_pairs(name)  # raises where there are none
     return plan
 
 
-def _unavailable(config: Mapping, cohort: Cohort) -> dict[str, str]:
+def _unavailable(study: StudySettings, cohort: Cohort) -> dict[str, str]:
     """The methods that need what is not there, or cannot register such images."""
-    ndim, found = dimensions(config, cohort), {}
-    for name, values in config["methods"].items():
+    ndim, found = dimensions(study, cohort), {}
+    for name, values in study.methods.items():
         method = entry(method_of(name, values))
         if ndim not in method.dimensions:
             found[name] = f"it registers {method.dimensions[0]}-D images alone, and these are {ndim}-D"
@@ -337,16 +332,16 @@ def _imported_fields(name: str, values: Mapping, cohort: Cohort, pairs: pd.DataF
     return found
 
 
-def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
-    settings = config["cohort"].get("embedded")
+def _cohort(cohort: CohortSettings, folder: Path) -> Cohort:
+    settings = cohort.embedded
     if settings is None:
-        return read_cohort(config["cohort"]["table"], row_schema)
+        return read_cohort(str(cohort.table))
     table = icbm152.cohort_table(settings)
     subjects = list(dict.fromkeys(table["subject"]))
     parts = [part_of(subjects, subject, SCANS_PER_PART) for subject in table["subject"]]
     for column in ("image", "labels", "landmarks", "to_template", "from_template"):
         table[column] = [f"{part}/{name}" for part, name in zip(parts, table[column], strict=True)]
-    return checked_cohort(table, folder / "cohort" / "cohort.tsv", row_schema)
+    return checked_cohort(table, folder / "cohort" / "cohort.tsv")
 
 
 def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:
@@ -360,7 +355,7 @@ def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]
 
 
 def _training_pairs(
-    config: Mapping, entries: Mapping[str, dict], cohort: Cohort, check: bool
+    study: StudySettings, entries: Mapping[str, dict], cohort: Cohort, check: bool
 ) -> dict[str, EligiblePairs | PooledPairs]:
     """The pairs that each learned method draws from; ``check`` its batches, and that there are labels to look at."""
     found, drawn = {}, {}
@@ -372,8 +367,8 @@ def _training_pairs(
         key = count, str(contrasts)
         if key not in drawn:
             check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
-            wanted = config["pairs"] | ({"contrasts": contrasts} if contrasts else {})
-            drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
+            wanted = study.pairs.with_values({"contrasts": contrasts} if contrasts else {})
+            drawn[key] = eligible_pairs(cohort, "train", wanted, count, study.seed, f"{where}.training_subjects")
         found[name] = drawn[key]
         if check:
             for tried in [values, *(ends(values) if is_tuned(values) else [])]:
@@ -384,10 +379,10 @@ def _training_pairs(
     return found
 
 
-def _reference(config: Mapping, cohort: Cohort) -> str:
-    wanted = config["preprocess"]["reference"]
+def _reference(study: StudySettings, cohort: Cohort) -> str:
+    wanted = study.preprocess.reference
     if wanted is None:
-        contrast = pairings(config["pairs"])[0][0]
+        contrast = study.pairs.pairings[0][0]
         return (cohort.scans("atlas", contrast) + cohort.scans("train", contrast) + list(cohort.table.index))[0]
     if wanted in cohort.table.index or wanted in set(cohort.table["subject"]):
         return cohort.scan_of(wanted)

@@ -61,6 +61,10 @@ class EmbeddedSettings(Section):
         "datasets in turn (default: one, 'embedded')"
     )
 
+    def subjects(self, split: str) -> int:
+        """How many subjects a split has."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
     def in_dataset(self, name: str) -> "EmbeddedSettings":
         """The settings of the subjects of a dataset."""
         own = (self.datasets or {}).get(name)

@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from support.paths import SCHEMAS
 from support.snakemake import snakemake
 
 from regcore.cohort.labels import drawn_codes, observed_classes, structures
@@ -16,9 +15,8 @@ from regcore.experiments import voxelmorph as paper
 from regcore.methods import entry, make_method
 from regcore.papers.voxelmorph import figures as reporting
 from regcore.papers.write import write_experiment
-from regcore.settings.validation import load_yaml, validated
+from regcore.study.settings import StudySettings
 
-SCHEMA = SCHEMAS / "config.schema.yaml"
 CLASSICAL = ["affine", "syn"]
 LABELS = pd.DataFrame(
     {
@@ -32,7 +30,7 @@ LABELS = pd.DataFrame(
 def settings(**changes):
     """The settings of the experiments, with every default."""
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"voxelmorph": changes}}
-    return validated(config, load_yaml(SCHEMA), "configuration")["experiments"]["voxelmorph"]
+    return StudySettings.read(config, "configuration").experiments.as_dict()["voxelmorph"]
 
 
 # ---- variants

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.paths import ROOT
 from support.studies import prepared, small_study
 
 from regcore.autoreg.search import FACTS, FOUND
@@ -21,14 +20,13 @@ from regcore.networks.architecture import CANDIDATES, LAMBDAS, SIZES, Architectu
 from regcore.papers.autoreg import figures as autoreg
 from regcore.papers.write import write_experiment
 from regcore.reporting.architectures import headings, search_figure
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.plan import plan_study
+from regcore.study.settings import StudySettings
 from regcore.study.stages.architecture import found_values, search_architecture
 from regcore.study.stages.register import register_pairs
 from regcore.study.stages.score import evaluate_method
 from regcore.study.stages.train import train
 
-SCHEMAS = ROOT / "workflow" / "schemas"
 MODEL = {"network": "cells", "architecture": {}, **dict.fromkeys((*LAMBDAS, *SIZES), 1)}
 FAST = {"steps": 3, "validate_every": 3, "learning_rate": 0.01}
 EXPERIMENTS = {
@@ -44,7 +42,7 @@ EXPERIMENTS = {
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"autoreg": changes}}
-    return validated(config, load_yaml(SCHEMAS / "config.schema.yaml"), "configuration")["experiments"]["autoreg"]
+    return StudySettings.read(config, "configuration").experiments.as_dict()["autoreg"]
 
 
 # ---- what is planned
@@ -107,7 +105,7 @@ def plan(tmp_path_factory):
     config = {key: value for key, value in other.config.items() if key != "unavailable"}
     config |= {"methods": {"affine": {}}}
     experiments = {"autoreg": EXPERIMENTS["autoreg"] | {"transfer": str(folder / "other")}}
-    made = prepared(plan_study(config | {"experiments": experiments}, SCHEMAS, results=str(folder / "results")))
+    made = prepared(plan_study(config | {"experiments": experiments}, results=str(folder / "results")))
     planned = made.experiments["autoreg"]
     waiting = list(made.cell_searches)
     while waiting:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.paths import SCHEMAS
 
 from regcore.errors import InputError
 from regcore.experiments import synthmorph as paper
@@ -16,10 +15,9 @@ from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 from regcore.papers.synthmorph import figures as reporting
 from regcore.papers.write import write_experiment
-from regcore.settings.validation import load_yaml, validated
+from regcore.study.settings import StudySettings
 from regcore.synthesis.mr_contrast import of_series
 
-SCHEMA = SCHEMAS / "config.schema.yaml"
 METHODS = ["affine", "syn", "sm-shapes", "vm-ncc", "vm-nmi"]
 NETWORKS = METHODS[2:]
 CONTRASTS = ["T1w to T1w", "FLASH-10 to FLASH-40", "FLASH-20 to FLASH-40", "MPRAGE-300 to T1w"]
@@ -28,7 +26,7 @@ SWEEPS = {"b_v": [0.5, 1, 3], "r_v": [8, 16]}
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"synthmorph": changes}}
-    return validated(config, load_yaml(SCHEMA), "configuration")["experiments"]["synthmorph"]
+    return StudySettings.read(config, "configuration").experiments.as_dict()["synthmorph"]
 
 
 CHOSEN = settings(sweeps=SWEEPS, **{"lambda": [0, 1]}, settings={"steps": 7})

@@ -1,7 +1,6 @@
 """What a study's plan makes of its settings, before anything runs."""
 
 import pytest
-from support.paths import SCHEMAS
 
 from regcore.errors import InputError
 from regcore.study.plan import plan_study
@@ -12,7 +11,7 @@ PAIRINGS = [["T1w", "T1w"], ["T1w", "T2w"]]
 def study(**methods):
     cohort = {"embedded": {"ndim": 2, "train": 3, "validation": 3, "test": 2, "contrasts": ["T1w", "T2w", "PDw"]}}
     config = {"study": "x", "cohort": cohort, "methods": methods, "pairs": {"contrasts": PAIRINGS, "validation": 4}}
-    return plan_study(config, SCHEMAS)
+    return plan_study(config)
 
 
 def contrasts_in(plan, pairs):

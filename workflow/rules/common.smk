@@ -10,7 +10,7 @@ from regcore import STAGE_VERSIONS
 from regcore.settings.fingerprint import fingerprint
 from regcore.errors import InputError
 from regcore.process.files import atomic_write
-from regcore.methods import entry
+from regcore.methods import entry, settings_of as settings_of_entry
 from regcore.study.plan import (
     PAIRS_PER_PART,
     SCANS_PER_PART,
@@ -30,13 +30,12 @@ def make_plan():
     What is installed is looked up once, by the process that was started: its jobs, perhaps on other machines and
     an hour later, read its decision and so plan the same study.
     """
-    schemas = Path(workflow.basedir) / "schemas"
     decision = Path(".snakemake", f"regcore-{config.get('study')}.json")
     decided = {}
     if not workflow.is_main_process and decision.is_file():
         decided = {UNAVAILABLE: json.loads(decision.read_text())}
     try:
-        plan = plan_study({**config, **decided}, schemas, check=workflow.is_main_process)
+        plan = plan_study({**config, **decided}, check=workflow.is_main_process)
     except InputError as error:
         sys.exit(f"The study cannot start:\n{error}")
     if workflow.is_main_process:
@@ -138,7 +137,7 @@ def model_of(wildcards):
 
 
 def settings_of(wildcards):
-    return PLAN.settings(wildcards.method)
+    return settings_of_entry(PLAN.entries[wildcards.method])
 
 
 def field_parts(name):
@@ -175,7 +174,7 @@ def architecture_of(wildcards):
     """The file of an entry's architecture: what its search has found, or what the study names; a person may edit it."""
     if wildcards.method in PLAN.cell_searches:
         return [str(PLAN.architecture_folder(wildcards.method) / FOUND)]
-    named = PLAN.settings(wildcards.method).get("architecture")
+    named = PLAN.entries[wildcards.method].get("architecture")
     return [named] if PLAN.method_of(wildcards.method) == "autoreg" and Path(str(named)).is_file() else []
 
 
@@ -183,12 +182,12 @@ def searches_before(wildcards):
     """What a search begins from, or takes as long as."""
     search = PLAN.cell_searches[wildcards.method]
     before = [str(PLAN.architecture_folder(other) / name) for other in search.others for name in (FOUND, FACTS)]
-    start = search.settings["start"]
+    start = search.settings.start
     return before if start is None or start in search.others else [*before, str(file_of(start))]
 
 
 def cell_search_settings(wildcards):
-    return PLAN.cell_searches[wildcards.method].settings
+    return PLAN.cell_searches[wildcards.method].settings.as_dict()
 
 
 def learned_methods():

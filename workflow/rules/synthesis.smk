@@ -15,7 +15,7 @@ rule list_cohort:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=PLAN.embedded,
+        settings=config["cohort"].get("embedded"),
         stage=STAGE_VERSIONS["synthesise"],
     message:
         "Listing the embedded cohort"
@@ -36,7 +36,7 @@ rule synthesise:
         mem_mb=8000 if LARGE else 2000,
         runtime=240 if LARGE else 30,
     params:
-        settings=PLAN.embedded,
+        settings=config["cohort"].get("embedded"),
         seed=config["seed"],
         subjects=lambda wildcards: subjects_in(wildcards.part),
         stage=STAGE_VERSIONS["synthesise"],

@@ -64,7 +64,7 @@ def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
 
 def _compared(plan: Plan, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
     scans = plan.pairs_of("test").set_index("pair").loc[pair, ["fixed", "moving"]]
-    fixed, moving = (read_scan(plan.cohort.files(scan), plan.config["preprocess"]) for scan in scans)
+    fixed, moving = (read_scan(plan.cohort.files(scan), plan.settings.preprocess) for scan in scans)
     labels = read_labels(plan.cohort.file(scans["fixed"], "labels"))
     fields = {f"{name}  {overlap:.3f}": read_field(plan.field(name, pair)) for name, overlap in overlaps.items()}
     return ComparedPair(title, fixed, moving, labels, fields)
