@@ -314,13 +314,13 @@ def check_mixed(cohort, pairs, split):
 
 @pytest.mark.parametrize(("wanted", "within", "across"), [(16, [4, 4], [4, 4]), (10, [3, 2], [3, 2]), (40, 6, 10)])
 def test_mixed_pairs_are_spread_evenly_over_tasks_and_datasets(two_datasets, wanted, within, across):
-    pairs = make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=1)
+    pairs = make_pairs(two_datasets, "test", MIXED.with_values({"test": wanted}), seed=1)
     check_mixed(two_datasets, pairs, "test")
     counts = pairs.groupby(["task", "dataset"]).size()
     for task, expected in (("within", within), ("across", across)):
         assert (counts[task].reindex(["big", "small"]) == expected).all()
-    assert pairs.equals(make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=1))
-    assert not pairs.equals(make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=2))
+    assert pairs.equals(make_pairs(two_datasets, "test", MIXED.with_values({"test": wanted}), seed=1))
+    assert not pairs.equals(make_pairs(two_datasets, "test", MIXED.with_values({"test": wanted}), seed=2))
 
 
 def test_all_mixed_pairs(two_datasets):
@@ -347,7 +347,7 @@ def test_training_draws_both_tasks_equally_often(two_datasets):
 
 
 def test_a_cohort_without_datasets_is_one_dataset(cohort):
-    pairs = make_pairs(cohort, "test", MIXED | {"test": 8}, seed=0)
+    pairs = make_pairs(cohort, "test", MIXED.with_values({"test": 8}), seed=0)
     assert pairs["task"].value_counts().to_dict() == {"within": 4, "across": 4}
     assert set(pairs["dataset"]) == {""}
 
