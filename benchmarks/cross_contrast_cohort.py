@@ -16,6 +16,7 @@ from scipy.ndimage import binary_closing, binary_dilation
 
 from regcore.alignment.preprocess import resample
 from regcore.images.volume import read_grid, read_labels
+from regcore.process.files import atomic_write
 
 LABELS, CONTRASTS = "labels_Neuromorphometrics.nii", ("T2w", "PDw")
 FILES = ("image", "labels", "mask")
@@ -55,7 +56,8 @@ def main() -> None:
         for contrast in CONTRASTS
     ]
     table = pd.concat([table, pd.DataFrame(averages)])
-    table.to_csv(arguments.output / "cohort.tsv", sep="\t", index=False)
+    with atomic_write(arguments.output / "cohort.tsv") as path:
+        table.to_csv(path, sep="\t", index=False)
 
 
 if __name__ == "__main__":

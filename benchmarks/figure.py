@@ -10,6 +10,8 @@ import sys
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from regcore.process.files import atomic_write
+
 OURS = ("regcore (numba)", "regcore (Triton)")
 TITLES = {
     "warp": "warp",
@@ -75,7 +77,8 @@ def draw(table: pd.DataFrame, path: str) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1, 0].set_xticks([1, 10, 100, 1000], ["1×", "10×", "100×", "1000×"])
     axes[-1, 0].set_xlabel("times as long as regcore's kernel, medians", fontsize=8)
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 if __name__ == "__main__":

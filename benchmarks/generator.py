@@ -29,7 +29,7 @@ from regcore.process.versions import processor_name
 from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
 from regcore.synthesis.noise import Draws
 from regcore.synthesis.shapes import random_shapes
-from regcore.training.trainer import make_optimiser
+from regcore.training.optimiser import make_optimiser
 
 SHAPES = [(96, 96), (256, 256), (64, 64, 64), (160, 160, 192)]
 #: Larger volumes are not stepped on a CPU: their network alone would take minutes.

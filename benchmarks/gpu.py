@@ -2,7 +2,8 @@
 
     python benchmarks/gpu.py --output docs/results/gpu
 
-takes less than eight minutes and writes into that folder, also of kernels that are not used yet,
+takes less than eight minutes.  It also tries the kernels of ``regcore/kernels/not_validated``, which are not used yet.
+It writes into that folder
 
 - ``operators.csv``: every operator at 160×192×224 beside other packages' forms,
 - ``checks.csv``: the largest error against the reference on random inputs, and whether two runs give the same bits,
@@ -44,8 +45,8 @@ from regcore.methods import make_method
 from regcore.process.cuda_graph import Recording
 from regcore.process.files import atomic_write
 from regcore.training.forward import forward
+from regcore.training.optimiser import make_optimiser
 from regcore.training.step import GradientStep
-from regcore.training.trainer import make_optimiser
 
 SIZE = (160, 192, 224)
 #: Sizes at which kernel and reference are compared for the dispatch table.

@@ -18,21 +18,16 @@ from torch import Tensor, nn
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
 from regcore.networks.architecture import LAMBDAS
-from regcore.training.checkpoint import (
-    discard_torn,
-    load_optimiser,
-    load_tensors,
-    optimiser_tensors,
-    save_tensors,
-    section,
-)
+from regcore.process.progress import Every, Progress, time_left
+from regcore.process.stopwatch import Stopwatch, work_clock
+from regcore.training.checkpoint import Checkpoint
 from regcore.training.memory import live_peak
-from regcore.training.trainer import make_optimiser
+from regcore.training.optimiser import load_optimiser, make_optimiser, optimiser_state
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two checkpoints within an epoch, and between two lines of progress.
-SAVE_EVERY, PROGRESS_EVERY = 60, 15
+#: Seconds between two checkpoints within an epoch.
+SAVE_EVERY = 60
 
 
 def hypergradient(
@@ -84,7 +79,8 @@ def hypergradient(
     _move(weights, before, slope, -rate)
     loss = outer()
     slopes = torch.autograd.grad(loss, [*weights, *hyper], allow_unused=True)
-    direction, direct = slopes[: len(weights)], slopes[len(weights) :]
+    direction: Sequence[Tensor | None] = slopes[: len(weights)]
+    direct = slopes[len(weights) :]
     if keep_length:  # v without its part along the step, which only a change of length would use
         direction = _across(direction, slope)
     ends = []
@@ -166,7 +162,7 @@ class Schedule:
     keep_length : bool
         As for :func:`hypergradient`.
     optimiser : str
-        Of the weights, as :func:`~regcore.training.trainer.make_optimiser` names it.
+        Of the weights, as :func:`~regcore.training.optimiser.make_optimiser` names it.
     """
 
     warmup: int
@@ -188,7 +184,7 @@ class Problem:
     ----------
     module : nn.Module
         The network; all of it is kept in checkpoints.
-    weights : sequence of Tensor
+    weights : sequence of Parameter
         ω.
     searched : nn.Module
         Its parameters are α or λ; a part of ``module`` or a module of its own.
@@ -203,7 +199,7 @@ class Problem:
     """
 
     module: nn.Module
-    weights: Sequence[Tensor]
+    weights: Sequence[nn.Parameter]
     searched: nn.Module
     inner: Callable[[int], Tensor]
     outer: Callable[[int], Tensor]
@@ -224,7 +220,7 @@ class Trace:
     sums : list of float
         Of both losses in that epoch.
     seconds, cpu_seconds : float
-        Of the clock, and as :func:`spent` counts.
+        Of the wall clock, and of the :func:`~regcore.process.stopwatch.work_clock`.
     step_bytes : int
         Memory that the tensors of one hypergradient take at most, beside the weights.
     stable : bool
@@ -237,11 +233,6 @@ class Trace:
     cpu_seconds: float = 0.0
     step_bytes: int = 0
     stable: bool = False
-
-
-def spent(device: torch.device) -> float:
-    """Seconds by which searches are compared: of this process's CPU, or of the clock where a GPU does the work."""
-    return time.monotonic() if device.type == "cuda" else time.process_time()
 
 
 class Stage:
@@ -259,14 +250,16 @@ class Stage:
 
     def __init__(self, name: str, problem: Problem, schedule: Schedule, folder: Path, fingerprint: str):
         self.name, self.problem, self.schedule = name, problem, schedule
-        self.checkpoint, self.fingerprint = Path(folder) / f"{name}.safetensors", fingerprint
+        self.checkpoint = Checkpoint(Path(folder) / f"{name}.safetensors", fingerprint)
         self.trace = Trace()
         self.optimisers = {
             "weights": make_optimiser(problem.weights, schedule.optimiser, schedule.learning_rate),
             "searched": torch.optim.Adam(problem.searched.parameters(), lr=schedule.search_rate),
         }
-        self._device = next(iter(problem.weights)).device
-        self._saved, self._reported, self._duration = time.monotonic(), time.monotonic(), {}
+        self._work_clock = work_clock(next(iter(problem.weights)).device)
+        self._saves = Every(SAVE_EVERY)
+        self._progress = Progress((schedule.warmup + schedule.epochs) * schedule.epoch)
+        self._duration: dict[bool, float] = {}
 
     def run(self) -> Trace:
         """Search to the end.
@@ -280,7 +273,7 @@ class Stage:
         trace, schedule = self.trace, self.schedule
         if not trace.step_bytes:
             trace.step_bytes = self._measured()
-        clock, work = time.monotonic() - trace.seconds, spent(self._device) - trace.cpu_seconds
+        watch = Stopwatch(trace.seconds, trace.cpu_seconds, self._work_clock)
         while len(trace.rows) < schedule.warmup + schedule.epochs and not trace.stable:
             began = time.monotonic()
             searching = len(trace.rows) >= schedule.warmup
@@ -293,12 +286,12 @@ class Stage:
             self._duration[searching] = time.monotonic() - began
             trace.sums = [total + loss for total, loss in zip(trace.sums, losses, strict=True)]
             trace.step += 1
-            trace.seconds, trace.cpu_seconds = time.monotonic() - clock, spent(self._device) - work
+            trace.seconds, trace.cpu_seconds = watch.read()
             if trace.step % schedule.epoch == 0:
                 self._end_epoch(searching)
-            elif time.monotonic() - self._saved > SAVE_EVERY:
+            elif self._saves.due():
                 self._save()
-            if time.monotonic() - self._reported > PROGRESS_EVERY:
+            if self._progress.due():
                 self._tell()
         return trace
 
@@ -345,7 +338,7 @@ class Stage:
 
     def _tell(self) -> None:
         schedule, trace = self.schedule, self.trace
-        self._reported = time.monotonic()
+        self._progress.restart()
         total, done = schedule.warmup + schedule.epochs, len(trace.rows)
         text = f"{self.name}: epoch {done}/{total}, step {trace.step}"
         if trace.rows:
@@ -359,32 +352,29 @@ class Stage:
         """A step that searches takes several times as long as one that does not, and is not known before."""
         schedule, step = self.schedule, self.trace.step
         warm = max(0, schedule.warmup * schedule.epoch - step)
-        searching = (schedule.warmup + schedule.epochs) * schedule.epoch - step - warm
+        searching = self._progress.total - step - warm
         if True not in self._duration:
             return "searching has not begun"
         seconds = warm * self._duration.get(False, 0) + searching * self._duration[True]
-        return f"at most {seconds / 60:.0f} min left"
+        return f"at most {time_left(seconds)}"
 
     def _save(self) -> None:
-        tensors = {f"model.{name}": value for name, value in self.problem.module.state_dict().items()}
-        # Copies, because α are a part of the network and a file holds no tensor twice.
-        tensors |= {f"searched.{name}": value.clone() for name, value in self.problem.searched.state_dict().items()}
-        for name, optimiser in self.optimisers.items():
-            tensors |= optimiser_tensors(optimiser, f"optimiser.{name}.")
-        save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **vars(self.trace)})
-        self._saved = time.monotonic()
+        sections = {
+            "model": self.problem.module.state_dict(),
+            # Copies, because α are a part of the network and a file holds no tensor twice.
+            "searched": {name: value.clone() for name, value in self.problem.searched.state_dict().items()},
+            **{f"optimiser.{name}": optimiser_state(optimiser) for name, optimiser in self.optimisers.items()},
+        }
+        self.checkpoint.save(sections, vars(self.trace))
+        self._saves.restart()
 
     def _resume(self) -> None:
-        discard_torn(self.checkpoint)
-        if not self.checkpoint.exists():
+        saved = self.checkpoint.load()
+        if saved is None:
             return
-        tensors, facts = load_tensors(self.checkpoint)
-        if facts.pop("fingerprint") != self.fingerprint:
-            log.info("the checkpoint belongs to other settings or data; %s starts afresh", self.name)
-            return
-        self.problem.module.load_state_dict(section(tensors, "model."))
-        self.problem.searched.load_state_dict(section(tensors, "searched."))
+        self.problem.module.load_state_dict(saved.section("model"))
+        self.problem.searched.load_state_dict(saved.section("searched"))
         for name, optimiser in self.optimisers.items():
-            load_optimiser(optimiser, section(tensors, f"optimiser.{name}."))
-        self.trace = Trace(**facts)
+            load_optimiser(optimiser, saved.section(f"optimiser.{name}"))
+        self.trace = Trace(**saved.facts)
         log.info("%s: resuming after step %d", self.name, self.trace.step)

@@ -7,7 +7,6 @@ no such comparison; single-path training is that of Guo et al., ECCV 2020).
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,25 +17,19 @@ import numpy as np
 import optuna
 from torch import Tensor
 
-from regcore.autoreg.bilevel import spent
 from regcore.autoreg.search import RANDOM
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
 from regcore.networks.architecture import CANDIDATES, Architecture
 from regcore.networks.cells import CellNetwork
-from regcore.training.checkpoint import (
-    discard_torn,
-    load_optimiser,
-    load_tensors,
-    optimiser_tensors,
-    save_tensors,
-    section,
-)
-from regcore.training.trainer import make_optimiser
+from regcore.process.progress import Every, Progress
+from regcore.process.stopwatch import Stopwatch, work_clock
+from regcore.training.checkpoint import Checkpoint
+from regcore.training.optimiser import load_optimiser, make_optimiser, optimiser_state
 
 log = logging.getLogger(__name__)
 
-#: Seconds of CPU between two checkpoints.
+#: Seconds between two checkpoints.
 SAVE_EVERY = 20
 #: Share of the time that trains the super-network.
 TRAINING_SHARE = 0.5
@@ -110,10 +103,10 @@ class PathSearch:
     ):
         self.network, self.inner, self.score, self.by = network, inner, score, by
         self.allowed, self.seed = cpu_seconds, seed
-        self.checkpoint, self.fingerprint = Path(folder) / "paths.safetensors", fingerprint
+        self.checkpoint = Checkpoint(Path(folder) / "paths.safetensors", fingerprint)
         self.optimiser = make_optimiser(network.weights(), optimiser, learning_rate)
         self.tried = Tried()
-        self._device = next(network.parameters()).device
+        self._work_clock = work_clock(next(network.parameters()).device)
 
     def run(self) -> Tried:
         """Search until the time is over; at least one architecture is scored.
@@ -125,19 +118,19 @@ class PathSearch:
         """
         self._resume()
         tried = self.tried
-        started, started_cpu = time.monotonic() - tried.seconds, spent(self._device) - tried.cpu_seconds
-        saved = tried.cpu_seconds
+        watch = Stopwatch(tried.seconds, tried.cpu_seconds, self._work_clock)
+        progress, saves = Progress(self.allowed, tried.cpu_seconds), Every(SAVE_EVERY)
         while tried.cpu_seconds < self.allowed or not tried.trials:
             if tried.phase == TRAINING and tried.cpu_seconds > TRAINING_SHARE * self.allowed:
                 tried.phase = SCORING
             self._train() if tried.phase == TRAINING else self._try()
-            tried.seconds, tried.cpu_seconds = time.monotonic() - started, spent(self._device) - started_cpu
-            if tried.cpu_seconds - saved > SAVE_EVERY:
-                saved = tried.cpu_seconds
+            tried.seconds, tried.cpu_seconds = watch.read()
+            if saves.due():
                 self._save()
-                self._tell()
+            if progress.due():
+                self._tell(progress)
         self._save()
-        self._tell()
+        self._tell(progress)
         return tried
 
     def _train(self) -> None:
@@ -202,33 +195,26 @@ class PathSearch:
             start += len(mixture)
         return found
 
-    def _tell(self) -> None:
+    def _tell(self, progress: Progress) -> None:
         tried = self.tried
-        left = max(0, self.allowed - tried.cpu_seconds)
-        best = f"  best {min(trial['loss'] for trial in tried.trials):.5f}" if tried.trials else ""
         log.info(
-            "%s: %d steps, %d architectures tried%s  %.0f CPU s left",
+            "%s: %d steps, %d architectures tried%s  %s",
             tried.phase,
             tried.step,
             len(tried.trials),
-            best,
-            left,
+            f"  best {min(trial['loss'] for trial in tried.trials):.5f}" if tried.trials else "",
+            progress.left(tried.cpu_seconds),
         )
 
     def _save(self) -> None:
-        tensors = {f"model.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= optimiser_tensors(self.optimiser, "optimiser.")
-        save_tensors(self.checkpoint, tensors, {"fingerprint": self.fingerprint, **vars(self.tried)})
+        sections = {"model": self.network.state_dict(), "optimiser": optimiser_state(self.optimiser)}
+        self.checkpoint.save(sections, vars(self.tried))
 
     def _resume(self) -> None:
-        discard_torn(self.checkpoint)
-        if not self.checkpoint.exists():
+        saved = self.checkpoint.load()
+        if saved is None:
             return
-        tensors, facts = load_tensors(self.checkpoint)
-        if facts.pop("fingerprint") != self.fingerprint:
-            log.info("the checkpoint belongs to other settings or data; starting afresh")
-            return
-        self.network.load_state_dict(section(tensors, "model."))
-        load_optimiser(self.optimiser, section(tensors, "optimiser."))
-        self.tried = Tried(**facts)
+        self.network.load_state_dict(saved.section("model"))
+        load_optimiser(self.optimiser, saved.section("optimiser"))
+        self.tried = Tried(**saved.facts)
         log.info("resuming after %d steps and %d architectures", self.tried.step, len(self.tried.trials))

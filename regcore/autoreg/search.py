@@ -11,7 +11,6 @@ from typing import Any
 
 from regcore.autoreg.settings import CellSearchSettings, NetworkPart, ObjectivePart
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import method_of
 from regcore.networks.architecture import (
     DEFORMATION,
     FEATURE,
@@ -24,7 +23,6 @@ from regcore.networks.architecture import (
     parts_of,
 )
 from regcore.settings.base import Settings
-from regcore.tuning.search import is_tuned
 
 KEY = "autosearch"
 #: The stages, in their order.
@@ -55,30 +53,20 @@ class CellSearch:
     settings: CellSearchSettings
 
 
-def has_search(values: Mapping) -> bool:
-    """Whether an entry of a study asks for a search of cells or λ; ``autosearch: null`` asks for none."""
-    return values.get(KEY) is not None
-
-
-def cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
-    """The search that an entry of a study asks for.
+def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
+    """The search that an entry of a study, of the method autoreg, asks for.
 
     Parameters
     ----------
     entries : mapping
-        All entries of the study.
+        What the study says of all its entries, by name.
 
     Raises
     ------
     InputError
-        The entry is not of AutoReg, has a search for hyperparameters as well, what it begins with is not there, does
-        not fit, or begins with it, or λ cannot be searched from where it begins.
+        What it begins with is not there, does not fit, or begins with it, or λ cannot be searched from where it begins.
     """
     values, where = entries[name], f"methods.{name}.{KEY}"
-    if method_of(name, values) != "autoreg":
-        raise InputError(f"{where}: only 'autoreg' is searched so; for hyperparameters of other methods see 'tune'")
-    if is_tuned(values):
-        raise InputError(f"{where}: 'tune' is set as well; leave one of the two out")
     chosen = CellSearchSettings.read(values[KEY], where).settled
     what = tuple(stage for stage in STAGES if stage in chosen.what)
     if values.get("network") == "unet" and set(what) - {OBJECTIVE}:
@@ -87,13 +75,17 @@ def cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     for other in others:
         if name in _needed(other, entries):
             raise InputError(f"{where}: it waits for '{other}', and that for it; let one of them begin by itself")
-        if not has_search(entries[other]):
+        if not _has_search(entries[other]):
             raise InputError(f"{where}: '{other}' has no '{KEY}' to begin from or to take as long as")
     _check_length(what, chosen, entries, where)
     _check_start(values, chosen, others, where)
     if OBJECTIVE in what:
         _check_weights(_first_weights(name, entries), where)
     return CellSearch(what, tuple(dict.fromkeys(others)), chosen)
+
+
+def _has_search(values: Mapping) -> bool:
+    return values.get(KEY) is not None
 
 
 def _settings_of(name: str, entries: Mapping[str, Mapping]) -> CellSearchSettings | None:
@@ -124,7 +116,7 @@ def _check_length(what: Sequence[str], chosen: CellSearchSettings, entries: Mapp
     if not cells:
         raise InputError(f"{where}.by: λ is searched by gradient alone; leave 'by' out, or search for cells")
     if other not in entries:
-        known = [known for known, values in entries.items() if has_search(values)]
+        known = [known for known, values in entries.items() if _has_search(values)]
         raise InputError(f"{where}.as_long_as: no entry is called '{other}'{did_you_mean(other, known)}")
     search = _settings_of(other, entries)
     if search is None or search.by != GRADIENT or not cells <= set(search.what):

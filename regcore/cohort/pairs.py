@@ -76,9 +76,7 @@ def eligible_pairs(
         kept = {scan for scan in cohort.table.index if subject[scan] in chosen}
         tasks = [[_among(parts, kept | atlas, kept, subject) for parts in task] for task in tasks]
         if not all(parts for task in tasks for parts in task):
-            raise InputError(
-                f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs.kind}'; take more"
-            )
+            raise InputError(f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs.kind}'; take more")
     pools = [_pooled(part for parts in task for part in parts) for task in tasks]
     return pools[0] if len(pools) == 1 else BalancedPairs(pools)
 

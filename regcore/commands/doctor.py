@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regcore import losses, spatial
-from regcore.kernels import convolution, jacobian, launch, philox, reference_only, shading
-from regcore.kernels.dispatch import NOT_USED
+from regcore.kernels import jacobian, launch, philox, reference_only, sample_convolution, shading
+from regcore.kernels.dispatch import NOT_USED, why_no_gpu_kernels
 from regcore.process.versions import processor_name
 
 #: Voxels, for which kernel and reference are compared: odd numbers, and no multiple of a block.
@@ -132,7 +132,7 @@ PROBES = (
         5,
     ),
     Probe("shading", shaded, lambda s: [128 + 100 * image(s, 3), noise(1, [max(2, n // 40) for n in s], 6)], (), 16),
-    Probe("sample_convolution", convolution.sample_convolution, convolution_inputs, (0, 1), 3 * 128),
+    Probe("sample_convolution", sample_convolution.sample_convolution, convolution_inputs, (0, 1), 3 * 128),
 )
 
 
@@ -219,7 +219,7 @@ def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
         return "Triton" if device.type == "cuda" else "Numba"
     if device.type == "cuda":
         other = NOT_USED.get(probe.operator, "no kernel for these sizes or types, or a slower one")
-        return f"reference ({launch.why_no_gpu_kernels(device) or other})"
+        return f"reference ({why_no_gpu_kernels(device) or other})"
     return f"reference ({'Numba is not installed' if launch.numba is None else 'no kernel for CPUs'})"
 
 
@@ -292,7 +292,7 @@ def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[st
     lines = [
         "  ".join(f"{name} {number}" for name, number in versions().items()),
         f"{device}: {device_name(device)}; copies {bandwidth / 1e9:.0f} GB/s",
-        f"GPU kernels: {launch.why_no_gpu_kernels(device) or 'can run'}",
+        f"GPU kernels: {why_no_gpu_kernels(device) or 'can run'}",
         "",
         shown.to_markdown(index=False, disable_numparse=True),
         "",

@@ -23,6 +23,7 @@ from regcore.images.volume import read_grid, read_labels, read_volume
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.models.trained import Model, load_model
 from regcore.process.files import atomic_write
+from regcore.process.progress import tracked
 from regcore.process.versions import processor_name, versions
 from regcore.reporting.figures import save_figure
 from regcore.reporting.tuned import counted, tuned_figure
@@ -287,24 +288,19 @@ def _prepared(
 ) -> LabelledPairs:
     """Scans with their labels on the model's grid."""
     with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
-        for number, scan in enumerate(scans, start=1):
-            started = time.perf_counter()
+        for scan in tracked(scans, "prepared"):
             path = cohort.file(scan, "mask") if model.preprocess.mask else None
             mask = read_labels(path) if path else None
             prepared = prepare_for(model, read_volume(cohort.file(scan, "image")), seed, mask)
             save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))
-            log.info("prepared %d/%d  %s  %.1f s", number, len(scans), scan, time.perf_counter() - started)
         return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
 
 
 def _swept(method: Hypernetworked, labelled: LabelledPairs, codes: Sequence[int], points: int | None) -> pd.DataFrame:
     """:func:`sweep`, one pair after the other, so that progress can be told."""
     grid, frames = rows_of(method, points), []
-    for number, pair in enumerate(labelled.pairs, start=1):
-        started = time.perf_counter()
+    for pair in tracked(labelled.pairs, f"swept {len(grid)} settings on", "--".join):
         frames.append(sweep(method, replace(labelled, pairs=[pair]), codes, grid))
-        took = time.perf_counter() - started
-        log.info("swept %d/%d  %s--%s  %d settings, %.1f s", number, len(labelled.pairs), *pair, len(grid), took)
     return pd.concat(frames, ignore_index=True)
 
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from regcore.errors import InputError
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper, Sweep
+from regcore.experiments.settings import GammaLandscape, HyperMorphExperiments
 from regcore.tuning.grid import grid, names
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.hypermorph"
+#: The package that draws it.
+DRAWN_BY = "regcore.papers.hypermorph"
 #: Names of the paper.
 SIMILARITIES = {"mse": "MSE", "lncc": "NCC", "nmi": "NMI"}
 #: What networks of both kinds have in common where a study says nothing: the network of the paper, its mean squares.
@@ -72,13 +75,12 @@ class Landscape:
         return f"{kind}-{self.name}" + (f"-{replicate}" if replicate > 1 else "")
 
 
-def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
+def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Landscape]:
     """The landscapes of a study, by name.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.hypermorph``.
+    settings : HyperMorphExperiments
     labelled : bool
         Whether training scans have labels; without them there is no γ to vary.
 
@@ -88,61 +90,76 @@ def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
         No landscape is wanted, γ is wanted without labels, a value lies outside of the hypernetwork's range, or
         replicates are wanted of a similarity that is not.
     """
-    if not settings["lambda"] and not settings["landscapes"]:
+    if not settings.lambda_ and not settings.landscapes.wanted:
         raise InputError(f"{WHERE}: neither 'lambda' nor 'landscapes' names anything to train; leave {WHERE} out")
     found = {}
-    for similarity in settings["replicates"]["lambda"]:
-        if similarity not in settings["lambda"]:
+    for similarity in settings.replicates.lambda_:
+        if similarity not in settings.lambda_:
             raise InputError(
                 f"{WHERE}.replicates.lambda: {similarity} is not among the similarities of '{WHERE}.lambda'"
             )
-    for similarity, values in settings["lambda"].items():
-        again = settings["replicates"]["lambda"].get(similarity, [])
-        count = settings["replicates"]["count"] if again else 1
+    for similarity, values in settings.lambda_.items():
+        again = settings.replicates.lambda_.get(similarity, [])
+        count = settings.replicates.count if again else 1
         points = {"lambda": sorted({*values, *again})}
         own = {"similarity": similarity}
         found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
-    for second, values in settings["landscapes"].items():
+    for second, values in settings.landscapes.wanted.items():
         if second == "gamma" and not labelled:
             raise InputError(f"{WHERE}.landscapes.gamma: training scans without labels have no γ; leave it out")
-        low, high = values["range"]
-        beyond = [
-            value for value in values[second] if not low <= value <= high or (second == "window" and value % 2 != 1)
-        ]
+        low, high = values.range
+        tried, odd_alone = values.value(second), second == "window"
+        beyond = [value for value in tried if not low <= value <= high or (odd_alone and value % 2 != 1)]
         if beyond:
-            odd = ", and windows must be odd" if second == "window" else ""
+            odd = ", and windows must be odd" if odd_alone else ""
             raise InputError(
                 f"{WHERE}.landscapes.{second}: {beyond} must lie within [{low:g}, {high:g}], the range beside it{odd}"
             )
-        own = {"similarity": values["similarity"]}
-        if second == "gamma":
-            own["observed"] = values["observed"]
-        prior = {"lambda": [0, 1], second: values["range"]}
-        points = {"lambda": values["lambda"], second: values[second]}
+        own: dict[str, Any] = {"similarity": values.similarity}
+        if isinstance(values, GammaLandscape):
+            own["observed"] = values.observed
+        prior = {"lambda": [0, 1], second: values.range}
+        points = {"lambda": values.lambda_, second: values.value(second)}
         found[second] = Landscape(second, own, prior, points, {}, 1)
     return found
 
 
-def experiments(settings: Mapping, labelled: bool) -> Experiments:
-    """The networks, and which experiment needs which."""
+def experiments(settings: HyperMorphExperiments, labelled: bool) -> Paper:
+    """The networks, and what each table and figure needs."""
     planned = landscapes(settings, labelled)
-    sweeps = {dense(name): list(shape.hypernetworks()) for name, shape in planned.items()}
-    sweeps |= {by_grid(name): list(shape.networks()) for name, shape in planned.items()}
     single = [name for name in SIMILARITIES if name in planned]
     double = [name for name in SECOND if name in planned]
     repeated = [name for name in single if planned[name].replicates > 1]
-    both = {"fig3": single, "fig4": double, "fig5": repeated, "table1": [*single, *double]}
-    swept = {figure: [sweep(name) for name in shown for sweep in (dense, by_grid)] for figure, shown in both.items()}
-    swept |= {figure: [dense(name) for name in single] for figure in ("fig6", "fig7")}
-    swept = {figure: shown for figure, shown in swept.items() if shown}
-    trained = {
-        figure: [name for sweep in swept[figure] for name in sweeps[sweep]] for figure in ("table1",) if figure in swept
-    }
-    if "gamma" in planned:  # which labels its training saw
-        trained["fig4"] = sweeps[dense("gamma")]
-    varied = {sweep(name): shape.hyperparameters for name, shape in planned.items() for sweep in (dense, by_grid)}
-    variants = dict(_variants(settings, planned))
-    return Experiments(variants, trained=trained, sweeps=sweeps, hyperparameters=varied, swept=swept)
+    hyper = {name: list(planned[name].hypernetworks()) for name in planned}
+    grids = {name: list(planned[name].networks()) for name in planned}
+    every = [*single, *double]
+    # In Fig. 4 the model tells which labels its training saw.
+    found = [
+        Experiment("fig3", Needs(sweeps=_both(single)), f"{DRAWN_BY}.figures:dice_by_lambda"),
+        Experiment(
+            "fig4", Needs(sweeps=_both(double), models=hyper.get("gamma", [])), f"{DRAWN_BY}.figures:dice_by_two"
+        ),
+        Experiment("fig5", Needs(sweeps=_both(repeated)), f"{DRAWN_BY}.figures:dice_by_start"),
+        Experiment("fig6", Needs(sweeps=list(map(dense, single))), f"{DRAWN_BY}.figures:lambda_by_group"),
+        Experiment("fig7", Needs(sweeps=list(map(dense, single))), f"{DRAWN_BY}.figures:lambda_by_structure"),
+        Experiment(
+            "table1",
+            Needs(sweeps=_both(every), models=[name for own in every for name in (*hyper[own], *grids[own])]),
+            f"{DRAWN_BY}.robustness:robustness_and_cost",
+        ),
+    ]
+    sweeps = [
+        Sweep(sweep, entries, planned[name].hyperparameters)
+        for name in planned
+        for sweep, entries in ((dense(name), hyper[name]), (by_grid(name), grids[name]))
+    ]
+    shown = [experiment for experiment in found if experiment.needs.sweeps]
+    return Paper(dict(_variants(settings, planned)), shown, sweeps)
+
+
+def _both(landscapes: Iterable[str]) -> list[str]:
+    """The sweeps of hypernetworks and grids."""
+    return [sweep(name) for name in landscapes for sweep in (dense, by_grid)]
 
 
 def dense(landscape: str) -> str:
@@ -155,10 +172,12 @@ def by_grid(landscape: str) -> str:
     return f"{landscape}-grid"
 
 
-def _variants(settings: Mapping, planned: Mapping[str, Landscape]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _variants(
+    settings: HyperMorphExperiments, planned: Mapping[str, Landscape]
+) -> Iterable[tuple[str, dict[str, Any]]]:
     for shape in planned.values():
-        common = {**DEFAULTS, **settings["settings"], **shape.settings}
+        common = {**DEFAULTS, **settings.settings, **shape.settings}
         for name, own in shape.hypernetworks().items():
-            yield name, {"method": "hypermorph", **common, **settings["hypernetwork"], **own}
+            yield name, {"method": "hypermorph", **common, **settings.hypernetwork, **own}
         for name, own in shape.networks().items():
-            yield name, {"method": "voxelmorph", "weighting": "convex", **common, **settings["network"], **own}
+            yield name, {"method": "voxelmorph", "weighting": "convex", **common, **settings.network, **own}

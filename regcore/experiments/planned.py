@@ -1,66 +1,109 @@
-"""The experiments of all papers that a study's file asks for."""
+"""The papers, and their experiments in a study."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from regcore.experiments import Experiments, autoreg, hypermorph, spr, synthmorph, voxelmorph
-from regcore.methods import entry, make_entry, method_of
+from regcore.experiments import Compared, Paper, autoreg, hypermorph, spr, synthmorph, voxelmorph
+from regcore.experiments.settings import (
+    AutoRegExperiments,
+    ExperimentSettings,
+    HyperMorphExperiments,
+    SprExperiments,
+    SynthMorphExperiments,
+    VoxelMorphExperiments,
+)
 
 
-def planned_experiments(
-    wanted: Mapping, methods: Mapping[str, dict], scans: pd.DataFrame, test_pairs: pd.DataFrame
-) -> dict[str, Experiments]:
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What is known of a study when its experiments are planned.
+
+    Parameters
+    ----------
+    methods : mapping of str → Compared
+        The methods that can run here.
+    scans : DataFrame
+        The cohort's table.
+    test_pairs : DataFrame
+    """
+
+    methods: Mapping[str, Compared]
+    scans: pd.DataFrame
+    test_pairs: pd.DataFrame
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """The training scans."""
+        return self.scans[self.scans["split"] == "train"]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether all training scans have labels."""
+        return bool((self.training["labels"] != "").all())
+
+    @property
+    def not_learned(self) -> list[str]:
+        """The methods that the study does not train."""
+        return [name for name, entry in self.methods.items() if not entry.info.learned]
+
+    @property
+    def classical(self) -> list[str]:
+        """The methods that find fields without any training, but for the identity."""
+        return [name for name, entry in self.methods.items() if _is_classical(entry)]
+
+
+def _is_classical(entry: Compared) -> bool:
+    info = entry.info
+    return not (info.learned or info.refines or info.imported or entry.method == "identity")
+
+
+def _voxelmorph(settings: VoxelMorphExperiments, study: Study) -> Paper:
+    subjects = study.training["subject"].nunique()
+    return voxelmorph.experiments(settings, study.classical, subjects, study.labelled)
+
+
+def _hypermorph(settings: HyperMorphExperiments, study: Study) -> Paper:
+    return hypermorph.experiments(settings, study.labelled)
+
+
+def _autoreg(settings: AutoRegExperiments, study: Study) -> Paper:
+    return autoreg.experiments(settings, study.not_learned)
+
+
+def _spr(settings: SprExperiments, study: Study) -> Paper:
+    return spr.experiments(settings, study.not_learned, study.labelled)
+
+
+def _synthmorph(settings: SynthMorphExperiments, study: Study) -> Paper:
+    compared = {name: entry for name, entry in study.methods.items() if entry.method != "identity"}
+    networks = [name for name, entry in compared.items() if entry.network in synthmorph.U_NETS]
+    return synthmorph.experiments(settings, list(compared), networks, study.test_pairs, study.scans, study.labelled)
+
+
+#: Name of a paper, which is also a target of the workflow and a key of a study's ``experiments`` → its planner.
+PAPERS: dict[str, Callable[[Any, Study], Paper]] = {
+    "voxelmorph": _voxelmorph,
+    "hypermorph": _hypermorph,
+    "autoreg": _autoreg,
+    "spr": _spr,
+    "synthmorph": _synthmorph,
+}
+
+
+def planned_papers(wanted: ExperimentSettings, study: Study) -> dict[str, Paper]:
     """Paper → its experiments.
 
     Parameters
     ----------
-    wanted : mapping
-        The study's ``experiments``, checked: paper → settings or None.
-    methods : mapping
-        The study's methods that can run here, by name.
-    scans : DataFrame
-        The cohort's table.
-    test_pairs : DataFrame
+    wanted : ExperimentSettings
+        The study's ``experiments``.
 
     Raises
     ------
     InputError
         An experiment needs what the cohort does not have.
     """
-    training = scans[scans["split"] == "train"]
-    labelled = bool((training["labels"] != "").all())
-    found = {}
-    if wanted["voxelmorph"] is not None:
-        classical = [name for name, values in methods.items() if _is_classical(method_of(name, values))]
-        subjects = training["subject"].nunique()
-        found["voxelmorph"] = voxelmorph.experiments(wanted["voxelmorph"], classical, subjects, labelled)
-    if wanted["hypermorph"] is not None:
-        found["hypermorph"] = hypermorph.experiments(wanted["hypermorph"], labelled)
-    if wanted["autoreg"] is not None:
-        compared = [name for name, values in methods.items() if not entry(method_of(name, values)).learned]
-        found["autoreg"] = autoreg.experiments(wanted["autoreg"], compared)
-    if wanted["spr"] is not None:
-        compared = [name for name, values in methods.items() if not entry(method_of(name, values)).learned]
-        found["spr"] = spr.experiments(wanted["spr"], compared, labelled)
-    if wanted["synthmorph"] is not None:
-        compared = [name for name, values in methods.items() if method_of(name, values) != "identity"]
-        networks = [name for name in compared if _network_of(name, methods[name]) in synthmorph.U_NETS]
-        found["synthmorph"] = synthmorph.experiments(
-            wanted["synthmorph"], compared, networks, test_pairs, scans, labelled
-        )
-    return found
-
-
-def _is_classical(method: str) -> bool:
-    kind = entry(method)
-    return not (kind.learned or kind.refines or kind.imported or method == "identity")
-
-
-def _network_of(name: str, values: Mapping) -> str:
-    """The method that an entry's network was trained by: its own, or that of the model it takes over."""
-    method = method_of(name, values)
-    if not entry(method).pretrained:
-        return method
-    return json.loads((make_entry(name, values).folder / "model.json").read_text())["method"]
+    return {name: plan(wanted.value(name), study) for name, plan in PAPERS.items() if wanted.value(name) is not None}

@@ -1,6 +1,6 @@
 """The section ``experiments`` of a study: what of a paper it repeats, and how."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -33,6 +33,10 @@ class Folds(Section):
 
     one: Count = Field(4, description="one structure")
     half: Count = Field(5, description="half the structures")
+
+    def of(self, scenario: str) -> int:
+        """How many draws a scenario has; where nothing is drawn, one."""
+        return {"one": self.one, "half": self.half}.get(scenario, 1)
 
 
 class VoxelMorphExperiments(Section):
@@ -186,6 +190,11 @@ class Landscapes(Section):
     window: WindowLandscape | None = left_out("λ and the window of lncc")
     gamma: GammaLandscape | None = left_out("λ and γ; training scans need labels")
 
+    @property
+    def wanted(self) -> dict[str, WindowLandscape | GammaLandscape]:
+        """The second hyperparameter → the landscape, of those that the study asks for, in its order."""
+        return {name: self.value(name) for name in self.as_dict()}
+
 
 #: Similarities that HyperMorph's networks are trained with.
 Similarity = Literal["mse", "lncc", "nmi"]
@@ -252,3 +261,12 @@ class ExperimentSettings(Section):
         description="Figures 3-7 and Table 1 of HyperMorph (target 'hypermorph'); {} takes all defaults, null plans "
         "none",
     )
+
+
+Wanted = TypeVar("Wanted")
+
+
+def asked(settings: Wanted | None) -> Wanted:
+    """The settings of a paper whose experiments are planned."""
+    assert settings is not None
+    return settings

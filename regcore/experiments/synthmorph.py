@@ -4,17 +4,20 @@ Figures 6, 7, 8, 11 and 12 and Table III compare the methods of the study, those
 Figures 13 and 14 train networks of their own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from regcore.errors import InputError
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper
+from regcore.experiments.settings import SynthMorphExperiments
 from regcore.synthesis.mr_contrast import of_series
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.synthmorph"
+#: The module that draws it.
+DRAWN_BY = "regcore.papers.synthmorph.figures"
 #: Kinds of label maps, and what the paper calls SynthMorph with them.
 KINDS = {"shapes": "sm-shapes", "cohort": "sm-brains"}
 #: Methods whose networks are U-Nets, of which Fig. 12 looks at every convolution.
@@ -56,19 +59,18 @@ def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[
 
 
 def experiments(
-    settings: Mapping,
+    settings: SynthMorphExperiments,
     methods: Sequence[str],
     networks: Sequence[str],
     pairs: pd.DataFrame,
     scans: pd.DataFrame,
     labelled: bool,
-) -> Experiments:
-    """The variants, and which experiment needs which.
+) -> Paper:
+    """The variants, and what each table and figure needs.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.synthmorph``.
+    settings : SynthMorphExperiments
     methods : sequence of str
         The study's methods: the rows and curves to compare.
     networks : sequence of str
@@ -83,30 +85,32 @@ def experiments(
     InputError
         Networks are wanted from label maps that the training scans do not have.
     """
-    kinds = settings["kinds"]
-    if "cohort" in kinds and not labelled and (settings["sweeps"] or settings["lambda"]):
+    kinds = settings.kinds
+    if "cohort" in kinds and not labelled and (settings.sweeps or settings.lambda_):
         raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
-    scored, features = {name: list(methods) for name in ("fig6", "fig7", "table3")}, {}
+    compared, start = list(methods), [START] if START in methods else []
+    found = [
+        Experiment("fig6", Needs(scores=compared, fields=compared), f"{DRAWN_BY}:of_pairs"),
+        Experiment("fig7", Needs(scores=compared), f"{DRAWN_BY}:by_contrast"),
+        Experiment("table3", Needs(scores=compared), f"{DRAWN_BY}:change_of_distance"),
+    ]
     if any(of_series(contrast) for contrast in scans.loc[pairs["moving"], "contrast"]):
-        scored["fig11"] = list(methods)
+        found.append(Experiment("fig11", Needs(scores=compared), f"{DRAWN_BY}:along_series"))
     if networks and series_of_pairs(pairs, scans):
-        features["fig12"] = list(networks)
-    start = [START] if START in methods else []
-    if settings["sweeps"]:
-        scored["fig13"] = start + [
-            swept(kind, setting, value)
-            for kind in kinds
-            for setting, values in settings["sweeps"].items()
-            for value in values
-        ]
-    if settings["lambda"]:
-        scored["fig14"] = start + [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
-    return Experiments(dict(_variants(settings)), scored, features=features, drawn={"fig6": list(methods)})
+        found.append(Experiment("fig12", Needs(features=list(networks)), f"{DRAWN_BY}:by_layer"))
+    if settings.sweeps:
+        points = [(setting, value) for setting, values in settings.sweeps.items() for value in values]
+        names = [swept(kind, setting, value) for kind in kinds for setting, value in points]
+        found.append(Experiment("fig13", Needs(scores=[*start, *names]), f"{DRAWN_BY}:by_setting"))
+    if settings.lambda_:
+        names = [swept(kind, "lambda", value) for kind in kinds for value in settings.lambda_]
+        found.append(Experiment("fig14", Needs(scores=[*start, *names]), f"{DRAWN_BY}:by_lambda"))
+    return Paper(dict(_variants(settings)), found)
 
 
-def _variants(settings: Mapping) -> Iterable[tuple[str, dict[str, Any]]]:
-    for kind in settings["kinds"]:
-        common = {"method": "synthmorph", **settings["settings"], "maps": kind}
-        for setting, values in {**settings["sweeps"], "lambda": settings["lambda"]}.items():
+def _variants(settings: SynthMorphExperiments) -> Iterable[tuple[str, dict[str, Any]]]:
+    for kind in settings.kinds:
+        common = {"method": "synthmorph", **settings.settings, "maps": kind}
+        for setting, values in {**settings.sweeps, "lambda": settings.lambda_}.items():
             for value in values:
                 yield swept(kind, setting, value), common | {setting: [value] if setting == "r_v" else value}

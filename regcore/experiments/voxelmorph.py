@@ -3,12 +3,15 @@
 Which of them is atlas-based and which between subjects (Table III) follows from the study's pairs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from regcore.experiments import Experiments
+from regcore.experiments import Experiment, Needs, Paper
+from regcore.experiments.settings import VoxelMorphExperiments
 from regcore.methods.constants import LABELS_ALONE
 
+#: The module that draws it.
+DRAWN_BY = "regcore.papers.voxelmorph.figures"
 #: Names of the paper: what the two losses are called there, and which labels training sees (Fig. 9 a–d).
 LOSSES = {"mse": "MSE", "lncc": "CC"}
 SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all structures", "groups": "coarse labels"}
@@ -36,23 +39,22 @@ def with_gamma(scenario: str, fold: int, gamma: float | str) -> str:
     return f"{base('mse')}-{scenario}{fold}-gamma-{value}"
 
 
-def folds_of(settings: Mapping, scenario: str) -> range:
+def folds_of(settings: VoxelMorphExperiments, scenario: str) -> range:
     """The draws of the labels that training sees."""
-    return range(1, 1 + settings["folds"].get(scenario, 1))
+    return range(1, 1 + settings.folds.of(scenario))
 
 
-def sizes(settings: Mapping, subjects: int) -> list[int]:
+def sizes(settings: VoxelMorphExperiments, subjects: int) -> list[int]:
     """Numbers of training subjects below that of the cohort, ascending."""
-    return sorted({count for count in settings["training_subjects"] if count < subjects})
+    return sorted({count for count in settings.training_subjects if count < subjects})
 
 
-def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labelled: bool) -> Experiments:
-    """The variants, and which experiment needs which.
+def experiments(settings: VoxelMorphExperiments, classical: Sequence[str], subjects: int, labelled: bool) -> Paper:
+    """The variants, and what each table and figure needs.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.voxelmorph``.
+    settings : VoxelMorphExperiments
     classical : sequence of str
         The study's methods that need no training: the rows and lines to compare with.
     subjects : int
@@ -62,52 +64,58 @@ def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labe
     """
     networks = [base(similarity) for similarity in LOSSES]
     wide = [base(similarity, 2) for similarity in LOSSES]
-    lambdas = {s: [with_lambda(s, value) for value in settings["lambda"][s]] for s in LOSSES}
+    lambdas = {s: [with_lambda(s, value) for value in settings.lambda_.value(s)] for s in LOSSES}
     by_size = [with_subjects(count) for count in sizes(settings, subjects)] + [base("mse")]
-    scored = {
-        "table1": [*classical, *networks],
-        "table2": [*classical, *_and_refined(networks)],
-        "table3": [*classical, *networks, *_and_refined(wide)],
-        "fig5": [*classical, *networks],
-        "fig8": _and_refined(by_size),
-    }
+    plain = [*classical, *networks]
+
+    def table(name: str, scores: list[str]) -> Experiment:
+        return Experiment(name, Needs(scores=scores), f"{DRAWN_BY}:methods_table")
+
+    found = [
+        table("table1", plain),
+        table("table2", [*classical, *_and_refined(networks)]),
+        table("table3", [*plain, *_and_refined(wide)]),
+        Experiment("fig5", Needs(scores=plain), f"{DRAWN_BY}:boxes_by_structure"),
+        Experiment("fig7", Needs(models=[*lambdas["mse"], *lambdas["lncc"]]), f"{DRAWN_BY}:dice_by_lambda"),
+        Experiment("fig8", Needs(scores=_and_refined(by_size), models=by_size), f"{DRAWN_BY}:dice_by_subjects"),
+    ]
     if labelled:
-        scored["fig9"] = scored["table4"] = [*classical, base("mse"), *_gamma_names(settings)]
-    return Experiments(
-        dict(_variants(settings, subjects, labelled)),
-        scored,
-        {"fig7": [name for names in lambdas.values() for name in names], "fig8": by_size},
-    )
+        supervised = Needs(scores=[*classical, base("mse"), *_gamma_names(settings)])
+        found += [
+            Experiment("table4", supervised, f"{DRAWN_BY}:folds_by_gamma"),
+            Experiment("fig9", supervised, f"{DRAWN_BY}:dice_by_gamma", {"references": list(classical)}),
+        ]
+    return Paper(dict(_variants(settings, subjects, labelled)), found)
 
 
 def _and_refined(names: Iterable[str]) -> list[str]:
     return [entry for name in names for entry in (name, refined(name))]
 
 
-def _gamma_names(settings: Mapping) -> list[str]:
+def _gamma_names(settings: VoxelMorphExperiments) -> list[str]:
     return [
         with_gamma(scenario, fold, gamma)
         for scenario in SCENARIOS
         for fold in folds_of(settings, scenario)
-        for gamma in settings["gamma"]
+        for gamma in settings.gamma
     ]
 
 
-def _variants(settings: Mapping, subjects: int, labelled: bool) -> Iterable[tuple[str, dict[str, Any]]]:
+def _variants(settings: VoxelMorphExperiments, subjects: int, labelled: bool) -> Iterable[tuple[str, dict[str, Any]]]:
     for similarity in LOSSES:
         own = {
             "method": "voxelmorph",
-            **settings["settings"],
+            **settings.settings,
             "similarity": similarity,
-            "lambda": settings["chosen_lambda"][similarity],
+            "lambda": settings.chosen_lambda.value(similarity),
         }
         for width in (1, 2):
             name = base(similarity, width)
             yield name, own | {"width": width * own.get("width", 1)}
             yield refined(name), _refine(settings, name)
-        for value in settings["lambda"][similarity]:
+        for value in settings.lambda_.value(similarity):
             yield with_lambda(similarity, value), own | {"lambda": value}
-    own = own | {"similarity": "mse", "lambda": settings["chosen_lambda"]["mse"]}
+    own = own | {"similarity": "mse", "lambda": settings.chosen_lambda.mse}
     for count in sizes(settings, subjects):
         yield with_subjects(count), own | {"training_subjects": count}
         yield refined(with_subjects(count)), _refine(settings, with_subjects(count))
@@ -115,10 +123,10 @@ def _variants(settings: Mapping, subjects: int, labelled: bool) -> Iterable[tupl
         return
     for scenario in SCENARIOS:
         for fold in folds_of(settings, scenario):
-            for gamma in settings["gamma"]:
+            for gamma in settings.gamma:
                 seen = {"observed": scenario, "observed_draw": fold, "gamma": gamma}
                 yield with_gamma(scenario, fold, gamma), own | seen
 
 
-def _refine(settings: Mapping, start: str) -> dict[str, Any]:
-    return {"method": "refine", **settings["refine"], "start": start}
+def _refine(settings: VoxelMorphExperiments, start: str) -> dict[str, Any]:
+    return {"method": "refine", **settings.refine, "start": start}

@@ -1,13 +1,24 @@
-"""The operators that training and evaluation spend their time in, written for the machine.
+"""The operators in which training and evaluation spend their time, one folder for each.
 
-Each module holds, top to bottom, the plain-torch reference, the Numba version for CPUs with its explicit
-backward, and its registration with ``torch.library``, so that autograd, ``torch.library.opcheck`` and
-``torch.compile`` know it; the Triton version for GPUs stands in the module of the same name in
-:mod:`regcore.kernels.gpu`.  The reference runs on every device and in every floating-point type; kernels take
-over on a CPU for float32 and float64 where Numba is installed, and on a GPU as :mod:`regcore.kernels.dispatch` says.
-Nothing in this room knows what registration is for; arguments are checked by the rooms above.
+A folder holds, side by side,
+
+- ``reference.py``: the equation, and the operator in plain torch, for every device and floating-point type;
+- ``cpu.py``: the Numba kernels for CPUs, forward and backward, for float32 and float64;
+- ``gpu.py``: the Triton kernels for GPUs, forward and backward;
+- ``__init__.py``: the function that other rooms call, and its registration with ``torch.library``, by which autograd,
+  ``torch.library.opcheck`` and ``torch.compile`` know the operator.
+
+An operator without ``cpu.py`` or ``gpu.py`` runs as its reference there.  Triton kernels that no GPU has validated are
+kept apart, in :mod:`regcore.kernels.not_validated`.
+
+The files here are shared: :mod:`~regcore.kernels.dispatch` decides which form runs, :mod:`~regcore.kernels.launch`
+compiles and runs Numba kernels, :mod:`~regcore.kernels.triton_launch` holds what Triton kernels have in common,
+:mod:`~regcore.kernels.precomputed_gradients` is the backward of losses whose forward pass makes their gradients, and
+:mod:`~regcore.kernels.layout` how features lie in memory.
+
+Nothing in this room knows what registration is for.  Arguments are checked by the rooms above.
 """
 
-from regcore.kernels.launch import reference_only
+from regcore.kernels.dispatch import reference_only
 
 __all__ = ["reference_only"]

@@ -1,10 +1,20 @@
-"""Which operators run as their Triton kernel on a GPU, and from which size on.
+"""Which form of an operator runs: the plain-torch reference, the Numba kernel or the Triton kernel.
 
-A kernel is used where it was measured to be faster than the plain-torch reference and to agree with it, on a GPU and
-not in Triton's interpreter alone: ``benchmarks/gpu.py`` measures both, ``docs/results/gpu`` holds what it found, and a
-test holds these tables to it.  On a CPU every Numba kernel is faster than its reference at every size
+On a GPU a kernel is used where it was measured to be faster than the reference and to agree with it, on a GPU and not
+in Triton's interpreter alone.  ``benchmarks/gpu.py`` measures both, ``docs/results/gpu`` holds what it found, and a
+test holds the tables below to it.  On a CPU every Numba kernel is faster than its reference at every size
 (``docs/results/operators.md``), and none is listed here.
 """
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from regcore.kernels import launch
 
 #: Entries of the largest argument (a displacement has three for each voxel) from which on the kernel is used.  All were
 #: faster at 160×192×224, by factors of 11 to 350.  Smaller sizes were not timed: there launches count, of which a
@@ -22,7 +32,7 @@ FEWEST_ENTRIES = {
     "joint_histogram": 1,
 }
 
-#: Kernels that are there and are not used, and why.
+#: Triton kernels that are there and are not used, and why.  They are in :mod:`regcore.kernels.not_validated`.
 NOT_USED = {
     "weighted_diffusion": "the gradient of its weights has not been tried on a GPU yet",
     "mind_ssc": "its gradient was wrong on a GPU, was mended, and has not been tried again",
@@ -33,3 +43,59 @@ NOT_USED = {
 
 #: Compute capability below which nothing was measured or compiled.
 OLDEST_GPU = (8, 0)
+
+#: Types a label map may have.
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+_reference_depth = 0
+
+
+@contextlib.contextmanager
+def reference_only() -> Iterator[None]:
+    """Within this context every operator runs as its plain-torch reference."""
+    global _reference_depth
+    _reference_depth += 1
+    try:
+        yield
+    finally:
+        _reference_depth -= 1
+
+
+def has_kernel(
+    *tensors: Tensor, kinds: Sequence[torch.dtype] = (torch.float32, torch.float64), operator: str = ""
+) -> bool:
+    """Whether a kernel can, and should, take these tensors.
+
+    On a CPU a Numba kernel takes tensors of one type, out of ``kinds``.  On a GPU the Triton kernel of ``operator``
+    does where one exists that is faster than the reference, :data:`FEWEST_ENTRIES`; the last
+    tensor then has the type of the arithmetic, and others may be stored in 16 bits.
+    """
+    if _reference_depth:
+        return False
+    kind = tensors[-1].dtype
+    if tensors[-1].is_cpu:
+        return launch.numba is not None and kind in kinds and all(t.is_cpu and t.dtype == kind for t in tensors)
+    if not tensors[-1].is_cuda or max(t.numel() for t in tensors) < FEWEST_ENTRIES.get(operator, float("inf")):
+        return False
+    fit = all(t.device == tensors[-1].device and t.dtype in (kind, torch.float16, torch.bfloat16) for t in tensors)
+    return fit and kind in kinds and why_no_gpu_kernels(tensors[-1].device) is None
+
+
+def has_gpu_kernel(*tensors: Tensor, operator: str) -> bool:
+    """:func:`has_kernel` for an operator that has a Triton kernel and no Numba one: on a CPU the reference runs."""
+    return tensors[-1].is_cuda and has_kernel(*tensors, operator=operator)
+
+
+@functools.cache
+def why_no_gpu_kernels(device: torch.device) -> str | None:
+    """What keeps Triton kernels from running on a device; None where nothing does."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return "no CUDA device"
+    if torch.version.hip:
+        return "not a GPU of NVIDIA's"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_GPU:
+        return f"compute capability {capability[0]}.{capability[1]} is below {OLDEST_GPU[0]}.{OLDEST_GPU[1]}"
+    return None

@@ -1,4 +1,4 @@
-"""Which kernel an operator runs as, and how a Numba kernel is compiled and run on several threads.
+"""How a kernel is run: compiled by Numba and spread over threads on a CPU, launched on the right device on a GPU.
 
 A Numba kernel is a function ``kernel(start, stop, *arrays_and_numbers)`` that does the work items ``start`` to
 ``stop`` and releases the interpreter lock.  Ranges of items go to a pool of Python threads of our own:
@@ -8,16 +8,14 @@ against torch's threads, survives a fork, and compiles several times faster.
 
 import contextlib
 import functools
-import importlib.util
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
-
-from regcore.kernels.dispatch import FEWEST_ENTRIES, OLDEST_GPU
 
 try:
     import numba
@@ -27,65 +25,46 @@ except ImportError:  # every operator then runs as its plain-torch reference
 #: Voxels below which a second thread costs more than it brings.
 VOXELS_PER_THREAD = 8192
 
-_reference_depth = 0
 
-#: What tells one version of this room's sources from another.
-_SOURCES = tuple(
-    sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in Path(__file__).parent.glob("*.py"))
-)
+#: How kernels are compiled.  Multiply-add is fused; other liberties with floating point are not taken, so that NaN
+#: stays NaN.
+OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+def _digest_of_sources(folder: Path) -> str:
+    """What tells one version of all sources in ``folder`` and below from another: names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+_SOURCES = _digest_of_sources(Path(__file__).parent)
 
 
 def jit(function: Callable) -> Callable:
-    """Compile ``function`` on its first call, and keep the result on disk where there is a place for it.
-
-    Multiply-add is fused; other liberties with floating point are not taken, so that NaN stays NaN.
-    """
+    """Compile ``function`` on its first call, and keep the result on disk where that is possible and safe."""
     if numba is None:
         return function
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
-        kernel = numba.njit(cache=True, **options)(function)
+        kernel = numba.njit(cache=True, **OPTIONS)(function)
     except RuntimeError:  # no folder is writable
-        return numba.njit(**options)(function)
-    # Numba takes what it keeps for stale when the function's own file changes; but kernels call each other.
-    kernel._cache._cache_file._source_stamp = _SOURCES
-    return kernel
+        return numba.njit(**OPTIONS)(function)
+    return kernel if _made_stale_by_any_source(kernel) else numba.njit(**OPTIONS)(function)
 
 
-@contextlib.contextmanager
-def reference_only() -> Iterator[None]:
-    """Within this context every operator runs as its plain-torch reference."""
-    global _reference_depth
-    _reference_depth += 1
-    try:
-        yield
-    finally:
-        _reference_depth -= 1
+def _made_stale_by_any_source(kernel: Callable) -> bool:
+    """Let a change of any file of this room make the compiled ``kernel`` on disk stale; False where that fails.
 
-
-def has_kernel(
-    *tensors: Tensor, kinds: Sequence[torch.dtype] = (torch.float32, torch.float64), operator: str = ""
-) -> bool:
-    """Whether a kernel can, and should, take these tensors.
-
-    On a CPU a Numba kernel takes tensors of one type, out of ``kinds``.  On a GPU the Triton kernel of ``operator``
-    does where one exists that is faster than the reference, :data:`~regcore.kernels.dispatch.FEWEST_ENTRIES`; the last
-    tensor then has the type of the arithmetic, and others may be stored in 16 bits.
+    Numba itself looks at the file of the function alone.  But kernels call each other across files, and a compiled
+    kernel holds what it calls.  The stamp that Numba compares is private: a version without it gets no cache on disk,
+    since a cache with Numba's own stamp could give results of old code.
     """
-    if _reference_depth:
+    file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    if not hasattr(file, "_source_stamp"):
         return False
-    kind = tensors[-1].dtype
-    if tensors[-1].is_cpu:
-        return numba is not None and kind in kinds and all(t.is_cpu and t.dtype == kind for t in tensors)
-    if not tensors[-1].is_cuda or max(t.numel() for t in tensors) < FEWEST_ENTRIES.get(operator, float("inf")):
-        return False
-    fit = all(t.device == tensors[-1].device and t.dtype in (kind, torch.float16, torch.bfloat16) for t in tensors)
-    return fit and kind in kinds and why_no_gpu_kernels(tensors[-1].device) is None
-
-
-def has_gpu_kernel(*tensors: Tensor, operator: str) -> bool:
-    """:func:`has_kernel` for an operator that has a Triton kernel and no Numba one: on a CPU the reference runs."""
-    return tensors[-1].is_cuda and has_kernel(*tensors, operator=operator)
+    file._source_stamp = _SOURCES
+    return True
 
 
 def on_its_device(function: Callable) -> Callable:
@@ -98,21 +77,6 @@ def on_its_device(function: Callable) -> Callable:
             return function(*arguments)
 
     return launched
-
-
-@functools.cache
-def why_no_gpu_kernels(device: torch.device) -> str | None:
-    """What keeps Triton kernels from running on a device; None where nothing does."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return "no CUDA device"
-    if torch.version.hip:
-        return "not a GPU of NVIDIA's"
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed"
-    capability = torch.cuda.get_device_capability(device)
-    if capability < OLDEST_GPU:
-        return f"compute capability {capability[0]}.{capability[1]} is below {OLDEST_GPU[0]}.{OLDEST_GPU[1]}"
-    return None
 
 
 def run(kernel: Callable, count: int, voxels: int, *arguments) -> None:
@@ -143,3 +107,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # threads do not live on in a forked child
     os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def as_planes(tensor: Tensor) -> Tensor:
+    """View (B, C, H, W) as (B, C, H, 1, W); leave three dimensions as they are."""
+    return (tensor if tensor.ndim == 5 else tensor.unsqueeze(3)).contiguous()

@@ -1,13 +1,13 @@
 """How much the intensities of one image say about those of another, through their joint histogram.
 
-The histogram is smooth (Parzen windows), so that it has a gradient: :mod:`regcore.kernels.information`.
+The histogram is smooth (Parzen windows), so that it has a gradient: :mod:`regcore.kernels.joint_histogram`.
 """
 
 import torch
 from torch import Tensor
 
 from regcore.checks import require_finite, require_finite_loss, require_image, require_same_shape
-from regcore.kernels.information import joint_histogram
+from regcore.kernels.joint_histogram import joint_histogram
 
 
 def nmi(

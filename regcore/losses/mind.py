@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from regcore.checks import describe, require_finite_loss, require_image, require_same_shape
-from regcore.kernels import mind as kernel
+from regcore.kernels import mind_ssc as kernel
+from regcore.kernels.mind_ssc.reference import descriptor
 
 
 def mind_ssc_descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Tensor:
@@ -42,7 +43,7 @@ def mind_ssc_descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Te
         or a value on the CPU is NaN or infinite.
     """
     _require_arguments("image", image, radius, dilation)
-    return require_finite_loss(kernel.descriptor(image, radius, dilation), [("image", image)])
+    return require_finite_loss(descriptor(image, radius, dilation), [("image", image)])
 
 
 def mind_ssc(fixed: Tensor, warped: Tensor, radius: int = 2, dilation: int = 2) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from regcore.checks import describe, require_field, require_finite, require_image, require_same_space
-from regcore.kernels.label_dice import WHOLE, overlaps, place
+from regcore.kernels.dispatch import WHOLE
+from regcore.kernels.label_dice import overlaps, place
 
 
 def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor, labels: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from regcore.checks import require_field, require_finite_loss, require_image, require_same_shape
 from regcore.kernels import lncc as kernel
+from regcore.kernels.lncc.reference import VARIANTS
 
 
 def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
@@ -78,8 +79,8 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", 
     require_same_shape("fixed", fixed, "moving", moving)
     if window < 2:
         raise ValueError(f"window must be 2 voxels or more, not {window}")
-    if variant not in kernel.VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(kernel.VARIANTS)}, not {variant!r}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}")
     if shape not in ("box", "gaussian"):
         raise ValueError(f"shape must be 'box' or 'gaussian', not {shape!r}")
     loss = kernel.lncc(fixed, moving, window, variant, shape == "gaussian")

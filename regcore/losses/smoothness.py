@@ -14,6 +14,7 @@ from regcore.checks import (
     require_same_space,
 )
 from regcore.kernels import diffusion as kernel
+from regcore.kernels import weighted_diffusion as weighted_kernel
 
 
 def diffusion(field: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     _require_size("field", field, 2)
     require_not_negative("weight", weight)
     require_finite("field", field)
-    return kernel.weighted_diffusion(field, weight)
+    return weighted_kernel.weighted_diffusion(field, weight)
 
 
 def bending_energy(field: Tensor) -> Tensor:

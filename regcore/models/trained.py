@@ -19,9 +19,10 @@ from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
 from regcore.process.devices import default_device
-from regcore.process.files import atomic_write
+from regcore.process.files import atomic_copy, atomic_write
 from regcore.training.checkpoint import load_tensors, save_tensors
-from regcore.training.trainer import Trained, save_history
+from regcore.training.history import save_history
+from regcore.training.trainer import Trained
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,12 @@ def save_model(
     }
     with atomic_write(folder / "model.json") as path:
         path.write_text(json.dumps(content, indent=1))
+
+
+def copy_model(model: Path, folder: Path) -> None:
+    """Copy a model folder; as in :func:`save_model`, ``model.json`` comes last."""
+    for file in sorted(model.iterdir(), key=lambda file: (file.name == "model.json", file.name)):
+        atomic_copy(file, folder / file.name)
 
 
 def load_model(folder: str | Path) -> Model:

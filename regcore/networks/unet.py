@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regcore.errors import did_you_mean
-from regcore.kernels.convolution import CHANNELS_LAST, convolve, laid_out, rectified_convolution, upsampled_convolution
+from regcore.kernels.convolution import convolve, rectified_convolution, upsampled_convolution
+from regcore.kernels.layout import CHANNELS_LAST, laid_out
 from regcore.networks.decoded import Decoded
 
 CHOICES = {

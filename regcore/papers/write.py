@@ -1,27 +1,37 @@
-"""Writing the tables and figures of the papers' experiments."""
+"""Making and writing the tables and figures of the papers' experiments."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from regcore.process.files import atomic_write
 from regcore.reporting.figures import save_figure
-from regcore.study.plan import Plan
+from regcore.study.results import Results
+
+#: The numbers of an experiment, and HTML of the table or the figure that shows them.
+Shown = tuple[pd.DataFrame, str | Figure]
 
 
-def write_experiment(plan: Plan, paper: str, experiment: str, outputs: Mapping[str, str]) -> None:
-    """Write one experiment of a paper: ``csv``, and ``html`` or ``png``.
+def drawn_by(name: str) -> Callable[..., Shown]:
+    """The function that makes an experiment, from its name ``module:function``."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
-    Parameters
-    ----------
-    paper : str
-        Package of :mod:`regcore.papers` whose module ``figures`` has a function ``show(plan, experiment)`` that returns
-        a DataFrame for the CSV and HTML text or a figure.
-    """
-    module = importlib.import_module(f"regcore.papers.{paper}.figures")
-    table, shown = module.show(plan, experiment)
+
+def show(results: Results, paper: str, experiment: str) -> Shown:
+    """Make one experiment of a paper."""
+    planned = results.plan.papers[paper][experiment]
+    return drawn_by(planned.show)(results, planned.needs, **planned.options)
+
+
+def write_experiment(results: Results, paper: str, experiment: str, outputs: Mapping[str, str]) -> None:
+    """Make one experiment of a paper, and write its numbers to ``csv``, and what shows them to ``html`` or ``png``."""
+    table, shown = show(results, paper, experiment)
     with atomic_write(outputs["csv"]) as path:
         table.to_csv(path, index=False, float_format="%.6g")
-    if "html" in outputs:
+    if isinstance(shown, str):
         with atomic_write(outputs["html"]) as path:
             path.write_text(shown, encoding="utf-8")
     else:

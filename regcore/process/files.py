@@ -1,6 +1,8 @@
 """Writing files so that nothing half-written is ever seen under its final name."""
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,3 +23,19 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def atomic_copy(source: str | Path, path: str | Path) -> None:
+    """Copy the content of a file; ``path`` is replaced in one go."""
+    with atomic_write(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def discard_torn(folder: str | Path) -> None:
+    """Delete what processes that were killed inside :func:`atomic_write` left in a folder.
+
+    Only for a folder that no other process writes to: the file of a running one looks the same.
+    """
+    for file in Path(folder).glob(".*"):
+        if re.match(r"\.\d+\.", file.name) and file.is_file():
+            file.unlink()

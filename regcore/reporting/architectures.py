@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from regcore.autoreg.search import TRACE
 from regcore.networks.architecture import (
     CANDIDATES,
     CELLS,
@@ -34,20 +33,24 @@ KINDS = {"Conv": "Blues", "SConv": "Oranges", "DConv": "Greens"}
 LOSSES = {"training_loss": "objective, training pairs", "validation_loss": "1 - Dice, validation pairs"}
 
 
-def trace(folder: Path, stage: str) -> pd.DataFrame:
-    """A row to each epoch of a stage of the search in ``folder``; none where there was no such stage."""
-    table = pd.read_csv(folder / TRACE)
-    return table[table["stage"] == stage].dropna(axis=1, how="all").reset_index(drop=True)
+def stage_of(trace: pd.DataFrame, stage: str) -> pd.DataFrame:
+    """A row for each epoch of one stage of a search; none where there was no such stage."""
+    return trace[trace["stage"] == stage].dropna(axis=1, how="all").reset_index(drop=True)
 
 
-def mixtures(folder: Path) -> pd.DataFrame:
+def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
     """``cells cell edge operation weight chosen``: all operations in the last epoch of each search for cells.
 
     Chosen is the likeliest of each edge, whatever a person has made of the architecture file since.
+
+    Parameters
+    ----------
+    trace : DataFrame
+        Of all stages of a search: :meth:`regcore.study.results.Results.trace`.
     """
     tables = []
     for kind, cells in CELLS.items():
-        rows = trace(folder, kind)
+        rows = stage_of(trace, kind)
         for cell, number in itertools.product(cells, range(EDGES)) if len(rows) else []:
             weights = [rows.iloc[-1][f"{kind}.{cell}.{number + 1}.{operation}"] for operation in CANDIDATES]
             edge = {"cells": kind, "cell": cell, "edge": number + 1, "operation": list(CANDIDATES), "weight": weights}
@@ -158,9 +161,15 @@ def _draw_architecture(axis: Axes, architecture: Architecture) -> None:
     axis.set_axis_off()
 
 
-def search_figure(folder: Path) -> Figure:
-    """What a search for cells or λ did: its mixtures, or where these were not searched λ over its epochs."""
-    table, rows = mixtures(folder), trace(folder, OBJECTIVE)
+def search_figure(trace: pd.DataFrame) -> Figure:
+    """What a search for cells or λ did: its mixtures, or where these were not searched λ over its epochs.
+
+    Parameters
+    ----------
+    trace : DataFrame
+        As for :func:`mixtures`.
+    """
+    table, rows = mixtures(trace), stage_of(trace, OBJECTIVE)
     if len(table):
         return heat_maps(table)
     return objective_by_epoch(rows) if len(rows) else text_figure("Nothing was searched by gradient.")

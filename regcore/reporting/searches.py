@@ -1,6 +1,5 @@
 """What searches for hyperparameters found: their trials as a surface, what matters, and what a grid would have cost."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.interpolate import griddata
 
 from regcore.reporting.figures import AXES, plt
-from regcore.study.plan import Plan
+from regcore.study.results import Results
 
 #: How trials are marked (Fig. 7).
 RINGS = {"complete": ("black", "trained to the end"), "pruned": ("cyan", "pruned")}
@@ -19,24 +18,14 @@ CROSS = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5
 COLOURS = ("#3182bd", "#fdae6b", "#74c476", "#9e9ac8", "#e7969c", "#d9d9d9")
 
 
-def trials(plan: Plan, name: str) -> pd.DataFrame:
-    """One row for each trial of an entry's search."""
-    return pd.read_csv(plan.folder / "models" / name / "trials.csv")
-
-
-def found(plan: Plan, name: str) -> dict[str, Any]:
-    """What an entry's search found."""
-    return json.loads((plan.folder / "models" / name / "search.json").read_text())
-
-
 def axis_name(name: str) -> str:
     """What a hyperparameter is called on an axis."""
     return AXES.get(name, name.replace("_", " "))
 
 
-def search_figure(plan: Plan, name: str) -> Figure:
+def search_figure(results: Results, name: str) -> Figure:
     """An entry's trials over its hyperparameters, how the best value rose, and what matters."""
-    table, result = trials(plan, name), found(plan, name)
+    table, result = results.trials(name), results.search(name)
     panels = 3 if result["importances"] else 2
     figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4))
     draw_trials(axes[0], table, result)
@@ -144,12 +133,12 @@ def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
     axis.set_title("importance (fANOVA)", fontsize=10)
 
 
-def surfaces(plan: Plan, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+def surfaces(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
     """Fig. 7: validation Dice over the hyperparameters, a panel for each search; ``entries``: name → title."""
     figure, axes = plt.subplots(1, len(entries), figsize=(5.8 * len(entries), 4.6), squeeze=False)
     tables = []
     for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
-        table, result = trials(plan, name), found(plan, name)
+        table, result = results.trials(name), results.search(name)
         tables.append(table.assign(entry=name))
         draw_trials(axis, table, result)
         axis.set_title(f"{title}: {values_text(result['params'])}", fontsize=10)
@@ -158,12 +147,12 @@ def surfaces(plan: Plan, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]
     return whole[["entry", *(column for column in whole if column != "entry")]], figure
 
 
-def importances(plan: Plan, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+def importances(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
     """Fig. 8: what matters, a pie for each search."""
     figure, axes = plt.subplots(1, len(entries), figsize=(4 * len(entries), 3.6), squeeze=False)
     rows = []
     for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
-        shares = found(plan, name)["importances"]
+        shares = results.search(name)["importances"]
         rows += [{"entry": name, "hyperparameter": key, "importance": share} for key, share in shares.items()]
         draw_importances(axis, shares)
         axis.set_title(title)
@@ -171,11 +160,11 @@ def importances(plan: Plan, entries: dict[str, str]) -> tuple[pd.DataFrame, Figu
     return pd.DataFrame(rows, columns=["entry", "hyperparameter", "importance"]), figure
 
 
-def against_grid(plan: Plan, entries: dict[str, str]) -> pd.DataFrame:
+def against_grid(results: Results, entries: dict[str, str]) -> pd.DataFrame:
     """What each search trained, and what it found: the first is compared with the others, the grids."""
     rows = []
     for name, title in entries.items():
-        result = found(plan, name)
+        result = results.search(name)
         rows.append(
             {
                 "method": title,

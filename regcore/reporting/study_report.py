@@ -1,15 +1,11 @@
 """A study's result files → its tables, figures and page."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from regcore.alignment.preprocess import read_scan
-from regcore.cohort.labels import scored_labels
 from regcore.cohort.table import SPLITS
-from regcore.images.field import read_field
 from regcore.process.files import atomic_write
 from regcore.process.versions import versions
 from regcore.reporting.figures import ShownPair, pair_panels, save_figure, structure_boxes, text_figure, training_curves
@@ -18,7 +14,7 @@ from regcore.reporting.searches import search_figure
 from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
 from regcore.study.plan import Plan
-from regcore.study.stages.register import read_facts
+from regcore.study.results import Results
 
 #: Lines of what a method printed before it failed that the report shows.
 OUTPUT_LINES = 15
@@ -27,22 +23,21 @@ OUTPUT_LINES = 15
 BY_LABEL = {"dice": "dice", "hd95": "hd95_mm"}
 
 
-def write_tables(plan: Plan, entries: Sequence[str], metrics: Sequence[str], outputs: Mapping[str, str]) -> None:
+def write_tables(results: Results, entries: Sequence[str], outputs: Mapping[str, str]) -> None:
     """Write the tables and the box plots.
 
     Parameters
     ----------
     entries : sequence of str
         The rows of the summary, in their order.
-    metrics : sequence of str
-        Paths of the tidy rows.
     outputs : mapping
         Paths of ``summary``, ``comparisons`` and ``starts`` (CSV), ``summary_html``, and of ``<name>_labels`` (CSV) and
         ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
     """
-    rows = pd.concat([pd.read_parquet(path) for path in metrics], ignore_index=True)
-    labels = _labels(plan, rows)
-    trained = {name: _model_facts(plan, name)["training"] for name in plan.methods if plan.learned(name)}
+    plan = results.plan
+    rows = pd.concat([results.scores(name) for name in entries], ignore_index=True)
+    labels = results.labels(rows)
+    trained = {name: results.training(name) for name in plan.methods if plan.entries[name].learned}
     table = with_training(summary(rows, labels, entries), trained)
     compared = comparisons(rows, list(plan.methods), _reference(plan, table))
     with atomic_write(outputs["starts"]) as path:
@@ -68,55 +63,43 @@ def _of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFr
     return over_starts(rows, groups, group)
 
 
-def draw_training_curves(plan: Plan, methods: Sequence[str], output: str) -> None:
+def draw_training_curves(results: Results, methods: Sequence[str], output: str) -> None:
     """Draw the training curves of the learned methods."""
-    histories = {name: pd.read_csv(plan.folder / "models" / name / "history.csv") for name in methods}
+    histories = {name: results.history(name) for name in methods}
     save_figure(training_curves(histories), output)
 
 
-def draw_search(plan: Plan, name: str, output: str) -> None:
+def draw_search(results: Results, name: str, output: str) -> None:
     """Draw what a method's search for hyperparameters found."""
-    save_figure(search_figure(plan, name), output)
+    save_figure(search_figure(results, name), output)
 
 
-def draw_pairs(plan: Plan, name: str, metrics: str, output: str) -> None:
+def draw_pairs(results: Results, name: str, output: str) -> None:
     """Draw those of a method's test pairs, if it registered any, with the best, the median and the worst mean Dice."""
-    rows = pd.read_parquet(metrics)
-    dice = rows[rows["metric"] == "dice"].groupby("pair")["value"].mean().sort_values(ascending=False)
+    dice = results.of_pairs(name).sort_values(ascending=False)
     if dice.empty:
         save_figure(text_figure(f"{name} registered none of the test pairs."), output)
         return
     chosen = {"best": dice.index[0], "median": dice.index[len(dice) // 2], "worst": dice.index[-1]}
-    scans = plan.pairs_of("test").set_index("pair")
     shown = []
     for rank, pair in chosen.items():
-        fixed, moving = (
-            read_scan(plan.cohort.files(scans.at[pair, side]), plan.settings.preprocess) for side in ("fixed", "moving")
-        )
-        shown.append(
-            ShownPair(
-                f"{rank}: Dice {dice[pair]:.3f}",
-                scans.at[pair, "fixed"],
-                scans.at[pair, "moving"],
-                fixed,
-                moving,
-                read_field(plan.field(name, pair)),
-            )
-        )
+        fixed, moving = results.scans_of(pair)
+        title, images = f"{rank}: Dice {dice[pair]:.3f}", (results.normalised(scan) for scan in (fixed, moving))
+        shown.append(ShownPair(title, fixed, moving, *images, results.field(name, pair)))
     save_figure(pair_panels(shown), output)
 
 
-def write_page(plan: Plan, output: str) -> None:
+def write_page(results: Results, output: str) -> None:
     """Write the report from the tables and figures of the study."""
-    tables, figures = plan.folder / "tables", plan.folder / "figures"
+    plan, figure = results.plan, results.files.figure
     boxes = (
         "over the test pairs, left and right pooled. Boxes span the quartiles, the line is the median, whiskers reach "
         "1.5 times the box."
     )
     shown = [
-        Figure(figures / "dice_by_label.png", "Dice by structure", f"Dice {boxes}"),
+        Figure(figure("dice_by_label.png"), "Dice by structure", f"Dice {boxes}"),
         Figure(
-            figures / "hd95_by_label.png",
+            figure("hd95_by_label.png"),
             "HD95 by structure",
             f"95th percentile of the distances between the surfaces of a label, {boxes} Lower is better.",
         ),
@@ -127,62 +110,50 @@ def write_page(plan: Plan, output: str) -> None:
             "succeeded the difference is pale; crossings in the warped grid are folds. The displacement includes "
             "the affine alignment."
         )
-        shown.append(Figure(figures / f"pairs_{name}.png", f"Pairs: {name}", caption))
-    if any(plan.learned(name) for name in plan.methods):
+        shown.append(Figure(figure(f"pairs_{name}.png"), f"Pairs: {name}", caption))
+    if any(plan.entries[name].learned for name in plan.methods):
         caption = "Losses on training pairs, Dice on validation pairs; the circled weights registered the test pairs."
-        shown.append(Figure(figures / "training_curves.png", "Training", caption))
+        shown.append(Figure(figure("training_curves.png"), "Training", caption))
     for name in plan.searched_methods:
         caption = (
             "Each ring is a training with its own hyperparameters and its Dice on the validation pairs; those with "
             "a cyan edge were ended early, and have that of their last look. The red cross is the one that registered "
             "the test pairs."
         )
-        shown.append(Figure(figures / f"search_{name}.png", f"Search: {name}", caption))
+        shown.append(Figure(figure(f"search_{name}.png"), f"Search: {name}", caption))
     for name in plan.cell_searched_methods:
         caption = (
             "Weights of the candidates on each edge at the end of the search, red boxes around what was chosen; or, "
             "where cells were not searched, the weights of the objective and the losses over its epochs."
         )
-        shown.append(Figure(figures / f"architecture_{name}.png", f"Architecture: {name}", caption))
-    table = _read_table(tables / "summary.csv", "method").set_index("method")
+        shown.append(Figure(figure(f"architecture_{name}.png"), f"Architecture: {name}", caption))
+    table = results.table("summary.csv", ["method"]).set_index("method")
     report = Report(
         config=plan.settings.as_dict(),
-        facts=_facts(plan),
+        facts=_facts(results),
         summary=table,
-        comparisons=_read_table(tables / "comparisons.csv", "method", "reference"),
-        starts=_read_table(tables / "starts.csv", "method", "reference"),
+        comparisons=results.table("comparisons.csv", ["method", "reference"]),
+        starts=results.table("starts.csv", ["method", "reference"]),
         reference=_reference(plan, table),
         per_label={
-            "Mean Dice": _read_table(tables / "dice_by_label.csv", "name", "group"),
-            "Mean HD95 (mm)": _read_table(tables / "hd95_by_label.csv", "name", "group"),
+            "Mean Dice": results.table("dice_by_label.csv", ["name", "group"]),
+            "Mean HD95 (mm)": results.table("hd95_by_label.csv", ["name", "group"]),
         },
         figures=shown,
         unavailable=plan.unavailable,
-        failures={name: _failures(plan, name) for name in plan.methods if table.at[name, "failed"]},
-        commands=_commands(plan),
+        failures={name: _failures(results, name) for name in plan.methods if table.at[name, "failed"]},
+        commands=_commands(results),
         versions=versions(),
     )
     write_report(output, report)
-
-
-def _read_table(path: Path, *text: str) -> pd.DataFrame:
-    """A table that this study wrote: the columns ``text`` hold names, such as 1 or NA; only what is empty is NaN."""
-    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
-
-
-def _labels(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
-    """The labels that have a Dice: none where every pair of every method failed."""
-    found = set(rows.loc[rows["metric"] == "dice", "label"])
-    if not found:
-        return pd.DataFrame(columns=["index", "name", "group"])
-    return scored_labels(found, plan.settings.labels, plan.label_table)
 
 
 def _reference(plan: Plan, table: pd.DataFrame) -> str | None:
     return reference_method(table, plan.methods, plan.settings.evaluation.reference)
 
 
-def _facts(plan: Plan) -> list[tuple[str, str]]:
+def _facts(results: Results) -> list[tuple[str, str]]:
+    plan = results.plan
     study, table = plan.settings, plan.cohort.table
     subjects = table.groupby("split")["subject"].nunique()
     source = "embedded cohort made from the ICBM-152 template" if plan.embedded else study.cohort.table
@@ -194,29 +165,30 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         ("Reference image", plan.reference),
     ]
     if set(plan.methods.values()) != {"imported"}:  # then no scan is prepared
-        facts.append(("Common grid", _common_grid(plan)))
+        facts.append(("Common grid", _common_grid(results)))
     return [
         *facts,
         ("Methods", ", ".join(plan.methods)),
         ("True field", "known" if plan.knows_truth else "not known"),
-        ("Hardware", _hardware(plan)),
+        ("Hardware", _hardware(results)),
     ]
 
 
-def _common_grid(plan: Plan) -> str:
-    grid = json.loads(Path(plan.prepared(plan.scans[0]) + ".json").read_text())
+def _common_grid(results: Results) -> str:
+    grid = results.common_grid()
     shape, spacing = " × ".join(map(str, grid["common_shape"])), " × ".join(f"{s:g}" for s in grid["common_spacing"])
-    return f"{shape} voxels of {spacing} mm; affine step: {plan.settings.preprocess.affine}"
+    return f"{shape} voxels of {spacing} mm; affine step: {results.plan.settings.preprocess.affine}"
 
 
-def _hardware(plan: Plan) -> str:
+def _hardware(results: Results) -> str:
+    plan = results.plan
     trained = [
         f"{name} trained on {facts['device']}, {facts['threads']} thread(s)"
         for name in plan.methods
-        if plan.learned(name)
-        for facts in [_model_facts(plan, name)["training"]]
+        if plan.entries[name].learned
+        for facts in [results.training(name)]
     ]
-    places = {name: _example(plan, name) for name in plan.methods}
+    places = {name: _example(results, name) for name in plan.methods}
     known = sorted(
         {f"{facts['processor']}, {facts['threads']} thread(s)" for facts in places.values() if facts["processor"]}
     )
@@ -226,35 +198,25 @@ def _hardware(plan: Plan) -> str:
     return "; ".join([*trained, *registered, *unknown])
 
 
-def _commands(plan: Plan) -> dict[str, list[str]]:
+def _commands(results: Results) -> dict[str, list[str]]:
     lines = {"the study": ["snakemake --cores all --configfile <a file with the configuration below>"]}
-    for name, method in plan.methods.items():
-        facts = _example(plan, name)
+    for name, method in results.plan.methods.items():
+        facts = _example(results, name)
         lines[name] = [f"method {method}, settings {json.dumps(facts['settings'])}"]
         lines[name] += [f"{what} {facts[what]}" for what in ("tool", "threads") if facts[what]]
         lines[name] += facts["commands"]
     return lines
 
 
-def _failures(plan: Plan, name: str) -> list[Failure]:
+def _failures(results: Results, name: str) -> list[Failure]:
     return [
         Failure(facts["pair"], facts["failed"], "\n".join(facts.get("stderr", "").splitlines()[-OUTPUT_LINES:]))
-        for facts in _facts_of_pairs(plan, name)
+        for facts in results.facts(name)
         if facts["failed"]
     ]
 
 
-def _example(plan: Plan, name: str) -> dict:
+def _example(results: Results, name: str) -> dict:
     """What is known of the first test pair that a method registered, or of the first where all failed."""
-    succeeded = (facts for facts in _facts_of_pairs(plan, name) if not facts["failed"])
-    return next(succeeded, None) or next(_facts_of_pairs(plan, name))
-
-
-def _facts_of_pairs(plan: Plan, name: str) -> Iterator[dict]:
-    """What is known of each field of a method; read only as far as it is asked for."""
-    for pair in plan.pairs_of("test")["pair"]:
-        yield read_facts(Path(plan.field(name, pair)))
-
-
-def _model_facts(plan: Plan, name: str) -> dict:
-    return json.loads((plan.folder / "models" / name / "model.json").read_text())
+    succeeded = (facts for facts in results.facts(name) if not facts["failed"])
+    return next(succeeded, None) or next(results.facts(name))

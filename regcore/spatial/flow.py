@@ -10,6 +10,7 @@ from regcore.checks import require_field, require_finite, require_same_shape
 from regcore.kernels import integrate as integration
 from regcore.kernels import jacobian
 from regcore.kernels import warp as kernel
+from regcore.kernels.jacobian.reference import corner_determinants_reference
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
         The displacement is no field, not finite, or fewer than three voxels thick.
     """
     _require_thick(displacement, 3)
-    return jacobian.corner_determinants_reference(displacement)[:, : 2 ** displacement.shape[1]]
+    return corner_determinants_reference(displacement)[:, : 2 ** displacement.shape[1]]
 
 
 def _composed(first: Tensor, second: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from regcore.checks import describe, require_field, require_finite, require_floating, require_image
 from regcore.kernels import smoothing
 from regcore.kernels import warp as kernel
-from regcore.kernels.warp import identity
+from regcore.kernels.warp.reference import identity, sample_reference
 
 __all__ = [
     "crop_to",
@@ -56,7 +56,7 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     _require_sampling(image, "points", points, mode, border)
     require_finite("image", image)
     require_finite("points", points)
-    return kernel.sample_reference(image, points, mode, border)
+    return sample_reference(image, points, mode, border)
 
 
 def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str = "zero") -> Tensor:
@@ -89,7 +89,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     require_finite("displacement", displacement)
     if mode == "nearest":
         points = identity(displacement.shape[2:], displacement) + displacement
-        return kernel.sample_reference(image, points, mode, border)
+        return sample_reference(image, points, mode, border)
     return kernel.warp(image, displacement, border == "edge")
 
 

@@ -1,15 +1,13 @@
-"""What is checked of a study's methods before anything runs; without torch, except where settings are looked at."""
+"""What is checked of a study before anything runs; without torch, except where settings are looked at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from regcore.autoreg.search import cell_search, has_search
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid
-from regcore.methods import entry, make_entry, method_of
+from regcore.study.entry import Entry
 from regcore.study.settings import StudySettings
-from regcore.tuning.search import check_search, is_tuned
 
 #: The entry of a study's tables that is not a method but what is known to be true.
 TRUTH = "truth"
@@ -21,8 +19,8 @@ def dimensions(study: StudySettings, cohort: Cohort) -> int:
     return settings.ndim if settings else read_grid(cohort.table["image"].iloc[0]).ndim
 
 
-def check_methods(study: StudySettings, entries: Mapping[str, dict], cohort: Cohort, settings: bool) -> None:
-    """Check names, methods and starts of a study's entries, and the methods that its evaluation names.
+def check_entries(entries: Iterable[Entry], settings: bool) -> None:
+    """Check names, methods and starts of a study's entries.
 
     Parameters
     ----------
@@ -34,43 +32,30 @@ def check_methods(study: StudySettings, entries: Mapping[str, dict], cohort: Coh
     InputError
         Naming the key that is wrong, and the remedy.
     """
-    for name, values in entries.items():
-        if name == TRUTH:
+    for entry in entries:
+        if entry.name == TRUTH:
             raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
-        where = f"methods.{name}"
-        method = method_of(name, values)
-        entry(method, where)
+        _ = entry.info  # raises where there is no such method
         if settings:
-            made = make_entry(name, values)
-            if entry(method).pretrained and made.dimensions != (ndim := dimensions(study, cohort)):
-                raise InputError(f"{where}.model: a {made.dimensions}-D model cannot register {ndim}-D images")
-            if is_tuned(values):
-                check_search(name, values)
-            if has_search(values):
-                cell_search(name, entries)
-        if entry(method).refines:
-            _check_start(values.get("start"), entries, where, settings)
+            entry.check()
+        entry.check_start(settings)
+
+
+def check_models(entries: Iterable[Entry], ndim: int) -> None:
+    """Raise :class:`InputError` where an entry takes over a model of images of other dimensions."""
+    for entry in entries:
+        if entry.info.pretrained and entry.made.dimensions != ndim:
+            raise InputError(f"{entry.where}.model: a {entry.made.dimensions}-D model cannot register {ndim}-D images")
+
+
+def check_evaluation(study: StudySettings) -> None:
+    """Raise :class:`InputError` where a study's evaluation names a method that it does not have."""
     reference = study.evaluation.reference
-    for key, named in (
-        ("spotlight", study.evaluation.spotlight or []),
-        ("reference", [reference] if reference else []),
-    ):
+    wanted = {"spotlight": study.evaluation.spotlight or [], "reference": [] if reference is None else [reference]}
+    for key, named in wanted.items():
         for name in named:
             if name not in study.methods:
                 raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, study.methods)}")
-
-
-def _check_start(start: str | None, entries: Mapping[str, dict], where: str, settings: bool) -> None:
-    learned = [name for name, values in entries.items() if entry(method_of(name, values)).learned]
-    if start not in learned:
-        raise InputError(
-            f"{where}: 'start' must be a learned method of the study, not {start!r}{did_you_mean(str(start), learned)}"
-        )
-    if settings:
-        from regcore.methods.refine import require_comparing_images
-
-        made = make_entry(start, entries[start])
-        require_comparing_images(made, f"{where}.start: {start}")
 
 
 def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:

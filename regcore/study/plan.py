@@ -11,21 +11,26 @@ from typing import Any
 
 import pandas as pd
 
-from regcore.autoreg.search import CellSearch, cell_search, has_search
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs, read_pairs
 from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohort
 from regcore.errors import InputError, did_you_mean
-from regcore.experiments import Experiments
-from regcore.experiments.planned import planned_experiments
-from regcore.methods import entry, make_entry, method_of
-from regcore.settings.fingerprint import fingerprint
-from regcore.study.checks import check_contrasts, check_methods, check_training_labels, dimensions
+from regcore.experiments import Paper, Sweep
+from regcore.experiments.planned import Study, planned_papers
+from regcore.study.checks import (
+    check_contrasts,
+    check_entries,
+    check_evaluation,
+    check_models,
+    check_training_labels,
+    dimensions,
+)
+from regcore.study.entry import Entry
+from regcore.study.layout import Layout
 from regcore.study.settings import CohortSettings, StudySettings
 from regcore.synthesis import icbm152
 from regcore.synthesis.settings import EmbeddedSettings
 from regcore.training.batch_division import check_division
-from regcore.tuning.search import Search, ends, is_tuned, search_of
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
 #: that a killed job costs little and a cluster has something to share.
@@ -45,33 +50,30 @@ class Plan:
     cohort : Cohort
     folder : Path
         ``results/<study>``.
-    training_pairs : dict of str → EligiblePairs or PooledPairs
-        For each learned method of the study, the pairs that its training draws from.
+    entries : dict of str → Entry
+        All that can be trained and registered with: variants of experiments, and the methods that can run here.
     pairs : DataFrame
         The validation and test pairs: ``pair split fixed moving contrasts``.
     reference : str
         Name of the scan, or path of the image, that scans are aligned to.
-    experiments : dict of str → Experiments
-        By paper.
+    papers : dict of str → Paper
+        The papers whose experiments the study asks for, by name.
     unavailable : dict of str → str
         Methods of the study that cannot run here, and why and what to do about it.
-    imported : dict of str → dict of str → str
-        For each method whose fields were made elsewhere, test pair → path of its field, where there is one.
     """
 
     settings: StudySettings
     cohort: Cohort
     folder: Path
-    training_pairs: dict[str, EligiblePairs | PooledPairs]
+    entries: dict[str, Entry]
     pairs: pd.DataFrame
     reference: str
-    experiments: dict[str, Experiments] = field(default_factory=dict)
-    imported: dict[str, dict[str, str]] = field(default_factory=dict)
+    papers: dict[str, Paper] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The study as plain values, with every default and what cannot run here: it plans the same study anew."""
+        """The study as plain values, with every default and what cannot run here: it plans the same study again."""
         return {**self.settings.as_dict(), UNAVAILABLE: self.unavailable}
 
     @property
@@ -83,8 +85,9 @@ class Plan:
     def scans(self) -> list[str]:
         """The scans that occur in a pair, in the cohort's order: these are prepared."""
         used = {*self.pairs["fixed"], *self.pairs["moving"]}
-        for pairs in self.training_pairs.values():
-            used |= pairs.scans
+        for entry in self.entries.values():
+            if entry.training_pairs is not None:
+                used |= entry.training_pairs.scans
         return [scan for scan in self.cohort.table.index if scan in used]
 
     @property
@@ -96,10 +99,8 @@ class Plan:
         """First method → all methods that differ from it in their random start alone; none that has one start."""
         found: dict[str, list[str]] = {}
         for name in self.methods:
-            if self.learned(name):
-                own = self.entries[name].items()
-                values = {key: value for key, value in own if key not in ("method", "replicate")}
-                found.setdefault(fingerprint(self.method_of(name), values), []).append(name)
+            if self.entries[name].learned:
+                found.setdefault(self.entries[name].but_start, []).append(name)
         return {names[0]: names for names in found.values() if len(names) > 1}
 
     @property
@@ -113,73 +114,27 @@ class Plan:
     @property
     def methods(self) -> dict[str, str]:
         """Name in the study → method, of the methods that the report compares."""
-        return {name: self.method_of(name) for name in self.settings.methods if name not in self.unavailable}
-
-    @cached_property
-    def entries(self) -> dict[str, dict]:
-        """Name → settings of all that can be trained and registered with: methods, and variants of experiments."""
-        return _entries(_available(self.settings.methods, self.unavailable), self.experiments)
-
-    @property
-    def sweeps(self) -> dict[str, list[str]]:
-        """Name → entries that are scored together at many hyperparameters."""
-        return {name: entries for paper in self.experiments.values() for name, entries in paper.sweeps.items()}
-
-    def paper_of(self, sweep: str) -> Experiments:
-        """The experiments that a sweep belongs to."""
-        return next(paper for paper in self.experiments.values() if sweep in paper.sweeps)
-
-    def hyperparameters(self, sweep: str) -> list[str]:
-        """The hyperparameters that a sweep's networks differ in."""
-        return self.paper_of(sweep).hyperparameters[sweep]
-
-    def method_of(self, name: str) -> str:
-        """The method behind an entry."""
-        return method_of(name, self.entries[name])
-
-    def learned(self, name: str) -> bool:
-        return entry(self.method_of(name)).learned
-
-    def model_of(self, name: str) -> str | None:
-        """The entry whose trained model an entry registers with: its own, or the one it refines."""
-        if entry(self.method_of(name)).refines:
-            return self.entries[name]["start"]
-        return name if self.learned(name) else None
-
-    def model_folder(self, name: str) -> str | None:
-        """Folder of the model that an entry registers with, of this study or another; None where it has none."""
-        if entry(self.method_of(name)).pretrained:
-            return str(make_entry(name, self.entries[name]).folder)
-        model = self.model_of(name)
-        return model and str(self.folder / "models" / model)
-
-    @cached_property
-    def searches(self) -> dict[str, Search]:
-        """Entry → the search for its hyperparameters, of those that have one."""
-        return {name: search_of(name, values) for name, values in self.entries.items() if is_tuned(values)}
+        return {name: self.entries[name].method for name in self.settings.methods if name not in self.unavailable}
 
     @property
     def searched_methods(self) -> list[str]:
         """The methods that the report compares and whose hyperparameters are searched."""
-        return [name for name in self.methods if name in self.searches]
-
-    def search_folder(self, name: str) -> Path:
-        """Where an entry's search keeps its journal and its trials."""
-        return self.folder / "tuning" / name
-
-    @cached_property
-    def cell_searches(self) -> dict[str, CellSearch]:
-        """Entry → the search for its cells and objective, of those that have one."""
-        return {name: cell_search(name, self.entries) for name, values in self.entries.items() if has_search(values)}
+        return [name for name in self.methods if self.entries[name].search is not None]
 
     @property
     def cell_searched_methods(self) -> list[str]:
         """The methods that the report compares and whose cells or objective are searched."""
-        return [name for name in self.methods if name in self.cell_searches]
+        return [name for name in self.methods if self.entries[name].cell_search is not None]
 
-    def architecture_folder(self, name: str) -> Path:
-        """Where a search for cells leaves what it found."""
-        return self.folder / "architectures" / name
+    @cached_property
+    def sweeps(self) -> dict[str, Sweep]:
+        """The sweeps of all papers, by name."""
+        return {sweep.name: sweep for paper in self.papers.values() for sweep in paper.sweeps}
+
+    @property
+    def files(self) -> Layout:
+        """Where the results lie."""
+        return Layout(self.folder)
 
     def validation_pairs(self, name: str) -> pd.DataFrame:
         """The validation pairs that a learned method's weights are chosen on: of its training's contrasts.
@@ -189,7 +144,7 @@ class Plan:
         InputError
             There are none of them.
         """
-        table, own = self.pairs_of("validation"), self.entries[name].get("training_contrasts")
+        table, own = self.pairs_of("validation"), self.entries[name].training_contrasts
         if own is None:
             return table
         chosen = table[table["contrasts"].isin([contrasts_of(*pairing) for pairing in own])].reset_index(drop=True)
@@ -205,12 +160,12 @@ class Plan:
 
     def prepared(self, scan: str) -> str:
         """Path stem of a prepared scan."""
-        return str(self.folder / "prepared" / part_of(self.scans, scan, SCANS_PER_PART) / scan)
+        return str(self.files.prepared(part_of(self.scans, scan, SCANS_PER_PART)) / scan)
 
     def field(self, name: str, pair: str) -> str:
         """Path of the field that a method (or ``TRUTH``) finds for a test pair."""
         part = part_of(list(self.pairs_of("test")["pair"]), pair, PAIRS_PER_PART)
-        return str(self.folder / "fields" / name / part / f"{pair}.nii.gz")
+        return str(self.files.fields(name, part) / f"{pair}.nii.gz")
 
     @property
     def ndim(self) -> int:
@@ -227,7 +182,7 @@ class Plan:
     @property
     def label_table(self) -> str | None:
         """Path of the table that names the labels."""
-        return str(self.folder / "cohort" / "labels.tsv") if self.embedded else self.settings.labels.table
+        return str(self.files.cohort("labels.tsv")) if self.embedded else self.settings.labels.table
 
 
 def part_names(count: int, size: int) -> list[str]:
@@ -266,57 +221,59 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     study = StudySettings.read(config, "configuration")
     folder = Path(results) / study.study
     cohort = _cohort(study.cohort, folder)
-    check_methods(study, study.methods, cohort, settings=check)
+    files = Layout(folder)
+    entries: dict[str, Entry] = {}  # filled in place: entries know each other by it
+    entries |= {name: Entry(name, values, entries, files) for name, values in study.methods.items()}
+    check_entries(entries.values(), settings=check)
+    check_evaluation(study)
     if check and not study.cohort.embedded:
         check_files(cohort)
-    unavailable = _unavailable(study, cohort) if decided is None else decided
-    methods = _available(study.methods, unavailable)
-    if not methods:
-        raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
+    if check:
+        check_models(entries.values(), dimensions(study, cohort))
+    unavailable = _unavailable(entries, dimensions(study, cohort)) if decided is None else decided
+    methods = _available(entries, unavailable)
     test = make_pairs(cohort, "test", study.pairs, study.seed)
-    experiments = planned_experiments(study.experiments.as_dict(), methods, cohort.table, test)
-    entries = _entries(methods, experiments)
-    if experiments:
-        check_methods(study, entries, cohort, settings=check)
-    training = _training_pairs(study, entries, cohort, check)
-    validation = [make_pairs(cohort, "validation", study.pairs, study.seed)] if training else []
+    papers = planned_papers(study.experiments, Study(methods, cohort.table, test))
+    variants = {name: Entry(name, values, entries, files) for name, values in _variants(papers, methods).items()}
+    entries.clear()
+    entries |= {**variants, **methods}
+    check_entries(variants.values(), settings=check)
+    check_entries(methods.values(), settings=False)  # again, for some may start from what cannot run here
+    _draw_training_pairs(study, entries, cohort, check)
+    learned = [entry.name for entry in entries.values() if entry.learned]
+    validation = [make_pairs(cohort, "validation", study.pairs, study.seed)] if learned else []
     scored = pd.concat([*validation, test], ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
             raise InputError(
                 f"{cohort.path}: scan '{scan}' has no labels; validation and test scans are scored by their labels"
             )
-    imported = {
-        name: _imported_fields(name, values, cohort, scored[scored["split"] == "test"])
-        for name, values in methods.items()
-        if entry(method_of(name, values)).imported
-    }
-    reference = _reference(study, cohort)
-    plan = Plan(study, cohort, folder, training, scored, reference, experiments, imported, unavailable)
-    for name in training:
+    for entry in methods.values():
+        if entry.info.imported:
+            entry.fields = _imported_fields(entry, cohort, scored[scored["split"] == "test"])
+    plan = Plan(study, cohort, folder, entries, scored, _reference(study, cohort), papers, unavailable)
+    for name in learned:
         plan.validation_pairs(name)  # raises where there are none
     return plan
 
 
-def _unavailable(study: StudySettings, cohort: Cohort) -> dict[str, str]:
+def _unavailable(entries: Mapping[str, Entry], ndim: int) -> dict[str, str]:
     """The methods that need what is not there, or cannot register such images."""
-    ndim, found = dimensions(study, cohort), {}
-    for name, values in study.methods.items():
-        method = entry(method_of(name, values))
-        if ndim not in method.dimensions:
-            found[name] = f"it registers {method.dimensions[0]}-D images alone, and these are {ndim}-D"
-        elif missing := method.missing(values):
-            found[name] = missing
+    reasons = {name: entry.unavailable(ndim) for name, entry in entries.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _available(entries: Mapping[str, Entry], unavailable: Mapping[str, str]) -> dict[str, Entry]:
+    """The other methods; raises :class:`InputError` where there is none."""
+    found = {name: entry for name, entry in entries.items() if name not in unavailable}
+    if not found:
+        raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
     return found
 
 
-def _available(methods: Mapping[str, dict], unavailable: Mapping[str, str]) -> dict[str, dict]:
-    return {name: values for name, values in methods.items() if name not in unavailable}
-
-
-def _imported_fields(name: str, values: Mapping, cohort: Cohort, pairs: pd.DataFrame) -> dict[str, str]:
+def _imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[str, str]:
     """Test pair → path of its field, of those that the list of an import names."""
-    where, folder = f"methods.{name}", values.get("folder")
+    where, values, folder = entry.where, entry.values, entry.values.get("folder")
     if not folder or not Path(folder).is_dir():
         raise InputError(f"{where}.folder: {folder!r} is no folder; give the one with the fields")
     path = values.get("pairs") or str(Path(folder) / "pairs.tsv")
@@ -344,39 +301,37 @@ def _cohort(cohort: CohortSettings, folder: Path) -> Cohort:
     return checked_cohort(table, folder / "cohort" / "cohort.tsv")
 
 
-def _entries(methods: Mapping[str, dict], experiments: Mapping[str, Experiments]) -> dict[str, dict]:
-    variants = {name: values for paper in experiments.values() for name, values in paper.variants.items()}
-    for name in methods:
-        if name in variants and variants[name] != methods[name]:
+def _variants(papers: Mapping[str, Paper], methods: Mapping[str, Entry]) -> dict[str, dict]:
+    """The variants of all papers; a method of the same name must be the same."""
+    variants = {name: values for paper in papers.values() for name, values in paper.variants.items()}
+    for name, entry in methods.items():
+        if name in variants and variants[name] != entry.values:
             raise InputError(
                 f"methods.{name}: an experiment of the study has a network of this name; call the method something else"
             )
-    return {**variants, **methods}
+    return {name: values for name, values in variants.items() if name not in methods}
 
 
-def _training_pairs(
-    study: StudySettings, entries: Mapping[str, dict], cohort: Cohort, check: bool
-) -> dict[str, EligiblePairs | PooledPairs]:
-    """The pairs that each learned method draws from; ``check`` its batches, and that there are labels to look at."""
-    found, drawn = {}, {}
-    for name, values in entries.items():
-        method, where = method_of(name, values), f"methods.{name}"
-        if not entry(method).learned:
+def _draw_training_pairs(study: StudySettings, entries: Mapping[str, Entry], cohort: Cohort, check: bool) -> None:
+    """Give each learned entry the pairs that its training draws from.
+
+    ``check``: also that batches of its settings can be made, and that there are labels where training looks at them.
+    """
+    drawn: dict[tuple[int | None, str], EligiblePairs | PooledPairs] = {}
+    for entry in entries.values():
+        if not entry.learned:
             continue
-        count, contrasts = values.get("training_subjects"), values.get("training_contrasts")
+        count, contrasts, where = entry.training_subjects, entry.training_contrasts, entry.where
         key = count, str(contrasts)
         if key not in drawn:
             check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
             wanted = study.pairs.with_values({"contrasts": contrasts} if contrasts else {})
             drawn[key] = eligible_pairs(cohort, "train", wanted, count, study.seed, f"{where}.training_subjects")
-        found[name] = drawn[key]
-        if check:
-            for tried in [values, *(ends(values) if is_tuned(values) else [])]:
-                made = make_entry(name, tried)
-                check_division(made.settings, where=where)
-                if made.observed is not None:
-                    check_training_labels(cohort, found[name], where)
-    return found
+        entry.training_pairs = drawn[key]
+        for method in entry.trained_with if check else []:
+            check_division(method.settings, where=where)
+            if method.observed is not None:
+                check_training_labels(cohort, drawn[key], where)
 
 
 def _reference(study: StudySettings, cohort: Cohort) -> str:

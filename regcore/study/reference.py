@@ -11,6 +11,7 @@ from typing import Any
 
 from regcore.autoreg.settings import CellSearchSettings
 from regcore.methods import METHODS, make_method
+from regcore.process.files import atomic_write
 from regcore.settings.base import Settings
 from regcore.settings.schema import plain_schema
 from regcore.study.settings import StudySettings
@@ -27,10 +28,10 @@ def key_table(settings: type[Settings]) -> str:
 def method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
-    for name, entry in METHODS.items():
+    for name, info in METHODS.items():
         method = make_method(name)
         first_line = (type(method).__doc__ or "").strip().splitlines()[0]
-        parts.append(f"### `{name}`{' (learned)' if entry.learned else ''}\n\n{first_line}")
+        parts.append(f"### `{name}`{' (learned)' if info.learned else ''}\n\n{first_line}")
         if properties := settings_of_method(name):
             parts.append(_table(properties.items()))
     return "\n\n".join(parts)
@@ -141,5 +142,6 @@ def _table(keys: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
-    SCHEMA.write_text(schema_text())
+    for file, content in ((README, filled(README.read_text())), (SCHEMA, schema_text())):
+        with atomic_write(file) as path:
+            path.write_text(content)

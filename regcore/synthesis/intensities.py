@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels import philox, shading
+from regcore.kernels.shading.reference import extremes
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
 from regcore.synthesis.noise import Draws, coarse_shape, normal, normal_number, number, random_velocity, uniform
 
@@ -148,7 +149,7 @@ def draw_image(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
     image, ends = shading.shade(image, log_bias_field(labels.shape[2:], ranges, draws), BRIGHTEST)
     if ranges.largest_crop > 0:
         image = _cropped(image, ranges.largest_crop, draws)
-        ends = shading.extremes(image)
+        ends = extremes(image)
     return shading.stretch(image, ends, math.exp(ranges.sigma_gamma * normal_number(draws)))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels import philox
+from regcore.kernels.philox.reference import number_reference
 from regcore.spatial import resample
 
 
@@ -50,7 +51,7 @@ def random_generator(device: torch.device) -> Draws:
 
 def number(low: float, high: float, draws: Draws) -> float:
     """One draw from U(low, high), as a number."""
-    return low + (high - low) * philox.number_reference(*draws.next())
+    return low + (high - low) * number_reference(*draws.next())
 
 
 def normal_number(draws: Draws) -> float:

@@ -1,19 +1,26 @@
-"""Tensors and facts in one safetensors file, written whole or not at all; nothing is ever unpickled."""
+"""State that survives a kill: tensors and facts in one safetensors file, written whole or not at all.
+
+Trainings and searches keep theirs in a :class:`Checkpoint`, in a folder that :func:`exclusive` holds.  Nothing is ever
+unpickled.
+"""
 
 import fcntl
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from regcore.errors import InputError
-from regcore.process.files import atomic_write
+from regcore.process.files import atomic_write, discard_torn
+
+log = logging.getLogger(__name__)
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -42,41 +49,73 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: not a readable weights file ({error}); train the model again") from error
 
 
-def discard_torn(path: Path) -> None:
-    """Delete what a process that was killed while it wrote ``path`` has left."""
-    for torn in path.parent.glob(f".*.{path.name}"):
-        torn.unlink()
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    tensors : dict of str → Tensor
+        By section and name, as in ``model.decoder.weight``.
+    facts : dict
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def section(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a section by their own names; none if nothing was saved under this name."""
+        prefix = f"{name}."
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
-def section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix``, without it."""
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file that a killed piece of work goes on from.
 
+    Attributes
+    ----------
+    path : Path
+    fingerprint : str
+        Of everything that determines the work; what was saved under another one is not loaded.
+    """
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """The state of an optimiser as tensors by name; :func:`load_optimiser` takes them without the prefix."""
-    return {
-        f"{prefix}{index}.{name}": torch.as_tensor(value)
-        for index, state in optimiser.state_dict()["state"].items()
-        for name, value in state.items()
-    }
+    path: Path
+    fingerprint: str
 
+    def save(self, sections: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
+        """Replace what was saved before, in one go.
 
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser of the same parameters back its state."""
-    states: dict[int, dict[str, Tensor]] = {}
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    for name, value in tensors.items():
-        index, _, key = name.partition(".")
-        # Fused Adam goes through memory: a moment has to lie there in the order of its weight.
-        laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if value.ndim else value
-        states.setdefault(int(index), {})[key] = laid_out
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
+        Parameters
+        ----------
+        sections : mapping
+            Tensors by section and name: ``model``, ``best``, ``optimiser``, …
+        facts : mapping
+            Like JSON: steps so far, seconds, scores.
+        """
+        tensors = {f"{section}.{name}": value for section, named in sections.items() for name, value in named.items()}
+        save_tensors(self.path, tensors, {"fingerprint": self.fingerprint, **facts})
+
+    def load(self) -> Saved | None:
+        """What was saved last; None if nothing was, or for other settings or data."""
+        if not self.path.exists():
+            return None
+        tensors, facts = load_tensors(self.path)
+        if facts.pop("fingerprint", None) != self.fingerprint:
+            log.info("%s belongs to other settings or data; starting afresh", self.path)
+            return None
+        return Saved(tensors, facts)
+
+    def remove(self) -> None:
+        """Delete the file; the work is done."""
+        self.path.unlink()
 
 
 @contextmanager
 def exclusive(folder: str | Path) -> Iterator[None]:
     """Hold a folder for this process; a job that outlived its workflow may still be training there.
+
+    What a process that was killed while it wrote there has left is deleted.
 
     Raises
     ------
@@ -93,4 +132,5 @@ def exclusive(folder: str | Path) -> Iterator[None]:
                 f"{folder}: another process is training here; wait for it, or end it (a killed workflow can leave "
                 "its job running)"
             ) from error
+        discard_torn(folder)
         yield

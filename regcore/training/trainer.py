@@ -7,50 +7,41 @@ uninterrupted one ends with: batches, and what a method draws at random, depend 
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
-from regcore.kernels.launch import why_no_gpu_kernels
+from regcore.kernels.dispatch import why_no_gpu_kernels
 from regcore.methods.base import LearnedMethod
 from regcore.process.devices import default_device
-from regcore.process.files import atomic_write
+from regcore.process.progress import Progress, duration
+from regcore.process.stopwatch import Stopwatch
 from regcore.process.versions import processor_name
 from regcore.training.batch_division import check_division
-from regcore.training.checkpoint import (
-    discard_torn,
-    exclusive,
-    load_optimiser,
-    load_tensors,
-    optimiser_tensors,
-    save_tensors,
-    section,
-)
+from regcore.training.checkpoint import Checkpoint, exclusive
 from regcore.training.distributed import Processes
 from regcore.training.forward import forward
+from regcore.training.history import MeanLosses, save_history
 from regcore.training.memory import check_memory, step_bytes
-from regcore.training.muon import Muon
+from regcore.training.optimiser import load_optimiser, make_optimiser, optimiser_state
 from regcore.training.pairs import PairSampler
+from regcore.training.schedule import learning_rate, score, stopped_early
 from regcore.training.step import GradientStep
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two progress lines.
-PROGRESS_EVERY = 15
-#: What the learning rate is multiplied by on a plateau.
-DROP = 0.2
 #: What a look at the validation pairs finds, as progress calls it.
 VALIDATED = {"dice": "Dice", "loss": "loss"}
+#: What a checkpoint keeps beside tensors, by the names of the trainer's attributes.
+KEPT = ("step", "seconds", "cpu_seconds", "best_step", "best_score", "history")
 
 
 @dataclass
@@ -114,7 +105,8 @@ class Trainer:
         watch: Callable[[int, float], bool] | None = None,
     ):
         self.method, self.sampler, self.validate, self.watch = method, sampler, validate, watch
-        self.folder, self.fingerprint, self.seed = Path(folder), fingerprint, seed
+        self.folder, self.seed = Path(folder), seed
+        self.checkpoint = Checkpoint(self.folder / "checkpoint.safetensors", fingerprint)
         self.device = torch.device(device) if device else default_device()
         self.processes = processes or Processes()
         settings = method.settings
@@ -130,10 +122,6 @@ class Trainer:
         self.best_score, self.best_step = float("-inf"), 0
         self.history: list[dict[str, float]] = []
         self.ended = False
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
 
     def run(self) -> Trained:
         """Train, from the last checkpoint if there is one, to the end.
@@ -157,7 +145,7 @@ class Trainer:
         log.info(
             "done: %d steps in %s, best at step %d%s",
             self.step,
-            _duration(self.seconds),
+            duration(self.seconds),
             self.best_step,
             f"; stopped early, the validation {settings['select']} gets no better" if self._stopped_early else "",
         )
@@ -181,29 +169,21 @@ class Trainer:
 
     def _loop(self) -> None:
         settings = self.method.settings
-        started, first = time.monotonic() - self.seconds, self.step
-        started_cpu = time.process_time() - self.cpu_seconds
-        began, reported = time.monotonic(), time.monotonic()
-        sums: dict[str, Tensor] = {}
-        counted = 0
+        watch, progress = Stopwatch(self.seconds, self.cpu_seconds), Progress(settings["steps"], self.step)
+        losses = MeanLosses()
         while not self._finished:
             try:
-                losses = self._train_step()
+                losses.add(self._train_step(), settings["accumulate"])
             except NotFiniteError:
                 raise self._diverged() from None
             self.step += 1
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0) + value
-            counted += settings["accumulate"]
-            self.seconds = time.monotonic() - started
-            if time.monotonic() - reported > PROGRESS_EVERY:
-                reported = time.monotonic()
-                rate = (self.step - first) / (reported - began)
-                log.info("%s", self._progress({k: v.item() / counted for k, v in sums.items()}, rate))
+            self.seconds, self.cpu_seconds = watch.read()
+            if progress.due():
+                self._tell(losses.means(), progress)
             if self.step % settings["validate_every"] == 0 or self.step == settings["steps"]:
-                self._validate({name: self.processes.mean(value).item() / counted for name, value in sums.items()})
-                sums, counted = {}, 0
-                self.seconds, self.cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
+                self._validate(losses.means(self.processes.mean))
+                losses = MeanLosses()
+                self.seconds, self.cpu_seconds = watch.read()
                 if self.processes.first:
                     self._save()
                 self._ask_whether_to_end()
@@ -216,7 +196,9 @@ class Trainer:
 
     def _tell_looks(self) -> None:
         """Tell the watch of the looks of a training that is resumed: it may have been killed before it could."""
-        for look, row in enumerate(self.history if self.watch else [], start=1):
+        if self.watch is None:
+            return
+        for look, row in enumerate(self.history, start=1):
             self.watch(look, row["validation_dice"])
 
     def _train_step(self) -> Mapping[str, Tensor]:
@@ -225,7 +207,7 @@ class Trainer:
         rounds = settings["accumulate"]
         size = settings["batch_size"] // (rounds * self.processes.count)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(self.step)
+            group["lr"] = learning_rate(settings, self.step, self.history)
         self.gradients.clear()
         sums: dict[str, Tensor] = {}
         for part in range(self.processes.rank * rounds, (self.processes.rank + 1) * rounds):
@@ -238,34 +220,9 @@ class Trainer:
         self.optimiser.step()
         return sums
 
-    def _learning_rate(self, step: int) -> float:
-        """Of the step that follows ``step`` others."""
-        settings = self.method.settings
-        if settings["schedule"] == "cosine":
-            return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
-        if settings["schedule"] == "plateau":
-            before = [row for row in self.history if row["step"] <= step]
-            return settings["learning_rate"] * DROP ** self._plateaus(before)
-        return settings["learning_rate"]
-
     @property
     def _stopped_early(self) -> bool:
-        """Whether patience has come to its end as often as it may."""
-        settings = self.method.settings
-        if settings["patience"] is None or self.step >= settings["steps"]:
-            return False
-        allowed = settings["drops"] if settings["schedule"] == "plateau" else 0
-        return self._plateaus(self.history) > allowed
-
-    def _plateaus(self, rows: list[dict[str, float]]) -> int:
-        settings = self.method.settings
-        return plateaus(self._scores(rows), settings["patience"], settings["tolerance"])
-
-    def _scores(self, rows: list[dict[str, float]]) -> list[float]:
-        """What every look at the validation pairs found; the higher the better."""
-        if self.method.settings["select"] == "loss":
-            return [-row["validation_loss"] for row in rows]
-        return [row["validation_dice"] for row in rows]
+        return stopped_early(self.method.settings, self.step, self.history)
 
     def _row(self, step: int) -> dict[str, float]:
         return next(row for row in self.history if row["step"] == step)
@@ -298,12 +255,12 @@ class Trainer:
                 **losses,
                 **{f"validation_{name}": value for name, value in found.items()},
                 "seconds": round(self.seconds, 1),
-                "learning_rate": self._learning_rate(self.step - 1),
+                "learning_rate": learning_rate(self.method.settings, self.step - 1, self.history),
             }
         )
-        (score,) = self._scores(self.history[-1:])
-        if score > self.best_score:
-            self.best_score, self.best_step = score, self.step
+        found_score = score(self.method.settings, self.history[-1])
+        if found_score > self.best_score:
+            self.best_score, self.best_step = found_score, self.step
             if self.processes.first:
                 self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
         log.info(
@@ -321,77 +278,33 @@ class Trainer:
         self.module.train()
         return found
 
-    def _progress(self, losses: Mapping[str, float], rate: float) -> str:
-        total = self.method.settings["steps"]
-        parts = "  ".join(f"{name} {value:.5f}" for name, value in losses.items())
-        return f"step {self.step}/{total}  {parts}  {rate:.1f} steps/s  {_duration((total - self.step) / rate)} left"
+    def _tell(self, losses: Mapping[str, float], progress: Progress) -> None:
+        log.info(
+            "step %d/%d  %s  %.1f steps/s  %s",
+            self.step,
+            self.method.settings["steps"],
+            "  ".join(f"{name} {value:.5f}" for name, value in losses.items()),
+            progress.rate(self.step),
+            progress.left(self.step),
+        )
 
     def _save(self) -> None:
-        tensors = {f"model.{name}": value for name, value in self.module.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors |= optimiser_tensors(self.optimiser, "optimiser.")
-        facts = {
-            "fingerprint": self.fingerprint,
-            "step": self.step,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "best_step": self.best_step,
-            "best_score": self.best_score,
-            "history": self.history,
+        sections = {
+            "model": self.module.state_dict(),
+            "best": self.best,
+            "optimiser": optimiser_state(self.optimiser),
         }
-        save_tensors(self.checkpoint, tensors, facts)
+        facts = {name: getattr(self, name) for name in KEPT}
+        self.checkpoint.save(sections, facts)
         save_history(self.folder, self.history)
 
     def _resume(self) -> None:
-        if self.processes.first:
-            discard_torn(self.checkpoint)
-        if not self.checkpoint.exists():
+        saved = self.checkpoint.load()
+        if saved is None:
             return
-        tensors, facts = load_tensors(self.checkpoint)
-        if facts["fingerprint"] != self.fingerprint:
-            log.info("the checkpoint belongs to other settings or data; starting afresh")
-            return
-        self.module.load_state_dict(section(tensors, "model."))
-        self.best = section(tensors, "best.") if self.processes.first else {}
-        load_optimiser(self.optimiser, section(tensors, "optimiser."))
-        self.step, self.seconds, self.cpu_seconds = facts["step"], facts["seconds"], facts["cpu_seconds"]
-        self.best_step, self.best_score = facts["best_step"], facts["best_score"]
-        self.history = facts["history"]
+        self.module.load_state_dict(saved.section("model"))
+        self.best = saved.section("best") if self.processes.first else {}
+        load_optimiser(self.optimiser, saved.section("optimiser"))
+        for name in KEPT:
+            setattr(self, name, saved.facts[name])
         log.info("resuming at step %d", self.step)
-
-
-def make_optimiser(parameters: Iterable[nn.Parameter], name: str, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimiser of a network's weights that a method's setting ``optimiser`` names."""
-    if name == "muon":
-        return Muon(parameters, learning_rate)
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
-
-
-def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> int:
-    """How often so many scores in a row, counted anew each time, brought nothing clearly above the best before them.
-
-    Parameters
-    ----------
-    tolerance : float
-        Share of the best score by which a score has to be above it.
-    """
-    best, since, count = float("-inf"), 0, 0
-    for score in scores:
-        better = best == float("-inf") or score > best + tolerance * abs(best)
-        since = 0 if better else since + 1
-        best = score if better else best
-        if since == patience:
-            since, count = 0, count + 1
-    return count
-
-
-def save_history(folder: Path, history: list[dict[str, float]]) -> None:
-    """Write the training curve as ``history.csv``."""
-    with atomic_write(folder / "history.csv") as path:
-        pd.DataFrame(history).to_csv(path, index=False)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -4,14 +4,13 @@ Read without loading torch or Optuna, and checked against its method once; :mod:
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import entry, make_entry, method_of
 from regcore.tuning.grid import grid
 from regcore.tuning.settings import GRID, Choices, Interval, SearchSettings
 
@@ -67,41 +66,33 @@ class Search:
     def _choices(self) -> dict[str, list[Any]]:
         return {name: rule.choices for name, rule in self.ranges.items() if isinstance(rule, Choices)}
 
+    def ends(self) -> list[dict[str, Any]]:
+        """All hyperparameters at their first, and all at their last value."""
+        return [{key: rule.samples(True)[end] for key, rule in self.ranges.items()} for end in (0, -1)]
+
     @property
     def identity(self) -> dict[str, Any]:
         """What trials of one search have in common; how many there are, and at once, may change."""
         return {"ranges": {name: rule.as_dict() for name, rule in self.ranges.items()}, "sampler": self.sampler}
 
 
-def is_tuned(values: Mapping) -> bool:
-    """Whether an entry of a study asks for a search; ``tune: null`` asks for none."""
-    return values.get(KEY) is not None
-
-
-def with_values(values: Mapping, point: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of a study with the hyperparameters of one trial."""
-    return {**values, **point}
-
-
-def search_of(name: str, values: Mapping) -> Search:
+def read_search(values: Mapping, name: str) -> Search:
     """The search that an entry of a study asks for, read without loading its method.
 
     Parameters
     ----------
+    values : mapping
+        All that the study says of the entry, with ``tune``.
     name : str
         Of the entry.
-    values : mapping
-        Its settings, with ``tune``.
 
     Raises
     ------
     InputError
-        The method is not trained; a range is reversed; a setting has both a value and a range; a grid has ranges
-        instead of choices, or more trials than combinations.
+        A range is reversed; a setting has both a value and a range; a grid has ranges instead of choices, or more
+        trials than combinations.
     """
     where = f"methods.{name}.{KEY}"
-    if not entry(method_of(name, values), f"methods.{name}").learned:
-        raise InputError(f"{where}: '{method_of(name, values)}' is not trained; only trained methods are searched")
     chosen = SearchSettings.read(values[KEY] or {}, where)
     for key, rule in chosen.rules.items():
         _check_range(key, rule, f"{where}.ranges")
@@ -157,16 +148,23 @@ def settled(search: Search, method: Any) -> Search:
     return replace(search, whole=whole, **filled)
 
 
-def check_search(name: str, values: Mapping) -> None:
-    """Check a search against its method, which is loaded for it.
+def check_search(search: Search, method: Any, make: Callable[[Mapping[str, Any]], Any], where: str) -> None:
+    """Check a search against its method.
+
+    Parameters
+    ----------
+    method : regcore.methods.base.LearnedMethod
+    make : callable
+        Values of hyperparameters → the method with them.
+    where : str
+        The key that messages name.
 
     Raises
     ------
     InputError
-        As for :func:`search_of`; or the method has no such hyperparameter, does not use it with the other settings, or
-        does not accept a value of its range.
+        The method has no such hyperparameter, does not use it with the other settings, or does not accept a value of
+        its range.
     """
-    search, method, where = search_of(name, values), make_entry(name, values), f"methods.{name}.{KEY}.ranges"
     for key, rule in search.ranges.items():
         if key not in method.properties:
             raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, method.properties)}")
@@ -178,13 +176,7 @@ def check_search(name: str, values: Mapping) -> None:
     first = {key: rule.samples(key in whole)[0] for key, rule in search.ranges.items()}
     for key, rule in search.ranges.items():  # raises where the method does not accept what a range holds
         for value in rule.samples(key in whole):
-            make_entry(name, with_values(values, first | {key: value}))
-
-
-def ends(values: Mapping) -> list[dict[str, Any]]:
-    """An entry with all hyperparameters of its search at their first, and at their last value."""
-    rules = search_of("", values).ranges
-    return [with_values(values, {key: rule.samples(True)[end] for key, rule in rules.items()}) for end in (0, -1)]
+            make(first | {key: value})
 
 
 def _is_whole(rule: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 from support.cells import MEDIUM, awake, drawn
+from support.checkpoints import save_by_hand
 from support.snakemake import snakemake
 from support.studies import prepared, small_study
 from torch import nn
@@ -23,10 +24,11 @@ from regcore.autoreg.search import FACTS, FOUND, TRACE, read_found
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError, InputError
 from regcore.losses import diffusion, lncc, mind_ssc, soft_dice
-from regcore.methods import ENTRY_KEYS, METHODS, make_entry, make_method
+from regcore.methods import METHODS, make_method
 from regcore.models.trained import load_model
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, LAMBDAS, Architecture
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
+from regcore.study.entry import ENTRY_KEYS
 from regcore.study.plan import plan_study
 from regcore.study.stages import architecture as stage
 from regcore.study.stages.architecture import found_values, search_architecture
@@ -359,6 +361,37 @@ def test_a_killed_stage_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, sa
     pd.testing.assert_frame_equal(pd.DataFrame(resumed_rows), pd.DataFrame(rows))
 
 
+def test_a_stage_goes_on_from_a_checkpoint_laid_out_by_hand(tmp_path):
+    """The layout of the file is a promise: searches that are half finished outlive an update."""
+    whole, expected = toy_stage(tmp_path / "whole")
+    whole.run()
+    half, toy = toy_stage(tmp_path / "half", fail_at=25)
+    with pytest.raises(KeyboardInterrupt):
+        half.run()
+    tensors = {"model.omega": toy.omega, "model.alpha.a": toy.alpha["a"], "searched.a": toy.alpha["a"].clone()}
+    for name, weight in (("weights", toy.omega), ("searched", toy.alpha["a"])):
+        for key, value in half.optimisers[name].state[weight].items():
+            tensors[f"optimiser.{name}.0.{key}"] = torch.as_tensor(value)
+    trace = half.trace
+    facts = {
+        "fingerprint": "same",
+        "rows": trace.rows,
+        "step": 25,
+        "sums": [0.0, 0.0],
+        "seconds": 9.0,
+        "cpu_seconds": 8.0,
+        "step_bytes": trace.step_bytes,
+        "stable": False,
+    }
+    (tmp_path / "old").mkdir()
+    save_by_hand(tmp_path / "old" / "toy.safetensors", tensors, facts)
+    resumed, found = toy_stage(tmp_path / "old")
+    resumed._resume()
+    assert (resumed.trace.step, resumed.trace.seconds) == (25, 9)
+    assert resumed.run().cpu_seconds > 8
+    assert torch.equal(found.omega, expected.omega) and torch.equal(found.alpha["a"], expected.alpha["a"])
+
+
 def test_a_stage_of_other_settings_starts_afresh(tmp_path, caplog):
     caplog.set_level("INFO")
     toy_stage(tmp_path)[0].run()
@@ -436,6 +469,29 @@ def test_a_killed_control_goes_on(tmp_path, monkeypatch):
     for one in (search, whole):
         one._train()
     assert all(torch.equal(a, b) for a, b in zip(search.network.parameters(), whole.network.parameters(), strict=True))
+
+
+def test_a_control_goes_on_from_a_checkpoint_laid_out_by_hand(tmp_path):
+    half, _ = path_search(tmp_path, "random", 0.0)
+    for _ in range(3):
+        half._train()
+    half._try()
+    tensors = {f"model.{name}": value for name, value in half.network.state_dict().items()}
+    for index, weight in enumerate(half.network.weights()):
+        for key, value in half.optimiser.state.get(weight, {}).items():
+            tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+    trials = half.tried.trials
+    facts = {"phase": SCORING, "step": 3, "trials": trials, "seconds": 2.0, "cpu_seconds": 1.0}
+    (tmp_path / "old").mkdir()
+    save_by_hand(tmp_path / "old" / "paths.safetensors", tensors, {"fingerprint": "same", **facts})
+    resumed, _ = path_search(tmp_path / "old", "random", 0.0)
+    resumed._resume()
+    assert vars(resumed.tried) == facts
+    for one in (half, resumed):
+        one._train()
+        one._try()
+    assert resumed.tried.trials == half.tried.trials and len(resumed.tried.trials) == 2
+    assert all(torch.equal(a, b) for a, b in zip(resumed.network.parameters(), half.network.parameters(), strict=True))
 
 
 def test_what_a_control_draws_does_not_follow_from_the_pairs(tmp_path):
@@ -520,7 +576,7 @@ def test_a_search_that_cannot_be_done(tmp_path, values, message):
 
 
 def test_null_asks_for_no_search(tmp_path):
-    assert not small_study(tmp_path, {"ar": {**FAST, "autosearch": None}}).cell_searches
+    assert small_study(tmp_path, {"ar": {**FAST, "autosearch": None}}).entries["ar"].cell_search is None
 
 
 @pytest.mark.parametrize(("method", "network"), [("voxelmorph", None), ("autoreg", "unet")])
@@ -574,17 +630,17 @@ def plan(tmp_path_factory):
     }
     made = prepared(small_study(folder, methods))
     for name in methods:
-        search_architecture(made, name, made.architecture_folder(name), folder / "checkpoints" / name)
+        search_architecture(made, name, made.files.architecture(name), folder / "checkpoints" / name)
     return made
 
 
 def found_in(plan, name, file):
-    return json.loads((plan.architecture_folder(name) / file).read_text())
+    return json.loads((plan.files.architecture(name) / file).read_text())
 
 
 def test_a_search_finds_cells_and_weights(plan):
     found, facts = found_in(plan, "ar", FOUND), found_in(plan, "ar", FACTS)
-    assert Architecture.read(plan.architecture_folder("ar") / FOUND).as_json() == {
+    assert Architecture.read(plan.files.architecture("ar") / FOUND).as_json() == {
         kind: found[kind] for kind in (FEATURE, DEFORMATION)
     }
     assert 0 < found["objective"]["lambda1"] < 1
@@ -596,7 +652,7 @@ def test_a_search_finds_cells_and_weights(plan):
 
 
 def test_the_trace_shows_the_mixtures_moving(plan):
-    trace = pd.read_csv(plan.architecture_folder("ar") / TRACE).set_index("stage")
+    trace = pd.read_csv(plan.files.architecture("ar") / TRACE).set_index("stage")
     first_edge = [f"feature.half.1.{name}" for name in CANDIDATES]
     weights = trace.loc[FEATURE, first_edge]
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
@@ -671,13 +727,13 @@ def test_a_search_in_the_workflow(tmp_path):
 
 def test_a_search_needs_labels_of_validation_scans_alone(tmp_path):
     made = prepared(small_study(tmp_path, {"ar": {**FAST, "autosearch": SHORT}}, unlabelled=range(4)))
-    assert any(made.cohort.file(scan, "labels") is None for scan in made.training_pairs["ar"].scans)
-    search_architecture(made, "ar", made.architecture_folder("ar"), tmp_path / "checkpoints")
-    assert (made.architecture_folder("ar") / FOUND).is_file()
+    assert any(made.cohort.file(scan, "labels") is None for scan in made.entries["ar"].training_pairs.scans)
+    search_architecture(made, "ar", made.files.architecture("ar"), tmp_path / "checkpoints")
+    assert (made.files.architecture("ar") / FOUND).is_file()
 
 
 def test_the_validation_pair_does_not_follow_from_the_training_pair(plan):
-    data = stage._Data(plan, "ar", make_entry("ar", plan.entries["ar"]))
+    data = stage._Data(plan, "ar", plan.entries["ar"].make())
     rows = [(step % 7, float(data.validation(step)["fixed"].sum()) * 1000 // 1) for step in range(40)]
     training = [float(data.training(step)["fixed"].sum()) * 1000 // 1 for step in range(40)]
     partners = pd.crosstab(training, [number for _, number in rows])

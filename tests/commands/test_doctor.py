@@ -10,7 +10,7 @@ from support.paths import ROOT
 
 from regcore.commands import doctor
 from regcore.commands.cli import main
-from regcore.kernels import launch, reference_only
+from regcore.kernels import dispatch, launch, reference_only
 from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_USED
 
 MEASURED = ROOT / "docs" / "results" / "gpu"
@@ -57,31 +57,31 @@ def test_dispatch_goes_by_device_type_and_size(monkeypatch):
         def numel(self):
             return self.count
 
-    monkeypatch.setattr(launch, "why_no_gpu_kernels", lambda device: None)
-    monkeypatch.setitem(launch.FEWEST_ENTRIES, "warp", 100)
+    monkeypatch.setattr(dispatch, "why_no_gpu_kernels", lambda device: None)
+    monkeypatch.setitem(dispatch.FEWEST_ENTRIES, "warp", 100)
     image, field = OnGpu(40), OnGpu(120)
-    assert launch.has_kernel(image, field, operator="warp")
-    assert launch.has_kernel(OnGpu(40, torch.float16), field, operator="warp")
-    assert not launch.has_kernel(image, OnGpu(99), operator="warp")
-    assert not launch.has_kernel(image, OnGpu(120, torch.float16), operator="warp")
-    assert not launch.has_kernel(image, field, operator="mind_ssc")
-    assert not launch.has_kernel(image, field)
+    assert dispatch.has_kernel(image, field, operator="warp")
+    assert dispatch.has_kernel(OnGpu(40, torch.float16), field, operator="warp")
+    assert not dispatch.has_kernel(image, OnGpu(99), operator="warp")
+    assert not dispatch.has_kernel(image, OnGpu(120, torch.float16), operator="warp")
+    assert not dispatch.has_kernel(image, field, operator="mind_ssc")
+    assert not dispatch.has_kernel(image, field)
     with reference_only():
-        assert not launch.has_kernel(image, field, operator="warp")
-    monkeypatch.setattr(launch, "why_no_gpu_kernels", lambda device: "no")
-    assert not launch.has_kernel(image, field, operator="warp")
+        assert not dispatch.has_kernel(image, field, operator="warp")
+    monkeypatch.setattr(dispatch, "why_no_gpu_kernels", lambda device: "no")
+    assert not dispatch.has_kernel(image, field, operator="warp")
 
 
 def test_why_no_gpu_kernels_run_is_said(monkeypatch):
-    launch.why_no_gpu_kernels.cache_clear()
+    dispatch.why_no_gpu_kernels.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
-    assert launch.why_no_gpu_kernels(torch.device("cuda")) == "compute capability 7.5 is below 8.0"
-    launch.why_no_gpu_kernels.cache_clear()
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
-    assert launch.why_no_gpu_kernels(torch.device("cuda")) == "Triton is not installed"
-    launch.why_no_gpu_kernels.cache_clear()
-    assert launch.why_no_gpu_kernels(torch.device("cpu")) == "no CUDA device"
+    assert dispatch.why_no_gpu_kernels(torch.device("cuda")) == "compute capability 7.5 is below 8.0"
+    dispatch.why_no_gpu_kernels.cache_clear()
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: None)
+    assert dispatch.why_no_gpu_kernels(torch.device("cuda")) == "Triton is not installed"
+    dispatch.why_no_gpu_kernels.cache_clear()
+    assert dispatch.why_no_gpu_kernels(torch.device("cpu")) == "no CUDA device"
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import pytest
 from support.snakemake import snakemake
 
 from regcore.cohort.labels import drawn_codes, observed_classes, structures
+from regcore.cohort.settings import LabelSettings
 from regcore.experiments import voxelmorph as paper
-from regcore.methods import entry, make_method
+from regcore.methods import make_method, method_info
 from regcore.papers.voxelmorph import figures as reporting
-from regcore.papers.write import write_experiment
+from regcore.papers.write import show, write_experiment
+from regcore.study.results import Results
 from regcore.study.settings import StudySettings
 
 CLASSICAL = ["affine", "syn"]
@@ -30,7 +32,7 @@ LABELS = pd.DataFrame(
 def settings(**changes):
     """The settings of the experiments, with every default."""
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"voxelmorph": changes}}
-    return StudySettings.read(config, "configuration").experiments.as_dict()["voxelmorph"]
+    return StudySettings.read(config, "configuration").experiments.voxelmorph
 
 
 # ---- variants
@@ -43,13 +45,13 @@ def test_every_variant_is_a_method_and_every_name_is_one_of_them(own, labelled):
     pairs = list(paper._variants(chosen, 1000, labelled))
     planned = paper.experiments(chosen, CLASSICAL, 1000, labelled)
     assert len(pairs) == len(planned.variants), "no name twice"
-    used = {name for names in [*planned.scored.values(), *planned.trained.values()] for name in names}
+    used = {name for one in planned.experiments for name in [*one.needs.scores, *one.needs.models]}
     assert used == {*planned.variants, *CLASSICAL}, "nothing is missing, and nothing is made in vain"
     for name, values in planned.variants.items():
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
         made = make_method(values["method"], {k: v for k, v in values.items() if k != "method"}, name)
         if values["method"] == "refine":
-            assert entry(planned.variants[values["start"]]["method"]).learned
+            assert method_info(planned.variants[values["start"]]["method"]).learned
             assert made.settings["iterations"] == 7
         else:
             assert made.settings["width"] == own.get("width", 1) * (2 if "-x2" in name else 1)
@@ -75,17 +77,17 @@ def test_only_sizes_below_that_of_the_cohort_are_trained_beside_it():
     chosen = settings(training_subjects=[20, 5, 30, 100])
     assert paper.sizes(chosen, 30) == [5, 20]
     planned = paper.experiments(chosen, CLASSICAL, 30, True)
-    assert planned.trained["fig8"] == ["vm-mse-n5", "vm-mse-n20", "vm-mse"]
-    assert planned.scored["fig8"] == [name for size in planned.trained["fig8"] for name in (size, f"{size}-inst")]
+    needs = planned["fig8"].needs
+    assert needs.models == ["vm-mse-n5", "vm-mse-n20", "vm-mse"]
+    assert needs.scores == [name for size in needs.models for name in (size, f"{size}-inst")]
     assert "vm-mse-n30" not in planned.variants
 
 
 def test_without_labels_no_gamma_is_varied():
     planned = paper.experiments(settings(), CLASSICAL, 30, False)
-    assert not {"fig9", "table4"} & {*planned.scored, *planned.trained}
     assert not any("gamma" in name for name in planned.variants)
     assert not any("gamma" in values for values in planned.variants.values())
-    assert {"table1", "table2", "table3", "fig5", "fig7", "fig8"} == {*planned.scored, *planned.trained}
+    assert planned.names == ["fig5", "fig7", "fig8", "table1", "table2", "table3"]
 
 
 def test_the_draws_of_a_scenario_are_as_many_as_the_settings_say():
@@ -178,12 +180,12 @@ class Scores:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    """A plan with the files that experiments read, and what is in them."""
+    """Results with the files that experiments read, and what is in them."""
     folder = tmp_path_factory.mktemp("study")
     planned = paper.experiments(CHOSEN, CLASSICAL, 8, True)
     scores = Scores()
     (folder / "metrics").mkdir()
-    for name in dict.fromkeys(name for names in planned.scored.values() for name in names):
+    for name in dict.fromkeys(name for one in planned.experiments for name in one.needs.scores):
         scores.metrics(name).to_parquet(folder / "metrics" / f"{name}.parquet")
         fields = folder / "fields" / name
         fields.mkdir(parents=True)
@@ -195,14 +197,14 @@ def known(tmp_path_factory):
     LABELS.to_csv(folder / "labels.tsv", sep="\t", index=False)
     plan = SimpleNamespace(
         folder=folder,
-        experiments={"voxelmorph": planned},
-        config={"experiments": {"voxelmorph": CHOSEN}, "labels": {"exclude": [], "groups": {}}},
+        papers={"voxelmorph": planned},
+        settings=SimpleNamespace(experiments=SimpleNamespace(voxelmorph=CHOSEN), labels=LabelSettings()),
         methods={"identity": "identity", "affine": "affine", "syn": "syn"},
         label_table=str(folder / "labels.tsv"),
         pairs_of=lambda split: pd.DataFrame({"pair": PAIRS}) if split == "test" else None,
         field=lambda name, pair: str(folder / "fields" / name / f"{pair}.nii.gz"),
     )
-    yield plan, scores
+    yield Results(plan), scores
     plt.close("all")
 
 
@@ -224,8 +226,8 @@ def assert_spread(row, measure, values):
     ],
 )
 def test_tables_of_methods(known, experiment, names):
-    plan, scores = known
-    table, html = reporting.show(plan, experiment)
+    results, scores = known
+    table, html = show(results, "voxelmorph", experiment)
     assert list(table["method"]) == [reporting.title(name) for name in names]
     for name, (_, row) in zip(names, table.iterrows(), strict=True):
         dice = scores.dice[name].to_numpy().ravel()
@@ -256,20 +258,20 @@ def gamma_names(scenario, gamma):
 
 def fail(monkeypatch, lost):
     """Let each entry of ``lost`` fail on its pairs."""
-    stored = reporting._rows
+    stored = Results.scores
 
-    def rows(plan, name):
-        found, pairs = stored(plan, name), lost.get(name, [])
+    def scores(results, name):
+        found, pairs = stored(results, name), lost.get(name, [])
         failed = [(name, pair, -1, "failed", float(pair in pairs)) for pair in PAIRS]
         return pd.concat([found[~found["pair"].isin(pairs)], pd.DataFrame(failed, columns=found.columns)])
 
-    monkeypatch.setattr(reporting, "_rows", rows)
+    monkeypatch.setattr(Results, "scores", scores)
 
 
 def test_a_method_that_failed_on_every_pair_has_empty_cells(known, monkeypatch):
-    plan, scores = known
+    results, scores = known
     fail(monkeypatch, {"syn": PAIRS, "affine": PAIRS[1:]})
-    table, html = reporting.show(plan, "table1")
+    table, html = show(results, "voxelmorph", "table1")
     assert list(table["method"])[:2] == ["affine", "syn"]
     assert table.loc[1].drop("method").isna().all()
     assert re.search(r"<td>syn</td>\s*(<td></td>\s*){5}</tr>", html)
@@ -278,26 +280,26 @@ def test_a_method_that_failed_on_every_pair_has_empty_cells(known, monkeypatch):
 
 
 def test_pairs_that_a_network_lost_leave_those_of_the_others_in_place(known, monkeypatch):
-    plan, scores = known
+    results, scores = known
     first, second = gamma_names("half", 0.1)
     fail(monkeypatch, {first: ["p"], "vm-mse-all1-gamma-0.1": PAIRS, "syn": PAIRS})
     over_draws = np.mean([scores.folds[first], scores.folds[second]], axis=0)
     over_draws[0] = scores.folds[second][0]
-    table, html = reporting.show(plan, "table4")
+    table, html = show(results, "voxelmorph", "table4")
     table = table.set_index(["setting", "gamma"])
     assert_spread(table.loc["half", 0.1], "folds_percent", over_draws)
     assert table.loc["all", 0.1].isna().all() and "nan" not in html.lower()
     dice = {name: scores.dice[name][scores.training[name]["observed"]].mean(axis=1) for name in (first, second)}
     dice[first]["p"] = np.nan
-    table, _ = reporting.show(plan, "fig9")
+    table, _ = show(results, "voxelmorph", "fig9")
     table = table.set_index(["setting", "labels", "gamma"])
     assert_spread(table.loc["half", "observed", 0.1], "dice", pd.DataFrame(dice).mean(axis=1))
     assert ("all", "observed", 0.1) not in table.index, "its only network has no pair"
 
 
 def test_folds_are_averaged_over_draws_and_spread_over_pairs(known):
-    plan, scores = known
-    table, html = reporting.show(plan, "table4")
+    results, scores = known
+    table, html = show(results, "voxelmorph", "table4")
     rows = [(scenario, gamma) for scenario in ("one", "half", "all", "groups") for gamma in (0, 0.1, "infinity")]
     assert list(zip(table["setting"], table["gamma"], strict=True)) == rows
     for (scenario, gamma), (_, row) in zip(rows, table.iterrows(), strict=True):
@@ -310,8 +312,8 @@ def test_folds_are_averaged_over_draws_and_spread_over_pairs(known):
 
 
 def test_boxes_show_every_structure_of_every_method(known):
-    plan, scores = known
-    table, figure = reporting.show(plan, "fig5")
+    results, scores = known
+    table, figure = show(results, "voxelmorph", "fig5")
     names = [*CLASSICAL, "vm-mse", "vm-lncc"]
     axis = figure.axes[0]
     assert {text.get_text() for text in axis.get_xticklabels()} == {"Pallidum", "Caudate", "Brain-Stem", "cortex"}
@@ -324,8 +326,8 @@ def test_boxes_show_every_structure_of_every_method(known):
 
 
 def test_validation_dice_against_lambda_marks_the_best(known):
-    plan, scores = known
-    table, figure = reporting.show(plan, "fig7")
+    results, scores = known
+    table, figure = show(results, "voxelmorph", "fig7")
     assert list(table["lambda"]) == [0.01, 0.02, 0.05, 1, 2]
     assert len(figure.axes) == 2
     for axis, similarity in zip(figure.axes, ("mse", "lncc"), strict=True):
@@ -339,8 +341,8 @@ def test_validation_dice_against_lambda_marks_the_best(known):
 
 
 def test_dice_against_the_number_of_subjects(known):
-    plan, scores = known
-    table, figure = reporting.show(plan, "fig8")
+    results, scores = known
+    table, figure = show(results, "voxelmorph", "fig8")
     names = ["vm-mse-n3", "vm-mse-n5", "vm-mse"]
     assert list(table["subjects"]) == [3, 5, 8]
     for name, (_, row) in zip(names, table.iterrows(), strict=True):
@@ -352,17 +354,17 @@ def test_dice_against_the_number_of_subjects(known):
 
 
 def test_no_curve_is_drawn_of_training_pairs_without_labels(known, monkeypatch):
-    plan, scores = known
+    results, scores = known
     unlabelled = {name: facts | {"training_dice": None} for name, facts in scores.training.items()}
-    monkeypatch.setattr(reporting, "_training", lambda plan, name: unlabelled[name])
-    table, figure = reporting.show(plan, "fig8")
+    monkeypatch.setattr(Results, "training", lambda results, name: unlabelled[name])
+    table, figure = show(results, "voxelmorph", "fig8")
     assert table["train_dice"].isna().all()
     assert [line.get_label() for line in figure.axes[0].lines] == ["test", "test, instance-optimised"]
 
 
 def test_dice_of_labels_that_training_saw_and_did_not_see(known):
-    plan, scores = known
-    table, figure = reporting.show(plan, "fig9")
+    results, scores = known
+    table, figure = show(results, "voxelmorph", "fig9")
     table = table.set_index(["setting", "labels", "gamma"])
     everything = set(LABELS["index"])
     for scenario in ("one", "half", "all", "groups"):
@@ -393,21 +395,21 @@ def test_dice_of_labels_that_training_saw_and_did_not_see(known):
 
 def test_a_pair_without_the_observed_structure_does_not_blank_the_curve(known, monkeypatch):
     """With a single draw, of the structure that pair r lacks."""
-    plan, scores = known
+    results, scores = known
     (draw,) = [draw for draw in range(1, 5) if drawn_codes(LABELS, "one", draw) == [44]]
     monkeypatch.setattr(paper, "folds_of", lambda settings, scenario: [draw] if scenario == "one" else range(1, 2))
-    table, _ = reporting.show(plan, "fig9")
+    table, _ = show(results, "voxelmorph", "fig9")
     row = table.set_index(["setting", "labels", "gamma"]).loc["one", "observed", 0.1]
     assert_spread(row, "dice", scores.dice[f"vm-mse-one{draw}-gamma-0.1"].loc[["p", "q"], 44])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp_path, experiment):
-    plan, _ = known
+    results, _ = known
     kind = "html" if experiment.startswith("table") else "png"
     outputs = {"csv": tmp_path / f"{experiment}.csv", kind: tmp_path / f"{experiment}.{kind}"}
-    write_experiment(plan, "voxelmorph", experiment, outputs)
-    table, _ = reporting.show(plan, experiment)
+    write_experiment(results, "voxelmorph", experiment, outputs)
+    table, _ = show(results, "voxelmorph", experiment)
     written = pd.read_csv(outputs["csv"])
     assert list(written) == list(table) and len(written) == len(table)
     content = outputs[kind].read_bytes()

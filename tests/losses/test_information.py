@@ -9,7 +9,7 @@ from scipy.stats import entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from regcore.kernels import information as kernel
+from regcore.kernels import joint_histogram as kernel
 from regcore.losses import nmi
 
 SHAPES = [(8, 7), (5, 6, 7)]

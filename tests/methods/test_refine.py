@@ -165,9 +165,9 @@ def study(**methods):
 
 def test_a_study_refines_its_own_learned_methods():
     plan = study(mine={"method": "voxelmorph"}, better={"method": "refine", "start": "mine"}, syn=None)
-    assert [plan.model_of(name) for name in ("mine", "better", "syn")] == ["mine", "mine", None]
-    assert plan.settings("better") == {"start": "mine"}
-    assert not plan.learned("better")
+    assert [plan.entries[name].model for name in ("mine", "better", "syn")] == ["mine", "mine", None]
+    assert plan.entries["better"].settings == {"start": "mine"}
+    assert not plan.entries["better"].learned
 
 
 @pytest.mark.parametrize("mine", [{"method": "voxelmorph", "gamma": "infinity"}, {"method": "synthmorph"}])

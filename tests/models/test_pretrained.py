@@ -68,8 +68,9 @@ def test_a_hypernetwork_takes_other_values(hyper):
 
 def test_a_study_does_not_train_it_and_depends_on_its_folder(model):
     plan = study(other={"method": "pretrained", "model": str(model)}, affine=None)
-    assert not plan.learned("other") and not plan.training_pairs
-    assert plan.model_folder("other") == str(model) and plan.model_folder("affine") is None
+    other, affine = plan.entries["other"], plan.entries["affine"]
+    assert not other.learned and other.training_pairs is None
+    assert other.model_folder == model and affine.model_folder is None
     assert torch.equal(
         field(method_to_register(plan, "other", model)), field(make_method("pretrained", {"model": str(model)}))
     )

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,13 +14,14 @@ from support.studies import prepared, small_study
 from regcore.autoreg.search import FACTS, FOUND
 from regcore.commands.cli import main
 from regcore.errors import InputError
+from regcore.experiments import Needs
 from regcore.experiments import autoreg as paper
-from regcore.methods import method_of
 from regcore.networks.architecture import CANDIDATES, LAMBDAS, SIZES, Architecture
 from regcore.papers.autoreg import figures as autoreg
-from regcore.papers.write import write_experiment
+from regcore.papers.write import show, write_experiment
 from regcore.reporting.architectures import headings, search_figure
 from regcore.study.plan import plan_study
+from regcore.study.results import Results
 from regcore.study.settings import StudySettings
 from regcore.study.stages.architecture import found_values, search_architecture
 from regcore.study.stages.register import register_pairs
@@ -42,7 +43,7 @@ EXPERIMENTS = {
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"autoreg": changes}}
-    return StudySettings.read(config, "configuration").experiments.as_dict()["autoreg"]
+    return StudySettings.read(config, "configuration").experiments.autoreg
 
 
 # ---- what is planned
@@ -69,7 +70,7 @@ def test_what_a_study_trains_and_searches():
         and "start" not in variants["tpe"]["autosearch"]
     )
     assert variants["manual-large"]["architecture"] == "manual-large" and variants["with-mind"]["lambda1"] == 0
-    assert planned.scored["table9"][0] == "affine"
+    assert planned["table9"].needs.scores[0] == "affine"
     assert "table2" not in planned.names
 
 
@@ -82,7 +83,7 @@ def test_a_transfer_takes_over_all_but_what_is_found_anew(tmp_path):
     model = tmp_path / "model.json"
     model.write_text(json.dumps({"method": "autoreg", "settings": MODEL}))
     variants = paper.experiments(settings(transfer=str(tmp_path)), []).variants
-    assert method_of("", variants["transfer-none"]) == "pretrained"
+    assert variants["transfer-none"]["method"] == "pretrained"
     assert variants["transfer-weights"]["autosearch"]["what"] == []
     assert variants["transfer-feature"]["autosearch"]["start"] == str(tmp_path)
     assert variants["transfer-all"]["autosearch"]["what"] == ["feature", "deformation", "objective"]
@@ -106,19 +107,20 @@ def plan(tmp_path_factory):
     config |= {"methods": {"affine": {}}}
     experiments = {"autoreg": EXPERIMENTS["autoreg"] | {"transfer": str(folder / "other")}}
     made = prepared(plan_study(config | {"experiments": experiments}, results=str(folder / "results")))
-    planned = made.experiments["autoreg"]
-    waiting = list(made.cell_searches)
+    planned = made.papers["autoreg"]
+    searches = {name: entry.cell_search for name, entry in made.entries.items() if entry.cell_search is not None}
+    waiting = list(searches)
     while waiting:
         for name in list(waiting):
-            if not set(made.cell_searches[name].others) & set(waiting):
-                search_architecture(made, name, made.architecture_folder(name), folder / "checkpoints" / name)
+            if not set(searches[name].others) & set(waiting):
+                search_architecture(made, name, made.files.architecture(name), folder / "checkpoints" / name)
                 waiting.remove(name)
     for name in planned.variants:
-        if made.learned(name):
+        if made.entries[name].learned:
             train(made, name, made.folder / "models" / name, folder / "checkpoints" / name, found_values(made, name))
     (made.folder / "metrics").mkdir()
-    for name in {entry for entries in planned.scored.values() for entry in entries}:
-        register_pairs(made, name, list(made.pairs_of("test")["pair"]), made.model_folder(name))
+    for name in {entry for one in planned.experiments for entry in one.needs.scores}:
+        register_pairs(made, name, list(made.pairs_of("test")["pair"]), made.entries[name].model_folder)
         evaluate_method(made, name).to_parquet(made.folder / "metrics" / f"{name}.parquet")
     return made
 
@@ -127,19 +129,19 @@ NAMES = [*(f"table{n}" for n in (1, 2, 3, 4, 5, 8, 9, 10)), *(f"fig{n}" for n in
 
 
 def test_these_are_all_experiments(plan):
-    assert set(plan.experiments["autoreg"].names) == set(NAMES)
+    assert set(plan.papers["autoreg"].names) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_is_written(plan, name, tmp_path):
     outputs = {"csv": tmp_path / "x.csv", "html" if name.startswith("table") else "png": tmp_path / "x.out"}
-    write_experiment(plan, "autoreg", name, outputs)
+    write_experiment(Results(plan), "autoreg", name, outputs)
     assert len(pd.read_csv(tmp_path / "x.csv")) > 0 and (tmp_path / "x.out").stat().st_size > 500
     plt.close("all")
 
 
 def test_table_1_sums_the_search_and_the_training(plan):
-    table, _ = autoreg.show(plan, "table1")
+    table, _ = show(Results(plan), "autoreg", "table1")
     rows = table.set_index("what")
     parts = ["search, feature", "search, deformation", "search, objective", "training, AutoReg"]
     assert rows.at["search + training", "cpu_seconds"] == pytest.approx(rows.loc[parts, "cpu_seconds"].sum())
@@ -148,19 +150,19 @@ def test_table_1_sums_the_search_and_the_training(plan):
 
 
 def test_both_have_the_same_cells(plan):
-    cells, whole = (Architecture.read(plan.architecture_folder(name) / FOUND) for name in ("autoreg-cells", "autoreg"))
+    cells, whole = (Architecture.read(plan.files.architecture(name) / FOUND) for name in ("autoreg-cells", "autoreg"))
     assert cells == whole
 
 
 def test_table_10_spends_the_same_time(plan):
-    table, _ = autoreg.show(plan, "table10")
+    table, _ = show(Results(plan), "autoreg", "table10")
     seconds = table.set_index("entry")["search_cpu_seconds"]
-    own = json.loads((plan.architecture_folder("autoreg-cells") / FACTS).read_text())["cells_cpu_seconds"]
+    own = json.loads((plan.files.architecture("autoreg-cells") / FACTS).read_text())["cells_cpu_seconds"]
     assert 0.9 * own <= seconds["random"] <= 1.5 * own + 2
 
 
 def test_figure_3_marks_what_was_chosen(plan):
-    table, _ = autoreg.show(plan, "fig3")
+    table, _ = show(Results(plan), "autoreg", "fig3")
     assert len(table) == 12 * len(CANDIDATES)
     edges = table.groupby(["cells", "cell", "edge"])
     assert (edges["chosen"].sum() == 1).all()
@@ -170,14 +172,16 @@ def test_figure_3_marks_what_was_chosen(plan):
 
 
 def test_figure_15_draws_every_start(plan):
-    table, figure = autoreg.show(plan, "fig15")
+    table, figure = show(Results(plan), "autoreg", "fig15")
     assert list(table["search"].unique()) == ["start 1", "start 2"]
     assert len(figure.axes) == 2
     plt.close("all")
 
 
 def test_the_report_shows_what_each_search_did(plan):
-    figures = {name: search_figure(plan.architecture_folder(name)) for name in plan.cell_searches}
+    figures = {
+        name: search_figure(Results(plan).trace(name)) for name, entry in plan.entries.items() if entry.cell_search
+    }
     assert len(figures["autoreg-cells"].axes) == 3 and len(figures["autoreg"].axes) == 2
     assert (
         len(figures["transfer-feature"].axes) == 3 and "not searched" in figures["transfer-feature"].axes[1].get_title()
@@ -190,7 +194,7 @@ def test_architectures_are_drawn_from_the_command_line(plan, tmp_path):
     large = tmp_path / "large.json"
     large.write_text(json.dumps(Architecture.uniform("7-Conv").as_json()))
     output = tmp_path / "drawn.png"
-    arguments = [str(large), str(plan.architecture_folder("autoreg")), "-o", str(output)]
+    arguments = [str(large), str(plan.files.architecture("autoreg")), "-o", str(output)]
     result = CliRunner().invoke(main, ["draw", *arguments], catch_exceptions=False)
     assert result.exit_code == 0 and output.stat().st_size > 5000
     wrong = CliRunner().invoke(main, ["draw", str(tmp_path), "-o", str(output)])
@@ -203,10 +207,8 @@ def test_architectures_are_drawn_from_the_command_line(plan, tmp_path):
 
 
 def test_starts_are_averaged_pair_by_pair(tmp_path):
-    class Plan:
-        folder = tmp_path
-        config: ClassVar = {"experiments": {"autoreg": {"starts": 2}}}
-
+    experiments = SimpleNamespace(autoreg=settings(starts=2))
+    plan = SimpleNamespace(folder=tmp_path, settings=SimpleNamespace(experiments=experiments))
     (tmp_path / "metrics").mkdir()
     base = np.random.default_rng(0).uniform(0.5, 0.9, 12)
     gains = {"manual-small": 0, "manual-small-2": 0.02, "autoreg": 0.03, "autoreg-2": 0.01}
@@ -218,7 +220,7 @@ def test_starts_are_averaged_pair_by_pair(tmp_path):
         )
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "model.json").write_text(json.dumps({"training": {"parameters": 100}}))
-    table, html = autoreg.compared(Plan(), list(gains), "manual-small")
+    table, html = autoreg.compared(Results(plan), Needs(scores=list(gains)), "manual-small")
     rows = table.set_index("entry")
     assert rows.at["autoreg", "dice_mean"] == pytest.approx(base.mean() + 0.02)
     assert rows.at["autoreg", "dice_sd_starts"] == pytest.approx(0.02 / 2**0.5)

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from regcore.cohort.settings import LabelSettings
 from regcore.experiments import hypermorph as paper
-from regcore.papers.hypermorph import figures as reporting
 from regcore.papers.hypermorph import landscapes, robustness
-from regcore.papers.write import write_experiment
+from regcore.papers.write import show, write_experiment
+from regcore.study.results import Results
 from regcore.study.settings import StudySettings
 from regcore.tuning import amortised
 
@@ -33,7 +34,7 @@ RULE = {
 def settings(**changes):
     """The settings of the experiments, with every default."""
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"hypermorph": changes}}
-    return StudySettings.read(config, "configuration").experiments.as_dict()["hypermorph"]
+    return StudySettings.read(config, "configuration").experiments.hypermorph
 
 
 CHOSEN = settings(
@@ -149,8 +150,8 @@ def build(folder, chosen, dice, pairs, labels=LABELS):
     labels.to_csv(folder / "labels.tsv", sep="\t", index=False)
     return SimpleNamespace(
         folder=folder,
-        experiments={"hypermorph": planned},
-        config={"experiments": {"hypermorph": chosen}, "labels": {"exclude": [], "groups": {}}},
+        papers={"hypermorph": planned},
+        settings=SimpleNamespace(experiments=SimpleNamespace(hypermorph=chosen), labels=LabelSettings()),
         label_table=str(folder / "labels.tsv"),
         pairs=pairs,
     )
@@ -159,7 +160,7 @@ def build(folder, chosen, dice, pairs, labels=LABELS):
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
     plan = build(tmp_path_factory.mktemp("study"), CHOSEN, Parabolas(), pairs_of())
-    yield plan
+    yield Results(plan)
     plt.close("all")
 
 
@@ -186,7 +187,7 @@ def marked(axis, marker):
 
 
 def test_dice_against_lambda(known):
-    table, figure = reporting.show(known, "fig3")
+    table, figure = show(known, "hypermorph", "fig3")
     assert list(table["similarity"]) == ["mse"] * 6 + ["lncc"] * 3, "in the paper's order"
     mse = table[table["similarity"] == "mse"]
     assert list(mse["lambda"]) == [0, 0.2, 0.4, 0.6, 0.615, 1]
@@ -214,14 +215,14 @@ def test_dice_against_lambda(known):
 
 def test_the_gap_of_a_network_beyond_the_hypernetworks_range_is_unknown(known):
     shape = landscapes.planned(known)["window"]
-    grid = landscapes.sweep(known, "window-grid").replace({"window": {15: 17}})
-    table = landscapes.compared(shape, landscapes.sweep(known, "window-hyper"), grid, landscapes.tuned(known, shape))
+    grid = known.sweep("window-grid").replace({"window": {15: 17}})
+    table = landscapes.compared(shape, known.sweep("window-hyper"), grid, landscapes.tuned(known, shape))
     assert list(table["dice_hyper"].isna()) == list(table["gap"].isna()) == list(table["window"] == 17)
     assert table["max_gap"].notna().all()
 
 
 def test_dice_over_two_hyperparameters(known):
-    table, figure = reporting.show(known, "fig4")
+    table, figure = show(known, "hypermorph", "fig4")
     panels = list(table.groupby(["landscape", "labels"], sort=False))
     names = [("window", "all"), ("gamma", "all"), ("gamma", "observed"), ("gamma", "held-out")]
     assert [name for name, _ in panels] == names
@@ -250,13 +251,13 @@ def test_dice_over_two_hyperparameters(known):
 
 
 def test_a_training_that_sees_every_label_has_one_panel(known, monkeypatch):
-    monkeypatch.setattr(landscapes, "model", lambda plan, name: {"training": {"observed": [5, 30, 44]}})
-    table, _ = reporting.show(known, "fig4")
+    monkeypatch.setattr(Results, "training", lambda results, name: {"observed": [5, 30, 44]})
+    table, _ = show(known, "hypermorph", "fig4")
     assert set(table["labels"]) == {"all"}
 
 
 def test_spread_over_starts(known):
-    table, figure = reporting.show(known, "fig5")
+    table, figure = show(known, "hypermorph", "fig5")
     assert set(table["similarity"]) == {"mse"} and set(table["replicates"]) == {3}
     assert len(table) == 101 + 1, "one of the networks lies between two points of the sweep"
     starts = [100 * START[n] for n in (1, 2, 3)]
@@ -283,7 +284,7 @@ def test_spread_over_starts(known):
 
 
 def test_lambda_of_groups_of_pairs(known):
-    table, figure = reporting.show(known, "fig6")
+    table, figure = show(known, "hypermorph", "fig6")
     mse = table[table["similarity"] == "mse"].set_index(["group_kind", "group"])
     tops = {("dataset", "a"): 0.35, ("dataset", "b"): 0.45, ("task", "across"): 0.5, ("task", "within"): 0.3}
     assert mse["lambda_star"].to_dict() == pytest.approx({**tops, ("all", "all"): 0.4}), "contrasts are all the same"
@@ -302,30 +303,30 @@ def test_lambda_of_groups_of_pairs(known):
 
 def test_a_group_chooses_on_validation_pairs_alone(known, monkeypatch):
     """Where the test pairs are best elsewhere."""
-    stored = landscapes.sweep
+    stored = Results.sweep
 
-    def moved(plan, name):
-        rows = stored(plan, name)
+    def moved(results, name):
+        rows = stored(results, name)
         tested = (rows["split"] == "test") & (rows["metric"] == "dice")
         return rows.assign(value=rows["value"].where(~tested, -((rows["lambda"] - 0.9) ** 2)))
 
-    monkeypatch.setattr(landscapes, "sweep", moved)
-    table, _ = reporting.show(known, "fig6")
+    monkeypatch.setattr(Results, "sweep", moved)
+    table, _ = show(known, "hypermorph", "fig6")
     row = table.set_index(["similarity", "group"]).loc[("mse", "within")]
     assert row["lambda_star"] == pytest.approx(0.3)
     assert row["dice_test_at_star"] == pytest.approx(-0.36) and row["loss"] == pytest.approx(-11)
 
 
 def test_pairs_that_are_all_of_one_kind_have_one_curve(known, monkeypatch):
-    plan = SimpleNamespace(**{**vars(known), "pairs": known.pairs.assign(task="across", dataset="")})
-    table, figure = reporting.show(plan, "fig6")
+    plan = SimpleNamespace(**{**vars(known.plan), "pairs": known.plan.pairs.assign(task="across", dataset="")})
+    table, figure = show(Results(plan), "hypermorph", "fig6")
     assert list(table["group_kind"]) == ["all", "all"]
     assert [axis.get_title().split(", ", 1)[1] for axis in figure.axes] == ["all pairs (one data set, one task)"] * 2
     assert len(marked(figure.axes[0], "*")) == 1
 
 
 def test_lambda_of_structures(known):
-    table, figure = reporting.show(known, "fig7")
+    table, figure = show(known, "hypermorph", "fig7")
     mse = table[table["similarity"] == "mse"]
     assert list(mse["structure"]) == ["Caudate", "Brain-Stem"], "the smallest λ* first"
     assert list(mse["lambda_star"]) == pytest.approx([0.3, 0.6])
@@ -340,22 +341,22 @@ def test_lambda_of_structures(known):
 
 
 def test_a_label_that_few_pairs_have_is_judged_by_these(known, monkeypatch):
-    stored = landscapes.sweep
+    stored = Results.sweep
 
-    def rare(plan, name):
-        rows = stored(plan, name)
+    def rare(results, name):
+        rows = stored(results, name)
         first = rows["fixed"] == rows.loc[rows["split"] == "validation", "fixed"].iloc[0]
         return rows.assign(value=rows["value"].where((rows["label"] != 44) | first))
 
-    monkeypatch.setattr(landscapes, "sweep", rare)
-    table, _ = reporting.show(known, "fig7")
+    monkeypatch.setattr(Results, "sweep", rare)
+    table, _ = show(known, "hypermorph", "fig7")
     row = table.set_index(["similarity", "structure"]).loc[("mse", "Brain-Stem")]
     assert row["pairs"] == 1
     np.testing.assert_allclose(row[["lambda_star", "low", "high"]].astype(float), 0.4 - 0.05 - 0.1 + 0.2, atol=1e-6)
 
 
 def test_robustness_and_cost(known):
-    table, html = reporting.show(known, "table1")
+    table, html = show(known, "hypermorph", "table1")
     rows = table.set_index("landscape")
     assert list(rows.index) == ["mse", "lncc", "window", "gamma"], "in the paper's order"
     sd = np.std([100 * x for x in START.values()], ddof=1)
@@ -390,27 +391,27 @@ def test_the_rule_by_which_training_ends(changes, expected):
 
 
 def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
-    stored = landscapes.model
+    stored = Results.model
 
-    def fixed_steps(plan, name):
+    def fixed_steps(results, name):
         steps = 9000 if name.startswith("hyper") else 6000
-        return stored(plan, name) | {"settings": RULE | {"patience": None, "steps": steps}}
+        return stored(results, name) | {"settings": RULE | {"patience": None, "steps": steps}}
 
-    monkeypatch.setattr(landscapes, "model", fixed_steps)
-    _, html = reporting.show(known, "table1")
+    monkeypatch.setattr(Results, "model", fixed_steps)
+    _, html = show(known, "hypermorph", "table1")
     assert "; networks: training takes 6000 steps; hypernetworks: training takes 9000 steps. The grid" in html
 
 
 def test_costs_without_cpu_seconds(known, monkeypatch):
-    stored = landscapes.model
+    stored = Results.model
 
-    def model(plan, name):
-        found = stored(plan, name)
+    def model(results, name):
+        found = stored(results, name)
         del found["training"]["cpu_seconds"]
         return found
 
-    monkeypatch.setattr(landscapes, "model", model)
-    table, html = reporting.show(known, "table1")
+    monkeypatch.setattr(Results, "model", model)
+    table, html = show(known, "hypermorph", "table1")
     assert table["grid_cpu_seconds"].isna().all() and "CPU s" not in html and "nan" not in html.lower()
 
 

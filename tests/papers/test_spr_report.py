@@ -10,13 +10,15 @@ import torch
 from support.studies import prepared, small_study
 
 from regcore.errors import InputError
+from regcore.experiments import Needs
 from regcore.experiments import spr as paper
 from regcore.images.volume import Grid, Volume
 from regcore.papers.spr import figures as spr
 from regcore.papers.spr import weights
-from regcore.papers.write import write_experiment
+from regcore.papers.write import show, write_experiment
 from regcore.reporting import searches
 from regcore.study.plan import plan_study
+from regcore.study.results import Results
 from regcore.study.settings import StudySettings
 from regcore.study.stages.register import register_pairs
 from regcore.study.stages.score import evaluate_method
@@ -44,7 +46,7 @@ EXPERIMENTS = {
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"spr": changes}}
-    return StudySettings.read(config, "configuration").experiments.as_dict()["spr"]
+    return StudySettings.read(config, "configuration").experiments.spr
 
 
 # ---- what is planned
@@ -62,7 +64,7 @@ def test_what_a_study_trains_and_searches():
     assert planned.variants["transmorph"]["lambda"] == 1
     assert planned.variants["hyper-tm-spr"]["ranges"] == {"lambda_max": [0, 5], "alpha": [0, 0.2]}
     assert planned.variants["tm-spr-alpha-1"]["lambda_max"] == 2.75
-    assert planned.scored["table2"][0] == "affine" and "tm-spr-grid" not in planned.scored["table2"]
+    assert planned["table2"].needs.scores[0] == "affine" and "tm-spr-grid" not in planned["table2"].needs.scores
     assert "hyper-tm-spr-labels" not in planned.variants and "fig10" not in planned.names
 
 
@@ -85,24 +87,24 @@ def plan(tmp_path_factory):
     config = small_study(folder, {"affine": None}).config
     config = {key: value for key, value in config.items() if key != "unavailable"}
     made = prepared(plan_study(config | {"experiments": EXPERIMENTS}, results=str(folder / "results")))
-    experiments = made.experiments["spr"]
-    for name in experiments.variants:
+    paper = made.papers["spr"]
+    for name in paper.variants:
         model, checkpoints = made.folder / "models" / name, folder / "checkpoints" / name
-        if name in made.searches:
-            for slot in range(made.searches[name].trials):
+        if (search := made.entries[name].search) is not None:
+            for slot in range(search.trials):
                 run_trial(made, name, slot, folder / "trial.json", checkpoints / str(slot))
             collect(made, name, model)
         else:
             train(made, name, model, checkpoints)
     before, amortised.POINTS = amortised.POINTS, {1: 5, 2: 3}
     (made.folder / "sweeps").mkdir()
-    for name in experiments.sweeps:
-        write_sweep(made, name, made.folder / "sweeps" / f"{name}.parquet", made.folder / "sweeps" / f"{name}.csv")
+    for name in made.sweeps:
+        write_sweep(made, name, made.files.sweep(name), made.files.optima(name))
     amortised.POINTS = before
-    for name in {entry for entries in experiments.weighed.values() for entry in entries}:
-        write_weights(made, name, *(made.folder / "weights" / f"{name}.{kind}" for kind in ("csv", "safetensors")))
+    for name in {entry for one in paper.experiments for entry in one.needs.weights}:
+        write_weights(made, name, made.files.weights(name), made.files.weight_volumes(name))
     (made.folder / "metrics").mkdir()
-    for name in {entry for entries in experiments.scored.values() for entry in entries}:
+    for name in {entry for one in paper.experiments for entry in one.needs.scores}:
         register_pairs(made, name, list(made.pairs_of("test")["pair"]), made.folder / "models" / name)
         evaluate_method(made, name).to_parquet(made.folder / "metrics" / f"{name}.parquet")
     return made
@@ -112,25 +114,25 @@ NAMES = [*(f"table{n}" for n in (2, 5, 6, 7)), *(f"fig{n}" for n in (7, 8, 9, 10
 
 
 def test_these_are_all_experiments(plan):
-    assert set(plan.experiments["spr"].names) == set(NAMES)
+    assert set(plan.papers["spr"].names) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_is_written(plan, name, tmp_path):
     outputs = {"csv": tmp_path / "x.csv", "html" if name.startswith("table") else "png": tmp_path / "x.out"}
-    write_experiment(plan, "spr", name, outputs)
+    write_experiment(Results(plan), "spr", name, outputs)
     assert len(pd.read_csv(tmp_path / "x.csv")) > 0 and (tmp_path / "x.out").stat().st_size > 500
     plt.close("all")
 
 
 def test_a_search_has_a_figure_of_its_own(plan):
-    assert len(searches.search_figure(plan, "tm-spr-beta").axes) >= 2
-    assert len(searches.search_figure(plan, "transmorph-searched").axes) == 2
+    assert len(searches.search_figure(Results(plan), "tm-spr-beta").axes) >= 2
+    assert len(searches.search_figure(Results(plan), "transmorph-searched").axes) == 2
     plt.close("all")
 
 
 def test_table_5_has_what_is_best_on_the_validation_pairs(plan):
-    table, html = spr.show(plan, "table5")
+    table, html = show(Results(plan), "spr", "table5")
     rows = table.set_index("method")
     found = json.loads((plan.folder / "models" / "tm-spr-beta" / "search.json").read_text())
     assert rows.at["TM-SPR (Beta)", "lambda_max"] == found["params"]["lambda_max"]
@@ -139,12 +141,12 @@ def test_table_5_has_what_is_best_on_the_validation_pairs(plan):
 
 
 def test_sweeps_leave_the_test_pairs_alone(plan):
-    for name in plan.experiments["spr"].sweeps:
+    for name in plan.sweeps:
         assert set(pd.read_parquet(plan.folder / "sweeps" / f"{name}.parquet")["split"]) == {"validation"}
 
 
 def test_table_7_compares_with_the_grid(plan):
-    table, _ = spr.show(plan, "table7")
+    table, _ = show(Results(plan), "spr", "table7")
     search, grid = (table.set_index("method").loc[title] for title in ("TM-SPR (Beta)", "TM-SPR (Beta), dense grid"))
     assert grid["trials"] == 4 and grid["steps"] == 16 and grid["pruned"] == 0
     assert search["steps_ratio"] == search["steps"] / 16
@@ -173,7 +175,7 @@ def test_overlap_is_compared_pair_by_pair(tmp_path):
         pd.DataFrame(rows, columns=["pair", "label", "metric", "value"]).to_parquet(
             tmp_path / "metrics" / f"{name}.parquet"
         )
-    table, html = spr.overlap_and_folds(Plan(), ["transmorph", "tm-spr-beta"])
+    table, html = spr.overlap_and_folds(Results(Plan()), Needs(scores=["transmorph", "tm-spr-beta"]))
     rows = table.set_index("entry")
     assert rows.at["tm-spr-beta", "points_over_backbone"] == pytest.approx(1)
     assert rows.at["tm-spr-beta", "p_wilcoxon"] < 0.001 and rows.at["tm-spr-beta", "pairs"] == 12

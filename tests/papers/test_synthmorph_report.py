@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
+from regcore.experiments import Needs
 from regcore.experiments import synthmorph as paper
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
-from regcore.papers.synthmorph import figures as reporting
-from regcore.papers.write import write_experiment
+from regcore.papers.write import show, write_experiment
+from regcore.study.results import Results
 from regcore.study.settings import StudySettings
 from regcore.synthesis.mr_contrast import of_series
 
@@ -26,7 +28,7 @@ SWEEPS = {"b_v": [0.5, 1, 3], "r_v": [8, 16]}
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"synthmorph": changes}}
-    return StudySettings.read(config, "configuration").experiments.as_dict()["synthmorph"]
+    return StudySettings.read(config, "configuration").experiments.synthmorph
 
 
 CHOSEN = settings(sweeps=SWEEPS, **{"lambda": [0, 1]}, settings={"steps": 7})
@@ -51,16 +53,17 @@ def test_every_value_of_a_sweep_has_a_network_of_each_kind():
     assert PLANNED.variants["sm-brains-b_v-0.5"] == {"method": "synthmorph", "steps": 7, "maps": "cohort", "b_v": 0.5}
     assert PLANNED.variants["sm-shapes-r_v-16"]["r_v"] == [16], "one resolution, as in Section III-G"
     assert PLANNED.variants["sm-shapes-lambda-0"]["lambda"] == 0
-    assert set(PLANNED.scored["fig13"]) | set(PLANNED.scored["fig14"]) == {*PLANNED.variants, "affine"}
+    assert {*PLANNED["fig13"].needs.scores, *PLANNED["fig14"].needs.scores} == {*PLANNED.variants, "affine"}
 
 
 def test_methods_are_compared_without_training_anything():
     plain = planned(settings(), ["T1w"], labelled=False)
-    assert not plain.variants and plain.scored == {"fig6": METHODS, "fig7": METHODS, "table3": METHODS}
-    assert "fig11" in PLANNED.scored and not plain.features, "where a contrast is one of a series"
-    assert PLANNED.features == {"fig12": NETWORKS}
+    assert not plain.variants and plain.names == ["fig6", "fig7", "table3"]
+    assert all(one.needs.scores == METHODS for one in plain.experiments)
+    assert "fig11" in PLANNED.names and "fig12" not in plain.names, "where a contrast is one of a series"
+    assert PLANNED["fig12"].needs.features == NETWORKS
     alone = planned(settings(), ["FLASH-10", "MPRAGE-300"], labelled=False)
-    assert "fig11" in alone.scored and not alone.features, "one contrast of a series does not vary"
+    assert "fig11" in alone.names and "fig12" not in alone.names, "one contrast of a series does not vary"
 
 
 def test_networks_from_label_maps_need_label_maps():
@@ -144,10 +147,10 @@ def known(tmp_path_factory):
     write_images(folder)
     table = pairs()
     moving = dict(zip(table["moving"], table["contrasts"].str.split(" ").str[0], strict=True))
-    yield SimpleNamespace(
+    plan = SimpleNamespace(
         folder=folder,
-        experiments={"synthmorph": PLANNED},
-        config={"experiments": {"synthmorph": CHOSEN}, "preprocess": {"mask": False, "percentiles": [0.5, 99.5]}},
+        papers={"synthmorph": PLANNED},
+        settings=SimpleNamespace(experiments=SimpleNamespace(synthmorph=CHOSEN), preprocess=PreprocessSettings()),
         methods=dict.fromkeys(METHODS),
         pairs_of=lambda split: table,
         field=lambda name, pair: folder / f"field_{name}.nii.gz",
@@ -157,12 +160,13 @@ def known(tmp_path_factory):
             files=lambda scan: {"image": folder / f"{scan[0]}_image.nii.gz"},
         ),
     )
+    yield Results(plan)
     plt.close("all")
 
 
 def test_a_pair_in_the_middle_of_each_contrast_is_shown(known):
     """Of three pairs, each a hundredth better than the one before, the second one."""
-    table, figure = reporting.show(known, "fig6")
+    table, figure = show(known, "synthmorph", "fig6")
     assert list(table["contrasts"].unique()) == CONTRASTS and len(table) == len(CONTRASTS) * len(METHODS)
     assert set(table["pair"]) == {f"p{c}1" for c in range(len(CONTRASTS))}
     fixed, affine, syn = (figure.axes[column].images[0].get_array() for column in range(3))
@@ -175,11 +179,11 @@ def test_a_pair_in_the_middle_of_each_contrast_is_shown(known):
 def test_a_failed_registration_is_left_out_of_the_pictures(known, tmp_path):
     """Of one contrast ``syn`` failed on every pair, of another on the middle one: there another pair is shown."""
     (tmp_path / "metrics").mkdir()
-    for path in (known.folder / "metrics").iterdir():
+    for path in (known.files.folder / "metrics").iterdir():
         scores = pd.read_parquet(path)
         failed = scores["pair"].isin(["p00", "p01", "p02", "p11"]) & (scores["method"] == "syn")
         scores[~failed].to_parquet(tmp_path / "metrics" / path.name)
-    table, figure = reporting.show(SimpleNamespace(**{**vars(known), "folder": tmp_path}), "fig6")
+    table, figure = show(Results(SimpleNamespace(**{**vars(known.plan), "folder": tmp_path})), "synthmorph", "fig6")
     assert list(table[table["contrasts"] == CONTRASTS[0]]["method"]) == [name for name in METHODS if name != "syn"]
     shown = table[table["contrasts"] == CONTRASTS[1]]
     assert list(shown["method"]) == METHODS and set(shown["pair"]) == {"p12"}
@@ -188,7 +192,7 @@ def test_a_failed_registration_is_left_out_of_the_pictures(known, tmp_path):
 
 
 def test_overlap_and_distance_by_contrast(known):
-    table, figure = reporting.show(known, "fig7")
+    table, figure = show(known, "synthmorph", "fig7")
     assert len(table) == len(METHODS) * len(CONTRASTS)
     row = table.set_index(["contrasts", "method"]).loc[("T1w to T1w", "syn")]
     assert row["dice_mean"] == pytest.approx(0.56) and row["dice_std"] == pytest.approx(0.01)
@@ -200,7 +204,7 @@ def test_overlap_and_distance_by_contrast(known):
 
 
 def test_overlap_along_a_series(known):
-    table, figure = reporting.show(known, "fig11")
+    table, figure = show(known, "synthmorph", "fig11")
     assert set(table["series"]) == {"FLASH", "MPRAGE"} and set(table["number"]) == {10, 20, 300}
     flash, mprage = figure.axes
     assert flash.get_xlabel() == "flip angle (degrees) of the moving image"
@@ -210,7 +214,7 @@ def test_overlap_along_a_series(known):
 
 
 def test_features_by_layer(known):
-    table, figure = reporting.show(known, "fig12")
+    table, figure = show(known, "synthmorph", "fig12")
     assert len(table) == 3 * 2 * 3 and len(figure.axes) == 4
     flash = figure.axes[0]
     assert flash.get_title() == "FLASH"
@@ -219,7 +223,7 @@ def test_features_by_layer(known):
 
 
 def test_overlap_by_setting(known):
-    table, figure = reporting.show(known, "fig13")
+    table, figure = show(known, "synthmorph", "fig13")
     assert list(table["setting"].unique()) == ["b_v", "r_v"]
     row = table.set_index(["kind", "setting", "value"]).loc[("sm-shapes", "b_v", 3)]
     place = list(PLANNED.variants).index("sm-shapes-b_v-3")
@@ -229,7 +233,7 @@ def test_overlap_by_setting(known):
 
 
 def test_overlap_and_folds_by_lambda(known):
-    table, figure = reporting.show(known, "fig14")
+    table, figure = show(known, "synthmorph", "fig14")
     assert list(table["value"]) == [0, 1, 0, 1] and len(figure.axes) == 4
     assert table["folds_percent"].iloc[0] == pytest.approx(
         0.5 * (0.6 + 0.01 * list(PLANNED.variants).index("sm-shapes-lambda-0"))
@@ -242,12 +246,12 @@ def test_overlap_and_folds_by_lambda(known):
 
 def known_dice(known, name):
     """The Dice that scores were written from: their mean Jacobian less 1."""
-    scores = pd.read_parquet(known.folder / "metrics" / f"{name}.parquet")
+    scores = known.scores(name)
     return scores[scores["metric"] == "mean_jacobian"]["value"] - 1
 
 
 def test_the_change_of_surface_distance(known):
-    table, html = reporting.show(known, "table3")
+    table, html = show(known, "synthmorph", "table3")
     row = table.set_index("method").loc["sm-shapes"]
     assert row["reduction_percent"] == pytest.approx(20) and row["standard_error"] == pytest.approx(0, abs=1e-9)
     assert row["improved_percent"] == 100 and row["pairs"] == 12
@@ -255,10 +259,9 @@ def test_the_change_of_surface_distance(known):
 
 
 def test_a_study_without_a_start_has_nothing_to_compare_with(known):
-    plan = SimpleNamespace(
-        **{**vars(known), "experiments": {"synthmorph": replace(PLANNED, scored={"table3": ["syn"]})}}
-    )
-    table, html = reporting.show(plan, "table3")
+    alone = replace(PLANNED, experiments=[replace(PLANNED["table3"], needs=Needs(scores=["syn"]))])
+    plan = SimpleNamespace(**{**vars(known.plan), "papers": {"synthmorph": alone}})
+    table, html = show(Results(plan), "synthmorph", "table3")
     assert table.empty and "Needs the method 'affine'" in html
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,6 +41,7 @@ from regcore.reporting.tables import (
     why_nothing_is_compared,
     with_training,
 )
+from regcore.study.results import Results
 from regcore.study.settings import StudySettings
 
 LABELS = pd.DataFrame({"index": [1, 2, 3], "name": ["left-a", "right-a", "b"], "group": ["x", "x", "y"]})
@@ -536,7 +536,7 @@ class Study:
             searched_methods=[],
             cell_searched_methods=[],
             unavailable=unavailable,
-            learned=lambda name: False,
+            entries=dict.fromkeys([*METHODS, "1", "2", "NA"], SimpleNamespace(learned=False)),
             prepared=lambda scan: str(folder / scan),
             pairs_of=lambda split: pd.DataFrame({"pair": PAIRS, "contrasts": "T1w to T1w"}),
             field=lambda name, pair: str(folder / "fields" / name / f"{pair}.nii.gz"),
@@ -561,9 +561,9 @@ class Study:
 
     def report(self, entries=ENTRIES):
         """Make the tables, then the page."""
-        metrics = sorted((self.folder / "metrics").iterdir())
-        study_report.write_tables(self.plan, entries, metrics, self.outputs())
-        study_report.write_page(self.plan, self.folder / "report.html")
+        scored = [name for name in entries if (self.folder / "metrics" / f"{name}.parquet").exists()]
+        study_report.write_tables(Results(self.plan), scored, self.outputs())
+        study_report.write_page(Results(self.plan), self.folder / "report.html")
         return (self.folder / "report.html").read_text()
 
 
@@ -704,7 +704,7 @@ def test_methods_are_described_by_the_first_pair_that_did_not_fail(study_rows, t
     failed = (study_rows["method"] == "syn") & (study_rows["pair"] == "p01")
     rows = study_rows[~failed | (study_rows["metric"] == "failed")].copy()
     rows.loc[failed & (rows["metric"] == "failed"), "value"] = 1.0
-    lines = study_report._commands(Study(tmp_path, rows, {}).plan)
+    lines = study_report._commands(Results(Study(tmp_path, rows, {}).plan))
     assert lines["syn"] == ['method syn, settings {"speed": 3}', "tool antspyx 1.2", "threads 2", "syn --register p02"]
     assert lines["demons"] == ['method demons, settings {"speed": 3}', "demons --register p01"]
     assert lines["broken"][-1] == "broken --register p01"
@@ -713,22 +713,21 @@ def test_methods_are_described_by_the_first_pair_that_did_not_fail(study_rows, t
 def test_the_hardware_of_imported_fields_is_not_known(study_rows, tmp_path):
     plan = Study(tmp_path, study_rows, {}).plan
     expected = "pairs registered on Fast CPU, 2 thread(s); not known for demons, registered elsewhere"
-    assert study_report._hardware(plan) == expected
+    assert study_report._hardware(Results(plan)) == expected
     plan.methods = {"demons": "imported"}
-    assert study_report._hardware(plan) == "not known for demons, registered elsewhere"
+    assert study_report._hardware(Results(plan)) == "not known for demons, registered elsewhere"
 
 
 def test_pairs_are_drawn_of_those_that_succeeded(study_rows, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(study_report, "save_figure", lambda figure, output: drawn.append(figure))
     monkeypatch.setattr(study_report, "pair_panels", lambda shown: [pair.title for pair in shown])
-    monkeypatch.setattr(study_report, "read_scan", lambda files, settings: None)
-    monkeypatch.setattr(study_report, "read_field", lambda path: Path(path).name)
+    monkeypatch.setattr(Results, "normalised", lambda results, scan: None)
+    monkeypatch.setattr(Results, "field", lambda results, name, pair: None)
     plan = Study(tmp_path, study_rows, {}).plan
     plan.pairs_of = lambda split: pd.DataFrame({"pair": PAIRS, "fixed": "a", "moving": "b"})
-    plan.cohort.files = lambda scan: {"image": scan}
     for name in ("demons", "broken"):
-        study_report.draw_pairs(plan, name, tmp_path / "metrics" / f"{name}.parquet", tmp_path / "x.png")
+        study_report.draw_pairs(Results(plan), name, tmp_path / "x.png")
     dice = sorted(of_pairs(study_rows, "dice", "demons").values())
     assert drawn[0] == [f"best: Dice {dice[-1]:.3f}", f"median: Dice {dice[6]:.3f}", f"worst: Dice {dice[0]:.3f}"]
     assert drawn[1].axes[0].texts[0].get_text() == "broken registered none of the test pairs."

@@ -42,7 +42,7 @@ def kernel_calls(monkeypatch):
     if launch.numba is None:
         pytest.skip("without Numba regcore has no kernels")
     calls = []
-    monkeypatch.setattr(smoothing, "run", lambda *arguments: calls.append(1) or launch.run(*arguments))
+    monkeypatch.setattr(smoothing.cpu, "run", lambda *arguments: calls.append(1) or launch.run(*arguments))
     return calls
 
 

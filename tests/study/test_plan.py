@@ -22,7 +22,8 @@ def contrasts_in(plan, pairs):
 def test_training_takes_the_contrasts_of_the_study_or_its_own():
     own = {"method": "voxelmorph", "training_contrasts": [["T1w", "T1w"]]}
     plan = study(voxelmorph=None, own=own, other=own | {"training_contrasts": [["T1w", "T2w"], ["T2w", "T2w"]]})
-    found = {name: contrasts_in(plan, pairs) for name, pairs in plan.training_pairs.items()}
+    training = {name: entry.training_pairs for name, entry in plan.entries.items()}
+    found = {name: contrasts_in(plan, pairs) for name, pairs in training.items()}
     assert found["voxelmorph"] == {("T1w", "T1w"), ("T1w", "T2w")}
     assert found["own"] == {("T1w", "T1w")} and found["other"] == {("T1w", "T2w"), ("T2w", "T2w")}
 

@@ -58,7 +58,10 @@ def test_a_checked_study_is_the_same_checked_again(file):
     [
         ({"cohort": {}}, "configuration: cohort: give exactly one of 'embedded' .* and 'table'"),
         ({"cohort": {"table": "x", "embedded": {}}}, "configuration: cohort: give exactly one of 'embedded'"),
-        ({"pairs": {"contrasts": ["T1w"]}}, r"configuration: pairs.contrasts: give two contrasts, such as \[T1w, T1w\]"),
+        (
+            {"pairs": {"contrasts": ["T1w"]}},
+            r"configuration: pairs.contrasts: give two contrasts, such as \[T1w, T1w\]",
+        ),
         ({"pairs": {"contrasts": [["a", "b"], ["a", "b"]]}}, "pairs.contrasts: give two contrasts"),
         ({"preproces": {}}, "configuration: unknown key 'preproces'; did you mean 'preprocess'"),
         ({"evaluation": {"point": 3}}, "configuration: evaluation: unknown key 'point'; did you mean 'points'"),

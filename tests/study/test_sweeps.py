@@ -12,7 +12,6 @@ from support.studies import dice_by_hand, prepared, small_study
 from regcore.errors import InputError
 from regcore.experiments import hypermorph
 from regcore.experiments.hypermorph import by_grid, dense
-from regcore.methods import make_method
 from regcore.models.trained import load_model
 from regcore.settings.yaml import load_yaml
 from regcore.study.plan import plan_study
@@ -44,7 +43,7 @@ def plan(tmp_path_factory):
     config = {key: value for key, value in config.items() if key != "unavailable"}
     made = plan_study(config | {"experiments": EXPERIMENTS}, results=str(folder / "results"))
     prepared(made)
-    for name in (*made.sweeps[dense("mse")], *made.sweeps[by_grid("mse")]):
+    for name in (*made.sweeps[dense("mse")].entries, *made.sweeps[by_grid("mse")].entries):
         train(made, name, made.folder / "models" / name, folder / "checkpoints" / name)
     return made
 
@@ -63,23 +62,23 @@ def swept(plan, tmp_path_factory):
 
 
 def test_the_networks_of_the_experiments(plan):
-    assert plan.sweeps == {
+    assert {name: sweep.entries for name, sweep in plan.sweeps.items()} == {
         "mse-hyper": ["hyper-mse", "hyper-mse-2"],
         "mse-grid": ["grid-mse-lam~0.3", "grid-mse-lam~0.5", "grid-mse-lam~0.9", "grid-mse-2-lam~0.5"],
         "gamma-hyper": ["hyper-gamma"],
         "gamma-grid": [f"grid-gamma-lam~{a}_gamma~{g}" for a in (0.2, 0.8) for g in (0, 1)],
     }
-    point = plan.settings("grid-gamma-lam~0.8_gamma~1")
+    point = plan.entries["grid-gamma-lam~0.8_gamma~1"].settings
     assert (point["lambda"], point["gamma"], point["weighting"], point["observed"]) == (0.8, 1, "convex", "all")
-    assert point["learning_rate"] == 0.002 and plan.method_of("grid-gamma-lam~0.8_gamma~1") == "voxelmorph"
-    hyper = plan.settings("hyper-mse-2")
+    assert point["learning_rate"] == 0.002 and plan.entries["grid-gamma-lam~0.8_gamma~1"].method == "voxelmorph"
+    hyper = plan.entries["hyper-mse-2"].settings
     assert hyper["prior"] == {"lambda": [0, 1]} and hyper["replicate"] == 2 and hyper["learning_rate"] == 0.001
     same = ("architecture", "image_sigma", "steps", "batch_size")
     assert [hyper[key] for key in same] == [point[key] for key in same]
-    paper = plan.experiments["hypermorph"]
-    assert paper.swept["fig3"] == ["mse-hyper", "mse-grid"] and paper.swept["fig4"] == ["gamma-hyper", "gamma-grid"]
-    assert paper.swept["fig7"] == ["mse-hyper"]
-    assert set(paper.trained["table1"]) == {name for sweep in plan.sweeps.values() for name in sweep}
+    needs = {name: plan.papers["hypermorph"][name].needs for name in ("fig3", "fig4", "fig7", "table1")}
+    assert needs["fig3"].sweeps == ["mse-hyper", "mse-grid"] and needs["fig4"].sweeps == ["gamma-hyper", "gamma-grid"]
+    assert needs["fig7"].sweeps == ["mse-hyper"]
+    assert set(needs["table1"].models) == {name for sweep in plan.sweeps.values() for name in sweep.entries}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,8 @@ def test_a_landscape_of_two_hyperparameters_needs_none_of_one():
     settings = EXPERIMENTS["hypermorph"] | {"lambda": {}, "replicates": {"lambda": {}}}
     gamma = settings["landscapes"]["gamma"] | {"similarity": "mse", "range": [0, 1]}
     found = hypermorph.experiments(settings | {"landscapes": {"gamma": gamma}}, labelled=True)
-    assert sorted(found.swept) == ["fig4", "table1"] and sorted(found.sweeps) == ["gamma-grid", "gamma-hyper"]
+    assert found.names == ["fig4", "table1"]
+    assert sorted(sweep.name for sweep in found.sweeps) == ["gamma-grid", "gamma-hyper"]
 
 
 def test_a_value_that_the_study_sets_is_kept_and_the_others_are_tuned(tmp_path):
@@ -241,8 +241,8 @@ def test_snakemake_plans_both_kinds_of_networks_and_their_sweeps(tmp_path):
 )
 def test_the_studies_of_the_paper_can_be_planned(study):
     made = plan_study(load_yaml(ROOT / "config" / "studies" / f"{study}.yaml"))
-    trained = [name for name in made.entries if made.learned(name)]
-    settings = [make_method(made.method_of(name), made.settings(name)).settings for name in trained]
+    trained = [name for name, entry in made.entries.items() if entry.learned]
+    settings = [made.entries[name].made.settings for name in trained]
     for key in ("architecture", "similarity", "select", "schedule", "batch_size", "image_sigma", "weighting"):
         per_landscape = {(name.split("-")[1], chosen[key]) for name, chosen in zip(trained, settings, strict=True)}
         assert len(per_landscape) == len({name.split("-")[1] for name in trained}), f"{key} differs between both kinds"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,25 @@ def value_and_gradients(function: Callable, *tensors: torch.Tensor) -> list[torc
     seeded = torch.Generator().manual_seed(1)
     cotangent = torch.randn(value.shape, generator=seeded, dtype=torch.float64).to(value)
     return [value.detach(), *torch.autograd.grad(value, leaves, cotangent)]
+
+
+def random_field(generator: np.random.Generator, shape: Sequence[int], dtype=torch.float32) -> torch.Tensor:
+    """Two fields of as many components as axes, on :data:`DEVICE`."""
+    return torch.from_numpy(generator.standard_normal((2, len(shape), *shape))).to(dtype).to(DEVICE)
+
+
+def loss_and_gradients(function: Callable, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The number that ``function`` returns, and three times its gradients."""
+    leaves = [x.detach().requires_grad_() for x in tensors]
+    value = function(*leaves)
+    return [value.detach(), *torch.autograd.grad(3 * value, leaves)]
+
+
+def assert_alike(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    """Each tensor within 32 roundings of its largest entry."""
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=0, atol=32 * torch.finfo(b.dtype).eps * b.abs().max().item())
 
 
 def compiled(module: str, budgets: list[Budget], architectures=ARCHITECTURES, opcode: str = "") -> list[dict]:

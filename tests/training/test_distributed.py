@@ -52,7 +52,7 @@ def run(plan, folder, stop_after=None, end_at=None, **changes):
     """
     with process_group() as processes:
         method = make_method("voxelmorph", SETTINGS | {"patience": 2} | changes)
-        scans = plan.training_pairs["net"]
+        scans = plan.entries["net"].training_pairs
         sampler = PairSampler(scans, {scan: plan.prepared(scan) for scan in scans.scans}, seed=3, classes={1: 1})
         draw = sampler.batch
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import chisquare
+from support.checkpoints import save_by_hand
 from support.paths import ROOT, TESTS
 from support.studies import dice_by_hand, prepared, small_study
 from torch import nn
@@ -29,7 +30,8 @@ from regcore.training import memory, pairs
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.forward import forward
 from regcore.training.pairs import PairSampler
-from regcore.training.trainer import Trainer, plateaus
+from regcore.training.schedule import plateaus
+from regcore.training.trainer import Trainer
 from regcore.training.validation import look
 
 SETTINGS = {"steps": 12, "validate_every": 4, "learning_rate": 1e-3, "lambda": 0.01, "schedule": "cosine"}
@@ -110,6 +112,40 @@ def test_an_interrupted_training_resumes_to_the_very_same_weights(images, tmp_pa
     assert [[row[c] for c in columns] for row in result.history] == [
         [row[c] for c in columns] for row in expected.history
     ]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_a_training_goes_on_from_a_checkpoint_laid_out_by_hand(images, tmp_path, optimiser):
+    """The layout of the file is a promise: trainings that are half finished outlive an update."""
+    whole = trainer(images, tmp_path / "whole", optimiser=optimiser)
+    expected = whole.run()
+    half = trainer(images, tmp_path / "half", stop_after=8, optimiser=optimiser)
+    with pytest.raises(KeyboardInterrupt):
+        half.run()
+    tensors = {f"model.{name}": value for name, value in half.module.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in half.best.items()}
+    in_order = [parameter for group in half.optimiser.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(in_order):
+        for key, value in half.optimiser.state[parameter].items():
+            tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value)
+    facts = {
+        "fingerprint": "same",
+        "step": 8,
+        "seconds": 70.5,
+        "cpu_seconds": 60.5,
+        "best_step": half.best_step,
+        "best_score": half.best_score,
+        "history": half.history,
+    }
+    (tmp_path / "old").mkdir()
+    save_by_hand(tmp_path / "old" / "checkpoint.safetensors", tensors, facts)
+    resumed = trainer(images, tmp_path / "old", optimiser=optimiser)
+    resumed._resume()
+    assert (resumed.step, resumed.seconds, resumed.cpu_seconds) == (8, 70.5, 60.5)
+    result = resumed.run()
+    assert_equal(final_weights(resumed), final_weights(whole))
+    assert_equal(result.weights, expected.weights)
+    assert result.facts["seconds"] > 70.5 and result.facts["best_step"] == expected.facts["best_step"]
 
 
 def test_training_moves_the_weights_and_the_same_seed_moves_them_alike(images, tmp_path):
@@ -307,7 +343,7 @@ def test_a_compiled_network_computes_and_saves_the_same(images, tmp_path, monkey
     fast = run.run()
     assert compiled == [run.module]
     assert_equal(fast.weights, plain.weights)
-    assert not any("_orig_mod" in name for name in load_tensors(run.checkpoint)[0])
+    assert not any("_orig_mod" in name for name in load_tensors(run.checkpoint.path)[0])
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -434,7 +470,7 @@ def test_a_hypernetwork_takes_memory_for_every_pair_but_not_for_every_voxel():
 def test_validation_pairs_without_labels_do_not_count_and_some_must_have_one(tmp_path):
     plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", **SETTINGS}}))
     labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
-    method = make_method("voxelmorph", plan.settings("net"))
+    method = make_method("voxelmorph", plan.entries["net"].settings)
     module = method.build(2)
     with torch.no_grad():
         whole = look(method, module, labelled, codes)
@@ -455,7 +491,7 @@ def test_weights_can_be_selected_by_the_loss(images, tmp_path):
 def test_a_look_at_validation_pairs_has_the_loss_and_the_dice_of_each(images, tmp_path):
     plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", "gamma": 0.5, **SETTINGS}}))
     labelled, codes = labelled_pairs(plan, pairs_of_split(plan, "validation"))
-    method = make_method("voxelmorph", plan.settings("net"))
+    method = make_method("voxelmorph", plan.entries["net"].settings)
     torch.manual_seed(0)
     module = method.build(2)
     with torch.no_grad():
@@ -638,7 +674,7 @@ def test_a_study_trains_on_chosen_subjects_and_knows_its_training_dice(tmp_path)
     settings = {"method": "voxelmorph", "gamma": 0.5, "training_subjects": 3, "batch_size": 2, **SETTINGS}
     too_fast = {"learning_rate": 0.1, "validate_every": 1, "schedule": "constant"}  # so that the last is not the best
     plan = prepared(small_study(tmp_path, {"net": settings | too_fast}))
-    chosen = list(plan.training_pairs["net"])
+    chosen = list(plan.entries["net"].training_pairs)
     assert len(chosen) == 6 and len(plan.scans) == 7
     train(plan, "net", tmp_path / "model", tmp_path / "checkpoints")
     model = load_model(tmp_path / "model")

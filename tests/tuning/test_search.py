@@ -19,13 +19,14 @@ from support.snakemake import snakemake
 from support.studies import prepared, small_study
 
 from regcore.errors import DivergedError, InputError
-from regcore.methods import make_entry, make_method
+from regcore.methods import make_method
 from regcore.models.trained import load_model
+from regcore.study.entry import Entry
 from regcore.study.plan import plan_study
 from regcore.study.stages import tune
 from regcore.study.stages.tune import collect, run_trial, store_of
 from regcore.tuning.bayes import ATTEMPTS, JOURNAL, Bayes
-from regcore.tuning.search import check_search, search_of, settled
+from regcore.tuning.search import settled
 
 FAST = {"method": "voxelmorph", "steps": 12, "validate_every": 2, "learning_rate": 0.01}
 LAMBDA = {"ranges": {"lambda": [0.01, 1]}, "trials": 6, "workers": 2, "warmup": 1, "startup_trials": 2}
@@ -37,7 +38,7 @@ def searched(folder, **tuning):
 
 
 def run_slot(plan, slot):
-    output = plan.search_folder("vm") / "trials" / f"{slot:03d}.json"
+    output = plan.files.search("vm") / "trials" / f"{slot:03d}.json"
     run_trial(plan, "vm", slot, output, plan.folder / "checkpoints" / "vm" / f"{slot:03d}")
     return json.loads(output.read_text())
 
@@ -45,7 +46,7 @@ def run_slot(plan, slot):
 def search(ranges, **more):
     """A search for VoxelMorph's hyperparameters."""
     values = {"method": "voxelmorph", "tune": {"ranges": ranges, **more}}
-    return settled(search_of("x", values), make_method("voxelmorph"))
+    return settled(Entry("x", values).search, make_method("voxelmorph"))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def search(ranges, **more):
 )
 def test_a_search_that_cannot_be_done(values, message):
     with pytest.raises(InputError, match=message):
-        check_search("x", {"method": "voxelmorph", "tune": values})
+        Entry("x", {"method": "voxelmorph", "tune": values}).check()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_a_search_that_cannot_be_done(values, message):
 )
 def test_ranges_that_a_method_has_no_use_for(method, ranges, message):
     with pytest.raises(InputError, match=message):
-        check_search("x", {"method": method, "similarity": "lncc", "tune": {"ranges": ranges}})
+        Entry("x", {"method": method, "similarity": "lncc", "tune": {"ranges": ranges}}).check()
 
 
 def test_a_search_of_gamma_needs_labels(tmp_path):
@@ -93,11 +94,11 @@ def test_a_search_of_gamma_needs_labels(tmp_path):
 
 def test_what_is_set_is_not_searched():
     with pytest.raises(InputError, match="'lambda' is set as well"):
-        search_of("x", {"method": "voxelmorph", "lambda": 1, "tune": {"ranges": {"lambda": [0, 1]}}})
+        _ = Entry("x", {"method": "voxelmorph", "lambda": 1, "tune": {"ranges": {"lambda": [0, 1]}}}).search
 
 
 def test_no_search_is_asked_for_by_null(tmp_path):
-    assert not small_study(tmp_path, {"vm": {**FAST, "tune": None}}).searches
+    assert small_study(tmp_path, {"vm": {**FAST, "tune": None}}).entries["vm"].search is None
 
 
 def test_only_trained_methods_are_searched(tmp_path):
@@ -112,9 +113,9 @@ def test_a_plan_checks_its_searches(tmp_path):
 
 def test_looks_without_pruning_are_shares_of_a_training():
     chosen = {"method": "voxelmorph", "steps": 5000, "validate_every": 10, "tune": {"ranges": {"lambda": [0, 1]}}}
-    found = settled(search_of("x", chosen), make_entry("x", chosen))
+    found = settled(Entry("x", chosen).search, Entry("x", chosen).made)
     assert (found.warmup, found.interval, found.trials, found.startup_trials) == (30, 10, 50, 5)
-    short = settled(search_of("x", chosen), make_entry("x", {**chosen, "steps": 40}))
+    short = settled(Entry("x", chosen).search, Entry("x", {**chosen, "steps": 40}).made)
     assert (short.warmup, short.interval) == (1, 1)
 
 
@@ -137,7 +138,7 @@ def test_whole_numbers_and_choices():
     ],
 )
 def test_any_methods_hyperparameters_can_be_searched(method, ranges):
-    check_search("x", {"method": method, "tune": {"ranges": ranges}})
+    Entry("x", {"method": method, "tune": {"ranges": ranges}}).check()
 
 
 def test_a_grid_tries_all_combinations(tmp_path):
@@ -148,7 +149,7 @@ def test_a_grid_tries_all_combinations(tmp_path):
         trials=None,
     )
     bayes = store_of(plan, "vm").open()
-    points = [bayes.claim(slot).params for slot in range(plan.searches["vm"].trials)]
+    points = [bayes.claim(slot).params for slot in range(plan.entries["vm"].search.trials)]
     assert sorted((p["lambda"], p["window"]) for p in points) == [(a, b) for a in (0.1, 1) for b in (3, 5, 7)]
 
 
@@ -175,7 +176,7 @@ def test_the_best_trials_model_is_the_entrys(finished):
 def test_only_the_best_trials_weights_stay_on_disk(finished):
     plan, outputs = finished
     best = max((facts for facts in outputs if facts["state"] == "complete"), key=lambda facts: facts["value"])
-    kept = [folder.name for folder in (plan.search_folder("vm") / "models").iterdir()]
+    kept = [folder.name for folder in (plan.files.search("vm") / "models").iterdir()]
     assert kept == [f"{best['slot']:03d}"]
     assert not list((plan.folder / "checkpoints" / "vm").rglob("*.safetensors"))
 
@@ -212,7 +213,7 @@ def test_more_trials_go_on_from_those_that_are_there(finished, tmp_path):
 def test_the_storage_opens_like_any_other(finished):
     """As optuna-dashboard opens it."""
     plan, _ = finished
-    backend = optuna.storages.journal.JournalFileBackend(str(plan.search_folder("vm") / JOURNAL))
+    backend = optuna.storages.journal.JournalFileBackend(str(plan.files.search("vm") / JOURNAL))
     study = optuna.load_study(study_name="vm", storage=optuna.storages.JournalStorage(backend))
     assert study.direction.name == "MAXIMIZE" and len(study.trials) >= 6
 
@@ -221,7 +222,7 @@ def test_a_model_that_was_deleted_is_trained_again_by_its_slot(finished, tmp_pat
     plan, outputs = finished
     best = max((facts for facts in outputs if facts["state"] == "complete"), key=lambda facts: facts["value"])
     before = load_model(plan.folder / "models" / "vm")
-    shutil.rmtree(plan.search_folder("vm") / "models")
+    shutil.rmtree(plan.files.search("vm") / "models")
     with pytest.raises(InputError, match=rf"model is gone; delete .*trials/{best['slot']:03d}.json and run again"):
         collect(plan, "vm", tmp_path / "again")
     run_slot(plan, best["slot"])
@@ -241,7 +242,7 @@ def test_a_journal_of_other_settings_is_not_used(finished):
 def test_a_journal_of_another_search_is_not_used(finished):
     plan, _ = finished
     with pytest.raises(InputError, match=r"study.journal: holds the search 'vm', not 'other'"):
-        Bayes(plan.search_folder("vm"), "other", plan.searches["vm"], "x", 0)
+        Bayes(plan.files.search("vm"), "other", plan.entries["vm"].search, "x", 0)
 
 
 def test_one_worker_finds_the_same_twice(tmp_path):
@@ -317,9 +318,9 @@ def test_a_point_of_a_grid_that_diverges_is_given_up(tmp_path, monkeypatch):
 def test_a_model_of_a_journal_that_is_gone_is_not_taken_over(tmp_path):
     plan = searched(tmp_path, trials=1)
     run_slot(plan, 0)
-    model = plan.search_folder("vm") / "models" / "000" / "model.json"
+    model = plan.files.search("vm") / "models" / "000" / "model.json"
     model.write_text(model.read_text().replace("best_validation_dice", "something_else"))
-    (plan.search_folder("vm") / JOURNAL).unlink()
+    (plan.files.search("vm") / JOURNAL).unlink()
     assert run_slot(plan, 0)["state"] == "complete"
 
 
@@ -416,8 +417,8 @@ from regcore.study.plan import plan_study
 from regcore.study.stages import tune
 
 plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), results=sys.argv[3])
-for slot in range(int(sys.argv[2]), plan.searches["vm"].trials, 4):
-    output = plan.search_folder("vm") / "trials" / f"{slot:03d}.json"
+for slot in range(int(sys.argv[2]), plan.entries["vm"].search.trials, 4):
+    output = plan.files.search("vm") / "trials" / f"{slot:03d}.json"
     tune.run_trial(plan, "vm", slot, output, plan.folder / "checkpoints" / "vm" / f"{slot:03d}")
 """
 

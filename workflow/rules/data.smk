@@ -4,8 +4,8 @@
 rule check_cohort:
     """Read every voxel of a user's cohort once: a damaged file is found before any long work."""
     input:
-        table=config["cohort"].get("table", []),
-        scans=[] if PLAN.embedded else files_of(PLAN.scans),
+        table=WORKFLOW.cohort_table,
+        scans=WORKFLOW.cohort_scans,
     output:
         "<study>/cohort_checked.txt",
     log:
@@ -27,7 +27,7 @@ rule check_cohort:
 rule prepare:
     """Align scans to the reference, bring them onto the common grid, normalise their intensities."""
     input:
-        scans=scan_files,
+        scans=lambda wildcards: WORKFLOW.scans_to_prepare(wildcards.part),
     output:
         directory("<study>/prepared/{part}"),
     log:
@@ -36,10 +36,10 @@ rule prepare:
         "<study>/benchmarks/prepare/{part}.tsv"
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=240 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 240),
     params:
-        scans=lambda wildcards: scans_in(wildcards.part),
+        scans=lambda wildcards: WORKFLOW.scans_in(wildcards.part),
         settings=config["preprocess"],
         reference=PLAN.reference,
         seed=config["seed"],
@@ -53,7 +53,7 @@ rule prepare:
 rule list_pairs:
     """The validation and test pairs with their files: what to register elsewhere, and a template for an import."""
     input:
-        checked_cohort(),
+        WORKFLOW.checked_cohort,
     output:
         "<study>/pairs.tsv",
     log:

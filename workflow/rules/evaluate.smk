@@ -4,10 +4,10 @@
 rule evaluate:
     """Score all fields of one method and write tidy rows."""
     input:
-        fields=fields_of,
-        truth=true_fields_of,
-        scans=files_of(test_scans()),
-        labels=label_table(),
+        fields=lambda wildcards: WORKFLOW.fields(wildcards.method),
+        truth=WORKFLOW.true_fields,
+        scans=WORKFLOW.test_scans,
+        labels=WORKFLOW.label_table,
     output:
         "<study>/metrics/{method}.parquet",
     log:
@@ -16,8 +16,8 @@ rule evaluate:
         "<study>/benchmarks/evaluate/{method}.tsv"
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=240 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 240),
     params:
         points=config["evaluation"]["points"],
         seed=config["seed"],

@@ -4,8 +4,8 @@
 rule experiment_table:
     """One table of a paper, as numbers and as a page of its own."""
     input:
-        unpack(experiment_inputs),
-        labels=label_table(),
+        unpack(lambda wildcards: WORKFLOW.experiment(wildcards.paper, wildcards.experiment)),
+        labels=WORKFLOW.label_table,
     output:
         csv="<study>/experiments/{paper}/{experiment}.csv",
         html=report(
@@ -20,7 +20,7 @@ rule experiment_table:
     benchmark:
         "<study>/benchmarks/experiments/{paper}_{experiment}.tsv"
     wildcard_constraints:
-        paper="|".join(PLAN.experiments) or "none",
+        paper=one_of(PLAN.papers),
         experiment=r"table\d+",
     threads: 1
     resources:
@@ -28,7 +28,7 @@ rule experiment_table:
         runtime=30,
     params:
         settings=config["experiments"],
-        groups=groups_of_pairs(),
+        groups=WORKFLOW.groups_of_pairs,
         stage=STAGE_VERSIONS["report"],
     message:
         "Making {wildcards.experiment} of {wildcards.paper}"
@@ -39,8 +39,8 @@ rule experiment_table:
 rule experiment_figure:
     """One figure of a paper, with the numbers that it shows."""
     input:
-        unpack(experiment_inputs),
-        labels=label_table(),
+        unpack(lambda wildcards: WORKFLOW.experiment(wildcards.paper, wildcards.experiment)),
+        labels=WORKFLOW.label_table,
     output:
         csv="<study>/experiments/{paper}/{experiment}.csv",
         png=report(
@@ -55,15 +55,15 @@ rule experiment_figure:
     benchmark:
         "<study>/benchmarks/experiments/{paper}_{experiment}.tsv"
     wildcard_constraints:
-        paper="|".join(PLAN.experiments) or "none",
+        paper=one_of(PLAN.papers),
         experiment=r"fig\d+",
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
+        mem_mb=WORKFLOW.sized(2000, 8000),
         runtime=30,
     params:
         settings=config["experiments"],
-        groups=groups_of_pairs(),
+        groups=WORKFLOW.groups_of_pairs,
         stage=STAGE_VERSIONS["report"],
     message:
         "Drawing {wildcards.experiment} of {wildcards.paper}"
@@ -74,8 +74,8 @@ rule experiment_figure:
 rule features:
     """Measure how much the features of a network vary over the series of contrasts of the test pairs."""
     input:
-        prepared=prepared_parts(test_scans()),
-        model=model_of,
+        prepared=WORKFLOW.prepared_to_test,
+        model=lambda wildcards: WORKFLOW.model(wildcards.method),
     output:
         "<study>/features/{method}.csv",
     log:
@@ -84,8 +84,9 @@ rule features:
         "<study>/benchmarks/features/{method}.tsv"
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=120 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 120),
+        gpu=WORKFLOW.gpus("features"),
     params:
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
         stage=STAGE_VERSIONS["features"],
@@ -98,8 +99,8 @@ rule features:
 rule weights:
     """Measure the weight volumes of a network on the test pairs, and keep those of one pair."""
     input:
-        prepared=prepared_parts(test_scans()),
-        model=model_of,
+        prepared=WORKFLOW.prepared_to_test,
+        model=lambda wildcards: WORKFLOW.model(wildcards.method),
     output:
         table="<study>/weights/{method}.csv",
         volumes="<study>/weights/{method}.safetensors",
@@ -109,8 +110,9 @@ rule weights:
         "<study>/benchmarks/weights/{method}.tsv"
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=120 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 120),
+        gpu=WORKFLOW.gpus("weights"),
     params:
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
         stage=STAGE_VERSIONS["weights"],
@@ -120,36 +122,12 @@ rule weights:
         "../scripts/weights.py"
 
 
-rule voxelmorph:
-    """Every table and figure of the VoxelMorph paper, on this study's cohort."""
-    input:
-        voxelmorph_outputs,
-    localrule: True
+for paper in WORKFLOW.papers:
 
-
-rule hypermorph:
-    """Every table and figure of the HyperMorph paper, on this study's cohort."""
-    input:
-        hypermorph_outputs,
-    localrule: True
-
-
-rule autoreg:
-    """Tables and figures of the AutoReg paper, on this study's cohort."""
-    input:
-        autoreg_outputs,
-    localrule: True
-
-
-rule spr:
-    """Tables and figures of the TM-SPR paper, on this study's cohort."""
-    input:
-        spr_outputs,
-    localrule: True
-
-
-rule synthmorph:
-    """Figures and tables of the SynthMorph paper, on this study's cohort."""
-    input:
-        synthmorph_outputs,
-    localrule: True
+    rule:
+        """Every table and figure of the paper, on this study's cohort."""
+        name:
+            paper
+        input:
+            lambda wildcards, paper=paper: answered(WORKFLOW.experiments, paper),
+        localrule: True

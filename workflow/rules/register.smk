@@ -4,8 +4,8 @@
 rule register:
     """Find the fields of some of the test pairs with one method."""
     input:
-        prepared=prepared_of_pairs,
-        model=model_of,
+        prepared=lambda wildcards: WORKFLOW.prepared_of_pairs(wildcards.part),
+        model=lambda wildcards: WORKFLOW.model(wildcards.method),
     output:
         directory("<study>/fields/{method}/{part}"),
     log:
@@ -13,15 +13,16 @@ rule register:
     benchmark:
         "<study>/benchmarks/register/{method}/{part}.tsv"
     wildcard_constraints:
-        method=REGISTERED_NAMES,
+        method=one_of(WORKFLOW.registered),
     threads: config["registration"]["threads"]
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=registration_minutes,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=lambda wildcards: WORKFLOW.registration_minutes(wildcards.method, wildcards.part),
+        gpu=lambda wildcards: WORKFLOW.gpus("register", wildcards.method),
     params:
-        method=lambda wildcards: PLAN.method_of(wildcards.method),
-        settings=settings_of,
-        pairs=lambda wildcards: pairs_in(wildcards.part),
+        method=lambda wildcards: WORKFLOW.entry(wildcards.method).method,
+        settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
+        pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
         threads_per_pair=config["registration"]["threads"],  # some tools' fields depend on it
         stage=STAGE_VERSIONS["register"],
     message:
@@ -33,8 +34,8 @@ rule register:
 rule import_fields:
     """Bring fields made elsewhere into the layout of a method's fields."""
     input:
-        fields=imported_files,
-        scans=scans_of_pairs,
+        fields=lambda wildcards: WORKFLOW.imported_files(wildcards.method, wildcards.part),
+        scans=lambda wildcards: WORKFLOW.scans_of_pairs(wildcards.part),
     output:
         directory("<study>/fields/{method}/{part}"),
     log:
@@ -42,15 +43,15 @@ rule import_fields:
     benchmark:
         "<study>/benchmarks/import_fields/{method}/{part}.tsv"
     wildcard_constraints:
-        method=IMPORTED_NAMES,
+        method=one_of(WORKFLOW.imported),
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=120 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 120),
     params:
-        settings=settings_of,
-        files=lambda wildcards: [PLAN.imported[wildcards.method].get(pair) for pair in pairs_in(wildcards.part)],
-        pairs=lambda wildcards: pairs_in(wildcards.part),
+        settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
+        files=lambda wildcards: WORKFLOW.imported_fields(wildcards.method, wildcards.part),
+        pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
         stage=STAGE_VERSIONS["register"],
     message:
         "Importing the fields of {wildcards.method} ({wildcards.part})"

@@ -4,9 +4,9 @@
 rule tables:
     """The summary, the comparisons with the reference, the scores of every label, and the box plots."""
     input:
-        metrics=expand("<study>/metrics/{entry}.parquet", entry=table_entries()),
-        models=expand("<study>/models/{method}", method=learned_methods()),
-        labels=label_table(),
+        metrics=expand("<study>/metrics/{entry}.parquet", entry=WORKFLOW.table_entries),
+        models=expand("<study>/models/{method}", method=WORKFLOW.learned_methods),
+        labels=WORKFLOW.label_table,
     output:
         summary="<study>/tables/summary.csv",
         summary_html=report(
@@ -55,7 +55,7 @@ rule tables:
         mem_mb=2000,
         runtime=30,
     params:
-        entries=table_entries(),
+        entries=WORKFLOW.table_entries,
         reference=config["evaluation"]["reference"],
         scored=config["labels"],
         stage=STAGE_VERSIONS["report"],
@@ -68,7 +68,7 @@ rule tables:
 rule training_curves:
     """Losses and validation Dice of every training."""
     input:
-        models=expand("<study>/models/{method}", method=learned_methods()),
+        models=expand("<study>/models/{method}", method=WORKFLOW.learned_methods),
     output:
         report(
             "<study>/figures/training_curves.png",
@@ -85,7 +85,7 @@ rule training_curves:
         mem_mb=2000,
         runtime=30,
     params:
-        methods=learned_methods(),
+        methods=WORKFLOW.learned_methods,
         stage=STAGE_VERSIONS["report"],
     message:
         "Drawing training curves"
@@ -109,7 +109,7 @@ rule search_figure:
     benchmark:
         "<study>/benchmarks/search_figure/{method}.tsv"
     wildcard_constraints:
-        method=SEARCHED_NAMES,
+        method=one_of(WORKFLOW.searched),
     threads: 1
     resources:
         mem_mb=2000,
@@ -138,7 +138,7 @@ rule architecture_figure:
     benchmark:
         "<study>/benchmarks/architecture_figure/{method}.tsv"
     wildcard_constraints:
-        method=CELL_SEARCHED_NAMES,
+        method=one_of(WORKFLOW.cell_searched),
     threads: 1
     resources:
         mem_mb=2000,
@@ -155,8 +155,8 @@ rule pictures:
     """The best, the median and the worst of the pairs that a method registered."""
     input:
         metrics="<study>/metrics/{method}.parquet",
-        fields=fields_of,
-        scans=files_of(test_scans()),
+        fields=lambda wildcards: WORKFLOW.fields(wildcards.method),
+        scans=WORKFLOW.test_scans,
     output:
         report(
             "<study>/figures/pairs_{method}.png",
@@ -189,10 +189,10 @@ rule write_report:
         labels=expand("<study>/tables/{metric}_by_label.csv", metric=["dice", "hd95"]),
         boxes=expand("<study>/figures/{metric}_by_label.png", metric=["dice", "hd95"]),
         pictures=expand("<study>/figures/pairs_{method}.png", method=PLAN.spotlight),
-        curves="<study>/figures/training_curves.png" if learned_methods() else [],
+        curves="<study>/figures/training_curves.png" if WORKFLOW.learned_methods else [],
         searches=expand("<study>/figures/search_{method}.png", method=PLAN.searched_methods),
         architectures=expand("<study>/figures/architecture_{method}.png", method=PLAN.cell_searched_methods),
-        fields=[part for name in PLAN.methods for part in field_parts(name)],
+        fields=[part for name in PLAN.methods for part in WORKFLOW.fields(name)],
     output:
         report(
             "<study>/report.html",

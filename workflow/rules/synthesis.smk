@@ -33,12 +33,12 @@ rule synthesise:
         "<study>/benchmarks/synthesise/{part}.tsv"
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=240 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 240),
     params:
         settings=config["cohort"].get("embedded"),
         seed=config["seed"],
-        subjects=lambda wildcards: subjects_in(wildcards.part),
+        subjects=lambda wildcards: WORKFLOW.subjects_in(wildcards.part),
         stage=STAGE_VERSIONS["synthesise"],
     message:
         "Making subjects from the ICBM-152 template ({wildcards.part})"
@@ -49,7 +49,7 @@ rule synthesise:
 rule true_fields:
     """The known field of every test pair, in the layout of a method's fields."""
     input:
-        scans=files_of(test_scans()),
+        scans=WORKFLOW.test_scans,
     output:
         directory("<study>/fields/truth/{part}"),
     log:
@@ -58,10 +58,10 @@ rule true_fields:
         "<study>/benchmarks/true_fields/{part}.tsv"
     threads: 1
     resources:
-        mem_mb=8000 if LARGE else 2000,
-        runtime=120 if LARGE else 30,
+        mem_mb=WORKFLOW.sized(2000, 8000),
+        runtime=WORKFLOW.sized(30, 120),
     params:
-        pairs=lambda wildcards: pairs_in(wildcards.part),
+        pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
         stage=STAGE_VERSIONS["truth"],
     message:
         "Composing the true fields ({wildcards.part})"

@@ -8,9 +8,9 @@ rule train:
     does not wipe: a killed training resumes.
     """
     input:
-        prepared=prepared_parts(PLAN.scans),
-        labels=label_table(),
-        searched=architecture_of,
+        prepared=WORKFLOW.prepared,
+        labels=WORKFLOW.label_table,
+        searched=lambda wildcards: WORKFLOW.architecture(wildcards.method),
     output:
         directory("<study>/models/{method}"),
     log:
@@ -18,21 +18,21 @@ rule train:
     benchmark:
         "<study>/benchmarks/train/{method}.tsv"
     wildcard_constraints:
-        method=TRAINED_NAMES,
+        method=one_of(WORKFLOW.trained),
     priority: 1  # the longest job starts first
-    threads: 8 if LARGE else 1
+    threads: WORKFLOW.sized(1, 8)
     resources:
-        mem_mb=16000 if LARGE else 4000,
-        runtime=2880 if LARGE else 120,
-        gpu=GPUS_PER_TRAINING,
+        mem_mb=WORKFLOW.sized(4000, 16000),
+        runtime=WORKFLOW.sized(120, 2880),
+        gpu=WORKFLOW.gpus("train"),
     params:
-        method=lambda wildcards: PLAN.method_of(wildcards.method),
-        settings=settings_of,
+        method=lambda wildcards: WORKFLOW.entry(wildcards.method).method,
+        settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
         seed=config["seed"],
         scored=config["labels"],
-        pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
-        training_pairs=training_pairs_of,
-        checkpoints=f"{PLAN.folder}/checkpoints",
+        pairs=WORKFLOW.pairs_of_training,
+        training_pairs=lambda wildcards: WORKFLOW.training_pairs(wildcards.method),
+        checkpoints=str(PLAN.files.checkpoints),
         stage=STAGE_VERSIONS["train"],
     message:
         "Training {wildcards.method} (a progress line every 15 s)"

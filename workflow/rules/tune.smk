@@ -8,9 +8,9 @@ rule trial:
     not know and so does not delete.
     """
     input:
-        prepared=prepared_parts(PLAN.scans),
-        labels=label_table(),
-        before=trial_before,
+        prepared=WORKFLOW.prepared,
+        labels=WORKFLOW.label_table,
+        before=lambda wildcards: WORKFLOW.trial_before(wildcards.method, wildcards.slot),
     output:
         "<study>/tuning/{method}/trials/{slot}.json",
     log:
@@ -18,23 +18,23 @@ rule trial:
     benchmark:
         "<study>/benchmarks/tuning/{method}_{slot}.tsv"
     wildcard_constraints:
-        method=SEARCHED_NAMES,
+        method=one_of(WORKFLOW.searched),
         slot=r"\d+",
     priority: 1
-    threads: 8 if LARGE else 1
+    threads: WORKFLOW.sized(1, 8)
     resources:
-        mem_mb=16000 if LARGE else 4000,
-        runtime=2880 if LARGE else 120,
-        gpu=GPUS_PER_TRAINING,
+        mem_mb=WORKFLOW.sized(4000, 16000),
+        runtime=WORKFLOW.sized(120, 2880),
+        gpu=WORKFLOW.gpus("trial"),
     params:
-        method=lambda wildcards: PLAN.method_of(wildcards.method),
-        settings=settings_of,
-        search=search_settings,
+        method=lambda wildcards: WORKFLOW.entry(wildcards.method).method,
+        settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
+        search=lambda wildcards: WORKFLOW.entry(wildcards.method).search.identity,
         seed=config["seed"],
         scored=config["labels"],
-        pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
-        training_pairs=training_pairs_of,
-        checkpoints=f"{PLAN.folder}/checkpoints",
+        pairs=WORKFLOW.pairs_of_training,
+        training_pairs=lambda wildcards: WORKFLOW.training_pairs(wildcards.method),
+        checkpoints=str(PLAN.files.checkpoints),
         stage=STAGE_VERSIONS["train"],
     message:
         "Training {wildcards.method}, trial {wildcards.slot} of its search"
@@ -45,7 +45,7 @@ rule trial:
 rule search:
     """Take over the best trial's model, and the table of all trials."""
     input:
-        trials=trials_of,
+        trials=lambda wildcards: WORKFLOW.trials(wildcards.method),
     output:
         directory("<study>/models/{method}"),
     log:
@@ -53,7 +53,7 @@ rule search:
     benchmark:
         "<study>/benchmarks/tuning/{method}.tsv"
     wildcard_constraints:
-        method=SEARCHED_NAMES,
+        method=one_of(WORKFLOW.searched),
     threads: 1
     resources:
         mem_mb=4000,
@@ -69,9 +69,9 @@ rule search:
 rule architecture:
     """Search for the cells and the objective of an AutoReg network, which is then trained like any other."""
     input:
-        prepared=prepared_parts(PLAN.scans),
-        labels=label_table(),
-        before=searches_before,
+        prepared=WORKFLOW.prepared,
+        labels=WORKFLOW.label_table,
+        before=lambda wildcards: WORKFLOW.searches_before(wildcards.method),
     output:
         found="<study>/architectures/{method}/architecture.json",
         facts="<study>/architectures/{method}/search.json",
@@ -81,21 +81,21 @@ rule architecture:
     benchmark:
         "<study>/benchmarks/architectures/{method}.tsv"
     wildcard_constraints:
-        method=CELL_SEARCHED_NAMES,
+        method=one_of(WORKFLOW.cell_searched),
     priority: 2  # a training waits for it
-    threads: 8 if LARGE else 1
+    threads: WORKFLOW.sized(1, 8)
     resources:
-        mem_mb=32000 if LARGE else 4000,
-        runtime=2880 if LARGE else 240,
-        gpu=GPUS_PER_TRAINING,
+        mem_mb=WORKFLOW.sized(4000, 32000),
+        runtime=WORKFLOW.sized(240, 2880),
+        gpu=WORKFLOW.gpus("architecture"),
     params:
-        settings=settings_of,
-        search=cell_search_settings,
+        settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
+        search=lambda wildcards: WORKFLOW.entry(wildcards.method).cell_search.settings.as_dict(),
         seed=config["seed"],
         scored=config["labels"],
-        pairs={key: config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")},
-        training_pairs=training_pairs_of,
-        checkpoints=f"{PLAN.folder}/checkpoints",
+        pairs=WORKFLOW.pairs_of_training,
+        training_pairs=lambda wildcards: WORKFLOW.training_pairs(wildcards.method),
+        checkpoints=str(PLAN.files.checkpoints),
         stage=STAGE_VERSIONS["architecture"],
     message:
         "Searching for the architecture of {wildcards.method}"
@@ -106,9 +106,9 @@ rule architecture:
 rule sweep:
     """Score the networks of a landscape on the common grid, hypernetworks at many hyperparameters, and tune these."""
     input:
-        models=models_of_sweep,
-        prepared=prepared_parts(scans_of_sweeps()),
-        labels=label_table(),
+        models=lambda wildcards: WORKFLOW.models_of_sweep(wildcards.sweep),
+        prepared=WORKFLOW.prepared_to_score,
+        labels=WORKFLOW.label_table,
     output:
         table="<study>/sweeps/{sweep}.parquet",
         optima="<study>/sweeps/{sweep}.csv",
@@ -117,12 +117,12 @@ rule sweep:
     benchmark:
         "<study>/benchmarks/sweep/{sweep}.tsv"
     wildcard_constraints:
-        sweep="|".join(PLAN.sweeps) or "none",
+        sweep=one_of(PLAN.sweeps),
     threads: 1
     resources:
-        mem_mb=16000 if LARGE else 4000,
-        runtime=2880 if LARGE else 240,
-        gpu=GPUS_PER_TRAINING,
+        mem_mb=WORKFLOW.sized(4000, 16000),
+        runtime=WORKFLOW.sized(240, 2880),
+        gpu=WORKFLOW.gpus("sweep"),
     params:
         scored=config["labels"],
         pairs=PLAN.pairs["pair"].to_list(),

@@ -1,10 +1,9 @@
 """Draw what a search for an architecture did."""
 
-from pathlib import Path
-
 from regcore.reporting.architectures import search_figure
 from regcore.reporting.figures import save_figure
 from regcore.study.job import job
+from regcore.study.results import Results
 
-with job(snakemake):
-    save_figure(search_figure(Path(snakemake.input[0]).parent), snakemake.output[0])
+with job(snakemake) as plan:
+    save_figure(search_figure(Results(plan).trace(snakemake.wildcards.method)), snakemake.output[0])

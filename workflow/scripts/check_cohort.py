@@ -1,9 +1,8 @@
 """Read through a user's cohort."""
 
-from pathlib import Path
-
+from regcore.process.files import atomic_write
 from regcore.study.job import job
 from regcore.study.stages.prepare import check_scans
 
-with job(snakemake) as plan:
-    Path(snakemake.output[0]).write_text(check_scans(plan.cohort) + "\n")
+with job(snakemake) as plan, atomic_write(snakemake.output[0]) as path:
+    path.write_text(check_scans(plan.cohort) + "\n")

@@ -2,6 +2,7 @@
 
 from regcore.reporting.study_report import draw_pairs
 from regcore.study.job import job
+from regcore.study.results import Results
 
 with job(snakemake) as plan:
-    draw_pairs(plan, snakemake.wildcards.method, snakemake.input.metrics, snakemake.output[0])
+    draw_pairs(Results(plan), snakemake.wildcards.method, snakemake.output[0])

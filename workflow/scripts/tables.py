@@ -2,6 +2,7 @@
 
 from regcore.reporting.study_report import write_tables
 from regcore.study.job import job
+from regcore.study.results import Results
 
 with job(snakemake) as plan:
-    write_tables(plan, snakemake.params.entries, snakemake.input.metrics, dict(snakemake.output.items()))
+    write_tables(Results(plan), snakemake.params.entries, dict(snakemake.output.items()))

@@ -5,11 +5,10 @@ a study's models they bring no reference and no grid, so that they register what
 """
 
 import json
-import shutil
 from pathlib import Path
 
 from regcore.errors import InputError
-from regcore.process.files import atomic_write
+from regcore.process.files import atomic_copy, atomic_write
 
 FOLDER = Path(__file__).parent
 #: How a released model brings two scans onto one grid.  Its aligner sees any contrast, as the model does.
@@ -57,9 +56,8 @@ def release(model: Path, into: Path, voxels: int | None = None, passes: int | No
         raise InputError(f"{model}: only a synthmorph model that learned from shapes alone can be released")
     shape = content["grid"]["shape"]
     folder = into / f"{content['method']}-{len(shape)}d"
-    folder.mkdir(parents=True, exist_ok=True)
     for name in ("weights.safetensors", "history.csv"):
-        shutil.copyfile(model / name, folder / name)
+        atomic_copy(model / name, folder / name)
     content["settings"]["passes"] = passes or content["settings"]["passes"]
     content |= {"preprocess": PREPARATION, "grid": None, "ndim": len(shape), "voxels": voxels or max(shape)}
     with atomic_write(folder / "model.json") as path:

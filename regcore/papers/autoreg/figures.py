@@ -1,43 +1,20 @@
 """The tables and figures of the AutoReg paper, from a study's scores and searches."""
 
-import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from regcore.autoreg.search import FACTS, read_found
+from regcore.experiments import Needs
 from regcore.experiments import autoreg as paper
+from regcore.experiments.settings import asked
 from regcore.networks.architecture import LAMBDAS, OBJECTIVE
-from regcore.papers.hypermorph import landscapes
 from regcore.reporting import architectures
 from regcore.reporting.figures import structure_boxes
-from regcore.reporting.results import labels_in
 from regcore.reporting.starts import OVER_REFERENCE, over_starts, over_starts_for_people
 from regcore.reporting.tables import html_table
-from regcore.study.plan import Plan
-
-
-def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
-    """One experiment: its numbers, and the HTML table or the figure that shows them."""
-    planned = plan.experiments["autoreg"]
-    makers: dict[str, Callable[[], tuple[pd.DataFrame, str | Figure]]] = {
-        "table1": lambda: cost_of_searching(plan),
-        "table2": lambda: transfer(plan),
-        "table3": lambda: compared(plan, planned.scored["table3"], paper.SEARCHED),
-        "table4": lambda: compared(plan, planned.scored["table4"], paper.MEDIUM),
-        "table5": lambda: compared(plan, planned.scored["table5"], "vm-unified"),
-        "table8": lambda: time_and_size(plan, planned.scored["table8"]),
-        "table9": lambda: all_methods(plan, planned.scored["table9"]),
-        "table10": lambda: controls(plan, planned.scored["table10"]),
-        "fig3": lambda: heat_maps(plan, paper.CELLS_ALONE),
-        "fig4": lambda: objective_by_epoch(plan, paper.SEARCHED),
-        "fig6": lambda: boxes(plan, planned.scored["fig6"]),
-        "fig15": lambda: side_by_side(plan, planned.searched["fig15"]),
-    }
-    return makers[experiment]()
+from regcore.study.results import Results
 
 
 def title(name: str) -> str:
@@ -48,47 +25,37 @@ def title(name: str) -> str:
 # ---- scores
 
 
-def _rows(plan: Plan, name: str) -> pd.DataFrame:
-    return pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet")
-
-
-def _of_pairs(plan: Plan, name: str, metric: str = "dice") -> pd.Series:
-    """Mean of a metric of every test pair."""
-    rows = _rows(plan, name)
-    return rows[rows["metric"] == metric].groupby("pair")["value"].mean()
-
-
-def _started(plan: Plan, names: Sequence[str]) -> dict[str, list[str]]:
+def _started(results: Results, names: Sequence[str]) -> dict[str, list[str]]:
     """Entry → its networks among ``names``."""
-    settings = plan.config["experiments"]["autoreg"]
+    settings = asked(results.experiments.autoreg)
     found = {name: [one for one in paper.starts(name, settings) if one in names] for name in paper.TITLES}
     return {name: networks for name, networks in found.items() if networks}
 
 
-def compared(plan: Plan, names: Sequence[str], reference: str) -> tuple[pd.DataFrame, str]:
+def compared(results: Results, needs: Needs, reference: str) -> tuple[pd.DataFrame, str]:
     """Tables III to V: Dice of networks from several starts, and of each pair's mean over them beside a reference.
 
     The SD over pairs is that of these means, the SD over starts that of each start's mean.
     """
-    networks = _started(plan, names)
-    rows = pd.concat([_rows(plan, name).assign(method=name) for name in names], ignore_index=True)
-    table = over_starts(rows, networks, reference).rename(columns={"method": "entry"})
-    table.insert(1, "method", table["entry"].map(title))
-    for column, of_network in (("folds_percent", _folds), ("parameters", _parameters)):
-        table[column] = [np.mean([of_network(plan, one) for one in networks[name]]) for name in table["entry"]]
+    table = _over_starts(results, needs.scores, reference)
     folds = {"% |J| ≤ 0": table["folds_percent"].map("{:.3f}".format)}
     return table, html_table(_columns(table, "Method", title(reference), folds))
 
 
-def _folds(plan: Plan, name: str) -> float:
-    return _of_pairs(plan, name, "folds_percent").mean()
+def _over_starts(results: Results, names: Sequence[str], reference: str) -> pd.DataFrame:
+    networks = _started(results, names)
+    rows = pd.concat([results.scores(name).assign(method=name) for name in names], ignore_index=True)
+    table = over_starts(rows, networks, reference).rename(columns={"method": "entry"})
+    table.insert(1, "method", table["entry"].map(title))
+    for column, of_network in (
+        ("folds_percent", lambda name: results.of_pairs(name, "folds_percent").mean()),
+        ("parameters", lambda name: results.training(name)["parameters"]),
+    ):
+        table[column] = [np.mean([of_network(one) for one in networks[name]]) for name in table["entry"]]
+    return table
 
 
-def _parameters(plan: Plan, name: str) -> int:
-    return _training(plan, name)["parameters"]
-
-
-def _columns(table: pd.DataFrame, first: str, compared_with: str, between: dict) -> dict:
+def _columns(table: pd.DataFrame, first: str, compared_with: str, between: Mapping) -> dict:
     """Columns of an HTML table of several starts; ``between`` stand those that one table has alone."""
     other = table["mean_difference"].notna()
     return {
@@ -107,13 +74,13 @@ def _with_spread(means: pd.Series, spreads: pd.Series, number: str = "{:.3f}") -
     return [f"{number.format(m)} ± {number.format(s)}" for m, s in zip(means, spreads, strict=True)]
 
 
-def transfer(plan: Plan) -> tuple[pd.DataFrame, str]:
+def transfer(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table II: what of another study's model has to be found anew; Dice, and correlation of the images."""
     rows = []
     for name, (what, _) in paper.TRANSFER.items():
         row = {"entry": name, "found_anew": what}
         for metric in ("dice", "correlation"):
-            values = _of_pairs(plan, name, metric)
+            values = results.of_pairs(name, metric)
             row |= {f"{metric}_mean": values.mean(), f"{metric}_sd": values.std(ddof=1)}
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -126,12 +93,12 @@ def transfer(plan: Plan) -> tuple[pd.DataFrame, str]:
     )
 
 
-def time_and_size(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def time_and_size(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table VIII: seconds to register a pair, and the number of parameters."""
     rows = []
-    for name in names:
-        seconds = _of_pairs(plan, name, "seconds_compute")
-        known = _training(plan, name)["parameters"] if plan.learned(name) else float("nan")
+    for name in needs.scores:
+        seconds = results.of_pairs(name, "seconds_compute")
+        known = results.training(name)["parameters"] if results.plan.entries[name].learned else float("nan")
         row = {"entry": name, "method": title(name), "parameters": known}
         rows.append(row | {"seconds_mean": seconds.mean(), "seconds_sd": seconds.std(ddof=1)})
     table = pd.DataFrame(rows)
@@ -144,11 +111,11 @@ def time_and_size(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
     )
 
 
-def all_methods(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def all_methods(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Tables VI, VII and IX: Dice and folds of all methods, the first start of each."""
     rows = []
-    for name in names:
-        dice, folds = _of_pairs(plan, name), _of_pairs(plan, name, "folds_count")
+    for name in needs.scores:
+        dice, folds = results.of_pairs(name), results.of_pairs(name, "folds_count")
         row = {"entry": name, "method": title(name), "dice_mean": dice.mean(), "dice_sd": dice.std(ddof=1)}
         rows.append(row | {"folds_mean": folds.mean(), "folds_sd": folds.std(ddof=1)})
     table = pd.DataFrame(rows)
@@ -161,10 +128,10 @@ def all_methods(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
     )
 
 
-def boxes(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
+def boxes(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 6: Dice of each structure."""
-    rows = pd.concat([_rows(plan, name).assign(method=title(name)) for name in names], ignore_index=True)
-    figure = structure_boxes(rows, labels_in(plan, rows), [title(name) for name in names], "dice")
+    rows = pd.concat([results.scores(name).assign(method=title(name)) for name in needs.scores], ignore_index=True)
+    figure = structure_boxes(rows, results.labels(rows), [title(name) for name in needs.scores], "dice")
     dice = rows[rows["metric"] == "dice"]
     quartiles = dice.groupby(["method", "label"], sort=False)["value"].describe()[["mean", "std", "25%", "50%", "75%"]]
     return quartiles.reset_index(), figure
@@ -173,24 +140,16 @@ def boxes(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
 # ---- searches
 
 
-def _search(plan: Plan, name: str, file: str) -> dict[str, Any]:
-    return json.loads((plan.architecture_folder(name) / file).read_text())
-
-
-def _training(plan: Plan, name: str) -> dict[str, Any]:
-    return landscapes.model(plan, name)["training"]
-
-
-def cost_of_searching(plan: Plan) -> tuple[pd.DataFrame, str]:
+def cost_of_searching(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table I: CPU time and memory of a training, and of a search with the training of what it found.
 
     Memory is that of the tensors of one step, and of the weights with their gradients and Adam's moments.
     """
-    cells, objective = (_search(plan, name, FACTS) for name in (paper.CELLS_ALONE, paper.SEARCHED))
+    cells, objective = (results.cell_search(name) for name in (paper.CELLS_ALONE, paper.SEARCHED))
     trained = {"Manual-Medium": (paper.MEDIUM, cells), "AutoReg": (paper.SEARCHED, objective)}
     steps = [(f"search, {stage}", facts) for search in (cells, objective) for stage, facts in search["stages"].items()]
     for place, (heading, (name, search)) in zip((0, len(steps) + 1), trained.items(), strict=True):
-        facts = {**_training(plan, name), "step_bytes": search["training_step_bytes"]}
+        facts = {**results.training(name), "step_bytes": search["training_step_bytes"]}
         steps.insert(place, (f"training, {heading}", facts))
     rows = [
         {"what": what, "cpu_seconds": facts["cpu_seconds"], "bytes": facts["step_bytes"] + 16 * facts["parameters"]}
@@ -213,11 +172,11 @@ def cost_of_searching(plan: Plan) -> tuple[pd.DataFrame, str]:
     )
 
 
-def controls(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def controls(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table 10, ours: cells by gradient beside cells found by trying, at the same cost; all with the same λ."""
-    table, _ = compared(plan, names, paper.CELLS_ALONE)
-    networks = _started(plan, names)
-    facts = {name: [_search(plan, one, FACTS) for one in own] for name, own in networks.items()}
+    table = _over_starts(results, needs.scores, paper.CELLS_ALONE)
+    networks = _started(results, needs.scores)
+    facts = {name: [results.cell_search(one) for one in own] for name, own in networks.items()}
     table["search_cpu_seconds"] = [np.mean([one["cells_cpu_seconds"] for one in facts[n]]) for n in table["entry"]]
     table["architectures_tried"] = [
         np.mean([stage.get("architectures", 1) for one in facts[name] for stage in one["stages"].values()])
@@ -231,20 +190,19 @@ def controls(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
     return table, html_table(_columns(table, "Search", "the gradient", cost))
 
 
-def heat_maps(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
+def heat_maps(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 3: the mixtures' weights in the last epoch of each stage; boxes are around the chosen operations."""
-    table = architectures.mixtures(plan.architecture_folder(name))
+    table = architectures.mixtures(results.trace(*needs.architectures))
     return table, architectures.heat_maps(table)
 
 
-def objective_by_epoch(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
+def objective_by_epoch(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 4: λ and the losses over the epochs of the last stage."""
-    trace = architectures.trace(plan.architecture_folder(name), OBJECTIVE)
+    trace = architectures.stage_of(results.trace(*needs.architectures), OBJECTIVE)
     return trace[["epoch", *LAMBDAS, *architectures.LOSSES]], architectures.objective_by_epoch(trace)
 
 
-def side_by_side(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
+def side_by_side(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 15, ours: what was found from each random start."""
-    folders = {f"start {number + 1}": plan.architecture_folder(name) for number, name in enumerate(names)}
-    found = {heading: read_found(folder, heading) for heading, folder in folders.items()}
+    found = {f"start {start}": results.architecture(name) for start, name in enumerate(needs.architectures, start=1)}
     return architectures.operations(found), architectures.side_by_side(found)

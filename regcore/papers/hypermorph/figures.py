@@ -4,7 +4,7 @@ Hypernetworks and grids are those of the first random start, where nothing else 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regcore.cohort.labels import structures
+from regcore.experiments import Needs
 from regcore.experiments import hypermorph as paper
 from regcore.experiments.hypermorph import Landscape
 from regcore.papers.hypermorph import landscapes
-from regcore.papers.hypermorph.robustness import robustness_and_cost
 from regcore.reporting.figures import AXES, CURVES, plt
-from regcore.reporting.results import labels_in
-from regcore.study.plan import Plan
+from regcore.study.results import Results
 from regcore.tuning.amortised import INTERVAL, Optimum, optimum
 
 #: How values that tuning and the grid found are marked.
@@ -26,27 +25,14 @@ STAR = {"marker": "*", "markersize": 14, "markerfacecolor": "white", "markeredge
 RING = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none"}
 
 
-def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
-    """One experiment: its numbers, and the HTML table or the figure that shows them."""
-    makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
-        "fig3": dice_by_lambda,
-        "fig4": dice_by_two,
-        "fig5": dice_by_start,
-        "fig6": lambda_by_group,
-        "fig7": lambda_by_structure,
-        "table1": robustness_and_cost,
-    }
-    return makers[experiment](plan)
-
-
-def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 3: Dice of a hypernetwork and of a grid of networks against λ, a panel for each similarity."""
-    shapes = landscapes.single(plan)
+    shapes = landscapes.single(results)
     figure, axes = _panels(len(shapes))
     tables = []
     for axis, shape in zip(axes, shapes, strict=True):
-        hyper, grid = landscapes.first_sweeps(plan, shape)
-        table = landscapes.compared(shape, hyper, grid, landscapes.tuned(plan, shape))
+        hyper, grid = landscapes.first_sweeps(results, shape)
+        table = landscapes.compared(shape, hyper, grid, landscapes.tuned(results, shape))
         tables.append(table.assign(similarity=shape.name))
         _draw_curves(axis, landscapes.tested(hyper, ["lambda"]), table, table["test_pairs"].iloc[0])
         found, best = table[["lambda_tuned", "lambda_grid"]].iloc[0]
@@ -57,22 +43,22 @@ def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return _first_columns(pd.concat(tables, ignore_index=True), "similarity"), figure
 
 
-def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 4: Dice over two hyperparameters; where training sees some of the labels, of these and the others too.
 
     Tuning counts all labels; of the others the best point of the sweep is shown in its place.
     """
     panels = [
         (shape, labels, codes)
-        for shape in landscapes.planned(plan).values()
+        for shape in landscapes.planned(results).values()
         if len(shape.hyperparameters) == 2
-        for labels, codes in _observed_and_held_out(plan, shape).items()
+        for labels, codes in _observed_and_held_out(results, shape).items()
     ]
     figure, axes = _panels(len(panels))
     tables = []
     for axis, (shape, labels, codes) in zip(axes, panels, strict=True):
-        hyper, grid = (rows[rows["label"].isin(codes)] for rows in landscapes.first_sweeps(plan, shape))
-        tuned = landscapes.tuned(plan, shape)
+        hyper, grid = (rows[rows["label"].isin(codes)] for rows in landscapes.first_sweeps(results, shape))
+        tuned = landscapes.tuned(results, shape)
         if labels != "all":  # tuning counted all of them
             tuned = tuned | optimum(landscapes.of_split(hyper, "validation"), shape.hyperparameters).values
         table = landscapes.compared(shape, hyper, grid, tuned)
@@ -86,17 +72,17 @@ def dice_by_two(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return _first_columns(whole, "landscape", "labels", *(name for name in AXES if name in whole)), figure
 
 
-def dice_by_start(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_start(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 5: mean and SD over random starts, of hypernetworks and of those networks that are trained several times.
 
     Below, the SD alone, which is small beside what λ does.
     """
-    shapes = landscapes.repeated(plan)
+    shapes = landscapes.repeated(results)
     size, ratios = (5.4 * len(shapes), 6), {"height_ratios": (3, 2)}
     figure, axes = plt.subplots(2, len(shapes), figsize=size, squeeze=False, sharex=True, gridspec_kw=ratios)
     tables = []
     for axis, below, shape in zip(*axes, shapes, strict=True):
-        table = landscapes.by_start(plan, shape)
+        table = landscapes.by_start(results, shape)
         tables.append(table)
         low, high = (table["hyper_mean"] + sign * table["hyper_sd"] for sign in (-1, 1))
         axis.fill_between(table["lambda"], low, high, color="#9ecae1", linewidth=0, label="± SD over starts")
@@ -122,14 +108,15 @@ def dice_by_start(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return pd.concat(tables, ignore_index=True), figure
 
 
-def lambda_by_group(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def lambda_by_group(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 6: Dice against λ for each data set, task and pairing of contrasts; λ* is chosen on validation pairs.
 
     Pairs of two data sets are in none of them.
     """
-    shapes = landscapes.single(plan)
+    shapes = landscapes.single(results)
     found = {
-        shape.name: landscapes.by_group(plan, landscapes.first_sweep(plan, paper.dense(shape.name))) for shape in shapes
+        shape.name: landscapes.by_group(results, landscapes.first_sweep(results, paper.dense(shape.name)))
+        for shape in shapes
     }
     kinds = [kind for kind in found[shapes[0].name] if kind != "all"] or ["all"]
     size = (5.4 * len(kinds), 4 * len(shapes))
@@ -153,19 +140,19 @@ def lambda_by_group(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return pd.DataFrame(rows), figure
 
 
-def lambda_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def lambda_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 7: λ* of each structure on the validation pairs, left and right pooled.
 
     Boxes: the quartiles of λ* when the pairs are drawn again with replacement; whiskers: the interval.
     """
-    shapes = landscapes.single(plan)
+    shapes = landscapes.single(results)
     rows, drawn, common = [], {}, {}
     for shape in shapes:
         hyper = landscapes.with_dice(
-            landscapes.of_split(landscapes.first_sweep(plan, paper.dense(shape.name)), "validation")
+            landscapes.of_split(landscapes.first_sweep(results, paper.dense(shape.name)), "validation")
         )
         common[shape.name] = optimum(hyper, ["lambda"]).values["lambda"]
-        for structure, part in hyper.groupby(hyper["label"].map(structures(labels_in(plan, hyper)))):
+        for structure, part in hyper.groupby(hyper["label"].map(structures(results.labels(hyper)))):
             pairs = len(part[["fixed", "moving"]].drop_duplicates())
             best = optimum(part, ["lambda"])
             rows.append({"similarity": shape.name, "structure": structure, "pairs": pairs, **_star(best)})
@@ -287,10 +274,10 @@ def _draw_boxes(axis: Axes, part: pd.DataFrame, drawn: Sequence[np.ndarray], com
     axis.grid(axis="x", linewidth=0.3)
 
 
-def _observed_and_held_out(plan: Plan, shape: Landscape) -> dict[str, set[int]]:
+def _observed_and_held_out(results: Results, shape: Landscape) -> dict[str, set[int]]:
     """What labels are called in a panel → their codes; all of them alone where training sees all or none."""
-    everything = set(landscapes.with_dice(landscapes.sweep(plan, paper.by_grid(shape.name)))["label"])
-    seen = everything & set(landscapes.model(plan, next(iter(shape.hypernetworks())))["training"]["observed"])
+    everything = set(landscapes.with_dice(results.sweep(paper.by_grid(shape.name)))["label"])
+    seen = everything & set(results.training(next(iter(shape.hypernetworks())))["observed"])
     if not seen or seen == everything:
         return {"all": everything}
     return {"all": everything, "observed": seen, "held-out": everything - seen}

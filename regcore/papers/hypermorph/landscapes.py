@@ -3,7 +3,6 @@
 Dice is the mean over labels, then over pairs; gaps and standard deviations are points of it, on a scale of 0 to 100.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,8 @@ from scipy.interpolate import RegularGridInterpolator
 
 from regcore.experiments import hypermorph as paper
 from regcore.experiments.hypermorph import SIMILARITIES, Landscape
-from regcore.study.plan import Plan
+from regcore.experiments.settings import asked
+from regcore.study.results import Results
 from regcore.tuning.amortised import curve, optimum
 
 #: Hyperparameters in headings.
@@ -24,21 +24,21 @@ GROUPS = {"dataset": "data set", "task": "task", "contrasts": "contrasts"}
 DIGITS = 6
 
 
-def planned(plan: Plan) -> dict[str, Landscape]:
+def planned(results: Results) -> dict[str, Landscape]:
     """The study's landscapes in the paper's order."""
-    labelled = paper.dense("gamma") in plan.experiments["hypermorph"].sweeps
-    found = paper.landscapes(plan.config["experiments"]["hypermorph"], labelled)
+    settings = asked(results.experiments.hypermorph)
+    found = paper.landscapes(settings, labelled=settings.landscapes.gamma is not None)  # else it would not be planned
     return {name: found[name] for name in (*SIMILARITIES, *paper.SECOND) if name in found}
 
 
-def single(plan: Plan) -> list[Landscape]:
+def single(results: Results) -> list[Landscape]:
     """The landscapes over λ alone, one for each similarity."""
-    return [shape for shape in planned(plan).values() if len(shape.hyperparameters) == 1]
+    return [shape for shape in planned(results).values() if len(shape.hyperparameters) == 1]
 
 
-def repeated(plan: Plan) -> list[Landscape]:
+def repeated(results: Results) -> list[Landscape]:
     """Those whose networks are trained several times."""
-    return [shape for shape in single(plan) if shape.replicates > 1]
+    return [shape for shape in single(results) if shape.replicates > 1]
 
 
 def first_grid(shape: Landscape) -> list[str]:
@@ -56,31 +56,20 @@ def similarity(shape: Landscape) -> str:
     return SIMILARITIES[shape.settings["similarity"]]
 
 
-def sweep(plan: Plan, name: str) -> pd.DataFrame:
-    """What :mod:`regcore.study.stages.sweep` wrote, all starts."""
-    return pd.read_parquet(plan.folder / "sweeps" / f"{name}.parquet")
-
-
-def tuned(plan: Plan, shape: Landscape) -> Mapping[str, Any]:
+def tuned(results: Results, shape: Landscape) -> Mapping[str, Any]:
     """What tuning the first hypernetwork of a landscape found."""
-    table = pd.read_csv(plan.folder / "sweeps" / f"{paper.dense(shape.name)}.csv").set_index("entry")
-    return table.loc[next(iter(shape.hypernetworks()))].to_dict()
+    return results.optima(paper.dense(shape.name)).loc[next(iter(shape.hypernetworks()))].to_dict()
 
 
-def model(plan: Plan, name: str) -> dict[str, Any]:
-    """The ``model.json`` of a network."""
-    return json.loads((plan.folder / "models" / name / "model.json").read_text())
-
-
-def first_sweep(plan: Plan, name: str) -> pd.DataFrame:
+def first_sweep(results: Results, name: str) -> pd.DataFrame:
     """Rows of the first start."""
-    rows = sweep(plan, name)
+    rows = results.sweep(name)
     return rows[rows["replicate"] == 1]
 
 
-def first_sweeps(plan: Plan, shape: Landscape) -> tuple[pd.DataFrame, pd.DataFrame]:
+def first_sweeps(results: Results, shape: Landscape) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the first start of a landscape's hypernetwork, and of its grid of networks."""
-    return first_sweep(plan, paper.dense(shape.name)), first_sweep(plan, paper.by_grid(shape.name))
+    return first_sweep(results, paper.dense(shape.name)), first_sweep(results, paper.by_grid(shape.name))
 
 
 def of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -146,14 +135,14 @@ def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: M
     return table.assign(tuning_seconds=tuned["seconds"], tuning_pairs=tuned["pairs"], test_pairs=len(pairs))
 
 
-def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
+def by_start(results: Results, shape: Landscape) -> pd.DataFrame:
     """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice.
 
     The same in all rows: the largest gap of the means, and for both kinds the λ whose mean over starts is best on the
     validation pairs.  A single network's Dice is as uncertain as that of its start, so the best of a grid of single
     networks is often a lucky one.
     """
-    hyper, grid = sweep(plan, paper.dense(shape.name)), sweep(plan, paper.by_grid(shape.name))
+    hyper, grid = results.sweep(paper.dense(shape.name)), results.sweep(paper.by_grid(shape.name))
     grid = grid[grid["lambda"].round(DIGITS).isin(shape.again["lambda"])]
     lambdas = pd.DataFrame({"lambda": np.union1d(hyper["lambda"].round(DIGITS), grid["lambda"].round(DIGITS))})
     curves, networks = (
@@ -175,9 +164,10 @@ def by_start(plan: Plan, shape: Landscape) -> pd.DataFrame:
     return table.assign(replicates=starts.shape[1], max_gap=table["gap"].abs().max(), **best)
 
 
-def by_group(plan: Plan, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+def by_group(results: Results, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
     """Kind of group → name → rows of its validation and test pairs; only kinds with several groups, and all pairs."""
-    rows = with_dice(rows).merge(plan.pairs[["split", "fixed", "moving", *GROUPS]], on=["split", "fixed", "moving"])
+    pairs = results.plan.pairs[["split", "fixed", "moving", *GROUPS]]
+    rows = with_dice(rows).merge(pairs, on=["split", "fixed", "moving"])
     found = {}
     for kind in GROUPS:
         parts = {name: part for name, part in rows.groupby(kind) if name and part["split"].nunique() == 2}

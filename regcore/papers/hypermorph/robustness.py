@@ -6,22 +6,23 @@ from typing import Any
 
 import pandas as pd
 
+from regcore.experiments import Needs
 from regcore.experiments.hypermorph import Landscape
 from regcore.papers.hypermorph import landscapes
 from regcore.reporting.tables import html_table
-from regcore.study.plan import Plan
-from regcore.training.trainer import DROP
+from regcore.study.results import Results
+from regcore.training.schedule import DROP
 
 #: What the table says of random starts.
 SPREAD = ("lambdas", "hyper_sd", "grid_sd", "sd_ratio")
 
 
-def robustness_and_cost(plan: Plan) -> tuple[pd.DataFrame, str]:
+def robustness_and_cost(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table 1: SD over random starts, mean over λ; and what training a grid and a hypernetwork took."""
-    spread = {shape.name: _spread(landscapes.by_start(plan, shape)) for shape in landscapes.repeated(plan)}
-    shapes = landscapes.planned(plan)
+    spread = {shape.name: _spread(landscapes.by_start(results, shape)) for shape in landscapes.repeated(results)}
+    shapes = landscapes.planned(results)
     rows = [
-        {"landscape": name, **spread.get(name, dict.fromkeys(SPREAD, math.nan)), **_cost(plan, shape)}
+        {"landscape": name, **spread.get(name, dict.fromkeys(SPREAD, math.nan)), **_cost(results, shape)}
         for name, shape in shapes.items()
     ]
     table = pd.DataFrame(rows)
@@ -51,7 +52,7 @@ def robustness_and_cost(plan: Plan) -> tuple[pd.DataFrame, str]:
             columns[f"Grid / HyperMorph, {heading}"] = _numbers(table[f"{seconds}_ratio"], "{:.2f}")
     columns |= {"Grid, steps": table["grid_steps"], "HyperMorph, steps": table["hyper_steps"]}
     parts.append(html_table(columns | {"Device": table["device"]}))
-    return table, "\n".join([*parts, f'<p class="note">{_what_seconds_are(plan)}</p>'])
+    return table, "\n".join([*parts, f'<p class="note">{_what_seconds_are(results)}</p>'])
 
 
 def _spread(table: pd.DataFrame) -> dict[str, float]:
@@ -61,10 +62,10 @@ def _spread(table: pd.DataFrame) -> dict[str, float]:
     return dict(zip(SPREAD, (len(several), hyper, grid, grid / hyper), strict=True))
 
 
-def _cost(plan: Plan, shape: Landscape) -> dict[str, Any]:
+def _cost(results: Results, shape: Landscape) -> dict[str, Any]:
     """Of the first start: the grid's networks together, and the hypernetwork; mean and SD of those of all starts."""
-    grid = _trainings(plan, landscapes.first_grid(shape))
-    hyper = _trainings(plan, shape.hypernetworks())
+    grid = _trainings(results, landscapes.first_grid(shape))
+    hyper = _trainings(results, shape.hypernetworks())
     row: dict[str, Any] = {"points": len(grid)}
     for what in ("seconds", "cpu_seconds"):
         row[f"grid_{what}"] = grid[what].sum(skipna=False)
@@ -81,17 +82,17 @@ def _columns(where: pd.DataFrame) -> Iterable[tuple[str, int, int]]:
     return zip(where["device"], where["threads"], where["processes"], strict=True)
 
 
-def _trainings(plan: Plan, names: Iterable[str]) -> pd.DataFrame:
+def _trainings(results: Results, names: Iterable[str]) -> pd.DataFrame:
     """What training each network took."""
-    return pd.DataFrame([{"cpu_seconds": math.nan} | landscapes.model(plan, name)["training"] for name in names])
+    return pd.DataFrame([{"cpu_seconds": math.nan} | results.training(name) for name in names])
 
 
-def _what_seconds_are(plan: Plan) -> str:
+def _what_seconds_are(results: Results) -> str:
     """The convergence rule of both kinds in words, and how many trainings it did not end."""
-    shapes = landscapes.planned(plan).values()
+    shapes = landscapes.planned(results).values()
     kinds = {
-        "networks": [landscapes.model(plan, name) for shape in shapes for name in landscapes.first_grid(shape)],
-        "hypernetworks": [landscapes.model(plan, name) for shape in shapes for name in shape.hypernetworks()],
+        "networks": [results.model(name) for shape in shapes for name in landscapes.first_grid(shape)],
+        "hypernetworks": [results.model(name) for shape in shapes for name in shape.hypernetworks()],
     }
     found = {
         kind: ", or ".join(dict.fromkeys(convergence_rule(model["settings"]) for model in models))

@@ -1,47 +1,24 @@
 """The tables and figures of the TM-SPR paper, from a study's scores, searches, sweeps and weight volumes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from regcore.evaluation.statistics import paired_comparison
+from regcore.experiments import Needs
 from regcore.experiments import spr as paper
 from regcore.papers.hypermorph import landscapes
-from regcore.papers.spr import weights
 from regcore.reporting import searches
 from regcore.reporting.figures import AXES, plt
 from regcore.reporting.tables import html_table
-from regcore.study.plan import Plan
+from regcore.study.results import Results
 from regcore.tuning.amortised import curve, optimum
 
 #: Columns of Tables 2 to 4 after Dice: metric → heading.
 FOLDS = {"folds_percent": "% |J| ≤ 0", "ndv_percent": "% NDV"}
 #: Marks of improvements over the backbone by their p-value.
 MARKS = ((0.001, "**"), (0.01, "*"))
-
-
-def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
-    """One experiment: its numbers, and the HTML table or the figure that shows them."""
-    planned = plan.experiments["spr"]
-    makers: dict[str, Callable[[], tuple[pd.DataFrame, str | Figure]]] = {
-        "table2": lambda: overlap_and_folds(plan, planned.scored["table2"]),
-        "table5": lambda: optima(plan),
-        "table6": lambda: amortised(plan, planned.scored["table6"]),
-        "table7": lambda: search_and_grid(plan),
-        "fig7": lambda: searches.surfaces(plan, _titles(planned.trained["fig7"])),
-        "fig8": lambda: searches.importances(plan, _titles(planned.trained["fig8"])),
-        "fig9": lambda: landscape(plan, "hyper-tm-spr"),
-        "fig10": lambda: landscape(plan, "hyper-tm-spr-labels"),
-        "fig11": lambda: weights.over_two(plan, "hyper-tm-spr"),
-        "fig12": lambda: weights.beside_field(plan, _titles(planned.weighed["fig12"])),
-        "fig13": lambda: weights.against_invariant(
-            plan, "tm-spr-beta", paper.REFERENCE, _titles(planned.scored["fig13"])
-        ),
-        "fig14": lambda: weights.by_alpha(plan, planned.weighed["fig14"]),
-        "fig20": lambda: dice_by_lambda(plan),
-    }
-    return makers[experiment]()
 
 
 def title(name: str) -> str:
@@ -53,20 +30,9 @@ def _titles(names: Sequence[str]) -> dict[str, str]:
     return {name: title(name) for name in names}
 
 
-def overlap_and_folds(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def overlap_and_folds(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Tables 2 to 4: Dice (SD over structures and pairs), folds, and a test against the backbone by pairs' means."""
-    scores = {name: pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet") for name in names}
-    backbone = _of_pairs(scores[paper.REFERENCE])
-    rows = []
-    for name, own in scores.items():
-        dice = own.loc[own["metric"] == "dice", "value"]
-        row = {"entry": name, "method": title(name), "dice_mean": dice.mean(), "dice_sd": dice.std(ddof=1)}
-        row |= {metric: own.loc[own["metric"] == metric, "value"].mean() for metric in FOLDS}
-        compared = paired_comparison(*_of_pairs(own).align(backbone))
-        row |= {"points_over_backbone": 100 * compared.mean_difference, "p_wilcoxon": compared.p_wilcoxon}
-        row |= {"low": 100 * compared.ci_low, "high": 100 * compared.ci_high, "pairs": compared.n}
-        rows.append(row)
-    table = pd.DataFrame(rows)
+    table = _beside_backbone(results, needs.scores)
     marks = [
         "" if name == paper.REFERENCE else mark(points, p)
         for name, points, p in zip(table["entry"], table["points_over_backbone"], table["p_wilcoxon"], strict=True)
@@ -91,27 +57,37 @@ def overlap_and_folds(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, s
     )
 
 
+def _beside_backbone(results: Results, names: Sequence[str]) -> pd.DataFrame:
+    """Dice and folds of each entry, and how far it is from the backbone."""
+    backbone, rows = results.of_pairs(paper.REFERENCE), []
+    for name in names:
+        own = results.scores(name)
+        dice = own.loc[own["metric"] == "dice", "value"]
+        row = {"entry": name, "method": title(name), "dice_mean": dice.mean(), "dice_sd": dice.std(ddof=1)}
+        row |= {metric: own.loc[own["metric"] == metric, "value"].mean() for metric in FOLDS}
+        compared = paired_comparison(*results.of_pairs(name).align(backbone))
+        row |= {"points_over_backbone": 100 * compared.mean_difference, "p_wilcoxon": compared.p_wilcoxon}
+        row |= {"low": 100 * compared.ci_low, "high": 100 * compared.ci_high, "pairs": compared.n}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def mark(points: float, p: float) -> str:
     """The paper's mark of a significant improvement."""
     return next((mark for level, mark in MARKS if points > 0 and p < level), "")
 
 
-def _of_pairs(rows: pd.DataFrame) -> pd.Series:
-    """Mean Dice of every pair."""
-    return rows[rows["metric"] == "dice"].groupby("pair")["value"].mean()
-
-
-def optima(plan: Plan) -> tuple[pd.DataFrame, str]:
+def optima(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table 5: the best hyperparameters on the validation pairs, and how they were found."""
     rows = []
-    for name in plan.experiments["spr"].trained["table5"]:
-        if name in plan.searches:
-            result = searches.found(plan, name)
-            how = f"{plan.searches[name].sampler}, {result['trials']} trials, {result['pruned']} pruned"
+    for name in needs.models:
+        search = results.plan.entries[name].search
+        if search is not None:
+            result = results.search(name)
+            how = f"{search.sampler}, {result['trials']} trials, {result['pruned']} pruned"
             rows.append({"method": title(name), **result["params"], "validation_dice": result["dice"], "found_by": how})
         else:
-            facts = landscapes.model(plan, name)["training"]
-            best = optimum(_validation(plan, name), list(facts["tuned"]["values"]))
+            best = optimum(_validation(results, name), list(results.training(name)["tuned"]["values"]))
             dice = best.score
             rows.append({"method": title(name), **best.values, "validation_dice": dice, "found_by": "dense sweep"})
     table = pd.DataFrame(rows)
@@ -126,13 +102,13 @@ def optima(plan: Plan) -> tuple[pd.DataFrame, str]:
     )
 
 
-def amortised(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
+def amortised(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table 6: hypernetworks beside the searched network; weights that are trained, and CPU time."""
-    table, _ = overlap_and_folds(plan, names)
+    table = _beside_backbone(results, needs.scores)
     table = table[table["entry"] != paper.REFERENCE].reset_index(drop=True)
-    facts = [landscapes.model(plan, name)["training"] for name in table["entry"]]
+    facts = [results.training(name) for name in table["entry"]]
     table["parameters"] = [fact["parameters"] for fact in facts]
-    table["cpu_seconds"] = [_cpu_seconds(plan, name, fact) for name, fact in zip(table["entry"], facts, strict=True)]
+    table["cpu_seconds"] = [_cpu_seconds(results, name, fact) for name, fact in zip(table["entry"], facts, strict=True)]
     searched = table.set_index("entry").loc["tm-spr-beta", "dice_mean"]
     table["points_over_search"] = 100 * (table["dice_mean"] - searched)
     return table, html_table(
@@ -147,17 +123,17 @@ def amortised(plan: Plan, names: Sequence[str]) -> tuple[pd.DataFrame, str]:
     )
 
 
-def _cpu_seconds(plan: Plan, name: str, facts: dict) -> float:
+def _cpu_seconds(results: Results, name: str, facts: dict) -> float:
     """Of all trainings of an entry; pruned trials have the seconds of the clock alone."""
-    if name not in plan.searches:
+    if results.plan.entries[name].search is None:
         return facts["cpu_seconds"]
-    table = searches.trials(plan, name)
+    table = results.trials(name)
     return float(table["cpu_seconds"].fillna(table["seconds"]).sum())
 
 
-def search_and_grid(plan: Plan) -> tuple[pd.DataFrame, str]:
+def search_and_grid(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table 7, ours: what the search cost and found, beside a dense grid without pruning."""
-    table = searches.against_grid(plan, _titles(plan.experiments["spr"].trained["table7"]))
+    table = searches.against_grid(results, _titles(needs.models))
     return table, html_table(
         {
             "Method": table["method"],
@@ -172,14 +148,24 @@ def search_and_grid(plan: Plan) -> tuple[pd.DataFrame, str]:
     )
 
 
-def _validation(plan: Plan, name: str) -> pd.DataFrame:
-    return landscapes.of_split(landscapes.sweep(plan, paper.sweep_of(name)), "validation")
+def _validation(results: Results, name: str) -> pd.DataFrame:
+    return landscapes.of_split(results.sweep(paper.sweep_of(name)), "validation")
 
 
-def landscape(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
+def surfaces(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 7: validation Dice over the hyperparameters of each search."""
+    return searches.surfaces(results, _titles(needs.models))
+
+
+def importances(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
+    """Fig. 8: which hyperparameters matter, by each search."""
+    return searches.importances(results, _titles(needs.models))
+
+
+def landscape(results: Results, needs: Needs, name: str) -> tuple[pd.DataFrame, Figure]:
     """Fig. 9 and 10: validation Dice of a hypernetwork over both hyperparameters."""
-    rows = _validation(plan, name)
-    across, down = plan.hyperparameters(paper.sweep_of(name))
+    rows = _validation(results, name)
+    across, down = results.plan.sweeps[paper.sweep_of(name)].hyperparameters
     table = curve(rows, [across, down])
     best = optimum(rows, [across, down])
     wide = table.pivot(index=down, columns=across, values="mean")
@@ -192,12 +178,12 @@ def landscape(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. D.20: validation Dice of the hypernetworks over λ in steps of 0.01."""
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
     tables = []
     for name, (marker, colour) in zip(paper.OVER_LAMBDA, (("s", "#3182bd"), ("o", "black")), strict=True):
-        rows = _validation(plan, name)
+        rows = _validation(results, name)
         table, best = curve(rows, ["lambda"]), optimum(rows, ["lambda"])
         label = f"{title(name)}: λ = {best.values['lambda']:.2f}, Dice {best.score:.3f}"
         axis.plot(table["lambda"], table["mean"], color=colour, marker=marker, markevery=10, label=label)

@@ -1,25 +1,21 @@
 """Figures 11 to 14: weight volumes, beside the fields that they were learned with."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter
 
-from regcore.images.field import read_field
-from regcore.images.volume import Volume, read_volume
+from regcore.experiments import Needs
+from regcore.images.volume import Volume
 from regcore.reporting.figures import AXES, View, draw_grid, plt
-from regcore.study.plan import Plan
-from regcore.training.checkpoint import load_tensors
+from regcore.study.results import Results
 
 #: Side of the windows of the map of local variance, voxels.
 WINDOW = 5
 #: Weights are relative to their scale; those of the Gaussian prior that exceed it have the colour of 1.
 WEIGHTS = {"cmap": "jet", "vmin": 0, "vmax": 1}
-
-
-def numbers(plan: Plan, name: str) -> pd.DataFrame:
-    """What was measured of an entry's weight volumes, a row for each test pair and setting."""
-    return pd.read_csv(plan.folder / "weights" / f"{name}.csv")
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
@@ -32,14 +28,17 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     return found.assign(pairs=groups["pair"].nunique()).reset_index().drop(columns="row")
 
 
+def _means_of(results: Results, names: Sequence[str]) -> pd.DataFrame:
+    return means(pd.concat([results.weights(name) for name in names], ignore_index=True))
+
+
 class Example:
     """The volumes of the pair that is shown, of one entry."""
 
-    def __init__(self, plan: Plan, name: str):
-        self.tensors, facts = load_tensors(plan.folder / "weights" / f"{name}.safetensors")
-        self.pair = facts["pair"]
-        scans = plan.pairs_of("test").set_index("pair").loc[self.pair]
-        self.fixed = read_volume(f"{plan.prepared(scans['fixed'])}.nii")
+    def __init__(self, results: Results, name: str):
+        self.tensors, self.pair = results.weight_volumes(name)
+        fixed, _ = results.scans_of(self.pair)
+        self.fixed = results.prepared(fixed)
         self.view = View(self.fixed)
 
     def slice(self, row: int, what: str) -> np.ndarray:
@@ -55,9 +54,10 @@ class Example:
         return self.view.slice(np.linalg.norm(self.moves(row), axis=-1))
 
 
-def over_two(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
+def over_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 11: weight volumes and fields of one pair, over both hyperparameters of a hypernetwork."""
-    table, example = numbers(plan, name), Example(plan, name)
+    (name,) = needs.weights
+    table, example = results.weights(name), Example(results, name)
     settings = table.drop_duplicates("row").set_index("row")
     down, across = [key for key in AXES if key in settings]
     lines = {key: sorted(settings[key].unique()) for key in (down, across)}
@@ -81,15 +81,15 @@ def over_two(plan: Plan, name: str) -> tuple[pd.DataFrame, Figure]:
     return means(table), figure
 
 
-def beside_field(plan: Plan, titles: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+def beside_field(results: Results, needs: Needs, titles: Mapping[str, str]) -> tuple[pd.DataFrame, Figure]:
     """Fig. 12: displacement, field, local variance and weights of one pair, and the weights over both; a row each."""
     figure, axes = None, None
-    for place, (name, title) in enumerate(titles.items()):
-        example = Example(plan, name)
+    for place, name in enumerate(needs.weights):
+        example = Example(results, name)
         if figure is None:
             _, width, _, height = example.view.extent
             figure, axes = plt.subplots(
-                len(titles), 6, figsize=(15, (2.4 * height / width + 0.3) * len(titles)), squeeze=False
+                len(needs.weights), 6, figsize=(15, (2.4 * height / width + 0.3) * len(needs.weights)), squeeze=False
             )
         row, weights = axes[place], example.slice(0, "weights")
         frame = example.view.frame
@@ -114,11 +114,11 @@ def beside_field(plan: Plan, titles: dict[str, str]) -> tuple[pd.DataFrame, Figu
             axis.set(xticks=[], yticks=[])
             if place == 0:
                 axis.set_title(head, fontsize=9)
-        row[0].set_ylabel(title, fontsize=9)
+        row[0].set_ylabel(titles[name], fontsize=9)
         figure.colorbar(size, ax=row[0], shrink=0.7)
         figure.colorbar(shown, ax=row[3], shrink=0.7)
     figure.tight_layout(pad=0.5)
-    return means(pd.concat([numbers(plan, name) for name in titles], ignore_index=True)), figure
+    return _means_of(results, needs.weights), figure
 
 
 def local_variance(volume: Volume) -> np.ndarray:
@@ -128,13 +128,15 @@ def local_variance(volume: Volume) -> np.ndarray:
     return np.maximum(uniform_filter(data**2, WINDOW) - mean**2, 0)
 
 
-def against_invariant(plan: Plan, weighed: str, plain: str, titles: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
+def against_invariant(
+    results: Results, needs: Needs, plain: str, titles: Mapping[str, str]
+) -> tuple[pd.DataFrame, Figure]:
     """Fig. 13: the weight volume and the components of the field of one pair, beside those without weights."""
-    example = Example(plan, weighed)
-    scans = plan.pairs_of("test").set_index("pair").loc[example.pair]
-    fixed, moving = (read_volume(plan.cohort.file(scans[side], "image")) for side in ("fixed", "moving"))
+    (weighed,) = needs.weights
+    example = Example(results, weighed)
+    fixed, moving = (results.image(scan) for scan in results.scans_of(example.pair))
     view = View(fixed)
-    fields = {name: read_field(plan.field(name, example.pair)) for name in (weighed, plain)}
+    fields = {name: results.field(name, example.pair) for name in (weighed, plain)}
     parts = {name: field.targets() - field.identity(field.grid).targets() for name, field in fields.items()}
     limit = max(float(np.abs(part).max()) for part in parts.values())
     components = [f"displacement, {axis} (mm)" for axis in "xyz"[: fixed.grid.ndim]]
@@ -162,9 +164,9 @@ def against_invariant(plan: Plan, weighed: str, plain: str, titles: dict[str, st
     return pd.DataFrame(rows), figure
 
 
-def by_alpha(plan: Plan, entries: list[str]) -> tuple[pd.DataFrame, Figure]:
+def by_alpha(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 14, ours: weights tend to 1 as α′ grows; networks with one α′ each, and the one that was searched."""
-    table = means(pd.concat([numbers(plan, name) for name in entries], ignore_index=True)).sort_values("alpha")
+    table = _means_of(results, needs.weights).sort_values("alpha")
     figure, axis = plt.subplots(figsize=(6, 4))
     axis.plot(table["alpha"], table["mean_weight"], "o-", color="black", label="mean over voxels")
     axis.plot(table["alpha"], table["low_weight"], "s--", color="#3182bd", label="5th percentile")

@@ -1,19 +1,18 @@
 """The tables and figures of the SynthMorph paper, from the scores of a study's methods and variants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from regcore.alignment.preprocess import read_scan
+from regcore.experiments import Needs
 from regcore.experiments import synthmorph as paper
-from regcore.images.field import read_field
-from regcore.images.volume import read_labels
+from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, ComparedPair, method_panels, plt
 from regcore.reporting.tables import html_table
-from regcore.study.plan import Plan
+from regcore.study.results import Results
 from regcore.synthesis.mr_contrast import of_series
 
 #: What the first two figures show of every method.
@@ -31,49 +30,34 @@ SETTINGS = {
 }
 
 
-def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
-    """One experiment: its numbers, and the HTML table or the figure that shows them."""
-    makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
-        "fig6": of_pairs,
-        "fig7": by_contrast,
-        "fig11": along_series,
-        "fig12": by_layer,
-        "fig13": by_setting,
-        "fig14": by_lambda,
-        "table3": change_of_distance,
-    }
-    return makers[experiment](plan)
-
-
-def of_pairs(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def of_pairs(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 6: what every method makes of one pair of each pairing of contrasts.
 
     The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them; of the
     pairs on which fewest methods failed.
     """
-    table = _of_pairs(plan, plan.experiments["synthmorph"].drawn["fig6"]).dropna(subset=OVERLAP)
+    table = _of_pairs(results, needs.fields).dropna(subset=OVERLAP)
     chosen, shown = [], []
     for contrasts, rows in table.groupby("contrasts", sort=False):
         by_pair = rows.groupby("pair")[OVERLAP]
         means = by_pair.mean()[by_pair.count() == by_pair.count().max()].sort_values()
         pair = means.index[len(means) // 2]
         chosen.append(rows[rows["pair"] == pair])
-        shown.append(_compared(plan, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
+        shown.append(_compared(results, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
     return pd.concat(chosen)[["contrasts", "pair", "method", *MEASURES]], method_panels(shown)
 
 
-def _compared(plan: Plan, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
-    scans = plan.pairs_of("test").set_index("pair").loc[pair, ["fixed", "moving"]]
-    fixed, moving = (read_scan(plan.cohort.files(scan), plan.settings.preprocess) for scan in scans)
-    labels = read_labels(plan.cohort.file(scans["fixed"], "labels"))
-    fields = {f"{name}  {overlap:.3f}": read_field(plan.field(name, pair)) for name, overlap in overlaps.items()}
-    return ComparedPair(title, fixed, moving, labels, fields)
+def _compared(results: Results, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
+    fixed, moving = results.scans_of(pair)
+    fields = {f"{name}  {overlap:.3f}": results.field(name, pair) for name, overlap in overlaps.items()}
+    images = (results.normalised(scan) for scan in (fixed, moving))
+    return ComparedPair(title, *images, results.label_map(fixed), fields)
 
 
-def by_contrast(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def by_contrast(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 7 and 8: boxes of overlap and surface distance over pairs, a group for each pairing of contrasts."""
-    names = plan.experiments["synthmorph"].scored["fig7"]
-    table = _of_pairs(plan, names)
+    names = needs.scores
+    table = _of_pairs(results, names)
     contrasts = list(dict.fromkeys(table["contrasts"]))
     figure, axes = plt.subplots(2, 1, figsize=(1.5 + 0.28 * len(names) * len(contrasts), 8), sharex=True)
     for axis, (measure, title) in zip(axes, MEASURES.items(), strict=True):
@@ -87,11 +71,11 @@ def by_contrast(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return numbers.reset_index(), figure
 
 
-def along_series(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def along_series(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 11: overlap against the flip angle or the inversion time of the moving image."""
-    names = plan.experiments["synthmorph"].scored["fig11"]
-    table = _of_pairs(plan, names)
-    contrast = plan.cohort.table["contrast"]
+    names = needs.scores
+    table = _of_pairs(results, names)
+    contrast = results.plan.cohort.table["contrast"]
     found = [of_series(contrast[moving]) for moving in table["moving"]]
     table = table.assign(series=[s and s[0] for s in found], number=[s and s[1] for s in found]).dropna(subset="series")
     means = (
@@ -110,13 +94,13 @@ def along_series(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return means, figure
 
 
-def by_layer(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def by_layer(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 12: how much the output of every convolution varies with the contrast of the moving image.
 
     Above as in the paper; below relative to the features themselves, whose scale differs from network to network.
     """
-    names = plan.experiments["synthmorph"].features["fig12"]
-    table = pd.concat([pd.read_csv(plan.folder / "features" / f"{name}.csv") for name in names], ignore_index=True)
+    names = needs.features
+    table = pd.concat([results.features(name) for name in names], ignore_index=True)
     shown = list(dict.fromkeys(table["series"]))
     figure, axes = plt.subplots(2, len(shown), figsize=(5.2 * len(shown), 7), squeeze=False, sharex=True)
     for line, (measure, title) in zip(axes, {"rmsd": "RMSD", "relative": "RMSD / RMS"}.items(), strict=True):
@@ -133,17 +117,17 @@ def by_layer(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def by_setting(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 13: overlap against each of the generator's settings."""
-    chosen = plan.config["experiments"]["synthmorph"]
-    table = _swept(plan, chosen["kinds"], chosen["sweeps"])
-    columns = min(3, len(chosen["sweeps"]))
-    lines = -(-len(chosen["sweeps"]) // columns)
+    chosen = asked(results.experiments.synthmorph)
+    table = _swept(results, chosen.kinds, chosen.sweeps)
+    columns = min(3, len(chosen.sweeps))
+    lines = -(-len(chosen.sweeps) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.4 * lines), squeeze=False, sharey=True)
-    for axis, setting in zip(axes.flat, chosen["sweeps"], strict=False):
+    for axis, setting in zip(axes.flat, chosen.sweeps, strict=False):
         _lines(axis, table[table["setting"] == setting], OVERLAP)
         axis.set_xlabel(SETTINGS[setting])
-    for axis in axes.flat[len(chosen["sweeps"]) :]:
+    for axis in axes.flat[len(chosen.sweeps) :]:
         axis.remove()
     for line in axes:
         line[0].set_ylabel("Dice (mean ± SE over pairs)")
@@ -152,10 +136,10 @@ def by_setting(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 14: overlap, folds and the Jacobian against λ; the mean without what the affine alignment changes."""
-    chosen = plan.config["experiments"]["synthmorph"]
-    table = _swept(plan, chosen["kinds"], {"lambda": chosen["lambda"]})
+    chosen = asked(results.experiments.synthmorph)
+    table = _swept(results, chosen.kinds, {"lambda": chosen.lambda_})
     panels = {
         OVERLAP: "Dice",
         "folds_percent": "folded voxels (%)",
@@ -171,10 +155,10 @@ def by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def change_of_distance(plan: Plan) -> tuple[pd.DataFrame, str]:
+def change_of_distance(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table III: by how much registration lowers the surface distance of each pair, and in how many pairs."""
-    names = plan.experiments["synthmorph"].scored["table3"]
-    table = _of_pairs(plan, names)
+    names = needs.scores
+    table = _of_pairs(results, names)
     if paper.START not in names:
         return pd.DataFrame(columns=["method"]), f"<p>Needs the method '{paper.START}' to compare with.</p>"
     before = table[table["method"] == paper.START].set_index("pair")[DISTANCE]
@@ -199,26 +183,26 @@ def change_of_distance(plan: Plan) -> tuple[pd.DataFrame, str]:
     return found, html_table(shown)
 
 
-def _of_pairs(plan: Plan, names: Sequence[str]) -> pd.DataFrame:
+def _of_pairs(results: Results, names: Sequence[str]) -> pd.DataFrame:
     """Mean over labels of each pair: ``method pair fixed moving contrasts`` and a column for each measure."""
-    pairs = plan.pairs_of("test").set_index("pair")[["fixed", "moving", "contrasts"]]
+    pairs = results.plan.pairs_of("test").set_index("pair")[["fixed", "moving", "contrasts"]]
     frames = []
     for name in names:
-        scores = pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet")
+        scores = results.scores(name)
         means = scores.groupby(["pair", "metric"])["value"].mean().unstack("metric")
         frames.append(means.join(pairs, how="inner").assign(method=name).reset_index())
     return pd.concat(frames, ignore_index=True)
 
 
-def _swept(plan: Plan, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
+def _swept(results: Results, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
     """Means and standard errors over pairs of the networks of sweeps."""
     rows, affine = [], None
-    if paper.START in plan.methods:
-        affine = _of_pairs(plan, [paper.START]).set_index("pair")["mean_jacobian"]
+    if paper.START in results.plan.methods:
+        affine = _of_pairs(results, [paper.START]).set_index("pair")["mean_jacobian"]
     for kind in kinds:
         for setting, values in sweeps.items():
             for value in values:
-                scores = _of_pairs(plan, [paper.swept(kind, setting, value)])
+                scores = _of_pairs(results, [paper.swept(kind, setting, value)])
                 if affine is not None:
                     scores["mean_jacobian"] /= scores["pair"].map(affine)
                 row = {"kind": paper.KINDS[kind], "setting": setting, "value": value, "pairs": len(scores)}

@@ -1,33 +1,16 @@
 """The tables and figures of the VoxelMorph paper, from the scores and models of a study's variants."""
 
-import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from regcore.experiments import Needs
 from regcore.experiments import voxelmorph as paper
+from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, plt, structure_boxes
-from regcore.reporting.results import labels_in
 from regcore.reporting.tables import html_table
-from regcore.study.plan import Plan
-from regcore.study.stages.register import read_facts
-
-
-def show(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str | Figure]:
-    """One experiment: its numbers, and the HTML table or the figure that shows them."""
-    makers: dict[str, Callable[[Plan], tuple[pd.DataFrame, str | Figure]]] = {
-        "table1": lambda plan: _methods_table(plan, "table1"),
-        "table2": lambda plan: _methods_table(plan, "table2"),
-        "table3": lambda plan: _methods_table(plan, "table3"),
-        "table4": folds_by_gamma,
-        "fig5": boxes_by_structure,
-        "fig7": dice_by_lambda,
-        "fig8": dice_by_subjects,
-        "fig9": dice_by_gamma,
-    }
-    return makers[experiment](plan)
+from regcore.study.results import Results
 
 
 def title(name: str) -> str:
@@ -42,12 +25,12 @@ def title(name: str) -> str:
     return name
 
 
-def _methods_table(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str]:
+def methods_table(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Tables I to III: Dice over structures and pairs, seconds, folds."""
     rows = []
-    for name in plan.experiments["voxelmorph"].scored[experiment]:
-        scores = _rows(plan, name)
-        processor = "gpu" if _on_gpu(plan, name) else "cpu"
+    for name in needs.scores:
+        scores = results.scores(name)
+        processor = "gpu" if _on_gpu(results, name) else "cpu"
         row = {"method": title(name), **_mean_and_sd("dice", _values(scores, "dice"))}
         row |= _mean_and_sd(f"{processor}_seconds", _values(scores, "seconds_compute"))
         row |= _mean_and_sd("folds", _values(scores, "folds_count"))
@@ -73,11 +56,11 @@ def _methods_table(plan: Plan, experiment: str) -> tuple[pd.DataFrame, str]:
     )
 
 
-def folds_by_gamma(plan: Plan) -> tuple[pd.DataFrame, str]:
+def folds_by_gamma(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table IV: folds by what training observes and γ; means over pairs and draws, SD over pairs."""
     rows = []
-    for scenario, gamma, names in _gamma_curve(plan):
-        scores = [_rows(plan, name) for name in names]
+    for scenario, gamma, names in _gamma_curve(results):
+        scores = [results.scores(name) for name in names]
         row = {"setting": scenario, "gamma": gamma}
         for measure in ("folds_count", "folds_percent"):
             row |= _mean_and_sd(measure, _mean_over_draws([_values(score, measure) for score in scores]))
@@ -92,11 +75,11 @@ def folds_by_gamma(plan: Plan) -> tuple[pd.DataFrame, str]:
     return table, html_table(shown)
 
 
-def boxes_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def boxes_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 5: Dice of each structure, left and right pooled."""
-    order = plan.experiments["voxelmorph"].scored["fig5"]
-    rows = pd.concat([_rows(plan, name) for name in order], ignore_index=True)
-    labels = labels_in(plan, rows)
+    order = needs.scores
+    rows = pd.concat([results.scores(name) for name in order], ignore_index=True)
+    labels = results.labels(rows)
     titled = rows.assign(method=rows["method"].map(title))
     figure = structure_boxes(titled, labels, [title(name) for name in order], "dice")
     dice = rows[rows["metric"] == "dice"]
@@ -104,14 +87,14 @@ def boxes_by_structure(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return quartiles.reset_index(), figure
 
 
-def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 7: validation Dice against λ, one panel for each similarity, whose λ have other scales."""
-    values = plan.config["experiments"]["voxelmorph"]["lambda"]
+    values = asked(results.experiments.voxelmorph).lambda_
     rows = [
         {"similarity": similarity, "lambda": value, "validation_dice": training["best_validation_dice"]}
         for similarity in paper.LOSSES
-        for value in sorted(values[similarity])
-        for training in [_training(plan, paper.with_lambda(similarity, value))]
+        for value in sorted(values.value(similarity))
+        for training in [results.training(paper.with_lambda(similarity, value))]
     ]
     table = pd.DataFrame(rows)
     figure, axes = plt.subplots(1, len(paper.LOSSES), figsize=(10, 3.6), sharey=True)
@@ -128,14 +111,14 @@ def dice_by_lambda(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def dice_by_subjects(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_subjects(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 8: Dice against the number of training subjects, with and without instance optimisation."""
     rows = []
-    for name in plan.experiments["voxelmorph"].trained["fig8"]:
-        training = _training(plan, name)
+    for name in needs.models:
+        training = results.training(name)
         row = {"subjects": training["subjects"], "train_dice": training.get("training_dice")}
-        row |= _mean_and_sd("test_dice", _dice_of_pairs(plan, name))
-        row |= _mean_and_sd("test_inst_dice", _dice_of_pairs(plan, paper.refined(name)))
+        row |= _mean_and_sd("test_dice", _dice_of_pairs(results, name))
+        row |= _mean_and_sd("test_inst_dice", _dice_of_pairs(results, paper.refined(name)))
         rows.append(row)
     table = pd.DataFrame(rows)
     figure, axis = plt.subplots(figsize=(6.5, 4))
@@ -152,16 +135,16 @@ def dice_by_subjects(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def dice_by_gamma(plan: Plan) -> tuple[pd.DataFrame, Figure]:
+def dice_by_gamma(results: Results, needs: Needs, references: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
     """Fig. 9: Dice of observed and unobserved labels against γ, one panel for each choice of labels.
 
-    Means over draws and pairs; bars are the SD over pairs of the mean over draws.  Dashed lines: the study's
-    classical methods.
+    Means over draws and pairs; bars are the SD over pairs of the mean over draws.  Dashed lines: ``references``,
+    the study's classical methods.
     """
     rows = []
-    for scenario, gamma, names in _gamma_curve(plan):
+    for scenario, gamma, names in _gamma_curve(results):
         for seen in ("observed", "unobserved"):
-            curves = [_dice_of_pairs(plan, name, codes) for name, codes in _codes(plan, scenario, names, seen)]
+            curves = [_dice_of_pairs(results, name, codes) for name, codes in _codes(results, scenario, names, seen)]
             over_draws = _mean_over_draws(curves).dropna()  # a pair may lack the one structure of a draw
             if len(over_draws):
                 spread = _mean_and_sd("dice", over_draws)
@@ -169,7 +152,6 @@ def dice_by_gamma(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     table = pd.DataFrame(rows)
     figure, axes = plt.subplots(1, len(paper.SCENARIOS), figsize=(4 * len(paper.SCENARIOS), 3.8), sharey=True)
     ticks = {gamma: place for place, gamma in enumerate(table["gamma"].unique())}
-    references = [name for name in plan.experiments["voxelmorph"].scored["fig9"] if name in plan.methods]
     for axis, (scenario, heading) in zip(axes, paper.SCENARIOS.items(), strict=True):
         for seen, (marker, line, colour) in zip(("observed", "unobserved"), CURVES, strict=False):
             part = table[(table["setting"] == scenario) & (table["labels"] == seen)]
@@ -178,7 +160,7 @@ def dice_by_gamma(plan: Plan) -> tuple[pd.DataFrame, Figure]:
                 style = {"marker": marker, "color": colour, "linestyle": line, "capsize": 3}
                 axis.errorbar(places, part["dice_mean"], part["dice_sd"], label=f"{seen} labels", **style)
         for name, grey in zip(references, ("0.7", "0.4", "0.0"), strict=False):
-            axis.axhline(_dice_of_pairs(plan, name).mean(), color=grey, linestyle=(0, (5, 5)), label=name)
+            axis.axhline(_dice_of_pairs(results, name).mean(), color=grey, linestyle=(0, (5, 5)), label=name)
         axis.set_xticks(list(ticks.values()), [_gamma_text(gamma) for gamma in ticks])
         axis.set(xlabel="γ", title=heading)
         axis.grid(linewidth=0.3)
@@ -188,37 +170,33 @@ def dice_by_gamma(plan: Plan) -> tuple[pd.DataFrame, Figure]:
     return table, figure
 
 
-def _gamma_curve(plan: Plan) -> Sequence[tuple[str, float | str, list[str]]]:
+def _gamma_curve(results: Results) -> Sequence[tuple[str, float | str, list[str]]]:
     """Scenario, γ, and the networks of all its draws; γ = 0 is the network without labels."""
-    settings = plan.config["experiments"]["voxelmorph"]
+    settings = asked(results.experiments.voxelmorph)
     return [
         (scenario, gamma, [paper.with_gamma(scenario, fold, gamma) for fold in paper.folds_of(settings, scenario)])
         if gamma
         else (scenario, 0, [paper.base("mse")])
         for scenario in paper.SCENARIOS
-        for gamma in (0, *settings["gamma"])
+        for gamma in (0, *settings.gamma)
     ]
 
 
-def _codes(plan: Plan, scenario: str, names: Sequence[str], seen: str) -> Sequence[tuple[str, set[int]]]:
+def _codes(results: Results, scenario: str, names: Sequence[str], seen: str) -> Sequence[tuple[str, set[int]]]:
     """Each network of one γ with the labels that its training saw, or did not see.
 
     The network without labels is compared on those of every draw of the scenario.
     """
-    settings = plan.config["experiments"]["voxelmorph"]
-    draws = [paper.with_gamma(scenario, fold, settings["gamma"][0]) for fold in paper.folds_of(settings, scenario)]
+    settings = asked(results.experiments.voxelmorph)
+    draws = [paper.with_gamma(scenario, fold, settings.gamma[0]) for fold in paper.folds_of(settings, scenario)]
     if len(names) < len(draws):
         names = [names[0]] * len(draws)
     found = []
     for name, draw in zip(names, draws, strict=True):
-        observed = set(_training(plan, draw)["observed"])
-        everything = set(_values(_rows(plan, name), "dice", by="label").index)
+        observed = set(results.training(draw)["observed"])
+        everything = set(_values(results.scores(name), "dice", by="label").index)
         found.append((name, observed if seen == "observed" else everything - observed))
     return found
-
-
-def _rows(plan: Plan, name: str) -> pd.DataFrame:
-    return pd.read_parquet(plan.folder / "metrics" / f"{name}.parquet")
 
 
 def _values(rows: pd.DataFrame, metric: str, by: str = "pair") -> pd.Series:
@@ -226,9 +204,9 @@ def _values(rows: pd.DataFrame, metric: str, by: str = "pair") -> pd.Series:
     return rows[rows["metric"] == metric].dropna(subset="value").set_index(by)["value"]
 
 
-def _dice_of_pairs(plan: Plan, name: str, codes: set[int] | None = None) -> pd.Series:
+def _dice_of_pairs(results: Results, name: str, codes: set[int] | None = None) -> pd.Series:
     """Mean Dice of every test pair that has one, over all labels or some."""
-    rows = _rows(plan, name)
+    rows = results.scores(name)
     if codes is not None:
         rows = rows[rows["label"].isin(codes)]
     return _values(rows, "dice").groupby("pair").mean()
@@ -239,12 +217,8 @@ def _mean_over_draws(curves: Sequence[pd.Series]) -> pd.Series:
     return pd.DataFrame(curves).mean()
 
 
-def _training(plan: Plan, name: str) -> dict:
-    return json.loads((plan.folder / "models" / name / "model.json").read_text())["training"]
-
-
-def _on_gpu(plan: Plan, name: str) -> bool:
-    return read_facts(Path(plan.field(name, plan.pairs_of("test")["pair"][0])))["device"] != "cpu"
+def _on_gpu(results: Results, name: str) -> bool:
+    return next(results.facts(name))["device"] != "cpu"
 
 
 def _mean_and_sd(name: str, values: pd.Series) -> dict[str, float]:

@@ -19,7 +19,6 @@ from regcore.autoreg.path_search import PathSearch
 from regcore.autoreg.search import FACTS, FOUND, GRADIENT, TRACE, CellSearch, read_found
 from regcore.errors import InputError
 from regcore.losses import soft_dice
-from regcore.methods import make_entry
 from regcore.methods.autoreg import AutoReg
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, NETWORK, OBJECTIVE, SIZES, Architecture
 from regcore.process.devices import default_device
@@ -32,7 +31,6 @@ from regcore.study.stages.train import training_identity, training_seed, validat
 from regcore.training.checkpoint import exclusive
 from regcore.training.memory import check_memory, live_peak, step_bytes
 from regcore.training.pairs import PairSampler
-from regcore.tuning.search import with_values
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +52,10 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
     InputError
         Another process searches there, a loss diverged, or λ begins where it cannot be searched.
     """
-    search = plan.cell_searches[name]
+    search = plan.entries[name].cell_search
     with exclusive(checkpoints):
         start = _start(plan, search)
-        data = _Data(plan, name, make_entry(name, with_values(plan.entries[name], start)))
+        data = _Data(plan, name, plan.entries[name].make(start))
         if OBJECTIVE in search.what:
             _objective_of(data, data.method)  # raises where λ cannot be searched from the start
         memory = _training_bytes(data)
@@ -76,14 +74,15 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
 
 def found_values(plan: Plan, name: str) -> dict[str, Any]:
     """The settings that an entry's search has found; none where it has no search."""
-    return read_found(plan.architecture_folder(name), f"methods.{name}") if name in plan.cell_searches else {}
+    entry = plan.entries[name]
+    return {} if entry.cell_search is None else read_found(plan.files.architecture(name), entry.where)
 
 
 def _start(plan: Plan, search: CellSearch) -> dict[str, Any]:
     start = search.settings.start
     if start is None:
         return {}
-    return read_found(plan.architecture_folder(start) if start in search.others else start, "start")
+    return read_found(plan.files.architecture(start) if start in search.others else start, "start")
 
 
 class _Data:
@@ -94,7 +93,7 @@ class _Data:
         self.seed = training_seed(plan.settings.seed, method.settings["replicate"])
         self.grid = common_grid(reference_image(plan), plan.settings.preprocess)
         self.device = default_device()
-        pairs = plan.training_pairs[name]
+        pairs = plan.entries[name].training_pairs
         self.sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, self.seed)
         self.labelled, codes = validation_pairs(plan, name)
         self.classes = {code: place for place, code in enumerate(codes, start=1)}
@@ -111,7 +110,7 @@ class _Data:
         pairs = self.labelled.pairs
         # One word more than the sampler's seed: with the same the pair would follow from the training pair.
         number = np.random.default_rng([self.seed, step, 1]).integers(len(pairs))
-        return self.labelled.batch(pairs[number], self.device, self.classes if labels else None)
+        return self.labelled.batch(pairs[int(number)], self.device, self.classes if labels else None)
 
     def stage_seed(self, stage: str) -> int:
         """Seed of the first weights of a stage."""
@@ -302,7 +301,7 @@ def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
 
 
 def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
-    return json.loads((plan.architecture_folder(name) / FACTS).read_text())
+    return json.loads((plan.files.architecture(name) / FACTS).read_text())
 
 
 def _write(

@@ -1,8 +1,6 @@
 """Listing and reading a cohort, and bringing its scans onto one grid."""
 
-import logging
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +9,9 @@ from regcore.cohort.table import FILE_COLUMNS, Cohort
 from regcore.errors import InputError
 from regcore.images.volume import Volume, read_labels, read_volume
 from regcore.process.files import atomic_write
+from regcore.process.progress import tracked
 from regcore.study.plan import Plan
 from regcore.synthesis.icbm152 import label_table
-
-log = logging.getLogger(__name__)
 
 
 def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | Path) -> None:
@@ -80,9 +77,7 @@ def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
     settings = plan.settings.preprocess
     reference = reference_image(plan)
     grid = common_grid(reference, settings)
-    for number, scan in enumerate(scans, start=1):
-        started = time.perf_counter()
+    for scan in tracked(scans, "prepared"):
         files = plan.cohort.files(scan)
         prepared = prepare(read_scan(files, settings), reference, grid, settings.affine, plan.settings.seed)
         save_prepared(prepared, folder / scan, files.get("labels"))
-        log.info("%d/%d  %s  %.1f s", number, len(scans), scan, time.perf_counter() - started)

@@ -14,13 +14,14 @@ from regcore.cohort.table import Cohort
 from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import read_grid, read_volume
-from regcore.methods import entry, make_entry, make_method
+from regcore.methods import make_method
 from regcore.methods.base import Method, as_tensor
 from regcore.methods.registration import register_scans
 from regcore.models.trained import load_model
 from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
 from regcore.process.isolation import CallFailed, Worker
+from regcore.process.progress import Progress
 from regcore.process.versions import processor_name, versions
 from regcore.study.checks import TRUTH
 from regcore.study.plan import Plan
@@ -30,10 +31,11 @@ log = logging.getLogger(__name__)
 
 def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     """An entry of the study, ready to register: with its weights, or those of the network it refines."""
-    if plan.learned(name):
+    entry = plan.entries[name]
+    if entry.learned:
         return load_model(model).method
-    method = make_entry(name, plan.entries[name])
-    if entry(plan.method_of(name)).refines:
+    method = entry.make()
+    if entry.info.refines:
         method.start_from(load_model(model).method)
     return method
 
@@ -48,15 +50,16 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
 
     A pair for which the method finds no usable field has the JSON alone, with the reason under ``failed``.
     """
-    method, external = method_to_register(plan, name, model), entry(plan.method_of(name)).external
+    method, entry = method_to_register(plan, name, model), plan.entries[name]
     table = plan.pairs_of("test").set_index("pair")
+    progress = Progress(len(pairs))
     with Worker(torch.get_num_threads()) as worker:
         for number, pair in enumerate(pairs, start=1):
             stems = [plan.prepared(table.at[pair, side]) for side in ("fixed", "moving")]
             path = Path(plan.field(name, pair))
             try:
-                if external:
-                    job = (plan.method_of(name), method.settings, *stems, str(path))
+                if entry.info.external:
+                    job = (entry.method, method.settings, *stems, str(path))
                     limit = plan.settings.registration.time_limit
                     took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
                 else:
@@ -68,7 +71,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             write_facts(
                 path,
                 pair=pair,
-                method=plan.method_of(name),
+                method=entry.method,
                 settings=method.settings,
                 threads=torch.get_num_threads(),
                 processor=processor_name(),
@@ -76,7 +79,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
                 versions=versions(),
                 **took,
             )
-            log.info("%s %d/%d  %s  %s", name, number, len(pairs), pair, what)
+            log.info("%s %d/%d  %s  %s  %s", name, number, len(pairs), pair, what, progress.left(number))
 
 
 def register_pair(method: Method, fixed: str, moving: str, path: Path, programs: bool = False) -> dict[str, Any]:
@@ -123,10 +126,11 @@ def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
 
 def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
     """Bring fields made elsewhere into the layout of a method's fields; a pair without a usable one has failed."""
-    method = make_entry(name, plan.entries[name])
+    entry = plan.entries[name]
+    method = entry.make()
     table = plan.pairs_of("test").set_index("pair")
     for pair in pairs:
-        path, source = Path(plan.field(name, pair)), plan.imported[name].get(pair)
+        path, source = Path(plan.field(name, pair)), entry.fields.get(pair)
         images = [plan.cohort.file(table.at[pair, side], "image") for side in ("fixed", "moving")]
         try:
             method.read(source, *map(read_grid, images)).save(path)
@@ -134,7 +138,7 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
         except RegistrationFailed as error:
             took = unmeasured(str(error))
             log.warning("%s  %s  FAILED: %s", name, pair, error)
-        facts = {"method": plan.method_of(name), "settings": method.settings, "source": source}
+        facts = {"method": entry.method, "settings": method.settings, "source": source}
         elsewhere = dict.fromkeys(("threads", "processor", "device"))
         write_facts(path, pair=pair, versions=versions(), **facts, **elsewhere, **took)
 

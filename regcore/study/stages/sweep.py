@@ -4,20 +4,19 @@ Dice is taken there, not on the native grids as :mod:`regcore.study.stages.score
 same for all networks that are compared, and cheap enough for thousands of settings.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from regcore.experiments import Sweep
 from regcore.methods.base import LearnedMethod
 from regcore.models.trained import load_model
 from regcore.process.files import atomic_write
+from regcore.process.progress import tracked
 from regcore.study.plan import Plan
 from regcore.study.stages.train import labelled_pairs, pairs_of_split
 from regcore.tuning.amortised import optimum, score, sweep, tune
-
-log = logging.getLogger(__name__)
 
 
 def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) -> None:
@@ -32,27 +31,27 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     optima : path
         CSV: what each hypernetwork's tuning on the validation pairs found, and in which time.
     """
-    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in plan.paper_of(name).sweep_splits}
-    names = plan.sweeps[name]
+    planned = plan.sweeps[name]
+    pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in planned.splits}
+    names = planned.entries
     frames, found = [], []
-    for number, entry in enumerate(names, start=1):
-        method = load_model(plan.folder / "models" / entry).method
+    for entry in tracked(names, f"{name}: scored"):
+        method = load_model(plan.files.model(entry)).method
         for split, (labelled, codes) in pairs.items():
             rows = sweep(method, labelled, codes) if method.hyperparameters else score(method, labelled, codes)
             own = {"entry": entry, "replicate": method.settings["replicate"], "split": split}
-            frames.append(rows.assign(**own, **_fixed_hyperparameters(plan, method, name)))
+            frames.append(rows.assign(**own, **_fixed_hyperparameters(method, planned)))
             if method.hyperparameters and split == "validation":
                 found.append({"entry": entry, **_tuning(method, labelled, codes, rows)})
-        log.info("%s %d/%d  %s", name, number, len(names), entry)
     with atomic_write(Path(table)) as path:
         pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
     with atomic_write(Path(optima)) as path:
         pd.DataFrame(found, columns=None if found else ["entry"]).to_csv(path, index=False)
 
 
-def _fixed_hyperparameters(plan: Plan, method: LearnedMethod, name: str) -> dict[str, float]:
+def _fixed_hyperparameters(method: LearnedMethod, planned: Sweep) -> dict[str, float]:
     """The hyperparameters of a network that was trained at one point of a sweep's landscape."""
-    return {} if method.hyperparameters else {key: method.settings[key] for key in plan.hyperparameters(name)}
+    return {} if method.hyperparameters else {key: method.settings[key] for key in planned.hyperparameters}
 
 
 def _tuning(method: LearnedMethod, labelled, codes: list[int], rows: pd.DataFrame) -> dict[str, Any]:

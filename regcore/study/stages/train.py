@@ -16,7 +16,6 @@ import regcore
 from regcore.alignment.preprocess import common_grid
 from regcore.cohort.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
 from regcore.images.volume import read_labels
-from regcore.methods import make_entry
 from regcore.methods.base import LearnedMethod
 from regcore.models.trained import save_model
 from regcore.settings.fingerprint import fingerprint
@@ -27,7 +26,6 @@ from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
 from regcore.training.validation import LabelledPairs, look
 from regcore.tuning.amortised import tune
-from regcore.tuning.search import with_values
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ def train(
     watch : callable, optional
         (number of the look, its Dice) → whether training should end there, without a model; can be pickled.
     """
-    method = make_entry(name, with_values(plan.entries[name], point or {}))
+    method = plan.entries[name].make(point)
     count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
     if count > 1:
         log.info("%s trains in %d processes", name, count)
@@ -83,7 +81,7 @@ def _train(
     reference = reference_image(plan)
     grid = common_grid(reference, plan.settings.preprocess)
     method.settle(grid.shape)
-    pairs = plan.training_pairs[name]
+    pairs = plan.entries[name].training_pairs
     classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
@@ -111,8 +109,8 @@ def _train(
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
     trained.facts["observed"] = sorted(classes or {})
     trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
-    save_model(folder, plan.method_of(name), method, trained, reference, grid, plan.settings.preprocess)
-    trainer.checkpoint.unlink()
+    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.settings.preprocess)
+    trainer.checkpoint.remove()
 
 
 def training_seed(seed: int, replicate: int) -> int:
@@ -122,10 +120,10 @@ def training_seed(seed: int, replicate: int) -> int:
 
 def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
     """Fingerprint of all that a training's outcome depends on."""
-    training, validation = plan.training_pairs[name], plan.validation_pairs(name)
+    training, validation = plan.entries[name].training_pairs, plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
-        plan.method_of(name),
+        plan.entries[name].method,
         method.settings,
         method.hyperparameters,  # their order, which is not that of keys in a fingerprint
         plan.settings.seed,
@@ -176,14 +174,14 @@ def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
 
     Where images are made of the label maps, of all labels in training scans.
     """
+    entry = plan.entries[name]
     if observed == BY_SIZE:
-        training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in plan.training_pairs[name].scans)
+        training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in entry.training_pairs.scans)
         return classes_by_size(training, f"methods.{name}")
-    scans = sorted(plan.training_pairs[name].scans | set(_scans(plan.validation_pairs(name))))
+    scans = sorted(entry.training_pairs.scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
     labels = scored_labels(found_labels(maps), plan.settings.labels, plan.label_table)
-    draw = plan.entries[name].get("observed_draw", 1)
-    return observed_classes(labels, observed, f"methods.{name}.observed", draw)
+    return observed_classes(labels, observed, f"methods.{name}.observed", entry.observed_draw)
 
 
 def _listed(pairs: pd.DataFrame) -> list[tuple[str, str]]:

@@ -12,19 +12,17 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from regcore.errors import DivergedError, InputError
-from regcore.methods import make_entry
+from regcore.models.trained import copy_model
 from regcore.process.files import atomic_write
 from regcore.settings.fingerprint import fingerprint
+from regcore.study.layout import FOUND, TRIALS
 from regcore.study.plan import Plan
 from regcore.study.stages.train import train, training_identity
 from regcore.training.checkpoint import exclusive
 from regcore.tuning.bayes import Bayes
-from regcore.tuning.search import Search, settled, with_values
+from regcore.tuning.search import Search, settled
 
 log = logging.getLogger(__name__)
-
-#: What a model's folder says about the search that it is the best of.
-TRIALS, FOUND = "trials.csv", "search.json"
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,11 @@ class Watch:
 
 def store_of(plan: Plan, name: str) -> Store:
     """The search of an entry of a study."""
-    method = make_entry(name, plan.entries[name])
-    search = settled(plan.searches[name], method)
+    entry = plan.entries[name]
+    method = entry.make()
+    search = settled(entry.search, method)
     identity = fingerprint(search.identity, training_identity(plan, name, method, None))
-    return Store(plan.search_folder(name), name, search, identity, plan.settings.seed)
+    return Store(plan.files.search(name), name, search, identity, plan.settings.seed)
 
 
 def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path) -> None:
@@ -100,7 +99,7 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
                 for folder in (model, training):
                     shutil.rmtree(folder, ignore_errors=True)
             try:
-                make_entry(name, with_values(plan.entries[name], claim.params))
+                plan.entries[name].make(claim.params)
             except InputError as error:  # values that do not go together; the slot tries others
                 bayes.fail(claim.number, str(error))
                 continue
@@ -181,7 +180,7 @@ def collect(plan: Plan, name: str, folder: Path) -> None:
             "again to train it anew"
         )
     log.info("%s: the best of %d trials is %s, Dice %.4f", name, len(table), best.params, best.value)
-    shutil.copytree(model, folder, dirs_exist_ok=True)
+    copy_model(model, folder)
     with atomic_write(folder / TRIALS) as path:
         table.to_csv(path, index=False)
     with atomic_write(folder / FOUND) as path:

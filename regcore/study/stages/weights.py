@@ -40,7 +40,7 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
     volumes : path
         Safetensors with, of each row, ``<row>.weights`` (*space) and ``<row>.displacement`` (D, *space) in voxels.
     """
-    method = load_model(plan.folder / "models" / name).method
+    method = load_model(plan.files.model(name)).method
     rows, kept = [], {}
     for number, pair in enumerate(plan.pairs_of("test").itertuples()):
         scans = {side: prepared_image(plan, getattr(pair, side)).to(method.device) for side in ("fixed", "moving")}

@@ -1,0 +1,69 @@
+"""Diffusion regulariser: the mean squared forward difference of a field, and its gradient.
+
+:mod:`~regcore.kernels.diffusion.reference` has the equation, :mod:`~regcore.kernels.diffusion.cpu` the Numba kernels,
+:mod:`~regcore.kernels.diffusion.gpu` the Triton kernels.  Value and gradient each take one reading of the field.
+With a weight at every voxel it is another operator, :mod:`regcore.kernels.weighted_diffusion`.
+"""
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.diffusion import cpu
+from regcore.kernels.diffusion.reference import diffusion_reference, numbers
+from regcore.kernels.dispatch import has_kernel
+from regcore.kernels.launch import on_its_device
+
+
+def diffusion(field: Tensor) -> Tensor:
+    """As :func:`diffusion_reference`, by the kernel where it can."""
+    fits = min(field.shape[2:]) > 1 and field.numel() < 2**31
+    if fits and has_kernel(field, operator="diffusion"):
+        return torch.ops.regcore.diffusion(field)
+    return diffusion_reference(field)
+
+
+@torch.library.custom_op("regcore::diffusion", mutates_args=(), device_types="cpu")
+def _diffusion(field: Tensor) -> Tensor:
+    return cpu.value(field)
+
+
+@_diffusion.register_kernel("cuda")
+@on_its_device
+def _(field: Tensor) -> Tensor:
+    from regcore.kernels.diffusion import gpu
+
+    return gpu.value(field, numbers(field))
+
+
+@_diffusion.register_fake
+def _(field: Tensor) -> Tensor:
+    return field.new_empty(())
+
+
+@torch.library.custom_op("regcore::diffusion_backward", mutates_args=(), device_types="cpu")
+def _diffusion_backward(gradient: Tensor, field: Tensor) -> Tensor:
+    return cpu.gradient(gradient, field)
+
+
+@_diffusion_backward.register_kernel("cuda")
+@on_its_device
+def _(gradient: Tensor, field: Tensor) -> Tensor:
+    from regcore.kernels.diffusion import gpu
+
+    return gpu.gradient(gradient, field, numbers(field))
+
+
+@_diffusion_backward.register_fake
+def _(gradient: Tensor, field: Tensor) -> Tensor:
+    return field.new_empty(field.shape)
+
+
+def _remember(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _backward(ctx, gradient: Tensor) -> Tensor:
+    return torch.ops.regcore.diffusion_backward(gradient, ctx.saved_tensors[0])
+
+
+_diffusion.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,82 @@
+"""Jacobian determinants of p + u(p), and the counts that say whether it is a digital diffeomorphism.
+
+:mod:`~regcore.kernels.jacobian.reference` has the equations and the backward, :mod:`~regcore.kernels.jacobian.cpu` the
+Numba kernels, :mod:`~regcore.kernels.jacobian.gpu` the Triton kernels.  The backward of the determinant is plain torch
+on every device; the counts have no gradient.
+"""
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.dispatch import has_kernel
+from regcore.kernels.jacobian import cpu
+from regcore.kernels.jacobian.reference import (
+    determinant_backward,
+    determinant_reference,
+    digital_folds_reference,
+)
+from regcore.kernels.launch import on_its_device
+
+
+def determinant(displacement: Tensor) -> Tensor:
+    """As :func:`determinant_reference`, by the kernel where it can."""
+    fits = min(displacement.shape[2:]) > 1 and (displacement.is_cpu or displacement.numel() < 2**31)
+    if fits and has_kernel(displacement, operator="jacobian_determinant"):
+        return torch.ops.regcore.jacobian_determinant(displacement)
+    return determinant_reference(displacement)
+
+
+def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
+    """As :func:`digital_folds_reference`, by the kernel where it can."""
+    fits = displacement.shape[1] == 3 and min(displacement.shape[2:]) >= 3
+    fits = fits and (displacement.is_cpu or displacement.numel() < 2**31) and mask.device == displacement.device
+    if fits and has_kernel(displacement, operator="digital_folds"):
+        return torch.ops.regcore.digital_folds(displacement.detach(), mask)
+    return digital_folds_reference(displacement, mask)
+
+
+@torch.library.custom_op("regcore::jacobian_determinant", mutates_args=(), device_types="cpu")
+def _determinant(displacement: Tensor) -> Tensor:
+    return cpu.determinant(displacement)
+
+
+@_determinant.register_kernel("cuda")
+@on_its_device
+def _(displacement: Tensor) -> Tensor:
+    from regcore.kernels.jacobian import gpu
+
+    return gpu.determinant(displacement)
+
+
+@_determinant.register_fake
+def _(displacement: Tensor) -> Tensor:
+    return displacement.new_empty(displacement.shape[:1] + displacement.shape[2:])
+
+
+def _remember(ctx, inputs, output) -> None:
+    ctx.save_for_backward(inputs[0])
+
+
+def _backward(ctx, gradient: Tensor) -> Tensor:
+    return determinant_backward(gradient, ctx.saved_tensors[0])
+
+
+_determinant.register_autograd(_backward, setup_context=_remember)
+
+
+@torch.library.custom_op("regcore::digital_folds", mutates_args=(), device_types="cpu")
+def _digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
+    return cpu.digital_folds(displacement, mask)
+
+
+@_digital_folds.register_kernel("cuda")
+@on_its_device
+def _(displacement: Tensor, mask: Tensor) -> Tensor:
+    from regcore.kernels.jacobian import gpu
+
+    return gpu.digital_folds(displacement, mask)
+
+
+@_digital_folds.register_fake
+def _(displacement: Tensor, mask: Tensor) -> Tensor:
+    return displacement.new_empty(5, dtype=torch.float64)

@@ -1,0 +1,84 @@
+"""The joint histogram of two images seen through smooth windows, and its gradients; mutual information is made of it.
+
+:mod:`~regcore.kernels.joint_histogram.reference` has the equation and the backward in plain torch,
+:mod:`~regcore.kernels.joint_histogram.gpu` the Triton kernels.  There is no Numba kernel; on a CPU the reference's
+products of matrices are torch's.
+"""
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.dispatch import has_gpu_kernel
+from regcore.kernels.joint_histogram.reference import gradients, histogram, joint_histogram_reference
+from regcore.kernels.launch import on_its_device
+
+#: More bins than this do not fit the registers of a GPU.
+MOST_GPU_BINS = 64
+
+
+def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
+    """As :func:`joint_histogram_reference`, by the kernel where it can."""
+    # No GPU has yet tried the gradient of the fixed image.
+    fits = bins <= MOST_GPU_BINS and fixed.numel() < 2**31 and not fixed.requires_grad
+    if fits and has_gpu_kernel(fixed, warped, operator="joint_histogram"):
+        return torch.ops.regcore.joint_histogram(fixed, warped, bins, width)
+    return joint_histogram_reference(fixed, warped, bins, width)
+
+
+@torch.library.custom_op("regcore::joint_histogram", mutates_args=(), device_types="cpu")
+def _joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
+    return histogram(fixed, warped, bins, width)
+
+
+@_joint_histogram.register_kernel("cuda")
+@on_its_device
+def _(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
+    from regcore.kernels.joint_histogram import gpu
+
+    return gpu.forward(fixed, warped, bins, width)
+
+
+@_joint_histogram.register_fake
+def _(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
+    return fixed.new_empty(fixed.shape[0], bins, bins)
+
+
+@torch.library.custom_op("regcore::joint_histogram_backward", mutates_args=(), device_types="cpu")
+def _joint_histogram_backward(
+    gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
+) -> tuple[Tensor, Tensor]:
+    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
+    return gradients(gradient, fixed, warped, width, for_fixed, for_warped)
+
+
+@_joint_histogram_backward.register_kernel("cuda")
+@on_its_device
+def _(
+    gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
+) -> tuple[Tensor, Tensor]:
+    from regcore.kernels.joint_histogram import gpu
+
+    return gpu.backward(gradient, fixed, warped, width, for_fixed, for_warped)
+
+
+@_joint_histogram_backward.register_fake
+def _(
+    gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
+) -> tuple[Tensor, Tensor]:
+    return fixed.new_empty(fixed.shape if for_fixed else 0), warped.new_empty(warped.shape if for_warped else 0)
+
+
+def _remember(ctx, inputs, output) -> None:
+    fixed, warped, _, ctx.width = inputs
+    ctx.save_for_backward(fixed, warped)
+
+
+def _backward(ctx, gradient: Tensor):
+    for_fixed, for_warped = ctx.needs_input_grad[:2]
+    to_fixed, to_warped = torch.ops.regcore.joint_histogram_backward(
+        gradient, *ctx.saved_tensors, ctx.width, for_fixed, for_warped
+    )
+    return to_fixed if for_fixed else None, to_warped if for_warped else None, None, None
+
+
+_joint_histogram.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,105 @@
+"""Overlap of label maps under linear interpolation, and its gradient, without a channel for every label.
+
+:mod:`~regcore.kernels.label_dice.reference` has the equations, :mod:`~regcore.kernels.label_dice.cpu` the Numba
+kernels, :mod:`~regcore.kernels.label_dice.gpu` the Triton kernels.  ``place`` turns label codes into indices,
+``overlaps`` makes the sums that Dice needs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.dispatch import WHOLE, has_kernel
+from regcore.kernels.label_dice import cpu
+from regcore.kernels.label_dice.reference import overlaps_reference, place_reference, place_type
+from regcore.kernels.launch import on_its_device
+
+#: Most labels that a program on a GPU can count; with more of them the reference runs there.
+MOST_COUNTED = 1023
+
+
+def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    """As :func:`place_reference`, by the kernel where it can."""
+    fits = codes[0] >= 0 and codes[-1] < 2**16 and (labels.is_cpu or labels.numel() < 2**31)
+    if fits and has_kernel(labels, kinds=WHOLE, operator="label_places"):
+        return torch.ops.regcore.label_places(labels, codes)
+    return place_reference(labels, codes)
+
+
+def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`overlaps_reference`, by the kernel where it can."""
+    fits = min(moving.shape[2:]) > 1 and moving.numel() < 2**31
+    if not displacement.is_cpu:
+        fits = fits and displacement.numel() < 2**31 and count <= MOST_COUNTED
+    together = fixed.device == moving.device == displacement.device
+    if fits and together and has_kernel(displacement, operator="label_overlaps"):
+        return torch.ops.regcore.label_overlaps(fixed, moving, displacement, count)
+    return overlaps_reference(fixed, moving, displacement, count)
+
+
+@torch.library.custom_op("regcore::label_places", mutates_args=(), device_types="cpu")
+def _places(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    return cpu.places(labels, codes)
+
+
+@_places.register_kernel("cuda")
+@on_its_device
+def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    from regcore.kernels.label_dice import gpu
+
+    return gpu.places(labels, tuple(codes), place_type(codes))
+
+
+@_places.register_fake
+def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
+    return torch.empty(labels.shape, dtype=place_type(codes), device=labels.device)
+
+
+@torch.library.custom_op("regcore::label_overlaps", mutates_args=(), device_types="cpu")
+def _overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    return cpu.overlaps(fixed, moving, displacement, count)
+
+
+@_overlaps.register_kernel("cuda")
+@on_its_device
+def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    from regcore.kernels.label_dice import gpu
+
+    return gpu.overlaps(fixed, moving, displacement, count)
+
+
+@_overlaps.register_fake
+def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(displacement.new_empty(displacement.shape[0], count) for _ in range(3))
+
+
+@torch.library.custom_op("regcore::label_overlaps_backward", mutates_args=(), device_types="cpu")
+def _overlaps_backward(
+    by_both: Tensor, by_warped: Tensor, fixed: Tensor, moving: Tensor, displacement: Tensor
+) -> Tensor:
+    return cpu.overlaps_backward(by_both, by_warped, fixed, moving, displacement)
+
+
+@_overlaps_backward.register_kernel("cuda")
+@on_its_device
+def _(by_both: Tensor, by_warped: Tensor, fixed: Tensor, moving: Tensor, displacement: Tensor) -> Tensor:
+    from regcore.kernels.label_dice import gpu
+
+    return gpu.overlaps_backward(by_both, by_warped, fixed, moving, displacement)
+
+
+@_overlaps_backward.register_fake
+def _(by_both: Tensor, by_warped: Tensor, fixed: Tensor, moving: Tensor, displacement: Tensor) -> Tensor:
+    return displacement.new_empty(displacement.shape)
+
+
+def _remember(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:3])
+
+
+def _backward(ctx, by_both: Tensor, by_warped: Tensor, _):
+    return None, None, torch.ops.regcore.label_overlaps_backward(by_both, by_warped, *ctx.saved_tensors), None
+
+
+_overlaps.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,65 @@
+"""Squared local correlation of two images (LNCC), and its gradients, from sums over a box around every voxel.
+
+:mod:`~regcore.kernels.lncc.reference` has the equation and both variants.  :mod:`~regcore.kernels.lncc.cpu` has the
+Numba kernels, on the running sums of :mod:`~regcore.kernels.lncc.cpu_box_sums`; :mod:`~regcore.kernels.lncc.gpu` the
+Triton kernels, on the sums of :mod:`~regcore.kernels.lncc.gpu_box_sums`.  The forward pass makes the gradients too,
+so the backward only scales them.
+"""
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.dispatch import has_kernel
+from regcore.kernels.launch import on_its_device
+from regcore.kernels.lncc import cpu
+from regcore.kernels.lncc.reference import lncc_reference
+from regcore.kernels.precomputed_gradients import returns_its_gradients
+
+
+def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
+    """As :func:`lncc_reference`, by the kernel where it can."""
+    kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[: 2 if moving.is_cpu else 4]
+    # Loops over an image in steps of many voxels end before 32 bits do.  No GPU has yet tried the kernel in 2-D, or
+    # with the gradient of the fixed image.
+    tried = moving.is_cpu or (moving.ndim == 5 and not fixed.requires_grad)
+    fits = tried and fixed.dtype == moving.dtype and moving.numel() < 2**31 - 2**21
+    if gaussian or not (fits and has_kernel(fixed, moving, kinds=kinds, operator="lncc")):
+        return lncc_reference(fixed, moving, window, variant, gaussian)
+    tracked = torch.is_grad_enabled()
+    return torch.ops.regcore.lncc(
+        fixed, moving, window, variant, tracked and fixed.requires_grad, tracked and moving.requires_grad
+    )[0]
+
+
+@torch.library.custom_op("regcore::lncc", mutates_args=(), device_types="cpu")
+def _lncc(
+    fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return cpu.lncc(fixed, moving, window, variant, for_fixed, for_moving)
+
+
+@_lncc.register_kernel("cuda")
+@on_its_device
+def _(
+    fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    from regcore.kernels.lncc import gpu
+
+    return gpu.lncc(fixed, moving, window, variant, for_fixed, for_moving)
+
+
+@_lncc.register_fake
+def _(
+    fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    # In float32 for images of 16 bits, as the gradient of a mean over many voxels is too small for float16; autograd
+    # casts it to their type when it has been multiplied by what comes in.
+    kind = moving.dtype if moving.dtype == torch.float64 else torch.float32
+    return (
+        fixed.new_empty((), dtype=kind),
+        fixed.new_empty(fixed.shape if for_fixed else 0, dtype=kind),
+        moving.new_empty(moving.shape if for_moving else 0, dtype=kind),
+    )
+
+
+returns_its_gradients(_lncc)

@@ -1,0 +1,98 @@
+"""Random numbers by counting (Philox4x32-10): uniform, normal, and images from labels; the same on every device.
+
+:mod:`~regcore.kernels.philox.reference` has the equations and constants, :mod:`~regcore.kernels.philox.cpu` the Numba
+kernels.  The Triton kernels are in :mod:`regcore.kernels.not_validated.philox` and not used yet.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.dispatch import WHOLE, has_kernel
+from regcore.kernels.launch import on_its_device
+from regcore.kernels.philox import cpu
+from regcore.kernels.philox.reference import label_image_reference, normal_reference, uniform_reference
+
+
+def uniform(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
+    """As :func:`uniform_reference`, by the kernel where it can."""
+    like = _like(shape, device)
+    if _drawn_by_kernel(like):
+        return torch.ops.regcore.philox_uniform(like, seed, offset)
+    return uniform_reference(shape, seed, offset, device)
+
+
+def normal(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
+    """As :func:`normal_reference`, by the kernel where it can."""
+    like = _like(shape, device)
+    if _drawn_by_kernel(like):
+        return torch.ops.regcore.philox_normal(like, seed, offset)
+    return normal_reference(shape, seed, offset, device)
+
+
+def label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
+    """As :func:`label_image_reference`, by the kernel where it can."""
+    if labels.device == means.device and labels.dtype in WHOLE and _drawn_by_kernel(_like(labels.shape, means.device)):
+        return torch.ops.regcore.label_image(labels, means, spreads, seed, offset)
+    return label_image_reference(labels, means, spreads, seed, offset)
+
+
+def _like(shape: Sequence[int], device: torch.device) -> Tensor:
+    """What stands for a result before it is drawn: of its shape, type and device, without its memory."""
+    return torch.empty(1, dtype=torch.float32, device=device).expand(tuple(shape))
+
+
+def _drawn_by_kernel(like: Tensor) -> bool:
+    return like.numel() < 2**31 and has_kernel(like, operator="philox_normal")
+
+
+@torch.library.custom_op("regcore::philox_normal", mutates_args=(), device_types="cpu")
+def _normal(like: Tensor, seed: int, offset: int) -> Tensor:
+    """Draws in the shape of ``like``, of which nothing else is looked at."""
+    return cpu.normal(like, seed, offset)
+
+
+@torch.library.custom_op("regcore::philox_uniform", mutates_args=(), device_types="cpu")
+def _uniform(like: Tensor, seed: int, offset: int) -> Tensor:
+    return cpu.uniform(like, seed, offset)
+
+
+@torch.library.custom_op("regcore::label_image", mutates_args=(), device_types="cpu")
+def _label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
+    return cpu.label_image(labels, means, spreads, seed, offset)
+
+
+@_normal.register_kernel("cuda")
+@on_its_device
+def _(like: Tensor, seed: int, offset: int) -> Tensor:
+    from regcore.kernels.not_validated import philox as gpu
+
+    return gpu.normal(like, seed, offset)
+
+
+@_uniform.register_kernel("cuda")
+@on_its_device
+def _(like: Tensor, seed: int, offset: int) -> Tensor:
+    from regcore.kernels.not_validated import philox as gpu
+
+    return gpu.uniform(like, seed, offset)
+
+
+@_label_image.register_kernel("cuda")
+@on_its_device
+def _(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
+    from regcore.kernels.not_validated import philox as gpu
+
+    return gpu.label_image(labels, means, spreads, seed, offset)
+
+
+@_normal.register_fake
+@_uniform.register_fake
+def _(like: Tensor, seed: int, offset: int) -> Tensor:
+    return like.new_empty(like.shape)
+
+
+@_label_image.register_fake
+def _(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
+    return labels.new_empty(labels.shape, dtype=torch.float32)

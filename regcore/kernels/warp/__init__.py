@@ -1,0 +1,91 @@
+"""Linear interpolation of an image at displaced voxels, and its gradients with respect to image and displacement.
+
+:mod:`~regcore.kernels.warp.reference` has the equation, :mod:`~regcore.kernels.warp.cpu` the Numba kernels,
+:mod:`~regcore.kernels.warp.gpu` the Triton kernels.  In both, ``forward`` interpolates, ``pull`` makes the gradient of
+the displacement and ``push`` that of the image.
+"""
+
+import torch
+from torch import Tensor
+
+from regcore.kernels.dispatch import has_kernel
+from regcore.kernels.launch import on_its_device
+from regcore.kernels.warp import cpu
+from regcore.kernels.warp.reference import warp_reference
+
+
+def warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    """As :func:`warp_reference`, by the kernel where it can."""
+    displacement = displacement.expand(image.shape[0], *displacement.shape[1:])
+    fits = min(image.shape[2:]) > 1 and max(image.numel(), displacement.numel()) < 2**31
+    if fits and has_kernel(image, displacement, operator="warp"):
+        return torch.ops.regcore.warp(image, displacement, edge)
+    return warp_reference(image, displacement, edge)
+
+
+@torch.library.custom_op("regcore::warp", mutates_args=(), device_types="cpu")
+def _warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    return cpu.forward(image, displacement, edge)
+
+
+@_warp.register_kernel("cuda")
+@on_its_device
+def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    from regcore.kernels.warp import gpu
+
+    return gpu.forward(image, displacement, edge)
+
+
+@_warp.register_fake
+def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
+    return image.new_empty(image.shape[:2] + displacement.shape[2:])
+
+
+@torch.library.custom_op("regcore::warp_backward", mutates_args=(), device_types="cpu")
+def _warp_backward(
+    gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
+) -> tuple[Tensor, Tensor]:
+    return (
+        cpu.push(gradient, image, displacement, edge) if for_image else image.new_empty(0),
+        cpu.pull(gradient, image, displacement, edge) if for_displacement else displacement.new_empty(0),
+    )
+
+
+@_warp_backward.register_kernel("cuda")
+@on_its_device
+def _(
+    gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
+) -> tuple[Tensor, Tensor]:
+    from regcore.kernels.warp import gpu
+
+    return (
+        gpu.push(gradient, image, displacement, edge) if for_image else image.new_empty(0),
+        gpu.pull(gradient, image, displacement, edge) if for_displacement else displacement.new_empty(0),
+    )
+
+
+@_warp_backward.register_fake
+def _(
+    gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
+) -> tuple[Tensor, Tensor]:
+    return (
+        image.new_empty(image.shape if for_image else 0),
+        displacement.new_empty(displacement.shape if for_displacement else 0),
+    )
+
+
+def _remember(ctx, inputs, output) -> None:
+    image, displacement, ctx.edge = inputs
+    ctx.save_for_backward(image, displacement)
+
+
+def _backward(ctx, gradient: Tensor):
+    image, displacement = ctx.saved_tensors
+    for_image, for_displacement, _ = ctx.needs_input_grad
+    to_image, to_displacement = torch.ops.regcore.warp_backward(
+        gradient, image, displacement, ctx.edge, for_image, for_displacement
+    )
+    return to_image if for_image else None, to_displacement if for_displacement else None, None
+
+
+_warp.register_autograd(_backward, setup_context=_remember)

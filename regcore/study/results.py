@@ -1,0 +1,161 @@
+"""Reading what a study has written: scores, models, searches, sweeps, fields, and the tables made of them.
+
+Reports and papers read nothing of a study but by :class:`Results`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from regcore.alignment.preprocess import read_scan
+from regcore.autoreg.search import FACTS, TRACE, read_found
+from regcore.cohort.labels import scored_labels
+from regcore.experiments.settings import ExperimentSettings
+from regcore.images.field import DisplacementField, read_field
+from regcore.images.volume import Volume, read_labels, read_volume
+from regcore.study.layout import FOUND, TRIALS, Layout
+from regcore.study.plan import Plan
+from regcore.study.stages.register import read_facts
+from regcore.training.checkpoint import load_tensors
+
+
+class Results:
+    """The results of a study.
+
+    Parameters
+    ----------
+    plan : Plan
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.files = Layout(plan.folder)
+
+    @property
+    def experiments(self) -> ExperimentSettings:
+        """What the study says of the papers' experiments."""
+        return self.plan.settings.experiments
+
+    # ---- scores
+
+    def scores(self, name: str) -> pd.DataFrame:
+        """Tidy rows of an entry, or of the truth."""
+        return pd.read_parquet(self.files.metrics(name))
+
+    def of_pairs(self, name: str, metric: str = "dice") -> pd.Series:
+        """Mean of a metric for each test pair that has one."""
+        rows = self.scores(name)
+        return rows[rows["metric"] == metric].groupby("pair")["value"].mean()
+
+    def labels(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The scored labels that have Dice among tidy rows: ``index name group``; none where every pair failed."""
+        found = set(rows.loc[rows["metric"] == "dice", "label"])
+        if not found:
+            return pd.DataFrame(columns=["index", "name", "group"])
+        return scored_labels(found, self.plan.settings.labels, self.plan.label_table)
+
+    # ---- models
+
+    def model(self, name: str) -> dict[str, Any]:
+        """The ``model.json`` of a trained network."""
+        return json.loads((self.files.model(name) / "model.json").read_text())
+
+    def training(self, name: str) -> dict[str, Any]:
+        """What a training took, and what it reached."""
+        return self.model(name)["training"]
+
+    def history(self, name: str) -> pd.DataFrame:
+        """Losses and validation Dice over a training."""
+        return pd.read_csv(self.files.model(name) / "history.csv")
+
+    # ---- searches
+
+    def trials(self, name: str) -> pd.DataFrame:
+        """A row for each trial of a search for hyperparameters."""
+        return pd.read_csv(self.files.model(name) / TRIALS)
+
+    def search(self, name: str) -> dict[str, Any]:
+        """What a search for hyperparameters found."""
+        return json.loads((self.files.model(name) / FOUND).read_text())
+
+    def cell_search(self, name: str) -> dict[str, Any]:
+        """What a search for cells or the objective took."""
+        return json.loads((self.files.architecture(name) / FACTS).read_text())
+
+    def trace(self, name: str) -> pd.DataFrame:
+        """A row for each epoch of all stages of a search for cells or the objective."""
+        return pd.read_csv(self.files.architecture(name) / TRACE)
+
+    def architecture(self, name: str) -> dict[str, Any]:
+        """What a search for cells or the objective found, as :func:`regcore.autoreg.search.read_found` gives it."""
+        return read_found(self.files.architecture(name), name)
+
+    # ---- sweeps, features and weight volumes
+
+    def sweep(self, name: str) -> pd.DataFrame:
+        """Scores of the networks of a sweep: what :mod:`regcore.study.stages.sweep` wrote."""
+        return pd.read_parquet(self.files.sweep(name))
+
+    def optima(self, name: str) -> pd.DataFrame:
+        """What tuning each hypernetwork of a sweep found, by entry."""
+        return pd.read_csv(self.files.optima(name)).set_index("entry")
+
+    def features(self, name: str) -> pd.DataFrame:
+        """How much the features of a network vary with contrast, a row for each layer."""
+        return pd.read_csv(self.files.features(name))
+
+    def weights(self, name: str) -> pd.DataFrame:
+        """Measures of the weight volumes of a network, a row for each test pair and setting."""
+        return pd.read_csv(self.files.weights(name))
+
+    def weight_volumes(self, name: str) -> tuple[dict[str, Tensor], str]:
+        """The weight volumes and displacements of one pair, and the pair."""
+        tensors, facts = load_tensors(self.files.weight_volumes(name))
+        return tensors, facts["pair"]
+
+    # ---- pairs and scans
+
+    def scans_of(self, pair: str) -> tuple[str, str]:
+        """The fixed and the moving scan of a test pair."""
+        table = self.plan.pairs_of("test").set_index("pair")
+        return table.at[pair, "fixed"], table.at[pair, "moving"]
+
+    def field(self, name: str, pair: str) -> DisplacementField:
+        """The field of a test pair."""
+        return read_field(self.plan.field(name, pair))
+
+    def facts(self, name: str) -> Iterator[dict[str, Any]]:
+        """What is known of each field of an entry; read only as far as it is asked for."""
+        for pair in self.plan.pairs_of("test")["pair"]:
+            yield read_facts(Path(self.plan.field(name, pair)))
+
+    def image(self, scan: str) -> Volume:
+        """A scan as it is."""
+        return read_volume(self.plan.cohort.file(scan, "image"))
+
+    def label_map(self, scan: str) -> Volume:
+        """The labels of a scan."""
+        return read_labels(self.plan.cohort.file(scan, "labels"))
+
+    def normalised(self, scan: str) -> Volume:
+        """A scan on its own grid, normalised as methods see it."""
+        return read_scan(self.plan.cohort.files(scan), self.plan.settings.preprocess)
+
+    def prepared(self, scan: str) -> Volume:
+        """A scan on the common grid."""
+        return read_volume(f"{self.plan.prepared(scan)}.nii")
+
+    def common_grid(self) -> dict[str, Any]:
+        """``common_shape`` and ``common_spacing``."""
+        return json.loads(Path(f"{self.plan.prepared(self.plan.scans[0])}.json").read_text())
+
+    # ---- the report
+
+    def table(self, file: str, text: Iterable[str]) -> pd.DataFrame:
+        """A table of the report: the columns ``text`` hold names, such as 1 or NA; only what is empty is NaN."""
+        path = self.files.table(file)
+        return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])

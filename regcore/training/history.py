@@ -1,0 +1,39 @@
+"""The training curve: mean losses between two validations, and the file that a person may watch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from regcore.process.files import atomic_write
+
+
+class MeanLosses:
+    """Losses by name, added up on their device; a look at their means waits for the device, adding does not."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, losses: Mapping[str, Tensor], count: int = 1) -> None:
+        """Add sums of ``count`` losses each."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value  # a copy: a recording overwrites its losses
+        self._count += count
+
+    def means(self, across: Callable[[Tensor], Tensor] = lambda value: value) -> dict[str, float]:
+        """The means so far.
+
+        Parameters
+        ----------
+        across : callable
+            Sum of this process → mean of the sums of all processes.
+        """
+        return {name: across(value).item() / self._count for name, value in self._sums.items()}
+
+
+def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write the training curve as ``history.csv``."""
+    with atomic_write(folder / "history.csv") as path:
+        pd.DataFrame(history).to_csv(path, index=False)
