@@ -71,7 +71,7 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     what = tuple(stage for stage in STAGES if stage in chosen.what)
     if values.get("network") == "unet" and set(what) - {OBJECTIVE}:
         raise InputError(f"{where}.what: a U-Net has no cells; search for 'objective' alone")
-    others = [other for other in (chosen.start, chosen.as_long_as) if other in entries]
+    others = [other for other in (chosen.start, chosen.as_long_as) if other is not None and other in entries]
     for other in others:
         if name in _needed(other, entries):
             raise InputError(f"{where}: it waits for '{other}', and that for it; let one of them begin by itself")
@@ -138,7 +138,7 @@ def _first_weights(name: str, entries: Mapping[str, Mapping]) -> Mapping[str, An
     """λ that an entry's search begins with, as far as it is known before anything ran."""
     values = entries[name]
     search = _settings_of(name, entries)
-    start = search and search.start
+    start = None if search is None else search.start
     if start is None:
         return values
     if start not in entries:

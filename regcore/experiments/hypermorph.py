@@ -92,7 +92,7 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
     """
     if not settings.lambda_ and not settings.landscapes.wanted:
         raise InputError(f"{WHERE}: neither 'lambda' nor 'landscapes' names anything to train; leave {WHERE} out")
-    found = {}
+    found: dict[str, Landscape] = {}
     for similarity in settings.replicates.lambda_:
         if similarity not in settings.lambda_:
             raise InputError(
@@ -102,24 +102,24 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
         again = settings.replicates.lambda_.get(similarity, [])
         count = settings.replicates.count if again else 1
         points = {"lambda": sorted({*values, *again})}
-        own = {"similarity": similarity}
+        own: dict[str, Any] = {"similarity": similarity}
         found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
-    for second, values in settings.landscapes.wanted.items():
+    for second, wanted in settings.landscapes.wanted.items():
         if second == "gamma" and not labelled:
             raise InputError(f"{WHERE}.landscapes.gamma: training scans without labels have no γ; leave it out")
-        low, high = values.range
-        tried, odd_alone = values.value(second), second == "window"
+        low, high = wanted.range
+        tried, odd_alone = wanted.value(second), second == "window"
         beyond = [value for value in tried if not low <= value <= high or (odd_alone and value % 2 != 1)]
         if beyond:
             odd = ", and windows must be odd" if odd_alone else ""
             raise InputError(
                 f"{WHERE}.landscapes.{second}: {beyond} must lie within [{low:g}, {high:g}], the range beside it{odd}"
             )
-        own: dict[str, Any] = {"similarity": values.similarity}
-        if isinstance(values, GammaLandscape):
-            own["observed"] = values.observed
-        prior = {"lambda": [0, 1], second: values.range}
-        points = {"lambda": values.lambda_, second: values.value(second)}
+        own = {"similarity": wanted.similarity}
+        if isinstance(wanted, GammaLandscape):
+            own["observed"] = wanted.observed
+        prior = {"lambda": [0, 1], second: wanted.range}
+        points = {"lambda": wanted.lambda_, second: wanted.value(second)}
         found[second] = Landscape(second, own, prior, points, {}, 1)
     return found
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field
 
 from regcore.settings.base import Count, NonNegative, Positive, Section
-from regcore.settings.fields import Distinct, left_out
+from regcore.settings.fields import Distinct, left_out, section
 
 #: Settings of a method, which are checked where the entries of the experiments are made.
 MethodValues = dict[str, Any]
@@ -43,15 +43,12 @@ class VoxelMorphExperiments(Section):
     """Experiments of VoxelMorph."""
 
     settings: MethodValues = Field({}, description="settings of all networks that differ from the method's defaults")
-    chosen_lambda: BySimilarity = Field(
-        default_factory=BySimilarity,
-        description="λ of all networks but those of Fig. 7, by similarity; the defaults are the paper's and its "
-        "repository's",
+    chosen_lambda: BySimilarity = section(
+        BySimilarity,
+        "λ of all networks but those of Fig. 7, by similarity; the defaults are the paper's and its repository's",
     )
     refine: MethodValues = Field({}, description="settings of instance-specific optimisation (method refine)")
-    lambda_: ValuesBySimilarity = Field(
-        default_factory=ValuesBySimilarity, description="Fig. 7: values of λ, by similarity"
-    )
+    lambda_: ValuesBySimilarity = section(ValuesBySimilarity, "Fig. 7: values of λ, by similarity")
     training_subjects: list[AtLeastTwo] = Field(
         [5, 10, 20, 50, 100],
         description="Fig. 8: numbers of training subjects; the whole cohort is always added",
@@ -60,9 +57,9 @@ class VoxelMorphExperiments(Section):
         [0.001, 0.01, 0.1, "infinity"],
         description="Fig. 9 and Table IV: values of γ above 0; 0 is always added",
     )
-    folds: Folds = Field(
-        default_factory=Folds,
-        description="Fig. 9 and Table IV: in how many draws one structure, or half of them, is observed",
+    folds: Folds = section(
+        Folds,
+        "Fig. 9 and Table IV: in how many draws one structure, or half of them, is observed",
     )
 
 
@@ -119,9 +116,9 @@ class SprExperiments(Section):
     hypermorph: MethodValues = Field({}, description="further settings of HyperMorph")
     hypernetwork: MethodValues = Field({}, description="further settings of Hyper-TransMorph and Hyper-TM-SPR")
     search: MethodValues = Field({}, description="keys of 'tune' for all searches, the ranges aside")
-    ranges: SprRanges = Field(
-        default_factory=SprRanges,
-        description="what is searched (Table 1, brain MRI): λ_max and α′ of the Beta prior, λ_mean and σ′ of the "
+    ranges: SprRanges = section(
+        SprRanges,
+        "what is searched (Table 1, brain MRI): λ_max and α′ of the Beta prior, λ_mean and σ′ of the "
         "Gaussian one, λ of TransMorph",
     )
     grid: SprGrid | None = Field(
@@ -224,13 +221,11 @@ class HyperMorphExperiments(Section):
         description="Fig. 3, 5, 6, 7 and Table 1: the grid's values of λ, for each similarity that is wanted (mse, "
         "lncc, nmi); {}: none is",
     )
-    landscapes: Landscapes = Field(
-        default_factory=Landscapes,
-        description="Fig. 4 and Table 1: landscapes over λ and a second hyperparameter",
+    landscapes: Landscapes = section(
+        Landscapes,
+        "Fig. 4 and Table 1: landscapes over λ and a second hyperparameter",
     )
-    replicates: Replicates = Field(
-        default_factory=Replicates, description="Fig. 5 and Table 1: trainings from several random starts"
-    )
+    replicates: Replicates = section(Replicates, "Fig. 5 and Table 1: trainings from several random starts")
 
 
 class ExperimentSettings(Section):

@@ -111,6 +111,7 @@ def experiments(
 def _variants(settings: SynthMorphExperiments) -> Iterable[tuple[str, dict[str, Any]]]:
     for kind in settings.kinds:
         common = {"method": "synthmorph", **settings.settings, "maps": kind}
-        for setting, values in {**settings.sweeps, "lambda": settings.lambda_}.items():
+        points: dict[str, list[int | float]] = {**dict(settings.sweeps.items()), "lambda": settings.lambda_}
+        for setting, values in points.items():
             for value in values:
                 yield swept(kind, setting, value), common | {setting: [value] if setting == "r_v" else value}

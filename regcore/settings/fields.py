@@ -7,12 +7,17 @@ from typing import Any
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
-from regcore.settings.base import absent
+from regcore.settings.base import Settings, absent
 
 
 def left_out(description: str) -> Any:
     """A key without a default: it is None where it is not given, and then not dumped either."""
     return Field(None, exclude_if=absent, description=description, json_schema_extra=_without_default)
+
+
+def section(kind: type[Settings], description: str) -> Any:
+    """A part of a file with keys of its own, which may be left out: its defaults then hold."""
+    return Field(default_factory=kind, description=description)
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -41,7 +41,8 @@ def sentences(error: ValidationError, model: type[BaseModel], given: Any, where:
     where : str
         What the settings are called.
     """
-    schema, places = plain_schema(model), {}
+    schema = plain_schema(model)
+    places: dict[tuple[tuple[int | str, ...], bool], list[Any]] = {}
     for found in error.errors():
         place = _place(found["loc"], given, found["type"])
         places.setdefault((place, found["loc"][-1:] == (KEY,)), []).append(found)

@@ -11,7 +11,7 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.cohort.settings import LabelSettings, PairSettings
 from regcore.experiments.settings import ExperimentSettings
 from regcore.settings.base import Count, Positive, Section, Whole
-from regcore.settings.fields import left_out
+from regcore.settings.fields import left_out, section
 from regcore.synthesis.settings import EmbeddedSettings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -72,22 +72,14 @@ class StudySettings(Section):
     cohort: CohortSettings = Field(
         description="the scans: either 'embedded' (made from the ICBM-152 template) or 'table' (your own)"
     )
-    labels: LabelSettings = Field(
-        default_factory=LabelSettings, description="which labels are scored, and how they are grouped"
-    )
-    preprocess: PreprocessSettings = Field(
-        default_factory=PreprocessSettings, description="how scans are brought onto one grid"
-    )
-    pairs: PairSettings = Field(default_factory=PairSettings, description="which pairs of scans are registered")
-    registration: RegistrationSettings = Field(
-        default_factory=RegistrationSettings, description="how test pairs are registered"
-    )
-    evaluation: EvaluationSettings = Field(
-        default_factory=EvaluationSettings, description="what is measured, and what is compared with what"
-    )
-    experiments: ExperimentSettings = Field(
-        default_factory=ExperimentSettings,
-        description="the experiments of the papers, each a target of its own that trains variants of a method",
+    labels: LabelSettings = section(LabelSettings, "which labels are scored, and how they are grouped")
+    preprocess: PreprocessSettings = section(PreprocessSettings, "how scans are brought onto one grid")
+    pairs: PairSettings = section(PairSettings, "which pairs of scans are registered")
+    registration: RegistrationSettings = section(RegistrationSettings, "how test pairs are registered")
+    evaluation: EvaluationSettings = section(EvaluationSettings, "what is measured, and what is compared with what")
+    experiments: ExperimentSettings = section(
+        ExperimentSettings,
+        "the experiments of the papers, each a target of its own that trains variants of a method",
     )
     methods: Annotated[dict[Name, Values], Field(min_length=1)] = Field(
         description="what is compared: name → settings; 'method' says which method it is where the name is another, "

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from regcore.errors import InputError
 from regcore.settings.base import Count, Number, Section, Settings
-from regcore.settings.fields import Distinct, Told, left_out
+from regcore.settings.fields import Distinct, Told, left_out, section
 from regcore.settings.schema import plain_schema
 
 
@@ -20,7 +20,7 @@ class Part(Section):
 
 
 class Whole(Section):
-    part: Part = Field(default_factory=Part)
+    part: Part = section(Part, "a part")
     names: dict[Annotated[str, Field(pattern="^[a-z]+$")], Count] = Field({}, description="names")
     kinds: dict[Literal["one", "two"], Count] = Field({}, description="kinds")
     some: Annotated[list[Number], Distinct()] = Field([1, 2.0], description="some numbers")
