@@ -57,7 +57,8 @@ def _place(location: tuple[int | str, ...], given: Any, kind: str) -> tuple[int 
     """The part of pydantic's location that is a way into what was given; the rest names branches of a union."""
     way: list[int | str] = []
     for step in location:
-        if (isinstance(given, Mapping) and step in given) or (isinstance(given, list) and step in range(len(given))):
+        known = range(len(given)) if isinstance(given, list) else given if isinstance(given, Mapping) else ()
+        if step in known:
             given = given[step]
         elif kind != "missing" or step != location[-1]:
             break

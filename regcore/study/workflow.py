@@ -27,6 +27,10 @@ from regcore.study.plan import (
     plan_study,
     things_in,
 )
+from regcore.study.versions import Versions
+
+#: Where what the first process found out is kept for the others.
+DECISIONS = Path(".snakemake")
 
 #: Rules whose every job runs a network on a GPU where there is one; ``register`` does for some methods.
 ON_GPU = ("train", "trial", "architecture", "sweep", "features", "weights")
@@ -48,7 +52,7 @@ def decided_plan(config: Mapping, first: bool) -> Plan:
     InputError
         As for :func:`regcore.study.plan.plan_study`.
     """
-    decision = Path(".snakemake", f"regcore-{config.get('study')}.json")
+    decision = DECISIONS / f"regcore-{config.get('study')}.json"
     if not first and decision.is_file():
         config = {**config, UNAVAILABLE: json.loads(decision.read_text())}
     plan = plan_study(config, check=first)
@@ -84,10 +88,13 @@ class Workflow:
     Parameters
     ----------
     plan : Plan
+    scripts : Path, optional
+        Folder of the workflow's scripts, whose code counts in the versions of stages.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, scripts: Path | None = None):
         self.plan, self.files = plan, plan.files
+        self.versions = Versions(scripts, cache=DECISIONS / "regcore-sources.json")
 
     # ---- names that rules are for
 
@@ -274,7 +281,11 @@ class Workflow:
 
     def models_of_sweep(self, name: str) -> list[str]:
         """The models that a sweep scores."""
-        return [str(self.files.model(entry)) for entry in self.plan.sweeps[name].entries]
+        return [str(self.files.model(entry)) for entry in self.entries_of_sweep(name)]
+
+    def entries_of_sweep(self, name: str) -> list[str]:
+        """The entries whose networks a sweep scores."""
+        return list(self.plan.sweeps[name].entries)
 
     # ---- inputs: experiments
 
@@ -308,6 +319,10 @@ class Workflow:
         return [str(self.files.experiment(paper, planned[name].file)) for name in planned.names]
 
     # ---- parameters
+
+    def version(self, stage: str, *names: str) -> int | str:
+        """The version of a stage's code, with that of the methods behind entries: Snakemake does not see modules."""
+        return self.versions.of(stage, *(method for name in names for method in self.entry(name).methods_run))
 
     def training_pairs(self, name: str) -> str:
         """A fingerprint of the pairs that a training draws from."""

@@ -1,12 +1,12 @@
 """The embedded cohort: distinct "subjects" made from the ICBM-152 template.
 
-Every subject is the template (``anatomy``) seen through its own random diffeomorphism and affine, under
-its own tissue parameters, bias field, noise and gain.  A later session of a subject is its anatomy seen through a
-small further diffeomorphism, and scanned anew.  Both directions of the map are kept, so the true field between any
-two scans is known: fixed → template → moving.
+Every subject is the template (``anatomy``) deformed by its own random diffeomorphism and affine, with its own tissue
+parameters, bias field, noise and gain.  A later session of a subject is the same anatomy with another small
+diffeomorphism and a new scan.  Both directions of the map are kept, so the true field between any two scans is
+known: fixed → template → moving.
 
-The table (:func:`cohort_table`) can be listed without making a single image; the images are made in parts
-(:func:`synthesise`), any part alone and in any order, since each session of a subject has its own random stream.
+The table (:func:`cohort_table`) can be listed without making any image.  The images are made in parts
+(:func:`synthesise`), in any order, because each session of a subject has its own random stream.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +21,9 @@ from regcore.synthesis.mr_contrast import check_contrasts
 from regcore.synthesis.settings import EmbeddedSettings
 
 TEMPLATE = "icbm152"
-#: The dataset of the template, and of all subjects where the study names no datasets.
+#: The dataset of the template, and of all subjects if the study names no datasets.
 DATASET = "embedded"
-#: Root-mean-square displacement between two sessions where the study says nothing.
+#: Default root-mean-square displacement between two sessions.
 SESSION_DEFORMATION_MM = 1.0
 
 
@@ -79,7 +79,7 @@ def synthesise(settings: EmbeddedSettings, subjects: Sequence[str], seed: int, f
     ----------
     settings : EmbeddedSettings
     seed : int
-        With a subject's name it determines everything about the subject.
+        Together with a subject's name it determines everything about the subject.
     """
     import torch
 
@@ -124,7 +124,7 @@ def _members(settings: EmbeddedSettings) -> dict[str, tuple[str, str]]:
         if count < len(datasets):
             raise InputError(
                 f"cohort.embedded.{split}: {count} subjects are too few for {len(datasets)} datasets; "
-                f"take {len(datasets)} or more, or fewer 'datasets'"
+                f"use {len(datasets)} or more, or fewer 'datasets'"
             )
         for place in range(count):
             found[f"sub-{len(found):03d}"] = (split, datasets[place % len(datasets)])
@@ -136,7 +136,7 @@ def _sessions(subject: str, settings: EmbeddedSettings) -> range:
 
 
 def _stem(subject: str, session: int) -> str:
-    """How the files of a scan begin."""
+    """The start of the file names of a scan."""
     return subject if session == 1 else f"{subject}_ses-{session}"
 
 
@@ -183,7 +183,7 @@ def _anatomy(settings: EmbeddedSettings):
 
 
 def _ventricles(anatomy) -> np.ndarray:
-    """Where the template's ventricles are.
+    """Mask of the template's ventricles.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def _landmarks(anatomy) -> np.ndarray:
 
 
 def _about_centre(world_matrix: np.ndarray, grid) -> np.ndarray:
-    """The matrix, about the middle of ``grid``, in voxels of ``grid``."""
+    """The matrix about the centre of ``grid``, in voxels of ``grid``."""
     to_centre = np.eye(grid.ndim + 1)
     to_centre[:-1, -1] = -grid.centre
     world = np.linalg.inv(to_centre) @ world_matrix @ to_centre

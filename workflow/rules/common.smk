@@ -1,8 +1,8 @@
 """The plan of the study, and the object that the rules ask for their inputs, parameters and resources."""
 
 import sys
+from pathlib import Path
 
-from regcore import STAGE_VERSIONS
 from regcore.errors import InputError
 from regcore.study.workflow import Workflow, decided_plan, limit_gpus, one_of
 
@@ -16,7 +16,7 @@ def answered(question, *arguments):
 
 
 PLAN = answered(decided_plan, config, workflow.is_main_process)
-WORKFLOW = Workflow(PLAN)
+WORKFLOW = Workflow(PLAN, Path(workflow.basedir, "scripts"))
 config.clear()
 config.update(PLAN.config)
 limit_gpus(workflow)

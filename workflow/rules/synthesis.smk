@@ -16,7 +16,7 @@ rule list_cohort:
         runtime=10,
     params:
         settings=config["cohort"].get("embedded"),
-        stage=STAGE_VERSIONS["synthesise"],
+        stage=WORKFLOW.version("list_cohort"),
     message:
         "Listing the embedded cohort"
     script:
@@ -39,7 +39,7 @@ rule synthesise:
         settings=config["cohort"].get("embedded"),
         seed=config["seed"],
         subjects=lambda wildcards: WORKFLOW.subjects_in(wildcards.part),
-        stage=STAGE_VERSIONS["synthesise"],
+        stage=WORKFLOW.version("synthesise"),
     message:
         "Making subjects from the ICBM-152 template ({wildcards.part})"
     script:
@@ -62,7 +62,7 @@ rule true_fields:
         runtime=WORKFLOW.sized(30, 120),
     params:
         pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
-        stage=STAGE_VERSIONS["truth"],
+        stage=WORKFLOW.version("truth"),
     message:
         "Composing the true fields ({wildcards.part})"
     script:

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-import regcore
 from regcore.alignment.preprocess import common_grid
 from regcore.autoreg.bilevel import Objective, Problem, Schedule, Stage
 from regcore.autoreg.path_search import PathSearch
@@ -28,6 +27,7 @@ from regcore.settings.fingerprint import fingerprint
 from regcore.study.plan import Plan
 from regcore.study.stages.prepare import reference_image
 from regcore.study.stages.train import training_identity, training_seed, validation_pairs
+from regcore.study.versions import stage_version
 from regcore.training.checkpoint import exclusive
 from regcore.training.memory import check_memory, live_peak, step_bytes
 from regcore.training.pairs import PairSampler
@@ -97,7 +97,7 @@ class _Data:
         self.sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, self.seed)
         self.labelled, codes = validation_pairs(plan, name)
         self.classes = {code: place for place, code in enumerate(codes, start=1)}
-        version = regcore.STAGE_VERSIONS["architecture"]
+        version = stage_version("architecture", "autoreg")
         self.identity = fingerprint(version, training_identity(plan, name, method, self.classes))
 
     def training(self, step: int) -> dict[str, Any]:

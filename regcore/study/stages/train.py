@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-import regcore
 from regcore.alignment.preprocess import common_grid
 from regcore.cohort.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
 from regcore.images.volume import read_labels
@@ -21,6 +20,7 @@ from regcore.models.trained import save_model
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.plan import Plan
 from regcore.study.stages.prepare import reference_image
+from regcore.study.versions import stage_version
 from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
@@ -132,7 +132,7 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
         plan.settings.labels.as_dict(),
         sorted((classes or {}).items()),
         [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
-        regcore.STAGE_VERSIONS["train"],
+        stage_version("train", plan.entries[name].method),
     )
 
 
