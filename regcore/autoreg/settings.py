@@ -78,15 +78,17 @@ class CellSearchSettings(Section):
 class ObjectivePart(Settings):
     """λ in an architecture file."""
 
-    lambda1: Annotated[int | float, Field(ge=0, le=1)] | None = left_out("share of the first similarity")
-    lambda2: NonNegative | None = left_out("λ2")
-    lambda3: NonNegative | None = left_out("λ3")
-    lambda4: NonNegative | None = left_out("λ4")
+    lambda1: Annotated[int | float, Field(ge=0, le=1)] | None = left_out(
+        "λ1, share of local correlation in the similarity"
+    )
+    lambda2: NonNegative | None = left_out("λ2, weight of the diffusion of the velocity")
+    lambda3: NonNegative | None = left_out("λ3, weight of the similarity at half resolution")
+    lambda4: NonNegative | None = left_out("λ4, weight of the similarity at a quarter of the resolution")
 
 
 class NetworkPart(Settings):
     """Sizes of the network in an architecture file."""
 
-    channels: Count | None = left_out("channels of the network")
-    separable: str | None = left_out("convolutions that are separable")
-    downsampling: str | None = left_out("how features are made coarser")
+    channels: Count | None = left_out("features of an image at half resolution")
+    separable: str | None = left_out("kind of separable convolution")
+    downsampling: str | None = left_out("convolution of a feature cell that takes steps of two")
