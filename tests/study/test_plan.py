@@ -3,7 +3,6 @@
 import pickle
 
 import pytest
-from support.paths import SCHEMAS
 
 from regcore.errors import InputError
 from regcore.study.plan import plan_study
@@ -14,7 +13,7 @@ PAIRINGS = [["T1w", "T1w"], ["T1w", "T2w"]]
 def study(**methods):
     cohort = {"embedded": {"ndim": 2, "train": 3, "validation": 3, "test": 2, "contrasts": ["T1w", "T2w", "PDw"]}}
     config = {"study": "x", "cohort": cohort, "methods": methods, "pairs": {"contrasts": PAIRINGS, "validation": 4}}
-    return plan_study(config, SCHEMAS)
+    return plan_study(config)
 
 
 def contrasts_in(plan, pairs):
