@@ -280,6 +280,19 @@ def examine(device: torch.device, timed: Sequence[int] | None = None) -> tuple[f
     return bandwidth, pd.DataFrame(rows)
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """A table of texts in Markdown; ``DataFrame.to_markdown`` needs a package that only Snakemake brings along."""
+    texts = table.map(str)
+    columns = [[name, "", *texts[name]] for name in texts]
+    widths = [max(map(len, column)) for column in columns]
+    for column, width in zip(columns, widths, strict=True):
+        column[1] = "-" * width
+    rows = zip(*columns, strict=True)
+    return "\n".join(
+        f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |" for row in rows
+    )
+
+
 def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[str, bool]:
     """What ``regcore doctor`` prints, and whether every kernel agrees with its reference."""
     timed = timed or TIMED[device.type]
@@ -294,7 +307,7 @@ def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[st
         f"{device}: {device_name(device)}; copies {bandwidth / 1e9:.0f} GB/s",
         f"GPU kernels: {why_no_gpu_kernels(device) or 'can run'}",
         "",
-        shown.to_markdown(index=False, disable_numparse=True),
+        markdown(shown),
         "",
         f"Errors on {'×'.join(map(str, CHECKED))} voxels, relative to the norm; times on {'×'.join(map(str, timed))}, "
         "forward and backward where there is a gradient.",

@@ -1,13 +1,14 @@
-"""The U-Nets of VoxelMorph (Balakrishnan et al., TMI 2019) and of what followed it, in two and three dimensions.
+"""The U-Nets of VoxelMorph (Balakrishnan et al., TMI 2019) and its successors, in two and three dimensions.
 
-:mod:`regcore.networks.unet_architecture` says which convolutions a network has.  All have kernel 3 and LeakyReLU 0.2.
-Features that are up-sampled and joined with a skip connection are convolved apart and summed, so that the joined tensor
-is never made.
+:mod:`regcore.networks.unet_architecture` lists the convolutions of each network.  All have kernels of 3 and LeakyReLU
+0.2.  Up-sampled features and a skip connection are convolved separately and summed, so that they are never
+concatenated.
 """
 
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class UNet(nn.Module):
     stride : int
         Each axis must be a multiple of it.
     resolution : int
-        1 where the features are at full resolution, 2 where they are at half.
+        1 if the features are at full resolution, 2 if they are at half.
     out_channels : int
     """
 
@@ -66,7 +67,7 @@ class UNet(nn.Module):
     def forward(self, pair: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """Map (B, in_channels, *space) to (B, out_channels, *space / resolution).
 
-        ``seen`` is a list that the output of every convolution is appended to, in order.
+        The output of every convolution is appended to the list ``seen``, in order.
         """
         skips, x = [], pair
         bottom, *up = self.up
@@ -89,21 +90,21 @@ class UNet(nn.Module):
         return x
 
     def _halvings(self) -> list[bool]:
-        """Whether resolution is halved for each convolution on the way down and the first of the way up."""
+        """Whether each convolution on the way down, and the first on the way up, halves the resolution."""
         halvings = [True] * len(self.down)
         return [*halvings, False] if self.architecture.full_skip == "images" else [False, *halvings]
 
-    def _convolved(self, layer: nn.Module, x: Tensor, stride: int = 1) -> Tensor:
+    def _convolved(self, layer: Any, x: Tensor, stride: int = 1) -> Tensor:
         return rectified_convolution(x, layer.weight, layer.bias, stride, self.architecture.slope)
 
-    def _convolved_at_half(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _convolved_at_half(self, layer: Any, x: Tensor) -> Tensor:
         if self.architecture.downsampling == "stride":
             return self._convolved(layer, x, stride=2)
         pool = {4: F.max_pool2d, 5: F.max_pool3d}[x.ndim]
         return self._convolved(layer, pool(x, 2))
 
-    def _joined(self, layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
-        """``layer`` of the features ``coarse``, up-sampled by two, and ``skip`` together, which are never joined."""
+    def _joined(self, layer: Any, coarse: Tensor, skip: Tensor) -> Tensor:
+        """``layer`` of ``coarse`` (up-sampled by two) and ``skip``, without concatenating them."""
         features = coarse.shape[1]
         own = convolve(skip, layer.weight[:, features:], layer.bias)
         weight = layer.weight[:, :features]
@@ -121,6 +122,7 @@ class FlowHead(nn.Module):
         super().__init__()
         self.convolution = convolution(ndim)(in_channels, ndim, 3, padding=1)
         nn.init.normal_(self.convolution.weight, std=1e-5)
+        assert self.convolution.bias is not None
         nn.init.zeros_(self.convolution.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -134,7 +136,7 @@ class FlowNetwork(nn.Module):
     ----------
     ndim : {2, 3}
     architecture : str or Architecture
-        A name in :data:`ARCHITECTURES`, or an architecture of one's own.
+        A name in :data:`ARCHITECTURES`, or your own architecture.
     width : float
         Multiplies the features of every convolution.
     in_channels : int
@@ -145,7 +147,7 @@ class FlowNetwork(nn.Module):
     stride : int
         Each axis of the images must be a multiple of it.
     resolution : int
-        1 where the flow is at full resolution, 2 where it is at half.
+        1 if the flow is at full resolution, 2 if it is at half.
 
     Raises
     ------
@@ -160,7 +162,7 @@ class FlowNetwork(nn.Module):
         self.unet = UNet(ndim, in_channels, architecture, width)
         self.head = FlowHead(ndim, self.unet.out_channels)
         self.stride, self.resolution = self.unet.stride, self.unet.resolution
-        self.to(memory_format=CHANNELS_LAST[ndim + 2])
+        self.to(memory_format=CHANNELS_LAST[ndim + 2])  # type: ignore[call-overload]  # torch declares no memory_format
 
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, in_channels, *space) to (B, D, *space / resolution)."""
@@ -175,11 +177,11 @@ class FlowNetwork(nn.Module):
 
     @property
     def quarter_channels(self) -> int:
-        return self.unet.up[-2].out_channels
+        return self.unet.architecture.decoder[-2]
 
     @property
     def half_channels(self) -> int:
-        return self.unet.up[-1].out_channels
+        return self.unet.architecture.decoder[-1]
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,10 @@ def _note(seen: list[Tensor] | None, features: Tensor) -> None:
         seen.append(features)
 
 
-def convolution(ndim: int) -> type[nn.Module]:
+def convolution(ndim: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
     """``nn.Conv2d`` or ``nn.Conv3d``."""
-    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+    if ndim == 2:
+        return nn.Conv2d
+    if ndim == 3:
+        return nn.Conv3d
+    raise KeyError(ndim)

@@ -1,11 +1,12 @@
-"""Which convolutions the U-Nets of VoxelMorph and of what followed it have; without torch.
+"""The convolutions of the U-Nets of VoxelMorph and its successors; without torch.
 
-An :class:`Architecture` says so for one network, and :data:`ARCHITECTURES` names those that papers and their code have
-used.  :mod:`regcore.networks.unet` builds them.
+An :class:`Architecture` lists those of one network, and :data:`ARCHITECTURES` names those of papers and their code.
+:mod:`regcore.networks.unet` builds them.
 """
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 from regcore.errors import did_you_mean
 
@@ -19,16 +20,16 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The convolutions of a U-Net, from the images down to 1/2ⁿ of their resolution and up again.
+    """The convolutions of a U-Net, from the images down to 1/2ⁿ of their resolution and back up.
 
-    What is about to be halved is kept for the skip connection at its resolution.
+    The features before each halving go to the skip connection of that resolution.
 
     Attributes
     ----------
     encoder : tuple of int
         Features of the n convolutions on the way down.
     decoder : tuple of int
-        Features of the n convolutions on the way up: at 1/2ⁿ, …, 1/4, 1/2, all but the first after a skip
+        Features of the n convolutions on the way up: at 1/2ⁿ, …, 1/4, 1/2, all except the first after a skip
         connection.
     at_half : tuple of int
         Features of further convolutions at half resolution.
@@ -36,18 +37,18 @@ class Architecture:
         Features of the convolutions at full resolution, the first after a skip connection.  None: the
         output stays at half resolution.
     downsampling : {"stride", "max-pool"}
-        How resolution is halved: the convolution that follows takes steps of two, or sees the maxima of
-        blocks of two voxels a side.
+        How resolution is halved: the next convolution has stride two, or follows max pooling over blocks of two
+        voxels along each axis.
     full_skip : {"images", "features"}
-        What the skip connection at full resolution carries: the images, so that the first convolution
-        already halves them, or features, which a first convolution makes at full resolution.
+        Content of the skip connection at full resolution: the images, so that the first convolution already halves
+        them, or features from a first convolution at full resolution.
     upsampling : {"nearest", "linear"}
-        Linear sets corner voxels onto corner voxels.
+        Linear maps corner voxels onto corner voxels.
     slope : float
-        Of the LeakyReLU for negative values; 0 is the ReLU.
+        Slope of the LeakyReLU for negative values; 0 is the ReLU.
     initialisation : {"uniform", "he"}
-        What weights are drawn from before training: torch's narrow uniform distribution, or He's normal distribution,
-        under which features are as large in deep layers as in the first.
+        Distribution of the initial weights: torch's narrow uniform one, or He's normal one, with which features are as
+        large in deep layers as in the first.
     """
 
     encoder: tuple[int, ...]
@@ -85,7 +86,9 @@ class Architecture:
         ValueError
             A convolution would have no features.
         """
-        wider = {name: tuple(round(width * n) for n in group) for name, group in self.features().items()}
+        wider: dict[str, Any] = {
+            name: tuple(round(width * n) for n in group) for name, group in self.features().items()
+        }
         return replace(self, **wider)
 
     @property
@@ -95,11 +98,11 @@ class Architecture:
 
     @property
     def resolution(self) -> int:
-        """1 where the output is at full resolution, 2 where it is at half."""
+        """1 if the output is at full resolution, 2 if it is at half."""
         return 1 if self.at_full else 2
 
     def skips(self, in_channels: int) -> list[int]:
-        """Channels of what is kept before each halving, the finest first."""
+        """Channels of each skip connection, the finest first."""
         return [in_channels, *self.encoder[:-1]] if self.full_skip == "images" else list(self.encoder)
 
     def channels(self, in_channels: int) -> list[tuple[int, int]]:
@@ -112,11 +115,11 @@ class Architecture:
         return [(own + skip, out) for own, out, skip in itertools.zip_longest(inputs, outputs, joined, fillvalue=0)]
 
 
-#: Counts are those of the 3-D network of a pair of grey-scale images, flow head included.
+#: Parameter counts are of the 3-D network for a pair of grey-scale images, including the flow head.
 ARCHITECTURES = {
-    # TMI 2019, Fig. 3; "VoxelMorph-2" of CVPR 2018 and of the repository that came with it.  300,547
+    # TMI 2019, Fig. 3; "VoxelMorph-2" of CVPR 2018 and its repository.  300,547
     "paper": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_half=(32,), at_full=(16, 16)),
-    # "VoxelMorph-1": one convolution less at full resolution, and fewer features in the last three.  223,363
+    # "VoxelMorph-1": one convolution fewer at full resolution, and fewer features in the last three.  223,363
     "paper-vm1": Architecture((16, 32, 32, 32), (32, 32, 32, 8), at_half=(8,), at_full=(8,)),
     # The diffeomorphic network of MICCAI 2018, which has a second head for log σ.  265,075, 266,374 with both
     "paper-diff": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_half=(16,)),
@@ -124,7 +127,7 @@ ARCHITECTURES = {
     "strided": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_full=(32, 16, 16)),
     # "VoxelMorph-1" among TransMorph's baselines.  274,387
     "strided-vm1": Architecture((8, 32, 32, 32), (32, 32, 32, 32), at_full=(32, 8, 8)),
-    # The authors' library since it has max pooling.  327,331
+    # The authors' library since it uses max pooling.  327,331
     "code": Architecture(
         (16, 32, 32, 32),
         (32, 32, 32, 32),
@@ -143,7 +146,7 @@ ARCHITECTURES = {
     # The VoxelMorph that TM-SPR is compared with: 16, 32, 64, 96, 128 on the way down from full resolution to 1/16, and
     # 128, 96, 64, 32 on the way up.  2,133,011
     "wide": Architecture((16, 32, 64, 96), (128, 128, 96, 64), at_full=(32,), full_skip="features"),
-    # SynthMorph's code (TMI 2022), whose paper takes ×4.  1,336,387; 21,270,787 with width 4
+    # SynthMorph's code (TMI 2022); the paper uses ×4.  1,336,387; 21,270,787 with width 4
     "synthmorph": Architecture((64,) * 4, (64,) * 4, at_half=(64, 64), initialisation="he"),
 }
 

@@ -1,11 +1,12 @@
-"""Sampling an image at points, warping it by a displacement, and resampling displacements.
+"""Sampling of images at points, warping, and resampling of images and displacements.
 
-All coordinates are voxel indices with integer voxel centres.  Interpolation is written as an explicit
-blend of the corners of the cell, so that a zero displacement returns its input bit for bit, which the
-normalised coordinates of ``grid_sample`` cannot do.
+All coordinates are voxel indices with integer voxel centres.  Interpolation is an explicit weighted mean of the
+corners of the cell, so that a zero displacement returns its input bit for bit.  The normalised coordinates of
+``grid_sample`` cannot do that.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     mode : {"linear", "nearest"}
         ``linear`` is Eq. 3 of VoxelMorph.  ``nearest`` rounds halves to even and has no gradient.
     border : {"zero", "edge"}
-        Value outside the image: 0, or that of the nearest voxel.
+        Value outside the image: 0, or the value of the nearest voxel.
 
     Returns
     -------
@@ -49,8 +50,8 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     Raises
     ------
     ValueError
-        Unknown mode or border, shapes that do not fit, a type that cannot be interpolated, or an image or
-        points that are NaN or infinite.
+        The mode or border is unknown; the shapes do not fit; the type cannot be interpolated; or the image or the
+        points contain NaN or infinite values.
     """
     require_image("image", image)
     _require_sampling(image, "points", points, mode, border)
@@ -75,12 +76,12 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     Returns
     -------
     Tensor, shape (B, C, *fixed)
-        In the type of ``image``.  For a zero displacement it is the image, bit for bit.
+        With the type of ``image``.  A zero displacement gives the image, bit for bit.
 
     Raises
     ------
     ValueError
-        As for :func:`sample`, and where the displacement is no field.
+        As for :func:`sample`, or if the displacement is not a field.
     """
     require_image("image", image)
     require_field("displacement", displacement)
@@ -114,8 +115,8 @@ def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image or of integers (labels cannot be blended), or ``shape`` has another number of
-        axes or a size below 1.
+        ``values`` is not an image or has integers (labels cannot be interpolated), or ``shape`` has another number
+        of axes or a size below 1.
     """
     require_image("values", values)
     require_floating("values", values)
@@ -132,8 +133,8 @@ def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
 def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """Resample a displacement or velocity to ``shape`` and express it in the new grid's voxels.
 
-    With corners on corners, a voxel of the old grid is ``(new - 1) / (old - 1)`` voxels of the new one:
-    close to, but not, the ratio of the sizes.
+    Corner voxels map onto corner voxels, so a voxel of the old grid is ``(new - 1) / (old - 1)`` voxels of the new one,
+    which is close to the ratio of the sizes but not equal to it.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        It is no field or one voxel thin, or ``shape`` has another number of axes or a size below 1.
+        The displacement is not a field, or is one voxel thick; or ``shape`` has other axes or a size below 1.
     """
     require_field("displacement", displacement)
     if len(shape) != displacement.ndim - 2 or min(shape) < 1:
@@ -165,15 +166,15 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
-    """Smooth an image or field with a Gaussian, cut off at three standard deviations.
+    """Smooth an image or field with a Gaussian, truncated at three standard deviations.
 
-    Beyond the border the value at the edge goes on, so that a constant stays constant.
+    Values outside are those of the nearest edge voxel, so that a constant stays constant.
 
     Parameters
     ----------
     values : Tensor, shape (B, C, *space)
     sigma : float, or one for each axis of space
-        Standard deviation in voxels; 0 leaves an axis as it is.
+        Standard deviation in voxels; 0 does not smooth that axis.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image or of integers, or ``sigma`` is negative or does not fit.
+        ``values`` is not an image or has integers, or ``sigma`` is negative or does not fit.
     """
     require_image("values", values)
     require_floating("values", values)
@@ -205,7 +206,7 @@ def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image, or ``multiple`` is below 1.
+        ``values`` is not an image, or ``multiple`` is below 1.
     """
     require_image("values", values)
     if multiple < 1:
@@ -220,9 +221,10 @@ def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image, or ``shape`` does not lie within it.
+        ``values`` is not an image, or ``shape`` does not lie within it.
     """
     require_image("values", values)
     if len(shape) != values.ndim - 2 or any(not 0 < n <= old for n, old in zip(shape, values.shape[2:], strict=True)):
         raise ValueError(f"shape {tuple(shape)} must lie within {describe('values', values)}")
-    return values[(..., *[slice(n) for n in shape])]
+    kept: tuple[Any, ...] = (..., *[slice(n) for n in shape])
+    return values[kept]

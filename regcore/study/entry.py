@@ -134,6 +134,11 @@ class Entry:
         return json.loads((self.made.folder / "model.json").read_text())["method"]
 
     @property
+    def methods_run(self) -> set[str]:
+        """The methods whose code it runs: its own, and that of the network that it takes over or refines."""
+        return {self.method, self.network, *(self.peers[name].network for name in [self.start] if name is not None)}
+
+    @property
     def but_start(self) -> str:
         """Fingerprint of all that it is but its random start."""
         same = {key: value for key, value in self.values.items() if key not in ("method", "replicate")}
@@ -209,7 +214,7 @@ class Entry:
             return []
         others = self.cell_search.others
         found = [self.files.architecture(other) / file for other in others for file in (cells.FOUND, cells.FACTS)]
-        start = self.cell_search.settings["start"]
+        start = self.cell_search.settings.start
         return found if start is None or start in others else [*found, cells.file_of(start)]
 
     # ---- its checks

@@ -27,12 +27,16 @@ from regcore.study.plan import (
     plan_study,
     things_in,
 )
+from regcore.study.versions import Versions
+
+#: Where what the first process found out is kept for the others.
+DECISIONS = Path(".snakemake")
 
 #: Rules whose every job runs a network on a GPU where there is one; ``register`` does for some methods.
 ON_GPU = ("train", "trial", "architecture", "sweep", "features", "weights")
 
 
-def decided_plan(config: Mapping, schemas: str | Path, first: bool) -> Plan:
+def decided_plan(config: Mapping, first: bool) -> Plan:
     """The plan of the study, checked by the process that was started.
 
     What is installed is looked up once, by that process: its jobs, perhaps on other machines and an hour later, read
@@ -48,10 +52,10 @@ def decided_plan(config: Mapping, schemas: str | Path, first: bool) -> Plan:
     InputError
         As for :func:`regcore.study.plan.plan_study`.
     """
-    decision = Path(".snakemake", f"regcore-{config.get('study')}.json")
+    decision = DECISIONS / f"regcore-{config.get('study')}.json"
     if not first and decision.is_file():
         config = {**config, UNAVAILABLE: json.loads(decision.read_text())}
-    plan = plan_study(config, schemas, check=first)
+    plan = plan_study(config, check=first)
     if first:
         with atomic_write(decision) as path:
             path.write_text(json.dumps(plan.unavailable))
@@ -84,10 +88,14 @@ class Workflow:
     Parameters
     ----------
     plan : Plan
+    scripts : Path, optional
+        Folder of the workflow's scripts, whose code counts in the versions of stages.
     """
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan, scripts: Path | None = None):
         self.plan, self.files = plan, plan.files
+        self.versions = Versions(scripts, cache=DECISIONS / "regcore-sources.json")
+        self._volumes = plan.ndim == 3  # read once: it may stand in a file
 
     # ---- names that rules are for
 
@@ -162,7 +170,7 @@ class Workflow:
     @property
     def cohort_table(self) -> list[str]:
         """A user's cohort table."""
-        table = self.plan.config["cohort"].get("table")
+        table = self.plan.settings.cohort.table
         return [table] if table else []
 
     @property
@@ -274,7 +282,11 @@ class Workflow:
 
     def models_of_sweep(self, name: str) -> list[str]:
         """The models that a sweep scores."""
-        return [str(self.files.model(entry)) for entry in self.plan.sweeps[name].entries]
+        return [str(self.files.model(entry)) for entry in self.entries_of_sweep(name)]
+
+    def entries_of_sweep(self, name: str) -> list[str]:
+        """The entries whose networks a sweep scores."""
+        return list(self.plan.sweeps[name].entries)
 
     # ---- inputs: experiments
 
@@ -309,6 +321,10 @@ class Workflow:
 
     # ---- parameters
 
+    def version(self, stage: str, *names: str) -> int | str:
+        """The version of a stage's code, with that of the methods behind entries: Snakemake does not see modules."""
+        return self.versions.of(stage, *(method for name in names for method in self.entry(name).methods_run))
+
     def training_pairs(self, name: str) -> str:
         """A fingerprint of the pairs that a training draws from."""
         return fingerprint(self.entry(name).training_pairs.identity)
@@ -316,7 +332,13 @@ class Workflow:
     @property
     def pairs_of_training(self) -> dict[str, Any]:
         """The settings of pairs that trainings depend on."""
-        return {key: self.plan.config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")}
+        pairs = self.plan.settings.pairs
+        return {
+            "kind": pairs.kind,
+            "atlas": pairs.atlas,
+            "contrasts": pairs.contrasts,
+            "validation": pairs.validation,
+        }
 
     @property
     def groups_of_pairs(self) -> dict[str, list[str]]:
@@ -327,7 +349,7 @@ class Workflow:
 
     def sized(self, slices: int, volumes: int) -> int:
         """A resource by the size of the study's images: volumes need more of everything than slices."""
-        return volumes if self.plan.ndim == 3 else slices
+        return volumes if self._volumes else slices
 
     def gpus(self, rule: str, name: str | None = None) -> int:
         """GPUs that a job asks for, where there are any; see :func:`limit_gpus`.
@@ -346,7 +368,7 @@ class Workflow:
         usual = self.sized(60, 1440)
         if not self.entry(name).info.external:
             return usual
-        limit = len(self.pairs_in(part)) * self.plan.config["registration"]["time_limit"] / 60
+        limit = len(self.pairs_in(part)) * self.plan.settings.registration.time_limit / 60
         return max(usual, math.ceil(limit) + 30)
 
 

@@ -84,6 +84,16 @@ def test_why_no_gpu_kernels_run_is_said(monkeypatch):
     assert dispatch.why_no_gpu_kernels(torch.device("cpu")) == "no CUDA device"
 
 
+def test_a_table_of_texts_in_markdown():
+    table = pd.DataFrame({"operator": ["warp", "label_dice"], "ms": ["1.2", ""]})
+    assert doctor.markdown(table).splitlines() == [
+        "| operator   | ms  |",
+        "| ---------- | --- |",
+        "| warp       | 1.2 |",
+        "| label_dice |     |",
+    ]
+
+
 @pytest.fixture
 def few_probes(monkeypatch):
     chosen = [probe for probe in doctor.PROBES if probe.operator in ("warp", "smoothing", "weighted_diffusion")]
@@ -104,7 +114,7 @@ def test_the_doctor_fails_where_a_kernel_is_wrong(few_probes, monkeypatch):
     pytest.importorskip("numba", reason="without Numba regcore has no kernels for CPUs")
     monkeypatch.setattr(doctor, "disagreement", lambda found, expected: 0.1)
     found = CliRunner().invoke(main, ["doctor", "--device", "cpu", "--size", "16", "16", "16"])
-    assert found.exit_code == 1 and "does not agree with its reference" in found.output
+    assert found.exit_code == 1 and "disagrees with its reference" in found.output
 
 
 def test_without_kernels_there_is_nothing_to_disagree(few_probes, monkeypatch):

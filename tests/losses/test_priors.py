@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import beta, norm
 
-from regcore.losses import beta_log_prior, gaussian_log_prior
+from regcore.losses import beta_log_prior, gaussian_log_prior, weighted_diffusion
 
 SHAPES = [(6, 5), (5, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
@@ -111,3 +111,28 @@ def test_the_priors_refuse_what_they_do_not_describe():
         gaussian_log_prior(weight, 0)
     one_and_a_rounding = torch.full((1, 1, 4, 5), 1 + 2**-23)
     assert beta_log_prior(one_and_a_rounding, 2.0).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(60, 50), (30, 25, 35)], ids=["2-D", "3-D"])
+def test_the_best_weight_under_beta_is_the_one_that_the_documentation_names(shape, generator):
+    """min(1, α′ D² / (λ_max |∇u|²)) minimises λ_max · weighted diffusion − log prior (docs/transmorph.md).
+
+    |∇u|² has the differences that end at a voxel.  A mean over differences is over one fewer than the voxels of an
+    axis, so that the penalty weighs a little more than a mean over voxels would.
+    """
+    alpha, maximum, ndim = 0.175, 3.354, len(shape)
+    field = torch.from_numpy(0.15 * generator.normal(size=(1, ndim, *shape)))
+    inside = (0, 0, *[slice(1, None)] * ndim)
+    squared = sum(
+        field.diff(dim=axis, prepend=field.narrow(axis, 0, 1)).square().sum(1, keepdim=True)
+        * (field.shape[axis] / (field.shape[axis] - 1))
+        for axis in range(2, field.ndim)
+    )
+    best = (alpha * ndim**2 / (maximum * squared)).clamp(max=1)
+    weight = best.clone().requires_grad_()
+    loss = maximum * weighted_diffusion(field, weight) - beta_log_prior(weight, 1 + alpha)
+    loss.backward()
+    slope, free = weight.grad[inside] * weight.numel() * best[inside], (best < 1)[inside]
+    assert 0.1 < free.double().mean() < 0.9
+    assert slope[free].abs().max() < 1e-9 * alpha
+    assert slope[~free].max() < 0, "a larger weight would be better still, but 1 is the largest"

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from regcore import STAGE_VERSIONS
 from regcore.errors import InputError
 from regcore.study.workflow import Workflow, decided_plan, limit_gpus, one_of
 
@@ -16,8 +15,8 @@ def answered(question, *arguments):
         sys.exit(f"The study cannot start:\n{error}")
 
 
-PLAN = answered(decided_plan, config, Path(workflow.basedir, "schemas"), workflow.is_main_process)
-WORKFLOW = Workflow(PLAN)
+PLAN = answered(decided_plan, config, workflow.is_main_process)
+WORKFLOW = Workflow(PLAN, Path(workflow.basedir, "scripts"))
 config.clear()
 config.update(PLAN.config)
 limit_gpus(workflow)

@@ -17,7 +17,7 @@ rule check_cohort:
         mem_mb=4000,
         runtime=60,
     params:
-        stage=STAGE_VERSIONS["check"],
+        stage=WORKFLOW.version("check"),
     message:
         "Reading through the cohort"
     script:
@@ -43,7 +43,7 @@ rule prepare:
         settings=config["preprocess"],
         reference=PLAN.reference,
         seed=config["seed"],
-        stage=STAGE_VERSIONS["prepare"],
+        stage=WORKFLOW.version("prepare"),
     message:
         "Preparing scans ({wildcards.part})"
     script:
@@ -66,7 +66,7 @@ rule list_pairs:
         runtime=10,
     params:
         pairs=PLAN.pairs.to_dict("list"),
-        stage=STAGE_VERSIONS["check"],
+        stage=WORKFLOW.version("check"),
     message:
         "Listing the pairs"
     script:

@@ -23,7 +23,7 @@ rule evaluate:
         seed=config["seed"],
         scored=config["labels"],
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
-        stage=STAGE_VERSIONS["evaluate"],
+        stage=WORKFLOW.version("evaluate"),
     message:
         "Scoring {wildcards.method}"
     script:

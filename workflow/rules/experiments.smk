@@ -29,7 +29,7 @@ rule experiment_table:
     params:
         settings=config["experiments"],
         groups=WORKFLOW.groups_of_pairs,
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("experiment"),
     message:
         "Making {wildcards.experiment} of {wildcards.paper}"
     script:
@@ -64,7 +64,7 @@ rule experiment_figure:
     params:
         settings=config["experiments"],
         groups=WORKFLOW.groups_of_pairs,
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("experiment"),
     message:
         "Drawing {wildcards.experiment} of {wildcards.paper}"
     script:
@@ -89,7 +89,7 @@ rule features:
         gpu=WORKFLOW.gpus("features"),
     params:
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
-        stage=STAGE_VERSIONS["features"],
+        stage=lambda wildcards: WORKFLOW.version("features", wildcards.method),
     message:
         "Measuring the features of {wildcards.method}"
     script:
@@ -115,7 +115,7 @@ rule weights:
         gpu=WORKFLOW.gpus("weights"),
     params:
         pairs=PLAN.pairs_of("test")["pair"].to_list(),
-        stage=STAGE_VERSIONS["weights"],
+        stage=lambda wildcards: WORKFLOW.version("weights", wildcards.method),
     message:
         "Measuring the weight volumes of {wildcards.method}"
     script:

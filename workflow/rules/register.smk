@@ -24,7 +24,7 @@ rule register:
         settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
         pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
         threads_per_pair=config["registration"]["threads"],  # some tools' fields depend on it
-        stage=STAGE_VERSIONS["register"],
+        stage=lambda wildcards: WORKFLOW.version("register", wildcards.method),
     message:
         "Registering with {wildcards.method} ({wildcards.part})"
     script:
@@ -52,7 +52,7 @@ rule import_fields:
         settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
         files=lambda wildcards: WORKFLOW.imported_fields(wildcards.method, wildcards.part),
         pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
-        stage=STAGE_VERSIONS["register"],
+        stage=lambda wildcards: WORKFLOW.version("register", wildcards.method),
     message:
         "Importing the fields of {wildcards.method} ({wildcards.part})"
     script:

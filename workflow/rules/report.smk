@@ -58,7 +58,7 @@ rule tables:
         entries=WORKFLOW.table_entries,
         reference=config["evaluation"]["reference"],
         scored=config["labels"],
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("report"),
     message:
         "Making tables"
     script:
@@ -86,7 +86,7 @@ rule training_curves:
         runtime=30,
     params:
         methods=WORKFLOW.learned_methods,
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("report"),
     message:
         "Drawing training curves"
     script:
@@ -115,7 +115,7 @@ rule search_figure:
         mem_mb=2000,
         runtime=30,
     params:
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("report"),
     message:
         "Drawing the search of {wildcards.method}"
     script:
@@ -144,7 +144,7 @@ rule architecture_figure:
         mem_mb=2000,
         runtime=30,
     params:
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("report"),
     message:
         "Drawing the architecture of {wildcards.method}"
     script:
@@ -173,7 +173,7 @@ rule pictures:
         mem_mb=4000,
         runtime=30,
     params:
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("report"),
     message:
         "Drawing pairs of {wildcards.method}"
     script:
@@ -210,7 +210,7 @@ rule write_report:
         runtime=30,
     params:
         config=config,
-        stage=STAGE_VERSIONS["report"],
+        stage=WORKFLOW.version("report"),
     message:
         "Writing the report"
     script:

@@ -15,8 +15,8 @@ rule list_cohort:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=PLAN.embedded,
-        stage=STAGE_VERSIONS["synthesise"],
+        settings=config["cohort"].get("embedded"),
+        stage=WORKFLOW.version("list_cohort"),
     message:
         "Listing the embedded cohort"
     script:
@@ -36,10 +36,10 @@ rule synthesise:
         mem_mb=WORKFLOW.sized(2000, 8000),
         runtime=WORKFLOW.sized(30, 240),
     params:
-        settings=PLAN.embedded,
+        settings=config["cohort"].get("embedded"),
         seed=config["seed"],
         subjects=lambda wildcards: WORKFLOW.subjects_in(wildcards.part),
-        stage=STAGE_VERSIONS["synthesise"],
+        stage=WORKFLOW.version("synthesise"),
     message:
         "Making subjects from the ICBM-152 template ({wildcards.part})"
     script:
@@ -62,7 +62,7 @@ rule true_fields:
         runtime=WORKFLOW.sized(30, 120),
     params:
         pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
-        stage=STAGE_VERSIONS["truth"],
+        stage=WORKFLOW.version("truth"),
     message:
         "Composing the true fields ({wildcards.part})"
     script:

@@ -33,7 +33,7 @@ rule train:
         pairs=WORKFLOW.pairs_of_training,
         training_pairs=lambda wildcards: WORKFLOW.training_pairs(wildcards.method),
         checkpoints=str(PLAN.files.checkpoints),
-        stage=STAGE_VERSIONS["train"],
+        stage=lambda wildcards: WORKFLOW.version("train", wildcards.method),
     message:
         "Training {wildcards.method} (a progress line every 15 s)"
     script:

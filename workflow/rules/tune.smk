@@ -35,7 +35,7 @@ rule trial:
         pairs=WORKFLOW.pairs_of_training,
         training_pairs=lambda wildcards: WORKFLOW.training_pairs(wildcards.method),
         checkpoints=str(PLAN.files.checkpoints),
-        stage=STAGE_VERSIONS["train"],
+        stage=lambda wildcards: WORKFLOW.version("trial", wildcards.method),
     message:
         "Training {wildcards.method}, trial {wildcards.slot} of its search"
     script:
@@ -59,7 +59,7 @@ rule search:
         mem_mb=4000,
         runtime=30,
     params:
-        stage=STAGE_VERSIONS["search"],
+        stage=WORKFLOW.version("search"),
     message:
         "Choosing the best trial of {wildcards.method}"
     script:
@@ -90,13 +90,13 @@ rule architecture:
         gpu=WORKFLOW.gpus("architecture"),
     params:
         settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
-        search=lambda wildcards: WORKFLOW.entry(wildcards.method).cell_search.settings,
+        search=lambda wildcards: WORKFLOW.entry(wildcards.method).cell_search.settings.as_dict(),
         seed=config["seed"],
         scored=config["labels"],
         pairs=WORKFLOW.pairs_of_training,
         training_pairs=lambda wildcards: WORKFLOW.training_pairs(wildcards.method),
         checkpoints=str(PLAN.files.checkpoints),
-        stage=STAGE_VERSIONS["architecture"],
+        stage=lambda wildcards: WORKFLOW.version("architecture", wildcards.method),
     message:
         "Searching for the architecture of {wildcards.method}"
     script:
@@ -126,7 +126,7 @@ rule sweep:
     params:
         scored=config["labels"],
         pairs=PLAN.pairs["pair"].to_list(),
-        stage=STAGE_VERSIONS["sweep"],
+        stage=lambda wildcards: WORKFLOW.version("sweep", *WORKFLOW.entries_of_sweep(wildcards.sweep)),
     message:
         "Scoring the networks of {wildcards.sweep}"
     script:

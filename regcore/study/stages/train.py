@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-import regcore
 from regcore.alignment.preprocess import common_grid
 from regcore.cohort.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
 from regcore.images.volume import read_labels
@@ -21,6 +20,7 @@ from regcore.models.trained import save_model
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.plan import Plan
 from regcore.study.stages.prepare import reference_image
+from regcore.study.versions import stage_version
 from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
@@ -77,9 +77,9 @@ def _train(
     checkpoints: Path,
     watch: Callable[[int, float], bool] | None,
 ) -> None:
-    seed = training_seed(plan.config["seed"], method.settings.replicate)
+    seed = training_seed(plan.settings.seed, method.settings.replicate)
     reference = reference_image(plan)
-    grid = common_grid(reference, plan.config["preprocess"])
+    grid = common_grid(reference, plan.settings.preprocess)
     method.settle(grid.shape)
     pairs = plan.entries[name].training_pairs
     classes = None if method.observed is None else _observed_classes(plan, name, method)
@@ -109,7 +109,7 @@ def _train(
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
     trained.facts["observed"] = sorted(classes or {})
     trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
-    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.config["preprocess"])
+    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.settings.preprocess)
     trainer.checkpoint.remove()
 
 
@@ -125,7 +125,7 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
     return fingerprint(
         *planned_identity(plan, name, method, classes),
         [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
-        regcore.STAGE_VERSIONS["train"],
+        stage_version("train", plan.entries[name].method),
     )
 
 
@@ -135,10 +135,10 @@ def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapp
         plan.entries[name].method,
         method.settings.as_dict(),
         method.hyperparameters,  # their order, which is not that of keys in a fingerprint
-        plan.config["seed"],
+        plan.settings.seed,
         plan.entries[name].training_pairs.identity,
         list(plan.validation_pairs(name)["pair"]),
-        plan.config["labels"],
+        plan.settings.labels.as_dict(),
         sorted((classes or {}).items()),
     ]
 
@@ -147,7 +147,7 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
     """Pairs of prepared scans, and the codes of the labels that are scored."""
     scans = {scan for pair in pairs for scan in pair}
     labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
-    labels = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
+    labels = scored_labels(found_labels(labelled.labels.values()), plan.settings.labels, plan.label_table)
     return labelled, list(labels["index"])
 
 
@@ -187,7 +187,7 @@ def _observed_classes(plan: Plan, name: str, method: LearnedMethod) -> dict[int,
         return classes_by_size(training, f"methods.{name}")
     scans = sorted(entry.training_pairs.scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
-    labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
+    labels = scored_labels(found_labels(maps), plan.settings.labels, plan.label_table)
     return observed_classes(labels, method.observed, f"methods.{name}.observed", method.observed_draw)
 
 
