@@ -5,6 +5,7 @@ because it is coarse.  It works with every network that has ``decode``.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +108,8 @@ class WeightedDesign:
         return self.inner.keeps_checkpoints
 
     def build(self, ndim: int) -> WeightedNetwork:
-        return WeightedNetwork(self.inner.build(ndim), ndim, self.features, self.norm)
+        network: Any = self.inner.build(ndim)  # one that decodes
+        return WeightedNetwork(network, ndim, self.features, self.norm)
 
 
 def beta_weights(drawn: Tensor) -> Tensor:

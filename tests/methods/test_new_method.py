@@ -1,5 +1,6 @@
 """The example of docs/new-method.md: its own package, which a study and the command find by its entry point."""
 
+import shutil
 import subprocess
 import sys
 
@@ -19,9 +20,10 @@ GRID = Grid.centred((32, 32), (1, 1), (0, 0))
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The folder that the example is installed into, without a network."""
-    folder = tmp_path_factory.mktemp("installed")
+    folder, source = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("source") / "example"
+    shutil.copytree(EXAMPLE, source)  # setuptools leaves files in the folder that it builds from
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--target", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(EXAMPLE)], check=True, cwd=folder)
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], check=True, cwd=folder)
     return folder
 
 
