@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from support.paths import ROOT, SCHEMAS
+from support.paths import ROOT
 
 from regcore.errors import InputError
 from regcore.experiments.planned import PAPERS
@@ -43,7 +43,7 @@ NETWORKS = ["hyper-mse", "grid-mse-lam~0.3", "grid-mse-lam~0.5"]
 
 @pytest.fixture(scope="module")
 def jobs():
-    return Workflow(plan_study(CONFIG, SCHEMAS, check=False))
+    return Workflow(plan_study(CONFIG, check=False))
 
 
 # ---- names and inputs
@@ -114,7 +114,7 @@ def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
         return stored(entry, values)
 
     monkeypatch.setattr(Entry, "make", counted)
-    plan = plan_study(CONFIG, SCHEMAS)
+    plan = plan_study(CONFIG)
     assert sorted(made) == sorted(plan.entries)
 
 
@@ -129,17 +129,17 @@ def test_a_study_is_planned_without_torch():
     )
     methods = {name: values for name, values in METHODS_OF_STUDY.items() if name != "taken"}
     config = {**CONFIG, "methods": methods, "experiments": {paper: {} for paper in PAPERS} | CONFIG["experiments"]}
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(config), SCHEMAS], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_jobs_take_over_what_the_first_process_decided(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {**CONFIG, "methods": {"affine": None, "deeds": None}, "experiments": {}}
-    assert list(decided_plan(config, SCHEMAS, first=True).entries) == ["affine"]
+    assert list(decided_plan(config, first=True).entries) == ["affine"]
     decision = tmp_path / ".snakemake" / "regcore-x.json"
     decision.write_text('{"affine": "gone"}')
-    assert list(decided_plan(config, SCHEMAS, first=False).entries) == ["deeds"]
+    assert list(decided_plan(config, first=False).entries) == ["deeds"]
 
 
 # ---- GPUs

@@ -248,7 +248,8 @@ def content(path):
 def test_more_sessions_and_datasets_leave_the_first_session_as_it_was(tmp_path):
     wanted = settings(spacing=3, contrasts=["T1w", "T2w"])
     synthesise(wanted, ["icbm152", "sub-003"], 5, tmp_path / "one")
-    synthesise(wanted | {"sessions": 3, "datasets": {"a": {}, "b": None}}, ["icbm152", "sub-003"], 5, tmp_path / "more")
+    more = settings(spacing=3, contrasts=["T1w", "T2w"], sessions=3, datasets={"a": {}, "b": None})
+    synthesise(more, ["icbm152", "sub-003"], 5, tmp_path / "more")
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert all(content(tmp_path / "one" / name) == content(tmp_path / "more" / name) for name in files)
     later = [name.replace("sub-003_", f"sub-003_ses-{n}_") for n in (2, 3) for name in files if "sub" in name]
