@@ -97,7 +97,7 @@ def test_an_experiment_needs_what_it_declares(jobs):
 
 
 def test_a_tool_has_the_time_to_hang_on_every_pair(jobs):
-    limit = jobs.plan.config["registration"]["time_limit"]
+    limit = jobs.plan.settings.registration.time_limit
     assert jobs.registration_minutes("affine", "part-00") == 60
     assert jobs.registration_minutes("syn", "part-00") == max(60, 16 * limit // 60 + 30)
 
@@ -123,7 +123,7 @@ def test_a_study_is_planned_without_torch():
         "import sys, json\n"
         "from regcore.study.workflow import Workflow\n"
         "from regcore.study.plan import plan_study\n"
-        "jobs = Workflow(plan_study(json.loads(sys.argv[1]), sys.argv[2], check=False))\n"
+        "jobs = Workflow(plan_study(json.loads(sys.argv[1]), check=False))\n"
         "[jobs.experiments(paper) for paper in jobs.papers]\n"
         "assert not {'torch', 'matplotlib'} & set(sys.modules)\n"
     )
