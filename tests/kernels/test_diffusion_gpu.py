@@ -43,6 +43,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.diffusion.default, (field,))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(["field", "sums", "out", "upstream"], "*fp32")
     types |= dict.fromkeys(["depth", "height", "width", "pairs_z", "pairs_y", "pairs_x"], "i32")

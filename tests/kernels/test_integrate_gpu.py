@@ -112,6 +112,7 @@ PACKED = {**BLOCK, "PACKED": True, "PACKED_OUT": True}
 BACK = {**PACKED, "PACKED_GRADIENT": True, "VECTOR": False, "FIXED": False}
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     narrow = {**TYPES, "field": "*fp16", "out": "*fp16"}
     planar = {**BLOCK, "PACKED": False, "PACKED_OUT": False}
@@ -127,6 +128,7 @@ def test_the_kernels_compile_within_their_budget():
     )
 
 
+@pytest.mark.slow
 def test_vectors_are_added_in_one_instruction_on_compute_capability_9():
     budget = Budget("back_kernel", TYPES, {**BACK, "VECTOR": True}, registers=72, instructions=580)
     assert_within_budget("regcore.kernels.integrate.gpu", [budget], architectures=(90,), opcode="RED.*F32x4")

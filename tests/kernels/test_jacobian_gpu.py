@@ -137,6 +137,7 @@ def test_folds_are_counted_within_one_graph(generator):
     assert torch.equal(compiled(displacement, mask), operator.digital_folds(displacement, mask))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     from regcore.kernels.jacobian import gpu
 

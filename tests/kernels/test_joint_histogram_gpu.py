@@ -91,6 +91,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.joint_histogram.default, (*tensors, 6, 0.7))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     sizes = dict.fromkeys(["voxels", "chunk", "own_stride", "other_stride"], "i32")
     tensors = dict.fromkeys(["fixed", "warped", "own", "other", "gradient", "out"], "*fp32") | sizes

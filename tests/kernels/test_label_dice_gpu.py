@@ -201,6 +201,7 @@ def test_soft_dice_is_that_of_the_reference(generator):
     torch.testing.assert_close(found, 1 - (2 * both / (warped + sizes)).mean())
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget(monkeypatch):
     from regcore.kernels.label_dice import gpu
 

@@ -206,6 +206,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.lncc.default, (*images, 3, "ants", True, True))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     image, field = dict.fromkeys(["fixed", "moving", "first", "second"], "*fp32"), "*fp32"
     counts = ["planes", "depth", "height", "width", "area", "vectors", "voxels", "blocks", "whole", "size"]

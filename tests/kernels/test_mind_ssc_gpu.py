@@ -135,6 +135,7 @@ COMPARE = Budget(
 )
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     assert_within_budget(
         MODULE,
@@ -154,6 +155,7 @@ def test_the_kernels_compile_within_their_budget():
     )
 
 
+@pytest.mark.slow
 def test_the_least_pair_is_told_by_a_distance_that_no_fused_product_makes():
     """Fused, the product of the least pair is not rounded as the least itself is, and their difference is not 0."""
     for found in compiled(MODULE, [COMPARE]):

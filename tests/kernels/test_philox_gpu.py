@@ -91,6 +91,7 @@ def test_the_operators_are_registered_as_torch_wants_it():
         torch.library.opcheck(torch.ops.regcore.label_image.default, (codes, *tables, SEED, OFFSET))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(("means", "spreads", "out"), "*fp32") | {"labels": "*u8"}
     types |= dict.fromkeys(["count", "codes", "k0", "k1", "o0", "o1"], "i32")

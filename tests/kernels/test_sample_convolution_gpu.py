@@ -201,6 +201,7 @@ def kernels():
     return sample_convolution
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     gpu = kernels()
     assert_within_budget(
@@ -217,6 +218,7 @@ def test_the_kernels_compile_within_their_budget():
     )
 
 
+@pytest.mark.slow
 def test_products_are_those_of_tensor_cores():
     gpu = kernels()
     budgets = [budget(k, "bf16", 16, 16, 0, 0, gpu.SIXTEEN_BITS) for k in ("forward_kernel", "weight_kernel")]

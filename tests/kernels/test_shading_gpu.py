@@ -41,6 +41,7 @@ def test_the_operators_are_registered_as_torch_wants_it():
         torch.library.opcheck(torch.ops.regcore.stretch.default, (image, torch.ones(2, device=DEVICE), 0.7))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(["image", "field", "out", "ends"], "*fp32")
     types |= dict.fromkeys(["depth", "height", "width", "planes", "rows", "columns", "count"], "i32")

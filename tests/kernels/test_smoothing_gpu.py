@@ -42,6 +42,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.gaussian.default, (field, [0.5, 0.0, 1.0]))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(["values", "weights", "out"], "*fp32")
     types |= dict.fromkeys(["radius", "depth", "height", "width"], "i32")

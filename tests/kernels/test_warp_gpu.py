@@ -93,6 +93,7 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.warp.default, (*tensors, True))
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     sizes = dict.fromkeys(["channels", "depth", "height", "width", "rows", "columns", "length"], "i32")
     tensors = {"image": "*fp32", "shift": "*fp32", "gradient": "*fp32", "out": "*fp32", "scale": "*fp64", **sizes}
