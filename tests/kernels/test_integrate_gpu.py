@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import integrate as operator
 from regcore.kernels.integrate import reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_shape = pytest.mark.parametrize("shape", [(7, 5), (5, 4, 6)], ids=["2-D", "3-D"])
 OPERATORS = (operator._integrate, operator._integrate_backward)
@@ -112,7 +112,6 @@ PACKED = {**BLOCK, "PACKED": True, "PACKED_OUT": True}
 BACK = {**PACKED, "PACKED_GRADIENT": True, "VECTOR": False, "FIXED": False}
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     narrow = {**TYPES, "field": "*fp16", "out": "*fp16"}
     planar = {**BLOCK, "PACKED": False, "PACKED_OUT": False}
@@ -128,7 +127,6 @@ def test_the_kernels_compile_within_their_budget():
     )
 
 
-@pytest.mark.slow
 def test_vectors_are_added_in_one_instruction_on_compute_capability_9():
     budget = Budget("back_kernel", TYPES, {**BACK, "VECTOR": True}, registers=72, instructions=580)
     assert_within_budget("regcore.kernels.integrate.gpu", [budget], architectures=(90,), opcode="RED.*F32x4")

@@ -10,7 +10,7 @@ from regcore.kernels import joint_histogram as operator
 from regcore.kernels.joint_histogram import reference
 from regcore.losses import nmi
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 OPERATORS = (operator._joint_histogram, operator._joint_histogram_backward)
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -91,7 +91,6 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.joint_histogram.default, (*tensors, 6, 0.7))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     sizes = dict.fromkeys(["voxels", "chunk", "own_stride", "other_stride"], "i32")
     tensors = dict.fromkeys(["fixed", "warped", "own", "other", "gradient", "out"], "*fp32") | sizes

@@ -9,7 +9,7 @@ from regcore.kernels.dispatch import WHOLE
 from regcore.kernels.label_dice import reference
 from regcore.losses import soft_dice
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 SHAPES = [(4, 7), (3, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
@@ -201,7 +201,6 @@ def test_soft_dice_is_that_of_the_reference(generator):
     torch.testing.assert_close(found, 1 - (2 * both / (warped + sizes)).mean())
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget(monkeypatch):
     from regcore.kernels.label_dice import gpu
 

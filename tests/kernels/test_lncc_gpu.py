@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import lncc as operator
 from regcore.kernels.lncc.reference import lncc_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 OPERATORS = (operator._lncc,)
 per_variant = pytest.mark.parametrize("variant", ["ants", "voxelmorph"])
@@ -206,7 +206,6 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.lncc.default, (*images, 3, "ants", True, True))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     image, field = dict.fromkeys(["fixed", "moving", "first", "second"], "*fp32"), "*fp32"
     counts = ["planes", "depth", "height", "width", "area", "vectors", "voxels", "blocks", "whole", "size"]

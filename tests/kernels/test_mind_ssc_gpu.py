@@ -8,7 +8,7 @@ from regcore.kernels import mind_ssc as operator
 from regcore.kernels.mind_ssc import reference
 from regcore.losses import mind_ssc
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 
 def use_tiles(monkeypatch, planes, columns, rows):
@@ -135,7 +135,6 @@ COMPARE = Budget(
 )
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     assert_within_budget(
         MODULE,
@@ -155,7 +154,6 @@ def test_the_kernels_compile_within_their_budget():
     )
 
 
-@pytest.mark.slow
 def test_the_least_pair_is_told_by_a_distance_that_no_fused_product_makes():
     """Fused, the product of the least pair is not rounded as the least itself is, and their difference is not 0."""
     for found in compiled(MODULE, [COMPARE]):

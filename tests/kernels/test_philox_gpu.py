@@ -13,7 +13,7 @@ from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
 from regcore.synthesis.noise import Draws
 from regcore.synthesis.shapes import random_shapes
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 CPU = torch.device("cpu")
 OPERATORS = (operator._normal, operator._uniform, operator._label_image)
@@ -91,7 +91,6 @@ def test_the_operators_are_registered_as_torch_wants_it():
         torch.library.opcheck(torch.ops.regcore.label_image.default, (codes, *tables, SEED, OFFSET))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(("means", "spreads", "out"), "*fp32") | {"labels": "*u8"}
     types |= dict.fromkeys(["count", "codes", "k0", "k1", "o0", "o1"], "i32")

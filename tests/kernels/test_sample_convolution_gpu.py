@@ -19,7 +19,7 @@ from regcore.kernels.sample_convolution import reference
 from regcore.networks import hypernetwork
 from regcore.networks.unet import Architecture, FlowNetwork
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +201,6 @@ def kernels():
     return sample_convolution
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     gpu = kernels()
     assert_within_budget(
@@ -218,7 +217,6 @@ def test_the_kernels_compile_within_their_budget():
     )
 
 
-@pytest.mark.slow
 def test_products_are_those_of_tensor_cores():
     gpu = kernels()
     budgets = [budget(k, "bf16", 16, 16, 0, 0, gpu.SIXTEEN_BITS) for k in ("forward_kernel", "weight_kernel")]

@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import shading as operator
 from regcore.kernels.shading.reference import shade_reference, stretch_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 OPERATORS = (operator._shade, operator._stretch)
 
@@ -41,7 +41,6 @@ def test_the_operators_are_registered_as_torch_wants_it():
         torch.library.opcheck(torch.ops.regcore.stretch.default, (image, torch.ones(2, device=DEVICE), 0.7))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(["image", "field", "out", "ends"], "*fp32")
     types |= dict.fromkeys(["depth", "height", "width", "planes", "rows", "columns", "count"], "i32")

@@ -14,7 +14,7 @@ from support.triton_tools import (
 from regcore.kernels import smoothing as operator
 from regcore.kernels.smoothing.reference import gaussian_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
@@ -42,7 +42,6 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.gaussian.default, (field, [0.5, 0.0, 1.0]))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(["values", "weights", "out"], "*fp32")
     types |= dict.fromkeys(["radius", "depth", "height", "width"], "i32")

@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import warp as operator
 from regcore.kernels.warp import reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 SHAPES = [(7, 5), (5, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
@@ -93,7 +93,6 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.warp.default, (*tensors, True))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     sizes = dict.fromkeys(["channels", "depth", "height", "width", "rows", "columns", "length"], "i32")
     tensors = {"image": "*fp32", "shift": "*fp32", "gradient": "*fp32", "out": "*fp32", "scale": "*fp64", **sizes}

@@ -16,7 +16,7 @@ from support.triton_tools import (
 from regcore.kernels import weighted_diffusion as operator
 from regcore.kernels.weighted_diffusion.reference import weighted_diffusion_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_shape = pytest.mark.parametrize("shape", [(7, 5), (5, 4, 6)], ids=["2-D", "3-D"])
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
@@ -70,7 +70,6 @@ def test_the_operator_is_registered_as_torch_wants_it(generator):
         torch.library.opcheck(torch.ops.regcore.weighted_diffusion.default, (field, weight))
 
 
-@pytest.mark.slow
 def test_the_kernels_compile_within_their_budget():
     types = dict.fromkeys(["field", "weight", "sums", "out", "to_weight", "upstream"], "*fp32")
     types |= dict.fromkeys(["depth", "height", "width", "channels", "pairs_z", "pairs_y", "pairs_x"], "i32")
