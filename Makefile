@@ -1,10 +1,10 @@
-# Two commands for newcomers: `make study` and `make test`.  Both set up .venv by themselves.
+# For newcomers: `make study` and `make test`.  Between commits: `make check`.  All set up .venv by themselves.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: study test lock clean
+.PHONY: study test check lint lock clean
 
 ## run the embedded default study and say where its report is
 study: .venv/study-ready
@@ -13,6 +13,19 @@ study: .venv/study-ready
 ## run the test suite, the files of tests side by side
 test: .venv/test-ready
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+
+## what one runs between commits: linters, types and the quick tests, in under two minutes
+check: lint
+	$(BIN)/python -m pytest --numprocesses logical --dist loadfile -m "not slow and not workflow"
+
+## the linters, the layers of the package and its types, without any test
+lint: .venv/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 ## write the lock files anew, from the ranges in pyproject.toml
 lock:

@@ -41,7 +41,7 @@ PAIRS = 16
 
 
 def measure(repeats: int, device: torch.device) -> pd.DataFrame:
-    """Milliseconds: median, least and most."""
+    """Milliseconds: median, minimum and maximum."""
     rows = []
     for shape in SHAPES:
         times: dict[str, list[float]] = {}
@@ -100,8 +100,8 @@ def page(table: pd.DataFrame, repeats: int, device: torch.device) -> str:
         "# Pairs of images from label maps",
         "",
         f"Milliseconds, medians of {repeats} turns, {where}; torch {torch.__version__}, "
-        f"Python {platform.python_version()}. `python benchmarks/generator.py`, which says what the columns are; least "
-        "and most are in the CSV.",
+        f"Python {platform.python_version()}. Written by `python benchmarks/generator.py`, which explains the "
+        "columns; the CSV has minimum and maximum.",
         "",
         shown.to_markdown(index=False, floatfmt=".3g"),
         "",

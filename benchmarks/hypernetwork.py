@@ -95,7 +95,7 @@ def timed(call: Callable[[], None], device: torch.device) -> float:
 
 
 def measure(repeats: int, device: torch.device) -> pd.DataFrame:
-    """Milliseconds: median, least and most."""
+    """Milliseconds: median, minimum and maximum."""
     rows = []
     for shape in SHAPES:
         for size in BATCHES:
@@ -124,8 +124,8 @@ def page(table: pd.DataFrame, repeats: int, device: torch.device) -> str:
         "# Several hyperparameters in one step",
         "",
         f"Milliseconds, medians of {repeats} turns, {where}; torch {torch.__version__}, "
-        f"Python {platform.python_version()}. `python benchmarks/hypernetwork.py`, which says what the columns are; "
-        "least and most are in the CSV.",
+        f"Python {platform.python_version()}. Written by `python benchmarks/hypernetwork.py`, which explains the "
+        "columns; the CSV has minimum and maximum.",
         "",
         wide.reset_index().to_markdown(index=False, floatfmt=".2f"),
         "",

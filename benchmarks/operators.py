@@ -498,14 +498,14 @@ def heading(bandwidth: float, options: argparse.Namespace) -> list[str]:
         f"`OMP_WAIT_POLICY` {os.environ.get('OMP_WAIT_POLICY', 'not set')}; Python {sys.version.split()[0]}, "
         + ", ".join(map(version, packages)),
         f"- command: `{command}`",
-        f"- the machine copies {bandwidth / 1e9:.1f} GB/s, read and written, with these threads (256 MB, `copy_`, "
-        "the fastest of 25)",
-        f"- the same allocator settings for every contestant: {allocator}; memory was measured in processes of "
-        "their own with the C library's default settings",
-        "- times are medians (least to greatest) of the repeats stated, after a warm-up; contestants took turns. A "
+        f"- copy bandwidth of the machine: {bandwidth / 1e9:.1f} GB/s, read and written, with these threads (256 MB, "
+        "`copy_`, the fastest of 25)",
+        f"- allocator settings, the same for every contestant: {allocator}; memory was measured in separate processes "
+        "with the C library's default settings",
+        "- times are medians (minimum–maximum) of the stated repeats, after a warm-up; contestants alternated. A "
         f"contestant whose first call took longer than {SLOW} s was called {options.slow_repeats} time(s) in all",
-        "- memory: growth of resident memory at its peak during one call, inputs excluded, result included",
-        "- of copy bandwidth: bytes the operator must move at least, divided by the time, divided by the above",
+        "- memory: peak growth of resident memory during one call, inputs excluded, result included",
+        "- of copy bandwidth: bytes the operator must move at least, divided by the time and by the copy bandwidth",
         "- speedup: median of this contestant divided by that of regcore (numba)",
     ]
 

@@ -2,7 +2,7 @@
 
     python benchmarks/study_table.py results/oasis-brains docs/results/oasis-brains
 
-Reads ``tables/`` and the JSON beside the fields alone.  Writes ``README.md``, and copies the tables as CSV.
+Reads only ``tables/`` and the JSON beside the fields.  Writes ``README.md`` and copies the tables as CSV.
 """
 
 import argparse
@@ -28,6 +28,8 @@ COLUMNS = {
     "peak_memory_mb": ("peak MB", "{:.0f}"),
     "failed": ("failed", "{:.0f}"),
 }
+#: Name of the study in config/config.yaml, which Snakemake runs without being told.
+DEFAULT_STUDY = "default"
 TABLES = ("summary.csv", "comparisons.csv", "dice_by_label.csv", "hd95_by_label.csv")
 
 
@@ -65,16 +67,16 @@ def behind(study: Path, name: str) -> list[str]:
     return [*lines, "", "```", f"settings {json.dumps(known['settings'])}", *known["commands"], "```", ""]
 
 
-def markdown(study: Path, summary: pd.DataFrame, command: str) -> str:
+def markdown(study: Path, summary: pd.DataFrame, how: str) -> str:
     pairs = int(summary["pairs"].max())
     lines = [
         f"# {study.name}",
         "",
-        f"{pairs} test pairs; ± is the SD over them. Seconds are those of the registration alone; CPU seconds and peak "
-        "memory (Python and torch included) are of the whole pair, from reading to a field on the native grid. Seconds "
-        "are medians over pairs, memory is the largest.",
+        f"{pairs} test pairs; ± is the SD over them. Seconds cover the registration only; CPU seconds and peak memory "
+        "(Python and torch included) cover the whole pair, from reading to a field on the native grid. Seconds are "
+        "medians over pairs, memory is the maximum.",
         "",
-        f"`{command}`",
+        f"`{how}`",
         "",
         table(summary).to_markdown(index=False, disable_numparse=True),
         "",
@@ -86,21 +88,30 @@ def markdown(study: Path, summary: pd.DataFrame, command: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def command(study: str, config: str | None = None) -> str:
+    """The command that runs a study; the default study needs no configuration file."""
+    if config is None and study == DEFAULT_STUDY:
+        return "snakemake --cores all"
+    return f"snakemake --cores all --configfile {config or f'config/studies/{study}.yaml'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="results/<study> of a finished study")
     parser.add_argument("output", type=Path, help="folder to write into")
-    parser.add_argument("--config", help="the study's file; default: config/studies/<study>.yaml")
+    parser.add_argument(
+        "--config", help="the study's file; default: config/studies/<study>.yaml, or none for the default study"
+    )
     arguments = parser.parse_args()
     summary = pd.read_csv(arguments.study / "tables" / "summary.csv", index_col="method")
-    config = arguments.config or f"config/studies/{arguments.study.name}.yaml"
-    command = f"snakemake --cores all --configfile {config}"
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         with atomic_write(arguments.output / name) as path:
             shutil.copyfile(arguments.study / "tables" / name, path)
     with atomic_write(arguments.output / "README.md") as path:
-        path.write_text(markdown(arguments.study, summary, command), encoding="utf-8")
+        path.write_text(
+            markdown(arguments.study, summary, command(arguments.study.name, arguments.config)), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ nothing to look at, so there it shows in the result instead.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ class NotFiniteError(ValueError):
     """A tensor holds NaN or infinite values; a training that meets one has diverged."""
 
 
-def describe(name: str, tensor: Tensor) -> str:
+def describe(name: str, tensor: Tensor | np.ndarray) -> str:
     """``"name (2, 1, 8, 8)"``: an argument and its shape, for messages."""
     return f"{name} {tuple(tensor.shape)}"
 
@@ -42,8 +43,8 @@ def require_floating(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{describe(name, tensor)} of {tensor.dtype} must be of a floating-point type")
 
 
-def require_same_shape(first_name: str, first: Tensor, name: str, tensor: Tensor) -> None:
-    """Raise ValueError unless two tensors have the same shape."""
+def require_same_shape(first_name: str, first: Tensor | np.ndarray, name: str, tensor: Tensor | np.ndarray) -> None:
+    """Raise ValueError unless two tensors, or arrays, have the same shape."""
     if first.shape != tensor.shape:
         raise ValueError(f"{describe(name, tensor)} must have the shape of {describe(first_name, first)}")
 

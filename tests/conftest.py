@@ -3,6 +3,7 @@
 The environment is set here because torch, ITK and Snakemake read it when they are loaded.
 """
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -22,11 +23,32 @@ if not torch.cuda.is_available():  # kernels for GPUs then run on the CPU; Trito
     os.environ["TRITON_INTERPRET"] = "1"
 
 from scipy.ndimage import gaussian_filter
+from support.marks import mark
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest goes first, so that no worker is left alone with it."""
+    """The file that takes longest goes first, so that no worker is left alone with it; what cannot run is skipped."""
     items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    impossible = {}
+    if not torch.cuda.is_available():
+        impossible["gpu"] = "no GPU"
+    if importlib.util.find_spec("snakemake") is None:
+        impossible["workflow"] = "Snakemake is not installed"
+    for item in items:
+        mark(item)
+        for marker, reason in impossible.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory_is_measured_once():
+    """Trainings and searches of networks that are alike share one estimate of their memory."""
+    from support.memory import measured_once
+
+    with measured_once():
+        yield
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Affine alignment, and bringing scans onto one grid."""
+"""Affine alignment, and resampling scans onto one grid."""

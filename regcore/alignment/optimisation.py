@@ -17,9 +17,9 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nmi": lambda fixed, warped: nmi(fixed, warped, 32, fixed_range=(0, 1), warped_range=(0, 1)),
     "mind": mind_ssc,
 }
-#: Spacing of the levels, relative to the finest of the two images, and the iterations of L-BFGS at each.
+#: Spacing of the levels, relative to the finer of the two images, and the iterations of L-BFGS at each.
 LEVELS = ((8, 40), (4, 30), (2, 20))
-#: A level on which an image has fewer voxels than this along an axis is left out; the finest always runs.
+#: A level on which an image has fewer voxels than this along an axis is skipped; the finest always runs.
 FEWEST = 16
 #: L-BFGS ends when no parameter moves by more than this, mm, or the loss by a millionth.
 TOLERANCE_MM, LOSS_SCALE = 1e-3, 1e3
@@ -28,12 +28,12 @@ TOLERANCE_MM, LOSS_SCALE = 1e-3, 1e3
 def optimise_affine(
     fixed: Volume, moving: Volume, similarity: str, coarsened: Callable[[Volume, float], Volume]
 ) -> np.ndarray:
-    """Find the affine map under which two images are most alike.
+    """Find the affine map that makes two images most similar.
 
-    6 parameters in 2-D, 12 in 3-D (Section IV-E of SynthMorph, whose code finds them the same way): translation,
-    rotation, logarithms of scales and shears about the centre of the fixed image's intensities.  It starts with the
-    centres of both on each other.  All are measured in mm, angles and the rest by what they move at the mean distance
-    from the centre, so that steps in all of them are alike.
+    6 parameters in 2-D, 12 in 3-D (Section IV-E of SynthMorph, as in its code): translation, rotation, logarithms of
+    scales, and shears, about the centre of the fixed image's intensities.  The start aligns the centres of both images.
+    All parameters are in mm: angles, scales and shears by the shift they cause at the mean distance from the centre, so
+    that steps in all of them are comparable.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def _centre(volume: Volume) -> np.ndarray:
     """World position of the centre of the intensities, mm."""
     total = float(volume.data.sum(dtype=np.float64))
     if not total > 0:
-        raise InputError(f"{volume.path}: the image is empty; it cannot be aligned")
+        raise InputError(f"{volume.path}: the image is empty and cannot be aligned")
     axes = range(volume.data.ndim)
     means = [
         float(volume.data.sum(tuple(a for a in axes if a != axis), dtype=np.float64) @ np.arange(size)) / total

@@ -1,7 +1,7 @@
-"""Bringing scans onto one grid: alignment to a reference, resampling, intensity normalisation.
+"""Preparation of scans on one grid: alignment to a reference, resampling, intensity normalisation.
 
-A prepared scan is an image on the study's common grid together with the matrix that leads from there to
-the scan's own world; a field found between two prepared scans is brought back to the native scans by
+A prepared scan is an image on the study's common grid, with the matrix from there to the scan's own world.  A field
+between two prepared scans is mapped back to the native scans by
 :meth:`regcore.images.field.DisplacementField.between_scans`.
 """
 
@@ -20,10 +20,10 @@ from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
 from regcore.process.files import atomic_write
 
-#: Room (mm) left around the reference's content when a study gives no shape.
+#: Margin (mm) around the reference's content if a study gives no shape.
 MARGIN_MM = 8.0
-#: Affine alignment sees volumes of more than this many voxels no finer than the spacing: twelve numbers do
-#: not need every voxel, and ANTs takes ten times as long at 1 mm.  Small volumes it needs as they are.
+#: For affine alignment, volumes with more voxels than this are coarsened to the spacing: twelve parameters do not
+#: need every voxel, and ANTs takes ten times as long at 1 mm.  Small volumes are used as they are.
 ALIGNMENT_VOXELS, ALIGNMENT_SPACING_MM = 2_000_000, 2.0
 #: An alignment that stretches or shrinks by more than this has failed.
 CREDIBLE_SCALES, ATTEMPTS = (0.5, 2.0), 3
@@ -42,7 +42,7 @@ class Prepared:
     native : Grid
         The native scan's grid.
     mask : Volume or None
-        On the common grid: 0 where the image must not pull.
+        On the common grid: 0 where the image is ignored.
     """
 
     image: Volume
@@ -54,8 +54,8 @@ class Prepared:
 def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> np.ndarray:
     """Scale intensities so that two percentiles become 0 and 1, and clip beyond.
 
-    Where at least a tenth of the image is one lowest value, that value is background: it becomes 0, and
-    the upper percentile is taken over the rest, so that the size of the field of view does not matter.
+    If at least a tenth of the image has the lowest value, that value is background: it becomes 0, and the upper
+    percentile is taken over the rest, so that the size of the field of view does not matter.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> n
 
 
 def prepare_image(volume: Volume, settings: Mapping, mask: Volume | None = None) -> Volume:
-    """Mask (where the study says so) and normalise an image on its own grid."""
+    """Mask (if the study asks for it) and normalise an image on its own grid."""
     data = volume.data
     if mask is not None and settings["mask"]:
         data = np.where(mask.data > 0, data, data.min())
@@ -79,12 +79,12 @@ def prepare_image(volume: Volume, settings: Mapping, mask: Volume | None = None)
 
 
 def read_scan(files: Mapping[str, str], settings: Mapping) -> Volume:
-    """Read an image and, where the study wants one, its mask; normalised on its own grid.
+    """Read an image and, if the study asks for it, its mask; normalise it on its own grid.
 
     Parameters
     ----------
     files : mapping
-        The scan's ``image`` and perhaps ``mask``.
+        The scan's ``image`` and, optionally, ``mask``.
     settings : mapping
         The study's ``preprocess`` section.
     """
@@ -124,12 +124,12 @@ def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
     Parameters
     ----------
     kind : {"affine", "rigid", "centre", "none", "nmi", "mind"}
-        The last two are affine too, found by :func:`regcore.alignment.optimisation.optimise_affine` without ANTs.
+        The last two are affine too, by :func:`regcore.alignment.optimisation.optimise_affine` instead of ANTs.
 
     Raises
     ------
     InputError
-        ``kind`` is "none" and the two images do not meet in space, or ANTs found nothing credible.
+        ``kind`` is "none" and the two images do not overlap in space, or ANTs found no plausible alignment.
     """
     if kind == "none":
         if not reference.grid.overlaps(scan.grid):
@@ -145,19 +145,19 @@ def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
     if kind in SIMILARITIES:
         return optimise_affine(reference, scan, kind, coarsened)
     fixed, moving = (coarsened(v) if v.data.size > ALIGNMENT_VOXELS else v for v in (reference, scan))
-    for attempt in range(ATTEMPTS):  # each with other random samples of the metric
+    for attempt in range(ATTEMPTS):  # each with different random samples of the metric
         matrix = estimate_affine(fixed, moving, kind, seed + 1000 * attempt)
         scales = np.linalg.svd(matrix[:-1, :-1], compute_uv=False)
         if CREDIBLE_SCALES[0] < scales.min() and scales.max() < CREDIBLE_SCALES[1]:
             return matrix
     raise InputError(
         f"{scan.path}: could not be aligned to {reference.path} (scales {np.round(scales, 2).tolist()}); check that "
-        "both show the same thing, or align with 'centre' or 'none'"
+        "both show the same anatomy, or align with 'centre' or 'none'"
     )
 
 
 def coarsened(volume: Volume, spacing_mm: float = ALIGNMENT_SPACING_MM) -> Volume:
-    """Smooth and resample an image whose voxels are finer than ``spacing_mm``; others stay as they are."""
+    """Smooth and resample an image with voxels finer than ``spacing_mm``; return others unchanged."""
     factors = np.maximum(spacing_mm / volume.grid.spacing, 1)
     if np.all(factors < 1.2):
         return volume
@@ -169,7 +169,7 @@ def coarsened(volume: Volume, spacing_mm: float = ALIGNMENT_SPACING_MM) -> Volum
 
 
 def resample(volume: Volume, grid: Grid, to_native: np.ndarray, nearest: bool = False) -> Volume:
-    """Bring a native volume onto the common grid: ``result(x) = volume(to_native · x)``."""
+    """Resample a native volume onto the common grid: ``result(x) = volume(to_native · x)``."""
     identity = DisplacementField.identity(grid)
     field = identity.between_scans(grid, np.eye(grid.ndim + 1), to_native)
     return field.warp(volume, nearest=nearest)

@@ -1,1 +1,1 @@
-"""Who was scanned: the table of scans, their labels, the pairs, and the pool that trainings draw from."""
+"""The cohort: the table of scans, their labels, the pairs, and the pool of pairs for training."""

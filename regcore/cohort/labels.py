@@ -1,4 +1,4 @@
-"""Which labels are scored, what they are called, how they are grouped, and which of them training sees."""
+"""The labels that are scored, their names and groups, and the labels that training sees."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,9 @@ import pandas as pd
 
 from regcore.errors import InputError
 
-#: The group of every label where a study has no groups, and of a label without one where it has.
+#: The group of every label if a study has no groups, and of labels that belong to none.
 NO_GROUPS, UNGROUPED = "all", "other"
-#: What a training observes that makes images of whole label maps: every label, the largest first.
+#: What is observed by a training that makes images from whole label maps: every label, the largest first.
 BY_SIZE = "every label, the largest first"
 
 
@@ -78,35 +78,35 @@ def structures(labels: pd.DataFrame) -> pd.Series:
 
 
 def drawn_codes(labels: pd.DataFrame, observed: str, draw: int) -> list[int]:
-    """The codes of one structure, another for every draw, or of half of them; both sides of each together."""
+    """The codes of one structure, which differs for every draw, or of half of them; both sides belong together."""
     names = structures(labels)
     different = sorted(set(names))
     if observed == "one":
         chosen = {different[np.random.default_rng(0).permutation(len(different))[(draw - 1) % len(different)]]}
     else:
         chosen = set(np.random.default_rng(draw).permutation(different)[: -(-len(different) // 2)])
-    return [code for code, name in names.items() if name in chosen]
+    return list(names.index[names.isin(chosen)])
 
 
 def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int = 1) -> dict[int, int]:
-    """Number the classes that a training with labels tells apart.
+    """Number the classes that a training with labels distinguishes.
 
     Parameters
     ----------
     labels : DataFrame
         The study's labels, as from :func:`scored_labels`.
     observed : {"all", "half", "one", "groups"} or list
-        Every label is a class; or those of half the structures, or of one; or the labels of a group are
-        one, and those without a group none; or only the listed numbers and ranges are classes.
+        All labels are classes; those of half the structures; or those of one.  With ``groups`` each group is one
+        class and labels without a group are none.  With a list, only the listed numbers and ranges are classes.
     draw : int
         Which draw of half the structures, or of one.
     where : str
-        The key that ``observed`` came from, for messages.
+        The key that ``observed`` came from, for error messages.
 
     Returns
     -------
     dict of int → int
-        Label code → class, 1 to K without a gap.
+        Label code → class, 1 to K without gaps.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int 
 
 
 def classes_by_size(maps: Iterable[np.ndarray], where: str) -> dict[int, int]:
-    """Number all labels that occur but 0, those with most voxels first: label code → class, 1 to K.
+    """Number all labels except 0, the largest first: label code → class, 1 to K.
 
     Raises
     ------
@@ -144,8 +144,8 @@ def classes_by_size(maps: Iterable[np.ndarray], where: str) -> dict[int, int]:
         sizes.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
     if len(sizes) < 2:
         raise InputError(
-            f"{where}: images are made of label maps with two labels or more, and those of the training scans have "
-            f"{len(sizes)} beside the background"
+            f"{where}: making images needs label maps with two labels or more; those of the training scans have "
+            f"{len(sizes)} besides the background"
         )
     ordered = sorted(sizes, key=lambda code: (-sizes[code], code))
     return {code: number for number, code in enumerate(ordered, start=1)}
@@ -165,7 +165,7 @@ def classify(labels: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
 
 
 def read_label_table(path: str | Path) -> pd.DataFrame:
-    """Read a label table; raises :class:`InputError` when it is missing or lacks a column."""
+    """Read a label table; raises :class:`InputError` if it is missing or lacks a column."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such label table")
     table = pd.read_csv(path, sep="\t", keep_default_na=False)

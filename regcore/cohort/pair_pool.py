@@ -1,21 +1,44 @@
-"""The pairs that may meet, as sequences that list nothing: a pair is found from its number.
+"""The possible pairs as sequences that are never listed: a pair is computed from its number.
 
-Memory grows with the number of scans, not of pairs, so training can draw from millions.  Which scans of a study these
-are is decided in :mod:`regcore.cohort.pairs`.
+Memory grows with the number of scans, not of pairs, so training can draw from millions.
+:mod:`regcore.cohort.pairs` decides which scans of a study these are.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import overload
 
 import numpy as np
 
 
-class EligiblePairs(Sequence[tuple[str, str]]):
-    """The (fixed, moving) scans that may meet, as a sequence that lists nothing.
+class NumberedPairs(Sequence[tuple[str, str]]):
+    """Pairs by their number, counted from 0; negative numbers are refused."""
+
+    @abstractmethod
+    def _numbered(self, number: int) -> tuple[str, str]:
+        """The pair of a number that exists."""
+
+    @overload
+    def __getitem__(self, number: int) -> tuple[str, str]: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[tuple[str, str]]: ...
+
+    def __getitem__(self, number: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(f"no pair {number} among {len(self)}")
+        return self._numbered(int(number))
+
+
+class EligiblePairs(NumberedPairs):
+    """The possible (fixed, moving) pairs, as a sequence that is never listed.
 
     Pairs are numbered by fixed scan, then by moving scan, each in the order given.  Memory grows with the
-    number of scans, not of pairs, and a pair is found from its number by bisection: drawing a number
-    uniformly draws a pair uniformly.
+    number of scans, not of pairs, and bisection finds a pair from its number: drawing a number uniformly
+    draws a pair uniformly.
 
     Parameters
     ----------
@@ -24,8 +47,8 @@ class EligiblePairs(Sequence[tuple[str, str]]):
     subject : mapping
         Scan → subject.
     kind : str
-        ``within-subject``: two scans of one subject; ``atlas``: any two; else of different subjects.  No
-        scan meets itself.
+        ``within-subject``: two scans of one subject; ``atlas``: any two; otherwise of different subjects.  No
+        scan is paired with itself.
     """
 
     def __init__(self, fixed: Sequence[str], moving: Sequence[str], subject: Mapping[str, str], kind: str):
@@ -42,12 +65,10 @@ class EligiblePairs(Sequence[tuple[str, str]]):
 
     @property
     def different(self) -> int:
-        """How many pairs there are; a sequence may have each at several numbers."""
+        """Number of different pairs; a sequence may hold each at several numbers."""
         return len(self)
 
-    def __getitem__(self, number: int) -> tuple[str, str]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"no pair {number} among {len(self)}")
+    def _numbered(self, number: int) -> tuple[str, str]:
         row = int(np.searchsorted(self._ends, number, side="right")) - 1
         return self.fixed[row], self._partner(self.fixed[row], int(number - self._ends[row]))
 
@@ -64,11 +85,11 @@ class EligiblePairs(Sequence[tuple[str, str]]):
 
     @property
     def identity(self) -> list:
-        """JSON-like, equal exactly where every number means the same pair."""
+        """JSON-like; equal if and only if every number means the same pair."""
         return [self.kind, self.fixed, self.moving, [self._subject[scan] for scan in (*self.fixed, *self.moving)]]
 
     def _family(self, scan: str) -> str:
-        """What decides whether two scans may meet: that they share it, or that they do not."""
+        """The key that two scans must share, or must not share, to form a pair."""
         return scan if self.kind == "atlas" else self._subject[scan]
 
     def _count_partners(self, fixed: str) -> int:
@@ -81,13 +102,13 @@ class EligiblePairs(Sequence[tuple[str, str]]):
         kin = self._kin.get(self._family(fixed), [])
         if self.kind == "within-subject":
             return [self.moving[place] for place in kin if self.moving[place] != fixed][number]
-        for place in kin:  # ascending: each one at or before the partner moves it one further
+        for place in kin:  # ascending: each one at or before the partner shifts it by one
             number += place <= number
         return self.moving[number]
 
 
-class PooledPairs(Sequence[tuple[str, str]]):
-    """The pairs of several such sequences, one after the other, as a sequence that lists nothing."""
+class PooledPairs(NumberedPairs):
+    """The pairs of several such sequences, one after the other, as a sequence that is never listed."""
 
     def __init__(self, parts: Sequence["EligiblePairs | PooledPairs"]):
         self.parts = list(parts)
@@ -98,12 +119,10 @@ class PooledPairs(Sequence[tuple[str, str]]):
 
     @property
     def different(self) -> int:
-        """How many pairs there are; a sequence may have each at several numbers."""
+        """Number of different pairs; a sequence may hold each at several numbers."""
         return sum(part.different for part in self.parts)
 
-    def __getitem__(self, number: int) -> tuple[str, str]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"no pair {number} among {len(self)}")
+    def _numbered(self, number: int) -> tuple[str, str]:
         part = int(np.searchsorted(self._ends, number, side="right")) - 1
         return self.parts[part][number - int(self._ends[part])]
 
@@ -114,15 +133,15 @@ class PooledPairs(Sequence[tuple[str, str]]):
 
     @property
     def identity(self) -> list:
-        """JSON-like, equal exactly where every number means the same pair."""
+        """JSON-like; equal if and only if every number means the same pair."""
         return [part.identity for part in self.parts]
 
 
 class BalancedPairs(PooledPairs):
-    """The pairs of several tasks in turn, however many each has.
+    """The pairs of several tasks, each task with the same weight whatever its number of pairs.
 
-    A pair has as many numbers as all others of its task, and a task as many as all other tasks: drawing a number
-    uniformly draws a task uniformly, and then one of its pairs.
+    Every pair of a task has equally many numbers, and so has every task: drawing a number uniformly draws a task
+    uniformly, and then one of its pairs.
     """
 
     def __init__(self, parts: Sequence[EligiblePairs | PooledPairs]):
@@ -132,13 +151,11 @@ class BalancedPairs(PooledPairs):
     def __len__(self) -> int:
         return len(self.parts) * self._turns
 
-    def __getitem__(self, number: int) -> tuple[str, str]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"no pair {number} among {len(self)}")
-        turn, part = divmod(int(number), len(self.parts))
+    def _numbered(self, number: int) -> tuple[str, str]:
+        turn, part = divmod(number, len(self.parts))
         return self.parts[part][turn % len(self.parts[part])]
 
     @property
     def identity(self) -> list:
-        """JSON-like, equal exactly where every number means the same pair."""
+        """JSON-like; equal if and only if every number means the same pair."""
         return ["balanced", *super().identity]

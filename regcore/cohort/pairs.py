@@ -1,4 +1,4 @@
-"""Which scans of a cohort meet: the pairs that training draws from, and the lists that are scored.
+"""Pairs of scans: the pairs that training draws from, and the lists that are scored.
 
 A pair is (fixed, moving): two scans of one split, or a scan and the atlas.  Training draws from the sequences of
 :mod:`regcore.cohort.pair_pool`; validation and test pairs are tables.  Nothing here reads voxels.
@@ -17,7 +17,7 @@ from regcore.errors import InputError
 #: Columns of a table of pairs.
 PAIR_COLUMNS = ["pair", "split", "fixed", "moving", "contrasts", "task", "dataset"]
 
-#: What pairs of the kind ``mixed`` consist of, as many of the one as of the other.
+#: The kinds that pairs of the kind ``mixed`` consist of, in equal numbers.
 MIXED = ("within-subject", "random")
 
 
@@ -28,7 +28,7 @@ def pairings(pairs: Mapping) -> list[tuple[str, str]]:
 
 
 def contrasts_of(fixed: str, moving: str) -> str:
-    """How tables call a pairing of contrasts: ``T2w to T1w``, moving to fixed."""
+    """Name of a pairing of contrasts in tables: ``T2w to T1w``, moving to fixed."""
     return f"{moving} to {fixed}"
 
 
@@ -39,7 +39,7 @@ def task_of(cohort: Cohort, fixed: str, moving: str) -> str:
 
 
 def dataset_of(cohort: Cohort, fixed: str, moving: str) -> str:
-    """The dataset of both scans; empty where they are of two, or of none."""
+    """The dataset of both scans; empty if they are from different ones, or from none."""
     dataset = cohort.table["dataset"]
     return dataset[fixed] if dataset[fixed] == dataset[moving] else ""
 
@@ -47,7 +47,7 @@ def dataset_of(cohort: Cohort, fixed: str, moving: str) -> str:
 def eligible_pairs(
     cohort: Cohort, split: str, pairs: Mapping, subjects: int | None = None, seed: int = 0, where: str = "pairs"
 ) -> EligiblePairs | PooledPairs:
-    """The pairs that a split can make.
+    """The possible pairs of a split.
 
     Parameters
     ----------
@@ -55,10 +55,10 @@ def eligible_pairs(
         The study's ``pairs`` section: ``kind`` (random, all, listed, atlas, within-subject or mixed), ``contrasts``
         (fixed, moving; or several such pairings) and ``atlas`` (subject or scan; for kind ``atlas``).
     subjects : int, optional
-        Only those of so many subjects, the atlas not counted.  The choice follows ``seed``, and a smaller
-        number chooses among the subjects of a larger one.
+        Use only this many subjects, not counting the atlas.  ``seed`` decides the choice; a smaller number
+        chooses among the subjects of a larger one.
     where : str
-        The key that ``subjects`` came from, for messages.
+        The key that ``subjects`` came from, for error messages.
 
     Returns
     -------
@@ -68,14 +68,14 @@ def eligible_pairs(
     Raises
     ------
     InputError
-        The split has no scan of a contrast, too few to make a pair, or fewer subjects than asked for.
+        The split has no scan of a contrast, too few scans for a pair, or fewer subjects than requested.
     """
     tasks = [
         [_of_contrasts(cohort, split, pairs, kind, *pairing) for pairing in pairings(pairs)] for kind in _kinds(pairs)
     ]
     if subjects is not None:
         every = [part for task in tasks for parts in task for part in parts]
-        subject = cohort.table["subject"].to_dict()
+        subject = cohort.subjects()
         atlas = {scan for part in every for scan in part.fixed} if pairs["kind"] == "atlas" else set()
         usable = set().union(*(part.scans for part in every)) - atlas
         chosen = choose_subjects([subject[s] for s in cohort.table.index if s in usable], subjects, seed, where)
@@ -83,7 +83,7 @@ def eligible_pairs(
         tasks = [[_among(parts, kept | atlas, kept, subject) for parts in task] for task in tasks]
         if not all(parts for task in tasks for parts in task):
             raise InputError(
-                f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs['kind']}'; take more"
+                f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs['kind']}'; use more subjects"
             )
     pools = [_pooled(part for parts in task for part in parts) for task in tasks]
     return pools[0] if len(pools) == 1 else BalancedPairs(pools)
@@ -97,7 +97,7 @@ def _kinds(pairs: Mapping) -> Sequence[str]:
 def _among(
     parts: Iterable[EligiblePairs], fixed: set[str], moving: set[str], subject: Mapping[str, str]
 ) -> list[EligiblePairs]:
-    """The pairs of ``fixed`` and ``moving`` scans alone; parts that have none are left out."""
+    """Only the pairs of ``fixed`` and ``moving`` scans; parts without any are left out."""
     kept = (
         EligiblePairs(
             [scan for scan in part.fixed if scan in fixed],
@@ -118,7 +118,7 @@ def _pooled(parts: Iterable[EligiblePairs]) -> EligiblePairs | PooledPairs:
 def _of_contrasts(
     cohort: Cohort, split: str, pairs: Mapping, kind: str, fixed_contrast: str, moving_contrast: str
 ) -> list[EligiblePairs]:
-    """The pairs of one pairing: in one part, or for kind ``mixed`` in one part for each dataset that has such pairs."""
+    """The pairs of one pairing: one part, or for kind ``mixed`` one for each dataset that has such pairs."""
     fixed, moving = cohort.scans(split, fixed_contrast), cohort.scans(split, moving_contrast)
     for scans, contrast in ((fixed, fixed_contrast), (moving, moving_contrast)):
         if not scans:
@@ -128,7 +128,7 @@ def _of_contrasts(
             )
     if kind == "atlas":
         fixed = [_atlas(cohort, pairs, fixed_contrast)]
-    subject = cohort.table["subject"].to_dict()
+    subject = cohort.subjects()
     found = [EligiblePairs(fixed, moving, subject, kind)]
     if pairs["kind"] == "mixed":
         datasets = cohort.table["dataset"]
@@ -137,7 +137,7 @@ def _of_contrasts(
     if not any(map(len, found)):
         raise InputError(
             f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{kind}'"
-            + (" with both scans of one dataset, of which kind 'mixed' consists" if pairs["kind"] == "mixed" else "")
+            + (" with both scans from one dataset, as kind 'mixed' requires" if pairs["kind"] == "mixed" else "")
         )
     return found
 
@@ -145,18 +145,18 @@ def _of_contrasts(
 def _atlas(cohort: Cohort, pairs: Mapping, contrast: str) -> str:
     """The scan that is fixed in pairs of kind ``atlas``."""
     if not pairs.get("atlas"):
-        raise InputError("pairs: kind 'atlas' needs 'atlas', the subject that is the fixed image")
+        raise InputError("pairs: kind 'atlas' needs 'atlas', the subject of the fixed image")
     scan = cohort.scan_of(pairs["atlas"], contrast)
     if cohort.table.at[scan, "contrast"] != contrast:
         raise InputError(
-            f"pairs.atlas: '{pairs['atlas']}' has no scan of contrast {contrast}, the fixed one; name "
+            f"pairs.atlas: '{pairs['atlas']}' has no scan of the fixed contrast {contrast}; name "
             "another subject, or other 'contrasts'"
         )
     return scan
 
 
 def choose_subjects(usable: Sequence[str], count: int, seed: int, where: str) -> set[str]:
-    """Draw ``count`` of the subjects ``usable`` (repetitions do not count); a larger draw holds every smaller one.
+    """Draw ``count`` of the subjects ``usable`` (repetitions ignored); a larger draw contains every smaller one.
 
     Raises
     ------
@@ -165,18 +165,18 @@ def choose_subjects(usable: Sequence[str], count: int, seed: int, where: str) ->
     """
     subjects = list(dict.fromkeys(usable))
     if count > len(subjects):
-        raise InputError(f"{where}: {count} subjects are wanted, but the cohort has {len(subjects)} to train on")
+        raise InputError(f"{where}: {count} subjects are requested, but the cohort has {len(subjects)} for training")
     order = np.random.default_rng(seed).permutation(len(subjects))
     return {subjects[i] for i in order[:count]}
 
 
 def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.DataFrame:
-    """List the (fixed, moving) pairs of a split, or as many of them as ``pairs`` wants for it (None: all).
+    """List the (fixed, moving) pairs of a split, or as many of them as ``pairs`` asks for (None: all).
 
-    Where several contrasts are paired, that many of each; the same subjects, where all have every contrast.
-    With kind ``mixed`` equal shares are within a subject and across subjects, and of each share equal ones in
-    every dataset that has such pairs; one that has fewer gives all.  With kind ``listed`` the test pairs are
-    those of the table ``table``.
+    With several pairings of contrasts, that many of each, with the same subjects if all have every contrast.
+    With kind ``mixed``, half of the pairs are within a subject and half across subjects, and each half is divided
+    equally between the datasets that have such pairs; a dataset that has fewer gives all.  With kind ``listed`` the
+    test pairs are those of the table ``table``.
 
     Returns
     -------
@@ -200,15 +200,15 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
 
 
 def _shares(total: int | None, count: int) -> list[int | None]:
-    """``total`` in ``count`` parts that differ by one at most, the larger ones first; None is None for each."""
+    """Divide ``total`` into ``count`` parts that differ by at most one, the larger ones first; None gives None."""
     if total is None:
         return [None] * count
     return [total // count + (place < total % count) for place in range(count)]
 
 
 def _drawn(eligible: EligiblePairs, wanted: int | None, seed: int) -> list[tuple[str, str]]:
-    """``wanted`` of the pairs (None: all), or all where there are no more, in their order."""
-    numbers = range(len(eligible))
+    """Draw ``wanted`` of the pairs, in their order; all if there are no more, or for None."""
+    numbers: Sequence[int] = range(len(eligible))
     if wanted is not None and wanted < len(eligible):
         numbers = sorted(np.random.default_rng(seed).choice(len(eligible), wanted, replace=False))
     return [eligible[number] for number in numbers]
@@ -220,18 +220,18 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     Parameters
     ----------
     columns : str
-        More that it must have.
+        Further columns that it must have.
 
     Returns
     -------
     DataFrame
-        Text; ``fixed`` and ``moving`` are scans.
+        All columns are text; ``fixed`` and ``moving`` are scans.
 
     Raises
     ------
     InputError
-        The table is missing or lacks a column, a name is no scan of the cohort nor a subject with a single
-        scan, a scan is paired with itself, or a pair is listed twice.
+        The table is missing or lacks a column; a name is neither a scan of the cohort nor a subject with a single
+        scan; a scan is paired with itself; or a pair is listed twice.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such list of pairs; give a tab-separated table")
@@ -239,28 +239,29 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     missing = [column for column in ("fixed", "moving", *columns) if column not in table]
     if missing:
         raise InputError(
-            f"{path}: the list of pairs lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}. "
+            f"{path}: the list of pairs lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
             "Columns are separated by tabs"
         )
     for side in ("fixed", "moving"):
         table[side] = [_scan_named(name, cohort, f"{path}, line {line}") for line, name in enumerate(table[side], 2)]
-    for line, row in enumerate(table.itertuples(), start=2):
-        if row.fixed == row.moving:
-            raise InputError(f"{path}, line {line}: '{row.fixed}' is paired with itself")
-    doubled = table[table.duplicated(["fixed", "moving"])]
-    if len(doubled):
-        line, row = doubled.index[0] + 2, doubled.iloc[0]
-        raise InputError(f"{path}, line {line}: the pair {row['fixed']}, {row['moving']} is listed twice")
+    found = set()
+    for line, (fixed, moving) in enumerate(zip(table["fixed"], table["moving"], strict=True), start=2):
+        if fixed == moving:
+            raise InputError(f"{path}, line {line}: '{fixed}' is paired with itself")
+    for line, pair in enumerate(zip(table["fixed"], table["moving"], strict=True), start=2):
+        if pair in found:
+            raise InputError(f"{path}, line {line}: the pair {', '.join(pair)} is listed twice")
+        found.add(pair)
     return table
 
 
 def _scan_named(name: str, cohort: Cohort, where: str) -> str:
-    """The scan of that name, or the only scan of the subject of that name."""
+    """The scan with this name, or the only scan of the subject with this name."""
     if name in cohort.table.index:
         return name
     scans = list(cohort.table.index[cohort.table["subject"] == name])
     if not scans:
-        raise InputError(f"{where}: '{name}' is no scan or subject of {cohort.path}")
+        raise InputError(f"{where}: '{name}' is not a scan or subject of {cohort.path}")
     if len(scans) > 1:
         raise InputError(f"{where}: subject '{name}' has several scans; name one of them: {', '.join(scans)}")
     return scans[0]
@@ -272,7 +273,7 @@ def _listed_pairs(cohort: Cohort, pairs: Mapping) -> pd.DataFrame:
     table = read_pairs(pairs["table"], cohort)
     for line, row in enumerate(table.to_dict("records"), start=2):
         for side in ("fixed", "moving"):
-            split = cohort.table.at[row[side], "split"]
+            split = str(cohort.table.at[row[side], "split"])
             if split not in ("test", "atlas"):
                 raise InputError(f"{pairs['table']}, line {line}: '{row[side]}' is a {split} scan, not a test scan")
     if table.empty:

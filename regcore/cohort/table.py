@@ -1,9 +1,9 @@
-"""The cohort table: who, which split, which scan, which labels.
+"""The cohort table: subjects, splits, scans and their files.
 
 A cohort is a tab-separated table with the columns ``subject session split contrast image labels`` and
 optionally ``mask landmarks dataset to_template from_template`` (others are ignored); paths are relative to
-the table.  Nothing here reads voxels, and nothing draws a split: the table's split is the split.  Which of the scans
-meet is the business of :mod:`regcore.cohort.pairs`.
+the table.  Nothing here reads voxels, and nothing draws a split: the table decides.  Pairs are made by
+:mod:`regcore.cohort.pairs`.
 """
 
 import os
@@ -28,9 +28,9 @@ class Cohort:
     ----------
     table : DataFrame
         One row per scan, indexed by the scan's name ``subject_session_contrast``; file columns hold paths
-        (relative to the working directory or absolute), empty where there is none.
+        (relative to the working directory or absolute), empty if there is none.
     path : Path
-        Where the table came from, for messages.
+        Path of the table, for error messages.
     """
 
     table: pd.DataFrame
@@ -43,34 +43,38 @@ class Cohort:
             chosen &= self.table["contrast"] == contrast
         return list(self.table.index[chosen])
 
+    def subjects(self) -> dict[str, str]:
+        """Subject of every scan."""
+        return {str(scan): subject for scan, subject in self.table["subject"].items()}
+
     def file(self, scan: str, column: str) -> Path | None:
-        """Path of a scan's ``image``, ``labels``, …; None where the table has none."""
+        """Path of a scan's ``image``, ``labels``, …; None if the table has none."""
         value = self.table.at[scan, column]
-        return Path(value) if value else None
+        return Path(str(value)) if value else None
 
     def files(self, scan: str) -> dict[str, str]:
         """All files of a scan by column, as plain text."""
-        return {column: self.table.at[scan, column] for column in FILE_COLUMNS if self.table.at[scan, column]}
+        return {column: str(self.table.at[scan, column]) for column in FILE_COLUMNS if self.table.at[scan, column]}
 
     def scan_of(self, subject: str, contrast: str | None = None) -> str:
-        """The first scan of ``subject``, of that contrast where there is one, or the scan of that very name."""
+        """The first scan of ``subject``, with this contrast if given; or the scan with this name."""
         if subject in self.table.index:
             return subject
         mine = self.table[self.table["subject"] == subject]
         if mine.empty:
-            raise InputError(f"{self.path}: no subject or scan is called '{subject}'")
+            raise InputError(f"{self.path}: there is no subject or scan '{subject}'")
         wanted = mine.index[mine["contrast"] == contrast]
         return wanted[0] if len(wanted) else mine.index[0]
 
 
 def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
-    """Read a cohort table and check it row by row and as a whole.
+    """Read a cohort table and check each row and the whole.
 
     Raises
     ------
     InputError
-        The table is missing, lacks a column, or a row does not fit ``row_schema``; a subject stands in
-        two splits; a scan is listed twice; or no row is left.
+        The table is missing or lacks a column; a row does not fit ``row_schema``; a subject is in two splits; a
+        scan is listed twice; or there are no rows.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,14 +83,14 @@ def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
     missing = [column for column in row_schema["required"] if column not in table]
     if missing:
         raise InputError(
-            f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}. "
+            f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
             "Columns are separated by tabs"
         )
     return checked_cohort(table, path, row_schema)
 
 
 def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> Cohort:
-    """Make a :class:`Cohort` of a raw table whose paths are relative to ``path``'s folder."""
+    """Make a :class:`Cohort` from a raw table whose paths are relative to ``path``'s folder."""
     path = Path(path)
     table = table.copy()
     for column in row_schema["properties"]:
@@ -100,7 +104,7 @@ def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> C
     doubled = table.index[table.index.duplicated()].unique()
     if len(doubled):
         raise InputError(
-            f"{path}: listed more than once (same subject, session and contrast): {', '.join(doubled)}; "
+            f"{path}: listed more than once (same subject, session and contrast): {', '.join(map(str, doubled))}; "
             "number the sessions"
         )
     splits = table.groupby("subject")["split"].unique()
@@ -108,7 +112,7 @@ def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> C
         if len(found) > 1:
             raise InputError(
                 f"{path}: subject '{subject}' is in the splits {' and '.join(sorted(found))}; "
-                "put every scan of a subject into one split, or test scores mean nothing"
+                "put all scans of a subject into one split, otherwise test scores are meaningless"
             )
     for column in FILE_COLUMNS:
         table[column] = [os.path.normpath(path.parent / value) if value else "" for value in table[column]]
@@ -116,18 +120,19 @@ def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> C
 
 
 def check_files(cohort: Cohort) -> None:
-    """Check, from the headers alone, that every file exists and fits its scan.
+    """Check from the headers that every file exists and fits its scan.
 
     Raises
     ------
     InputError
-        A file is missing or unreadable, an image is not 2-D or 3-D or has one slice, images differ in
-        their number of dimensions, or labels or a mask lie on another grid than their image.
+        A file is missing or unreadable; an image is not 2-D or 3-D, or has one slice; images differ in their
+        number of dimensions; or labels or a mask are not on the grid of their image.
     """
-    problems, dimensions = [], {}
+    problems: list[str] = []
+    dimensions: dict[int, str] = {}
     for scan in cohort.table.index:
         try:
-            image = cohort.file(scan, "image")
+            image = cohort.files(scan)["image"]
             grid = read_grid(image)
             dimensions.setdefault(grid.ndim, image)
             for column in ("labels", "mask"):
@@ -146,7 +151,7 @@ def check_files(cohort: Cohort) -> None:
             problems.append(str(error))
     if len(dimensions) > 1:
         problems.append(
-            f"{cohort.path}: 2-D and 3-D images are mixed ({dimensions[2]}, {dimensions[3]}); make one study of each"
+            f"{cohort.path}: 2-D and 3-D images are mixed ({dimensions[2]}, {dimensions[3]}); make one study for each"
         )
     if problems:
         shown = "\n".join(problems[:10])

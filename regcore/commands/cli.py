@@ -1,4 +1,4 @@
-"""The ``regcore`` command: one pair at a time, without a workflow."""
+"""The ``regcore`` command: single pairs and trained models, without a workflow."""
 
 import sys
 from pathlib import Path
@@ -23,12 +23,12 @@ FILES AND COORDINATES
   Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size.
   A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
   grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
-  SimpleITK, ITK-SNAP and 3D Slicer apply it as it is.
+  SimpleITK, ITK-SNAP and 3D Slicer apply it directly.
 """
 
 
 class FriendlyGroup(click.Group):
-    """Print what the user can mend as one message, without a traceback, and exit with status 2."""
+    """Print errors the user can fix as one message, without a traceback, and exit with status 2."""
 
     def invoke(self, ctx):
         try:
@@ -58,28 +58,37 @@ def main() -> None:
     show_default=True,
     help=f"{', '.join(READY)}, or the folder of a trained model (results/<study>/models/<name>).",
 )
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method; repeatable.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a setting of the method; repeatable.")
 @click.option(
-    "--lambda", "amount", type=float, help="λ to register with, as --set lambda=…; also of a trained hypernetwork."
+    "--lambda",
+    "amount",
+    type=float,
+    help="The weight λ; short for --set lambda=…. Works for a trained hypernetwork too.",
 )
-@click.option("--centre", is_flag=True, help="Align the image centres instead of trusting the headers' positions.")
-@click.option("--fixed-mask", type=click.Path(path_type=Path), help="0 where FIXED must not pull; method instance.")
-@click.option("--moving-mask", type=click.Path(path_type=Path), help="0 where MOVING must not pull; method instance.")
-@click.option("--seed", default=0, show_default=True, help="Of the affine alignment's sampling.")
+@click.option(
+    "--centre", is_flag=True, help="Start from aligned image centres instead of the positions in the headers."
+)
+@click.option(
+    "--fixed-mask", type=click.Path(path_type=Path), help="Ignore FIXED where this mask is 0; method instance only."
+)
+@click.option(
+    "--moving-mask", type=click.Path(path_type=Path), help="Ignore MOVING where this mask is 0; method instance only."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
 def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
     """Register MOVING to FIXED.
 
-    A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters that its study
-    tuned, or with others that --lambda and --set (window, gamma, alpha, ...) give.
+    A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
+    study, unless --lambda or --set (window, gamma, alpha, ...) gives others.
 
-    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (where the method has one) and
-    register.json into the output folder.
+    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one) and register.json to the
+    output folder.
     """
     chosen = _parse(settings)
     if amount is not None:
         if "lambda" in chosen:
-            raise InputError("--lambda and --set lambda=… say the same; give one of them")
+            raise InputError("--lambda and --set lambda=… are the same setting; give only one")
         chosen["lambda"] = amount
     _settle(threads)
     from regcore.commands.register import register_files
@@ -96,36 +105,36 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("cohort", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option("--split", default="validation", show_default=True, help="Split that the pairs are drawn from.")
-@click.option("--pairs", default=20, show_default=True, type=click.IntRange(min=1), help="Pairs of subjects to draw.")
+@click.option("--split", default="validation", show_default=True, help="Split to draw the pairs from.")
+@click.option("--pairs", default=20, show_default=True, type=click.IntRange(min=1), help="Number of pairs to draw.")
 @click.option(
     "--contrasts",
     nargs=2,
     multiple=True,
     metavar="FIXED MOVING",
-    help="Contrasts of the pairs; repeatable, for as many pairs of each.  Needed where the split has several.",
+    help="Contrasts of the pairs; repeat it for as many pairs of each.  Required if the split has several contrasts.",
 )
 @click.option(
     "--pair-table",
     type=click.Path(path_type=Path),
-    help="Pairs to take instead of drawing: a table with the columns fixed and moving, scans or subjects.",
+    help="Use the pairs of this table (columns fixed and moving; scans or subjects) instead of drawing them.",
 )
-@click.option("--labels", multiple=True, metavar="CODES", help="A label that counts, or a range (1-35); repeatable.")
+@click.option("--labels", multiple=True, metavar="CODES", help="Score only this label or range (1-35); repeatable.")
 @click.option(
     "--per",
     type=click.Choice(["label", "pair", "dataset", "task", "contrasts"]),
-    help="Also find the best values for each of these.",
+    help="Also find the best values separately for each of these.",
 )
-@click.option("--points", type=click.IntRange(min=2), help="Values of each hyperparameter in the sweep.")
-@click.option("--seed", default=0, show_default=True, help="Of the draw of pairs, the alignments and the resampling.")
+@click.option("--points", type=click.IntRange(min=2), help="Number of values of each hyperparameter in the sweep.")
+@click.option("--seed", default=0, show_default=True, help="Seed for the pairs, the alignments and the resampling.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
 def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per, points, seed, threads) -> None:
     """Find the best hyperparameters of a hypernetwork MODEL for the labelled scans of a COHORT, without training.
 
-    MODEL is a folder (results/<study>/models/<name>); COHORT a tab-separated table with the columns subject,
-    session, split, contrast, image and labels, paths relative to it.  Scans are prepared as regcore register does.
+    MODEL is a folder (results/<study>/models/<name>).  COHORT is a tab-separated table with the columns subject,
+    session, split, contrast, image and labels; paths are relative to it.  Scans are prepared as by regcore register.
 
-    Writes curve.csv and curve.png (Dice at every setting of a sweep) and tuned.json into the output folder.
+    Writes curve.csv and curve.png (Dice at every point of a sweep) and tuned.json to the output folder.
     """
     _settle(threads)
     from regcore.commands.tune import summary, tune_model
@@ -150,11 +159,11 @@ def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per
 @click.argument("displacement", type=click.Path(path_type=Path))
 @click.argument("moving", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
-@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integers stay integers.")
+@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integer output.")
 def apply(displacement, moving, output, labels) -> None:
-    """Warp MOVING, on whatever grid it is, with a DISPLACEMENT.
+    """Warp MOVING, which may be on any grid, with a DISPLACEMENT.
 
-    The result is on the grid of the displacement, which is the fixed image's.
+    The result is on the grid of the displacement, that is, of the fixed image.
     """
     _check_suffix(output)
     from regcore.images.field import read_field
@@ -170,11 +179,11 @@ def apply(displacement, moving, output, labels) -> None:
 @click.argument("displacement", type=click.Path(path_type=Path))
 @click.argument("fixed_labels", type=click.Path(path_type=Path))
 @click.argument("moving_labels", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV; default: print it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV file; default: print to the screen.")
 def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
     """Score a DISPLACEMENT: Dice and surface distances of every label, folds, spread of the Jacobian.
 
-    The columns are label, metric, value; label -1 stands for measures of the whole field.
+    The columns are label, metric and value; label -1 marks measures of the whole field.
     """
     from regcore.cohort.labels import found_labels, scored_labels
     from regcore.evaluation.evaluate import evaluate_field
@@ -199,7 +208,7 @@ def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
 def draw(architectures, output) -> None:
     """Draw ARCHITECTURES of AutoReg side by side.
 
-    Each is an architecture file, the folder of a search (results/<study>/architectures/<name>) or of a trained model.
+    Each is an architecture file, the folder of a search (results/<study>/architectures/<name>), or a trained model.
     """
     if output.suffix != ".png":
         raise InputError(f"{output}: the output must end in .png")
@@ -212,11 +221,11 @@ def draw(architectures, output) -> None:
 
 
 @main.command()
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU where there is one, by default.")
-@click.option("--size", nargs=3, type=click.IntRange(min=8), help="Voxels of the volumes that are timed.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="On a CPU.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: a GPU if there is one.")
+@click.option("--size", nargs=3, type=click.IntRange(min=8), help="Size of the timed volumes in voxels.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads on a CPU.")
 def doctor(device, size, threads) -> None:
-    """Say which kernels run on this machine, and why one does not; try each against its reference, and time it."""
+    """List the kernels that run on this machine, and why one does not; compare each with its reference and time it."""
     import torch
 
     from regcore.commands.doctor import report
@@ -229,7 +238,7 @@ def doctor(device, size, threads) -> None:
     text, healthy = report(torch.device(device) if device else default_device(), size)
     click.echo(text)
     if not healthy:
-        click.echo("regcore: a kernel does not agree with its reference", err=True)
+        click.echo("regcore: a kernel disagrees with its reference", err=True)
         sys.exit(1)
 
 
@@ -264,7 +273,9 @@ def _check_suffix(path: Path) -> None:
 
 def _same_dimensions(first: Path, first_ndim: int, second: Path, second_ndim: int) -> None:
     if first_ndim != second_ndim:
-        raise InputError(f"{first} is {first_ndim}-D and {second} is {second_ndim}-D; both must be the same")
+        raise InputError(
+            f"{first} is {first_ndim}-D and {second} is {second_ndim}-D; both must have the same number of dimensions"
+        )
 
 
 if __name__ == "__main__":

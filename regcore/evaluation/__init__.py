@@ -1,4 +1,4 @@
-"""One evaluator for every method: what is measured, and how a field and a pair become rows."""
+"""The evaluator, the same for every method: the measures, and the table rows of a field and its pair."""
 
 from regcore.evaluation.accuracy import correlation, target_registration_error_mm, true_error_mm
 from regcore.evaluation.overlap import dice

@@ -1,4 +1,4 @@
-"""How far a field is from the truth, and how alike two images are."""
+"""Distance of a field from the truth, and similarity of two images."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from regcore.images.volume import Grid
 
 
 def true_error_mm(field: DisplacementField, truth: DisplacementField, points: np.ndarray) -> np.ndarray:
-    """Distance (mm) between where two fields send points.
+    """Distance (mm) between the positions to which two fields map points.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def true_error_mm(field: DisplacementField, truth: DisplacementField, points: np
     Raises
     ------
     ValueError
-        The points have another shape or are not finite, the fields have different numbers of axes, or one
-        is not finite.
+        The points have another shape or are not finite; the fields have different numbers of axes; or a field is
+        not finite.
     """
     if truth.grid.ndim != field.grid.ndim:
         raise ValueError(f"truth has {truth.grid.ndim} axes and field {field.grid.ndim}")
@@ -52,14 +52,14 @@ def target_registration_error_mm(field: DisplacementField, fixed: pd.DataFrame, 
     Raises
     ------
     ValueError
-        No name is in both tables or one is in a table twice, the coordinates are not those of the field, or
-        something is not finite.
+        No name is in both tables; a name is in a table twice; the number of coordinates is not that of the field;
+        or a value is not finite.
     """
     for name, table in (("fixed", fixed), ("moving", moving)):
         if table.shape[1] != field.grid.ndim or not np.isfinite(table.to_numpy(dtype=float)).all():
             raise ValueError(f"{name} landmarks {table.shape} must be {field.grid.ndim} finite numbers for each name")
         if table.index.has_duplicates:
-            raise ValueError(f"{name} landmarks {sorted(table.index[table.index.duplicated()])} are there twice")
+            raise ValueError(f"{name} landmarks {sorted(table.index[table.index.duplicated()])} are listed twice")
     if not set(fixed.index) & set(moving.index):
         raise ValueError("fixed and moving landmarks have no name in common")
     both = fixed.join(moving, how="inner", lsuffix="_fixed", rsuffix="_moving")
@@ -100,9 +100,9 @@ def random_points(mask: np.ndarray, grid: Grid, count: int, generator: np.random
 
 
 def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
-    """Pearson correlation of two images over all voxels: Σ ab / √(Σ a² Σ b²) with a and b about their means.
+    """Pearson correlation of two images over all voxels: Σ ab / √(Σ a² Σ b²), with the means of a and b subtracted.
 
-    Sums are taken in float64, so that an offset far above the contrast does not matter.
+    Sums are computed in float64, so that a large offset does not matter.
 
     Parameters
     ----------
@@ -122,8 +122,8 @@ def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
     deviations = []
     for name, image in (("fixed", fixed), ("warped", warped)):
         if not image.size or not np.isfinite(image).all():
-            raise ValueError(f"{describe(name, image)} must not be empty, nor hold NaN or infinite values")
-        if image.min() == image.max():  # its mean may be rounded, and the deviations from it would not be zero
+            raise ValueError(f"{describe(name, image)} must not be empty or contain NaN or infinite values")
+        if image.min() == image.max():  # rounding of the mean would leave deviations that are not zero
             return 0.0
         values = image.ravel().astype(np.float64)
         deviations.append(values - values.mean())

@@ -1,4 +1,4 @@
-"""A field and a pair of scans → tidy rows; learned, classical and true fields pass through here alike.
+"""A field and a pair of scans → tidy rows, in the same way for learned, classical and true fields.
 
 Labels are warped once, with nearest neighbour, onto the native grid of the fixed scan.
 """
@@ -26,14 +26,14 @@ from regcore.images.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What is known about a pair besides its labels.
+    """The known truth about a pair, besides its labels.
 
     Parameters
     ----------
     field : DisplacementField, optional
         The true map, on the fixed grid.
     landmarks : tuple of DataFrame, optional
-        Of the fixed and the moving scan.
+        Landmarks of the fixed and the moving scan.
     """
 
     field: DisplacementField | None = None
@@ -57,7 +57,7 @@ def evaluate_field(
     labels : sequence of int
         Codes to score.
     points : int
-        Random points in the labelled region at which the true error is taken.
+        Number of random points in the labelled region at which the true error is measured.
     images : pair of Volume, optional
         The fixed and the moving image, each on its own grid; the first on that of the labels.
 
@@ -65,16 +65,16 @@ def evaluate_field(
     -------
     DataFrame
         Columns ``label metric value``.  Per label: ``dice``, and ``hd95_mm`` and ``mean_surface_distance_mm``
-        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN), one
-        that both lack is NaN throughout.  With label -1, over the labelled region of the fixed scan:
+        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN); a
+        label that both lack is NaN in all.  With label -1, over the labelled region of the fixed scan:
         ``folds_percent`` and ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic
         volume and points), ``sd_log_jacobian`` and ``mean_jacobian``; ``correlation`` of the images over the whole
-        grid, where they are given; ``true_error_mm`` and ``landmark_error_mm`` (means) where the truth is known.
+        grid, if they are given; ``true_error_mm`` and ``landmark_error_mm`` (means) if the truth is known.
 
     Raises
     ------
     InputError
-        The field is not on the grid of ``fixed_labels``, or these hold no label.
+        The field is not on the grid of ``fixed_labels``, or these contain no label.
     """
     require_grid(field, fixed_labels)
     mask = fixed_labels.data > 0
@@ -86,8 +86,8 @@ def evaluate_field(
         for code, value in zip(labels, dice(fixed_labels.data, warped.data, labels), strict=True)
     ]
     distances = surface_distances_per_label(fixed_labels.data, warped.data, labels, field.grid.spacing)
-    for metric in distances:
-        rows += [(int(code), metric, value) for code, value in distances[metric].items()]
+    for metric in distances.columns:
+        rows += [(int(code), metric, value) for code, value in zip(labels, distances[metric], strict=True)]
     folded = folds(field.displacement, mask)
     rows.append((-1, "folds_percent", folded))
     rows.append((-1, "folds_count", folded * mask.sum() / 100))
@@ -107,7 +107,7 @@ def evaluate_field(
 
 
 def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
-    """Raise :class:`InputError` where a field is not on the grid of the fixed scan's labels."""
+    """Raise :class:`InputError` if a field is not on the grid of the fixed scan's labels."""
     if not field.grid.same_as(fixed_labels.grid, tolerance_mm=0.01):
         raise InputError(
             f"{fixed_labels.path}: shape {fixed_labels.grid.shape} and position differ from the displacement's "

@@ -1,4 +1,4 @@
-"""How well labels overlap."""
+"""Overlap of labels."""
 
 from collections.abc import Iterable
 from operator import index
@@ -11,8 +11,8 @@ from regcore.checks import require_same_shape
 def dice(a: np.ndarray, b: np.ndarray, labels: Iterable[int]) -> np.ndarray:
     """Dice overlap of each label, from voxel counts (Eq. 8 of VoxelMorph, Balakrishnan et al., TMI 2019).
 
-    Symmetric in ``a`` and ``b``.  Any integer is a label code, negative and huge ones too: time and memory
-    depend on how many labels are asked for, not on their values.
+    Symmetric in ``a`` and ``b``.  Any integer is a valid label code, including negative and very large ones: time and
+    memory depend on the number of labels, not on their values.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ def dice(a: np.ndarray, b: np.ndarray, labels: Iterable[int]) -> np.ndarray:
     Returns
     -------
     ndarray of float64, shape (len(labels),)
-        2 |A ∩ B| / (|A| + |B|), in the order of ``labels``.  A label absent from one image scores 0; absent
-        from both, NaN, and means leave it out.
+        2 |A ∩ B| / (|A| + |B|), in the order of ``labels``.  A label absent from one image scores 0.  A label absent
+        from both is NaN, and means ignore it.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def dice(a: np.ndarray, b: np.ndarray, labels: Iterable[int]) -> np.ndarray:
 
 
 def label_maps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return two label maps as integer arrays; raise ValueError where they are none, or differ in shape."""
+    """Return two label maps as integer arrays; raise ValueError if they are not, or differ in shape."""
     maps = []
     for name, values in (("a", np.asarray(a)), ("b", np.asarray(b))):
         if values.dtype == bool:
@@ -66,7 +66,7 @@ def sorted_codes(labels: Iterable[int]) -> tuple[list[int], np.ndarray]:
 
 
 def positions(image: np.ndarray, codes: list[int]) -> np.ndarray:
-    """Renumber a label map: i where it holds ``codes[i - 1]`` (ascending), 0 where it holds none of them."""
+    """Renumber a label map: i where it has ``codes[i - 1]`` (ascending), 0 where it has none of them."""
     # Codes are compared in the image's own type: a common type of uint64 and int64 would be float64.
     limits = np.iinfo(image.dtype)
     below = sum(code < limits.min for code in codes)

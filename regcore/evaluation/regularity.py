@@ -1,4 +1,4 @@
-"""How regular a field is: folds, the volume they turn inside out, and the spread of local volume change."""
+"""Regularity of a field: folds, non-diffeomorphic volume, and the spread of local volume change."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,18 @@ from regcore.spatial import jacobian_determinant
 
 @dataclass(frozen=True)
 class DigitalFolds:
-    """What fails to be a digital diffeomorphism (Liu et al., IJCV 2024), among the inner voxels of a mask.
+    """Violations of a digital diffeomorphism (Liu et al., IJCV 2024) among the inner voxels of a mask.
 
     Parameters
     ----------
     voxels : int
-        Looked at: in the mask, and not on the border of the grid.
+        Number of voxels considered: in the mask, and not on the border of the grid.
     central : int
         Voxels whose determinant by central differences is ≤ 0, the paper's non-diffeomorphic points.
     corners : int
         Voxels with any of the determinants of their simplices ≤ 0.
     simplices : float
-        Simplices with a determinant ≤ 0, as a share of all, in voxels: a voxel has ten in 3-D and four in 2-D.
+        Simplices with a determinant ≤ 0, in units of voxels: a voxel has ten simplices in 3-D and four in 2-D.
     volume : float
         Non-diffeomorphic volume (area in 2-D): that of the simplices turned inside out, in voxels.
     """
@@ -37,19 +37,19 @@ class DigitalFolds:
 
 
 def digital_folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> DigitalFolds:
-    """Count where φ(p) = p + u(p) folds, by all the determinants of Liu et al. (IJCV 2024), Section 4.
+    """Count folds of φ(p) = p + u(p) by all the determinants of Liu et al. (IJCV 2024), Section 4.
 
     Parameters
     ----------
     displacement : Tensor, shape (1, D, *space)
         In voxels, three or more along each axis.
     mask : array of bool, shape space, optional
-        Where to look; everywhere without.
+        Voxels to consider; default: all.
 
     Raises
     ------
     ValueError
-        The displacement is no single field, not finite or too thin, or the mask is of another shape.
+        The displacement is not a single field, not finite or too thin, or the mask has another shape.
     """
     chosen = _mask(displacement, mask)
     if min(displacement.shape[2:]) < 3:
@@ -62,7 +62,7 @@ def digital_folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None)
 def non_diffeomorphic_volume(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
     """NDV of Liu et al. (IJCV 2024) in percent of the inner voxels of ``mask``; the NDA in 2-D.
 
-    NaN where there is no inner voxel.  Parameters and errors are those of :func:`digital_folds`.
+    NaN if there is no inner voxel.  Parameters and errors as for :func:`digital_folds`.
     """
     found = digital_folds(displacement, mask)
     return 100 * found.volume / found.voxels if found.voxels else float("nan")
@@ -82,7 +82,7 @@ def folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> floa
     displacement : Tensor, shape (1, D, *space)
         In voxels.
     mask : array of bool, shape space, optional
-        Where to look; everywhere without.
+        Voxels to consider; default: all.
 
     Returns
     -------
@@ -92,18 +92,18 @@ def folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> floa
     Raises
     ------
     ValueError
-        The displacement is no single field or not finite, or the mask is of another shape.
+        The displacement is not a single field or not finite, or the mask has another shape.
     """
     return float((_determinants(displacement, mask) <= 0).double().mean() * 100)
 
 
 def sd_log_jacobian(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
-    """Standard deviation of log det ∇φ, determinants below 1e-9 counted as 1e-9; see :func:`folds`."""
+    """Standard deviation of log det ∇φ, with determinants below 1e-9 set to 1e-9; see :func:`folds`."""
     return float(_determinants(displacement, mask).clamp(min=1e-9).log().std())
 
 
 def mean_jacobian(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
-    """Mean of det ∇φ, 1 where volume is kept on the whole; see :func:`folds`."""
+    """Mean of det ∇φ, 1 if the total volume is preserved; see :func:`folds`."""
     return float(_determinants(displacement, mask).mean())
 
 

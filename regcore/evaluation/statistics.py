@@ -1,29 +1,28 @@
-"""Whether two methods differ on the same cases: paired tests, their correction, an interval for the difference."""
+"""Paired comparison of methods on the same cases: tests, correction, and an interval for the difference."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from regcore.checks import describe, require_same_shape
 
-#: Resamples drawn at a time; bounds the memory of a bootstrap over thousands of cases.
+#: Resamples drawn at a time; limits the memory of a bootstrap over thousands of cases.
 BATCH = 500
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """What :func:`paired_comparison` found; differences are first minus second, in their unit.
+    """Result of :func:`paired_comparison`; differences are first minus second, in their unit.
 
     Parameters
     ----------
     n, dropped : int
-        Pairs compared, and pairs left out because one value or both are NaN.
+        Pairs compared, and pairs left out because a value is NaN.
     mean_difference : float
-        NaN without a pair.
+        NaN if there is no pair.
     ci_low, ci_high : float
         Bootstrap confidence interval of the mean difference; NaN with fewer than two pairs.
     p_wilcoxon, p_t : float
@@ -40,25 +39,25 @@ class PairedComparison:
 
 
 def paired_comparison(
-    a: Sequence[float], b: Sequence[float], confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> PairedComparison:
-    """Compare two methods that were measured on the same cases.
+    """Compare two methods measured on the same cases.
 
     The Wilcoxon signed-rank test (Wilcoxon, Biometrics Bulletin 1945) drops differences of zero and is exact
     for up to 50 pairs without ties.  The t-test is Student's on the differences.  The interval is the
     bias-corrected and accelerated bootstrap (BCa; Efron, JASA 1987) of the mean difference, over pairs.
 
-    Where all differences are zero both p-values are 1; where all are the same number but not zero, the t
-    statistic is infinite and its p-value 0; in both cases the interval is that one number.
+    If all differences are zero, both p-values are 1.  If all are the same nonzero number, the t statistic is
+    infinite and its p-value 0.  In both cases the interval is that single number.
 
     Parameters
     ----------
     a, b : sequence of float, shape (n,)
-        Element i of both is case i.  A pair with a NaN is left out and counted.
+        Element i of both belongs to case i.  Pairs with a NaN are left out and counted.
     confidence : float
         Between 0 and 1.
     resamples, seed : int
-        Of the bootstrap; the same seed gives the same interval.
+        Resamples and seed of the bootstrap; the same seed gives the same interval.
 
     Returns
     -------
@@ -80,8 +79,10 @@ def paired_comparison(
     mean = float(differences.mean())
     if not differences.any():
         return PairedComparison(n, dropped, 0.0, 0.0, 0.0, 1.0, 1.0)
+    from scipy import stats  # here: loading it takes longer than the rest of this room, and few need a test
+
     p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
-    if np.ptp(differences) == 0:  # SciPy would warn, and find no interval
+    if np.ptp(differences) == 0:  # SciPy would warn and give no interval
         same = float(differences[0])
         return PairedComparison(n, dropped, same, same, same, p_wilcoxon, 0.0)
     p_t = float(stats.ttest_1samp(differences, 0).pvalue)
@@ -92,7 +93,7 @@ def paired_comparison(
 def compare_methods(
     scores: pd.DataFrame, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare every two methods, and correct each test for the number of comparisons.
+    """Compare all pairs of methods, and correct each test for the number of comparisons.
 
     Parameters
     ----------
@@ -104,7 +105,7 @@ def compare_methods(
     Returns
     -------
     DataFrame
-        One row for each two columns: ``first second``, the fields of :class:`PairedComparison`, and
+        One row for each pair of columns: ``first second``, the fields of :class:`PairedComparison`, and
         ``p_wilcoxon_holm`` and ``p_t_holm``.
 
     Raises
@@ -120,16 +121,17 @@ def compare_methods(
     return table.assign(p_wilcoxon_holm=holm(table["p_wilcoxon"]), p_t_holm=holm(table["p_t"]))
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Adjust p-values for their number (Holm, Scandinavian Journal of Statistics 1979).
+def holm(p_values: npt.ArrayLike) -> np.ndarray:
+    """Adjust p-values for multiple tests (Holm, Scandinavian Journal of Statistics 1979).
 
-    With p₍₁₎ ≤ … ≤ p₍ₘ₎ the adjusted p₍ᵢ₎ is min(1, max over j ≤ i of (m − j + 1) p₍ⱼ₎).  Rejecting what is
-    below α keeps the chance of any false rejection at α, however the tests depend on each other.
+    With p₍₁₎ ≤ … ≤ p₍ₘ₎ the adjusted p₍ᵢ₎ is min(1, max over j ≤ i of (m − j + 1) p₍ⱼ₎).  Rejecting
+    tests with an adjusted p below α keeps the probability of any false rejection at α, for any dependence between
+    tests.
 
     Parameters
     ----------
     p_values : sequence of float, shape (n,)
-        Between 0 and 1; NaN is no test: it stays NaN and does not count.
+        Between 0 and 1; NaN stays NaN and does not count as a test.
 
     Returns
     -------
@@ -151,19 +153,21 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def _differences(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, int]:
+def _differences(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[np.ndarray, int]:
     """Differences of the complete pairs, and the number of the others."""
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     require_same_shape("a", a, "b", b)
     for name, values in (("a", a), ("b", b)):
         if values.ndim != 1 or np.isinf(values).any():
-            raise ValueError(f"{describe(name, values)} must be one-dimensional and hold no infinite value")
+            raise ValueError(f"{describe(name, values)} must be one-dimensional, without infinite values")
     differences = a - b
     complete = ~np.isnan(differences)
     return differences[complete], int(np.count_nonzero(~complete))
 
 
 def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    from scipy import stats
+
     found = stats.bootstrap(
         (differences,),
         np.mean,

@@ -1,14 +1,15 @@
-"""How far the surfaces of labels are apart, in millimetres.
+"""Distances between the surfaces of labels, in millimetres.
 
-A surface is the set of voxels of a mask of which at least one face neighbour (4 in 2-D, 6 in 3-D) is
-outside the mask; beyond the edge of the image everything is outside.  MONAI and medpy define it so by
-default.  Distances are Euclidean, between voxel centres, on the anisotropic grid.
+A surface is the set of voxels of a mask of which at least one face neighbour (4 in 2-D, 6 in 3-D) is outside the
+mask; beyond the edge of the image everything is outside.  This is the default of MONAI and medpy.  Distances are
+Euclidean, between voxel centres, on the anisotropic grid.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
@@ -20,13 +21,13 @@ from regcore.evaluation.overlap import label_maps, positions, sorted_codes
 class SurfaceDistances:
     """Distances (mm) from each surface voxel of one mask to the nearest surface voxel of the other.
 
-    Every summary is symmetric in the two masks, and NaN where one of them, or both, are empty.
+    Every summary is symmetric in the two masks, and NaN if one of them is empty.
 
     Parameters
     ----------
     a_to_b, b_to_a : ndarray of float64, one-dimensional
-        One distance for each surface voxel of the mask it starts from, in array order; NaN where there is
-        no surface to go to.
+        One distance for each surface voxel of the first mask, in array order; NaN if the other mask has no
+        surface.
     """
 
     a_to_b: np.ndarray
@@ -39,8 +40,8 @@ class SurfaceDistances:
         HD95 = max(P₉₅{d(x, B) : x ∈ A}, P₉₅{d(x, A) : x ∈ B}), with linear interpolation between ranks.
 
         This is the definition of MONAI, of DeepMind's ``compute_robust_hausdorff`` (which weights voxels by
-        their area) and of Learn2Reg, which uses the latter.  medpy's ``hd95`` is another number: the
-        percentile of both sets of distances pooled, mostly a little smaller than this one.
+        their area) and of Learn2Reg, which uses the latter.  medpy's ``hd95`` differs: it is the percentile of
+        both sets of distances pooled, and usually a little smaller.
         """
         return self.hausdorff(95)
 
@@ -54,8 +55,8 @@ class SurfaceDistances:
     def mean(self) -> float:
         """Mean symmetric surface distance (mm), over the surface voxels of both masks pooled.
 
-        As in MONAI (``symmetric=True``).  The mean of the two directed means, which others call by the same
-        name, differs where the two surfaces have different numbers of voxels.
+        As in MONAI (``symmetric=True``).  The mean of the two directed means, which others give the same name,
+        differs if the two surfaces have different numbers of voxels.
         """
         return float(np.concatenate([self.a_to_b, self.b_to_a]).mean()) if self.complete else float("nan")
 
@@ -65,8 +66,8 @@ class SurfaceDistances:
         return bool(self.a_to_b.size and self.b_to_a.size)
 
 
-def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
-    """Measure how far the surfaces of two masks are apart, exactly.
+def surface_distances(a: np.ndarray, b: np.ndarray, spacing: npt.ArrayLike) -> SurfaceDistances:
+    """Compute the exact distances between the surfaces of two masks.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     Returns
     -------
     SurfaceDistances
-        ``.hd95`` and ``.mean`` in mm; NaN where a mask is empty.
+        ``.hd95`` and ``.mean`` in mm; NaN if a mask is empty.
 
     Raises
     ------
@@ -90,15 +91,15 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) ->
     for name, mask in (("a", a), ("b", b)):
         if mask.dtype != bool:
             raise ValueError(f"{name} {mask.shape} of {mask.dtype} must be a boolean mask, such as labels == 17")
-    spacing = _spacing(spacing, a)
+    sizes = _spacing(spacing, a)
     region = find_objects((a | b).view(np.uint8))
-    return _distances(a[region[0]], b[region[0]], spacing) if region else SurfaceDistances(np.empty(0), np.empty(0))
+    return _distances(a[region[0]], b[region[0]], sizes) if region else SurfaceDistances(np.empty(0), np.empty(0))
 
 
 def surface_distances_per_label(
-    a: np.ndarray, b: np.ndarray, labels: Iterable[int], spacing: Sequence[float]
+    a: np.ndarray, b: np.ndarray, labels: Iterable[int], spacing: npt.ArrayLike
 ) -> pd.DataFrame:
-    """Summarise :func:`surface_distances` of each label, looking only at the box that holds it.
+    """Summarise :func:`surface_distances` of each label, within its bounding box.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ def surface_distances_per_label(
     -------
     DataFrame
         Index ``label``, in the order of ``labels``; columns ``hd95_mm`` and ``mean_surface_distance_mm``,
-        NaN for a label absent from one image or both.
+        NaN for a label that an image lacks.
 
     Raises
     ------
@@ -122,16 +123,16 @@ def surface_distances_per_label(
         spacing is not D positive numbers.
     """
     a, b = label_maps(a, b)
-    spacing = _spacing(spacing, a)
+    sizes = _spacing(spacing, a)
     codes, asked = sorted_codes(labels)
     in_a, in_b = positions(a, codes), positions(b, codes)
     boxes_a, boxes_b = find_objects(in_a, len(codes)), find_objects(in_b, len(codes))
-    summaries = [(np.nan, np.nan)]  # of position 0, which is no label
+    summaries = [(np.nan, np.nan)]  # of position 0, which is not a label
     for position, (box_a, box_b) in enumerate(zip(boxes_a, boxes_b, strict=True), start=1):
         summary = (np.nan, np.nan)
         if box_a and box_b:
             box = tuple(slice(min(i.start, j.start), max(i.stop, j.stop)) for i, j in zip(box_a, box_b, strict=True))
-            found = _distances(in_a[box] == position, in_b[box] == position, spacing)
+            found = _distances(in_a[box] == position, in_b[box] == position, sizes)
             summary = (found.hd95, found.mean)
         summaries.append(summary)
     codes = pd.Index([codes[place - 1] for place in asked], name="label")
@@ -139,7 +140,7 @@ def surface_distances_per_label(
     return pd.DataFrame(values, codes, ["hd95_mm", "mean_surface_distance_mm"])
 
 
-def _spacing(spacing: Sequence[float], image: np.ndarray) -> np.ndarray:
+def _spacing(spacing: npt.ArrayLike, image: np.ndarray) -> np.ndarray:
     values = np.asarray(spacing, dtype=float)
     if image.ndim not in (2, 3):
         raise ValueError(f"a {image.shape} must have two or three axes")
@@ -151,13 +152,13 @@ def _spacing(spacing: Sequence[float], image: np.ndarray) -> np.ndarray:
 
 
 def _distances(a: np.ndarray, b: np.ndarray, spacing: np.ndarray) -> SurfaceDistances:
-    """Distances between the surfaces of two masks, cropped to a box that holds both."""
+    """Distances between the surfaces of two masks, cropped to a box around both."""
     surface_a, surface_b = (mask & ~binary_erosion(mask) for mask in (a, b))
     return SurfaceDistances(_to(surface_b, surface_a, spacing), _to(surface_a, surface_b, spacing))
 
 
 def _to(target: np.ndarray, start: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance (mm) of each voxel of ``start`` to the nearest of ``target``; NaN where there is none."""
+    """Distance (mm) of each voxel of ``start`` to the nearest of ``target``; NaN if that is empty."""
     if not target.any():
         return np.full(np.count_nonzero(start), np.nan)
     return distance_transform_edt(~target, sampling=spacing)[start]

@@ -1,4 +1,4 @@
-"""How much a network's features change when the contrast of an image does and its anatomy does not.
+"""How much a network's features change with the contrast of an image, for the same anatomy.
 
 Experiment 2 of SynthMorph (Hoffmann et al., TMI 2022), Section III-F, Fig. 12.
 """
@@ -19,14 +19,14 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
     ----------
     unet : UNet
     series : iterable of sequences of Tensor, shape (1, C, *space)
-        For each pair of subjects what the network sees, the moving image in two contrasts or more.  The first, the most
-        T1-weighted in the paper, is what the others are compared with; spaces are multiples of the network's stride.
+        For each pair of subjects the inputs of the network, with the moving image in two or more contrasts.  The others
+        are compared with the first (the most T1-weighted in the paper).  Sizes are multiples of the network's stride.
 
     Returns
     -------
     ndarray, shape (layers, 2)
-        The difference d of the paper: the mean over contrasts, features and pairs of subjects of the root mean square
-        over space.  And d relative to the root mean square of the features themselves, which does not depend on their
+        First the paper's difference d: the mean, over contrasts, features and pairs of subjects, of the root mean
+        square over space.  Then d relative to the root mean square of the features, which does not depend on their
         scale.  Layers are in the order of computation.
 
     Raises
@@ -37,7 +37,7 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
     found = []
     for images in series:
         if len(images) < 2:
-            raise ValueError("features vary over two contrasts or more")
+            raise ValueError("the variability of features needs two or more contrasts")
         first, *others = (_features(unet, image) for image in images)
         size = [_over_space(layer) for layer in first]
         changed = [

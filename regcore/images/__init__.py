@@ -1,1 +1,1 @@
-"""Volumes and fields with their geometry, and the files that they are read from and written to."""
+"""Volumes and fields with their geometry, and reading and writing their files."""

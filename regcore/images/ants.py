@@ -1,7 +1,7 @@
-"""Our volumes, matrices and fields in antspyx and back; nothing else imports antspyx.
+"""Conversion of volumes, matrices and fields to antspyx and back; nothing else imports antspyx.
 
-ITK counts its threads when it is loaded, so the environment variable has to be set before; ``load`` sees
-to that.  Results of antspyx are collected by a glob on a prefix: every call gets a fresh folder.
+ITK reads its number of threads when it is loaded, so the environment variable must be set first; ``load`` does
+that.  antspyx finds its results by a glob on a prefix, so every call gets a fresh folder.
 """
 
 import os
@@ -19,7 +19,7 @@ THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
 
 def load() -> ModuleType:
-    """Import antspyx with a settled number of threads: one, unless the environment says otherwise."""
+    """Import antspyx with a fixed number of threads: one, unless the environment sets another."""
     os.environ.setdefault(THREADS_VARIABLE, "1")
     import ants
 
@@ -28,13 +28,13 @@ def load() -> ModuleType:
 
 @contextmanager
 def fresh_prefix() -> Iterator[str]:
-    """Yield an output prefix in a folder of its own, removed afterwards."""
+    """Yield an output prefix in a temporary folder, which is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="regcore-ants-") as folder:
         yield str(Path(folder) / "pair_")
 
 
 def to_ants(volume: Volume):
-    """Make an ANTsImage of a volume: the same voxels, geometry in LPS."""
+    """Convert a volume to an ANTsImage: the same voxels, geometry in LPS."""
     ants = load()
     flip = _flip(volume.grid.ndim)
     spacing = volume.grid.spacing
@@ -66,7 +66,7 @@ def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.n
     ----------
     kind : {"rigid", "affine"}
     seed : int
-        Of the metric's random sampling; the result is the same every time.
+        Seed of the metric's random sampling; the result is reproducible.
 
     Returns
     -------

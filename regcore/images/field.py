@@ -4,9 +4,9 @@
 order = array axis order; voxel centres are integer coordinates.  The map is φ(p) = p + u(p) and it *pulls*:
 ``warped(p) = moving(φ(p))``.
 
-**On disk** it is what the ecosystem reads: NIfTI-1, 5-D ``(x, y, z, 1, 3)`` (2-D: ``(x, y, 1, 1, 2)``),
+**On disk** it has the format that other programs read: NIfTI-1, 5-D ``(x, y, z, 1, 3)`` (2-D: ``(x, y, 1, 1, 2)``),
 intent 1007 (vector), float32, LPS millimetres, on the fixed image's grid.  ``antsApplyTransforms``,
-SimpleITK, ITK-SNAP and 3D Slicer apply such a file as it is.
+SimpleITK, ITK-SNAP and 3D Slicer apply such a file directly.
 
 **World** coordinates are RAS millimetres, as in NIfTI; LPS is RAS with its first two axes negated.
 """
@@ -25,14 +25,14 @@ from regcore.spatial import identity, sample
 
 @dataclass(frozen=True, eq=False)
 class DisplacementField:
-    """A map from the world of the fixed image to that of the moving one, known on the fixed grid.
+    """A map from the fixed image's world to the moving image's, given on the fixed grid.
 
     Parameters
     ----------
     displacement : Tensor, shape (1, D, *grid.shape)
         In voxels of ``grid``.
     grid : Grid
-        The fixed image's.
+        Grid of the fixed image.
     """
 
     displacement: Tensor
@@ -44,25 +44,25 @@ class DisplacementField:
 
     @classmethod
     def from_world(cls, targets: np.ndarray, grid: Grid) -> "DisplacementField":
-        """Make the field that sends every voxel of ``grid`` to ``targets``, (*grid.shape, D) in RAS mm."""
+        """Make the field that maps every voxel of ``grid`` to ``targets``, (*grid.shape, D) in RAS mm."""
         voxels = grid.to_voxels(targets) - _indices(grid)
         return cls(torch.from_numpy(np.moveaxis(voxels, -1, 0)[None]).float(), grid)
 
     def targets(self) -> np.ndarray:
-        """World position (RAS mm) that each voxel is sent to, shape (*grid.shape, D), float64."""
+        """World position (RAS mm) that each voxel is mapped to, shape (*grid.shape, D), float64."""
         displacement = np.moveaxis(self.displacement[0].double().numpy(), 0, -1)
         return self.grid.to_world(_indices(self.grid) + displacement)
 
     def at(self, points: np.ndarray) -> np.ndarray:
-        """Send world points (n, D) of the fixed image to the moving image; outside the grid the nearest
-        displacement holds."""
+        """Map world points (n, D) of the fixed image to the moving image; outside the grid the nearest
+        displacement is used."""
         voxels = torch.from_numpy(self.grid.to_voxels(points).T.copy())[None]
         where = voxels.reshape(1, self.grid.ndim, -1, *[1] * (self.grid.ndim - 1))
         moved = sample(self.displacement.double(), where, border="edge") + where
         return self.grid.to_world(moved.reshape(self.grid.ndim, -1).T.numpy())
 
     def warp(self, moving: Volume, nearest: bool = False) -> Volume:
-        """Warp ``moving``, on whatever grid it is, onto the fixed grid; zero outside it.
+        """Warp ``moving``, which may be on any grid, onto the fixed grid; zero outside ``moving``.
 
         ``nearest`` is for labels and keeps their type.
         """
@@ -75,12 +75,12 @@ class DisplacementField:
         return Volume(values if nearest else values.astype(np.float32), self.grid)
 
     def between_scans(self, fixed: Grid, to_fixed: np.ndarray, to_moving: np.ndarray) -> "DisplacementField":
-        """Compose this map, found on a common grid, with the affines that led there.
+        """Compose this map, given on a common grid, with the affines between that grid and the scans.
 
         Parameters
         ----------
         fixed : Grid
-            Native grid of the fixed scan: the result's grid.
+            Native grid of the fixed scan, which is the grid of the result.
         to_fixed, to_moving : ndarray, shape (D + 1, D + 1)
             World of the common grid → world of the native fixed and moving scan.
         """
@@ -103,7 +103,7 @@ def read_field(path: str | Path) -> DisplacementField:
     Raises
     ------
     InputError
-        The file is missing or damaged, or no 5-D vector NIfTI, or holds NaN or infinite values.
+        The file is missing, damaged or not a 5-D vector NIfTI, or contains NaN or infinite values.
     """
     image = open_nifti(path)
     shape, ndim = image.shape[:3], image.shape[-1]
@@ -115,19 +115,19 @@ def read_field(path: str | Path) -> DisplacementField:
         or min(shape[:ndim]) < 2
     ):
         raise InputError(
-            f"{path}: not a displacement field (shape {image.shape}); a 5-D vector NIfTI of shape "
-            "(x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, is needed"
+            f"{path}: not a displacement field (shape {image.shape}); expected a 5-D vector NIfTI of shape "
+            "(x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D"
         )
     kind, _, name = image.header.get_intent()
     if kind != "vector" or name.startswith("NREG"):
         raise InputError(
-            f"{path}: the header does not say ITK displacement (intent '{kind}' {name!r} instead of 'vector'); convert "
-            "the field to LPS millimetres with intent 1007 first"
+            f"{path}: the header does not mark an ITK displacement (intent '{kind}' {name!r} instead of 'vector'); "
+            "convert the field to LPS millimetres with intent 1007 first"
         )
     grid = grid_of(image, shape[:ndim], path)
     data = load_values(image, path)
     if not np.isfinite(data).all():
-        raise InputError(f"{path}: the displacement has NaN or infinite values; register the pair again")
+        raise InputError(f"{path}: the displacement contains NaN or infinite values; register the pair again")
     vectors = data.reshape(*grid.shape, ndim).astype(np.float64)
     vectors[..., :2] *= -1
     return DisplacementField.from_world(grid.to_world(_indices(grid)) + vectors, grid)
@@ -137,28 +137,26 @@ def read_voxel_field(path: str | Path, fixed: Grid, moving: Grid) -> Displacemen
     """Read a displacement field as the Learn2Reg challenges define it.
 
     A 4-D NIfTI ``(x, y, z, 3)`` (2-D: ``(x, y, 2)``) in voxels, components in the order of the array axes:
-    ``warped[p] = moving[p + u(p)]``, both images indexed as arrays; the file's own header does not count.
+    ``warped[p] = moving[p + u(p)]``, both images indexed as arrays; the file's header is ignored.
 
     Parameters
     ----------
     fixed, moving : Grid
-        Of the two images.
+        Grids of the two images.
 
     Raises
     ------
     InputError
-        The file is missing or damaged, its shape is not that of the fixed image, or it holds NaN or infinite
+        The file is missing or damaged, its shape is not that of the fixed image, or it contains NaN or infinite
         values.
     """
     image = open_nifti(path)
     wanted = (*fixed.shape, fixed.ndim)
     if image.shape != wanted:
-        raise InputError(
-            f"{path}: a field of shape {wanted} is needed for the fixed image {fixed.shape}, not {image.shape}"
-        )
+        raise InputError(f"{path}: the fixed image {fixed.shape} needs a field of shape {wanted}, not {image.shape}")
     data = load_values(image, path).astype(np.float64)
     if not np.isfinite(data).all():
-        raise InputError(f"{path}: the displacement has NaN or infinite values; register the pair again")
+        raise InputError(f"{path}: the displacement contains NaN or infinite values; register the pair again")
     return DisplacementField.from_world(moving.to_world(_indices(fixed) + data), fixed)
 
 

@@ -1,11 +1,10 @@
 """A NIfTI image with its geometry, in two or three dimensions.
 
-What lives here: reading and writing image files, and :class:`Grid`, the one object that owns shape,
-spacing, origin and direction.  What does not: resampling (``spatial``) and displacement fields
-(``field``).
+Here: reading and writing image files, and :class:`Grid`, which holds shape, spacing, origin and direction.  Not
+here: resampling (``spatial``) and displacement fields (``field``).
 
 World coordinates are RAS millimetres, as in NIfTI.  A 2-D image has a world of two axes, the first two
-of its NIfTI affine, which is also how ITK reads it.
+of its NIfTI affine, as in ITK.
 """
 
 import zlib
@@ -13,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -25,7 +26,7 @@ from regcore.process.files import atomic_write
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of an image are: its shape and its voxel → world (RAS mm) matrix.
+    """The geometry of an image: its shape and its voxel → world (RAS mm) matrix.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class Grid:
 
     @property
     def centre(self) -> np.ndarray:
-        """World position (RAS mm) of the middle of the grid, shape (D,)."""
+        """World position (RAS mm) of the centre of the grid, shape (D,)."""
         return self.to_world((np.array(self.shape) - 1) / 2)
 
     @cached_property
@@ -74,7 +75,7 @@ class Grid:
         return transform_points(self.inverse, world)
 
     def same_as(self, other: "Grid", tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids put every voxel in the same place, to within ``tolerance_mm``."""
+        """Whether every voxel has the same position in both grids, to within ``tolerance_mm``."""
         return self.shape == other.shape and bool(np.abs(self.corners() - other.corners()).max() <= tolerance_mm)
 
     def corners(self) -> np.ndarray:
@@ -83,15 +84,16 @@ class Grid:
         return self.to_world(ends.reshape(self.ndim, -1).T)
 
     def overlaps(self, other: "Grid") -> bool:
-        """Whether the world bounding boxes of the two grids meet."""
+        """Whether the world bounding boxes of the two grids overlap."""
         mine, theirs = self.corners(), other.corners()
         return bool(np.all(mine.max(0) >= theirs.min(0)) and np.all(theirs.max(0) >= mine.min(0)))
 
     @classmethod
-    def centred(cls, shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float]) -> "Grid":
+    def centred(cls, shape: Sequence[int] | np.ndarray, spacing: npt.ArrayLike, centre: npt.ArrayLike) -> "Grid":
         """Make an axis-aligned RAS grid of ``shape`` and ``spacing`` (mm) around ``centre`` (RAS mm)."""
-        affine = np.diag([*map(float, spacing), 1.0])
-        affine[:-1, -1] = np.asarray(centre) - np.asarray(spacing) * (np.array(shape) - 1) / 2
+        sizes = np.asarray(spacing, dtype=float)
+        affine = np.diag([*sizes, 1.0])
+        affine[:-1, -1] = np.asarray(centre) - sizes * (np.array(shape) - 1) / 2
         return cls(tuple(shape), affine)
 
 
@@ -102,7 +104,7 @@ def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An image: its values, shape ``grid.shape``, where they are, and the file they came from."""
+    """An image: its values (shape ``grid.shape``), its grid, and the file it came from."""
 
     data: np.ndarray
     grid: Grid
@@ -113,12 +115,12 @@ class Volume:
         return Volume(data, self.grid, self.path)
 
     def save(self, path: str | Path) -> None:
-        """Write a NIfTI-1 file whose qform and sform are both set, and equal."""
+        """Write a NIfTI-1 file with qform and sform both set to the same matrix."""
         save_nifti(path, self.data, self.grid)
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Read an image and check everything that would spoil a registration later.
+    """Read an image and check everything that would make a registration fail later.
 
     Returns
     -------
@@ -128,8 +130,8 @@ def read_volume(path: str | Path) -> Volume:
     Raises
     ------
     InputError
-        The file is missing, truncated or no NIfTI; has not 2 or 3 axes, or a single slice; holds NaN or
-        infinite values, or one constant value; or its header gives no usable orientation.
+        The file is missing, truncated or not a NIfTI; does not have 2 or 3 axes, or has a single slice; contains
+        NaN or infinite values, or is constant; or its header gives no usable orientation.
     """
     volume = _read(path)
     if not np.isfinite(volume.data).all():
@@ -151,11 +153,11 @@ def read_labels(path: str | Path) -> Volume:
     Raises
     ------
     InputError
-        As :func:`read_volume` (a constant map excepted), or the values are not whole numbers ≥ 0.
+        As :func:`read_volume` (except that a constant map is valid), or the values are not whole numbers ≥ 0.
     """
     volume = _read(path)
     if not np.isfinite(volume.data).all():
-        raise InputError(f"{path}: a label map with NaN or infinite values; save it with an integer type")
+        raise InputError(f"{path}: the label map contains NaN or infinite values; save it with an integer type")
     rounded = np.rint(volume.data)
     if np.abs(volume.data - rounded).max() > 1e-3 or rounded.min() < 0:
         raise InputError(
@@ -166,12 +168,12 @@ def read_labels(path: str | Path) -> Volume:
 
 
 def read_grid(path: str | Path) -> Grid:
-    """Read the geometry alone, without the voxels; raises :class:`InputError` as :func:`read_volume`."""
+    """Read only the geometry, not the voxels; raises :class:`InputError` as :func:`read_volume`."""
     return _image_grid(open_nifti(path), path)
 
 
 def save_nifti(path: str | Path, data: np.ndarray, grid: Grid, intent: str = "none") -> None:
-    """Write ``data`` (first axes: the grid's) on ``grid``, under a temporary name first."""
+    """Write ``data`` (first axes: those of ``grid``), under a temporary name first."""
     if data.dtype == bool:
         data = data.astype(np.uint8)
     elif data.dtype == np.int64:
@@ -193,7 +195,7 @@ def open_nifti(path: str | Path) -> nib.Nifti1Image:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; check the path (a table's paths are relative to the table)")
     try:
-        return nib.load(path)
+        return cast(nib.Nifti1Image, nib.load(path))
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: not a readable NIfTI file ({error}); convert or copy it again") from error
 
@@ -205,18 +207,18 @@ def load_values(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         raise InputError(f"{path}: truncated or damaged image data ({error}); copy the file again") from error
     if data.dtype.fields is not None or np.iscomplexobj(data):
-        raise InputError(f"{path}: colour or complex values; a grey-scale image is needed")
+        raise InputError(f"{path}: colour or complex values; expected a grey-scale image")
     return data
 
 
 def grid_of(image: nib.Nifti1Image, shape: Sequence[int], path: str | Path) -> Grid:
-    """Make the grid of ``shape`` (2-D or 3-D) that the header of ``image`` describes.
+    """Make the grid of ``shape`` (2-D or 3-D) described by the header of ``image``.
 
     Raises
     ------
     InputError
-        The header's matrix is singular or sheared, or tilts a 2-D image out of its own plane, or qform
-        and sform put the image in two places: nibabel and ITK would each take another one.
+        The header's matrix is singular or sheared, or tilts a 2-D image out of its own plane; or qform and sform
+        give different positions, of which nibabel and ITK would use different ones.
     """
     ndim = len(shape)
     columns = image.affine[:3, :ndim]
@@ -234,7 +236,7 @@ def grid_of(image: nib.Nifti1Image, shape: Sequence[int], path: str | Path) -> G
             f"{path}: the header tilts the 2-D image out of its own x-y plane, which ITK cannot represent: "
             "set the sform and qform to a matrix in the plane"
         )
-    grid = Grid(shape, affine)
+    grid = Grid(tuple(shape), affine)
     directions = affine[:ndim, :ndim] / grid.spacing
     if np.abs(directions.T @ directions - np.eye(ndim)).max() > 1e-3:
         raise InputError(
@@ -242,11 +244,13 @@ def grid_of(image: nib.Nifti1Image, shape: Sequence[int], path: str | Path) -> G
             "resample the image onto a rectangular grid"
         )
     if isinstance(image, nib.Nifti1Image) and image.header["qform_code"] > 0 and image.header["sform_code"] > 0:
-        qform = Grid(shape, np.block([[image.get_qform()[:ndim, :ndim], image.get_qform()[:ndim, 3:]], [affine[-1:]]]))
+        qform = Grid(
+            tuple(shape), np.block([[image.get_qform()[:ndim, :ndim], image.get_qform()[:ndim, 3:]], [affine[-1:]]])
+        )
         if not grid.same_as(qform, tolerance_mm=0.1):
             raise InputError(
-                f"{path}: qform and sform put the image in two different places, and programs disagree about which "
-                "one counts: set both to the right matrix (nibabel: set_qform, set_sform)"
+                f"{path}: qform and sform give two different positions, and programs disagree about which "
+                "to use: set both to the correct matrix (nibabel: set_qform, set_sform)"
             )
     return grid
 
@@ -255,7 +259,7 @@ def _image_grid(image: nib.Nifti1Image, path: str | Path) -> Grid:
     shape = image.shape
     if len(shape) not in (2, 3):
         raise InputError(
-            f"{path}: {len(shape)}-D image of shape {shape}; one 2-D or 3-D image is needed: "
+            f"{path}: {len(shape)}-D image of shape {shape}; expected one 2-D or 3-D image: "
             "split a series or pick one volume of it"
         )
     if min(shape) < 1:

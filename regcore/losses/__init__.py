@@ -1,4 +1,4 @@
-"""What training and instance optimisation minimise: pure functions of tensors, each with its equation."""
+"""Losses for training and instance optimisation: pure functions of tensors, each with its equation."""
 
 from regcore.losses.information import nmi
 from regcore.losses.mind import mind_ssc, mind_ssc_descriptor

@@ -1,6 +1,6 @@
-"""How much the intensities of one image say about those of another, through their joint histogram.
+"""Mutual information of two images, from their joint histogram.
 
-The histogram is smooth (Parzen windows), so that it has a gradient: :mod:`regcore.kernels.joint_histogram`.
+The histogram uses smooth Parzen windows, so that it has a gradient: :mod:`regcore.kernels.joint_histogram`.
 """
 
 import torch
@@ -21,11 +21,11 @@ def nmi(
     """Minus the normalised mutual information of two images.
 
     NMI(F, M) = (H(F) + H(M)) / H(F, M) (Studholme, Hill and Hawkes, Pattern Recognition 1999), with
-    H(P) = −Σ P log P: 1 for independent intensities, up to 2 where each image determines the other.  The
+    H(P) = −Σ P log P: 1 for independent intensities, up to 2 if each image determines the other.  The
     joint probability is the Parzen estimate P(a, b) = mean over voxels of w(a; F(p)) w(b; M(p)), where the
     Gaussian window w(k; x) ∝ exp(−(x − k)² / 2 width²), x in bins, sums to one over the bins k, so that
-    the sums of P are the estimates of the two images alone.  Smooth windows blur the histogram: an image
-    has less than 2 with itself.
+    the marginals of P are the estimates for each image.  Smooth windows blur the histogram, so the NMI of an
+    image with itself is less than 2.
 
     Parameters
     ----------
@@ -33,24 +33,24 @@ def nmi(
         Each channel of each batch element has its own histogram, built in float32 or float64, also under
         autocast.
     bins : int
-        Per image, at least 2; the centres of the first and the last lie on the ends of the range.
+        Per image, at least 2; the centres of the first and the last bin are the ends of the range.
     width : float
         Standard deviation of the window, in bins.
     fixed_range, warped_range : (float, float), optional
-        Lowest and highest intensity; values beyond count as the ends and have no gradient.  By default
-        those that each channel of each batch element has, as constants that no gradient passes through.
-        An image that is constant there has no information: NMI is 1 and its gradient 0.
+        Lowest and highest intensity; values outside are clipped and have no gradient.  By default those of each
+        channel of each batch element, treated as constants by the gradient.  For an image that is constant, NMI
+        is 1 and its gradient 0.
 
     Returns
     -------
     Tensor, scalar
-        −NMI, averaged over batch and channels.  It can be differentiated once, by both images.
+        −NMI, averaged over batch and channels.  It can be differentiated once, with respect to both images.
 
     Raises
     ------
     ValueError
-        If the shapes differ or are not those of images, ``bins``, ``width`` or a range makes no histogram,
-        or a value on the CPU is NaN or infinite.
+        The shapes differ or are not those of images; ``bins``, ``width`` or a range is invalid; or a value on the
+        CPU is NaN or infinite.
     """
     require_image("fixed", fixed)
     require_same_shape("fixed", fixed, "warped", warped)
@@ -61,7 +61,7 @@ def nmi(
     joint = joint_histogram(fixed_positions, warped_positions, bins, width)
     joint_entropy = _entropy(joint.flatten(1))
     mutual_information = _entropy(joint.sum(2)) + _entropy(joint.sum(1)) - joint_entropy
-    # Two constant images seen through narrow windows have entropies 0: they are independent, and NMI is 1.
+    # Two constant images with narrow windows have entropies 0: they are independent, and NMI is 1.
     loss = -(1 + mutual_information / joint_entropy.clamp_min(torch.finfo(joint.dtype).eps)).mean()
     return require_finite_loss(loss, [("fixed", fixed), ("warped", warped)])
 
@@ -72,17 +72,17 @@ def _bin_positions(name: str, image: Tensor, bins: int, limits: tuple[float, flo
     if limits is not None:
         low, high = limits
         if not low < high:
-            raise ValueError(f"{name}_range {limits} must rise")
+            raise ValueError(f"{name}_range {limits} must be ascending")
         require_finite(name, image)  # the clamp would hide an infinite value
         return (values.clamp(low, high) - low) / (high - low) * (bins - 1)
-    low, high = torch.aminmax(values.detach(), dim=1, keepdim=True)
-    span, rounding = high - low, torch.finfo(values.dtype)
-    # Interpolation leaves a constant image constant up to rounding, which must not fill the histogram.
-    constant = span <= 8 * rounding.eps * torch.maximum(low.abs(), high.abs()) + bins * rounding.tiny
+    least, most = torch.aminmax(values.detach(), dim=1, keepdim=True)
+    span, rounding = most - least, torch.finfo(values.dtype)
+    # An interpolated constant image is constant only up to rounding, which must not fill the histogram.
+    constant = span <= 8 * rounding.eps * torch.maximum(least.abs(), most.abs()) + bins * rounding.tiny
     scale = torch.where(constant, 0, (bins - 1) / torch.where(constant, 1, span))
-    return (values - low) * scale
+    return (values - least) * scale
 
 
 def _entropy(probability: Tensor) -> Tensor:
-    """−Σ P log P over the last axis, where 0 log 0 = 0 and its slope, infinite in truth, is finite."""
+    """−Σ P log P over the last axis, where 0 log 0 = 0, with a finite slope instead of its infinite one."""
     return -(probability * probability.clamp_min(torch.finfo(probability.dtype).tiny).log()).sum(-1)

@@ -1,4 +1,4 @@
-"""How alike the local structure of two images is, whatever their contrast: self-similarity descriptors."""
+"""Similarity of the local structure of two images of any contrast: self-similarity descriptors."""
 
 from torch import Tensor
 
@@ -16,14 +16,14 @@ def mind_ssc_descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Te
         V(p)    = mean over pairs of S_ab(p) − min S(p), clamped to 0.001 to 1000 times its mean over p
         MIND(p) = exp(−(S_ab(p) − min S(p)) / V(p))
 
-    Outside the image, I and the squared differences keep the value at the edge, as in the authors' code.
-    The mean of V is that of each batch element by itself, so the descriptor depends on how the image was
-    cropped but not on what else is in the batch.  The gradient passes through all of it, that mean too.
+    Outside the image, I and the squared differences have the value of the nearest edge voxel, as in the authors'
+    code.  The mean of V is taken over each batch element separately, so the descriptor depends on how the image was
+    cropped but not on the rest of the batch.  The gradient passes through everything, including that mean.
 
     Parameters
     ----------
     image : Tensor, shape (B, 1, *space)
-        Types narrower than float32 are described in float32.
+        Types narrower than float32 are converted to float32.
     radius : int
         The patch has 2 · radius + 1 voxels a side.
     dilation : int
@@ -33,14 +33,14 @@ def mind_ssc_descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Te
     -------
     Tensor, shape (B, 12, *space) in 3-D, (B, 4, *space) in 2-D
         In [0, 1], unchanged by I → s I + t.  Channels are the pairs in lexical order of the neighbours
-        −e₀, +e₀, −e₁, +e₁, −e₂, +e₂: another order than the authors', which changes no distance.
+        −e₀, +e₀, −e₁, +e₁, −e₂, +e₂.  The authors' order differs, which changes no distance.
         1 everywhere for a constant image.
 
     Raises
     ------
     ValueError
-        If the shape is not that of an image with one channel, ``radius`` or ``dilation`` is out of range,
-        or a value on the CPU is NaN or infinite.
+        The shape is not that of an image with one channel; ``radius`` or ``dilation`` is out of range; or a value
+        on the CPU is NaN or infinite.
     """
     _require_arguments("image", image, radius, dilation)
     return require_finite_loss(descriptor(image, radius, dilation), [("image", image)])
@@ -53,7 +53,7 @@ def mind_ssc(fixed: Tensor, warped: Tensor, radius: int = 2, dilation: int = 2) 
     ----------
     fixed, warped : Tensor, shape (B, 1, *space)
     radius, dilation : int
-        Of the descriptor.
+        As for the descriptor.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def mind_ssc(fixed: Tensor, warped: Tensor, radius: int = 2, dilation: int = 2) 
     Raises
     ------
     ValueError
-        If the shapes differ, or as for the descriptor.
+        The shapes differ, or as for the descriptor.
     """
     _require_arguments("fixed", fixed, radius, dilation)
     require_same_shape("fixed", fixed, "warped", warped)

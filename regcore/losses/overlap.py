@@ -1,4 +1,4 @@
-"""How well labels overlap, differentiably."""
+"""Differentiable overlap of labels."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor,
 
         1 - mean_k 2 Σ_x p_k(x) [F(x) = k] / (Σ_x p_k(x) + Σ_x [F(x) = k]),
 
-    but no such image is made: memory does not grow with the number of labels.
+    but no such image is made, so memory does not grow with the number of labels.
 
     Parameters
     ----------
@@ -25,20 +25,20 @@ def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor,
     moving_labels : Tensor of int, shape (B, 1, *moving)
         Codes, any integers.
     displacement : Tensor, shape (B, D, *fixed)
-        In voxels; the loss is differentiable with respect to it alone.
+        In voxels; the loss is differentiable only with respect to it.
     labels : sequence of int
-        Codes to compare, each once.  One that is in neither map after the warp is left out of the mean; one
-        that is in only one of them counts 0.
+        Codes to compare, without repetition.  A code that is in neither map after the warp is left out of the mean;
+        one that is in only one of them counts as 0.
 
     Returns
     -------
     Tensor, scalar
-        Between 0 and 1; the mean over the batch.  1 where no label is present.
+        Between 0 and 1; the mean over the batch.  1 if no label is present.
 
     Raises
     ------
     ValueError
-        Shapes disagree, a label map is not of integers, ``labels`` is empty or repeats a code, or the
+        The shapes do not fit; a label map is not of integers; ``labels`` is empty or repeats a code; or the
         displacement is not finite.
     """
     require_field("displacement", displacement)
@@ -58,6 +58,6 @@ def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor,
     fixed, moving = place(fixed_labels, codes), place(moving_labels, codes)
     both, warped, sizes = overlaps(fixed, moving, displacement, len(codes))
     total = warped + sizes
-    present = total.detach() != 0  # NaN is present, and goes on
+    present = total.detach() != 0  # NaN counts as present, and propagates
     dice = torch.where(present, 2 * both / torch.where(present, total, 1), 0)
     return 1 - (dice.sum(1) / present.sum(1).clamp(min=1)).mean()

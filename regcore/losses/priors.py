@@ -1,7 +1,7 @@
-"""What is believed of the weight map λ of :func:`~regcore.losses.smoothness.weighted_diffusion` before any image.
+"""Priors of the weight map λ of :func:`~regcore.losses.smoothness.weighted_diffusion`.
 
 Hyperpriors of "Unsupervised learning of spatially varying regularization for diffeomorphic image
-registration" (TM-SPR).  Its loss, Eq. 19, adds minus these: a larger log-prior is better.
+registration" (TM-SPR).  Its loss, Eq. 19, subtracts these: a larger log-prior is better.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regcore.checks import describe, require_finite_loss, require_image, require_not_negative
 
-# By how much a weight may exceed 1: interpolating a map of ones may round upwards.
+# Tolerance above 1: interpolating a map of ones may round upwards.
 _ROUNDING = 1e-5
 
 
@@ -23,20 +23,20 @@ def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
     weight : Tensor, shape (B, 1, *space)
         w = λ / λ_max, in (0, 1].
     alpha : float
-        Shape α ≥ 1; 1 is the uniform prior, and larger draws w towards 1.  The paper tunes α′ = α − 1.
+        Shape α ≥ 1; 1 is the uniform prior, larger values pull w towards 1.  The paper tunes α′ = α − 1.
 
     Returns
     -------
     Tensor, scalar
         At most 0.  Averaged over batch and voxels, where the paper sums over voxels, and without the
-        constant log α − log λ_max.  The authors' code has minus this, of w clamped to [1e-6, 1], a clamp
-        that here is the business of whoever makes the map.
+        constant log α − log λ_max.  The authors' code has minus this, with w clamped to [1e-6, 1]; here the
+        caller clamps w.
 
     Raises
     ------
     ValueError
-        If ``weight`` has not the shape of an image, ``alpha`` is below 1, or a weight on the CPU is NaN
-        or outside (0, 1].
+        ``weight`` does not have the shape of an image; ``alpha`` is below 1; or a weight on the CPU is NaN or
+        outside (0, 1].
     """
     require_image("weight", weight)
     if not 1 <= alpha < math.inf:
@@ -61,13 +61,13 @@ def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
     -------
     Tensor, scalar
         At most 0.  Averaged over batch and voxels, where the paper sums over voxels, and without the
-        constant −log σ√2π − log λ_mean.  The authors' code has minus this, of w clamped to [1e-6, 5], a
-        clamp that here is the business of whoever makes the map.
+        constant −log σ√2π − log λ_mean.  The authors' code has minus this, with w clamped to [1e-6, 5]; here the
+        caller clamps w.
 
     Raises
     ------
     ValueError
-        If ``weight`` has not the shape of an image, ``sigma`` is not positive, or a weight on the CPU is
+        ``weight`` does not have the shape of an image; ``sigma`` is not positive; or a weight on the CPU is
         negative, NaN or infinite.
     """
     require_image("weight", weight)
@@ -79,7 +79,7 @@ def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
 
 
 def _require_proportion(weight: Tensor) -> None:
-    """Refuse values outside (0, 1] where looking is cheap, as for values that are not finite."""
+    """Refuse values outside (0, 1] where the check is cheap, as for values that are not finite."""
     if torch.compiler.is_compiling() or not weight.is_cpu:
         return
     lowest, highest = torch.aminmax(weight.detach())

@@ -1,4 +1,4 @@
-"""How alike two images, or two fields, are, voxel by voxel."""
+"""Voxelwise similarity of two images, or of two fields."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from regcore.kernels.lncc.reference import VARIANTS
 
 
 def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
-    """Mean squared intensity difference over the variance of the noise.
+    """Mean squared intensity difference, divided by the variance of the noise.
 
     The mean of (f(p) − m∘φ(p))² / σ² over batch, channels and voxels p: Eq. 5 of VoxelMorph, divided by
     the noise variance as HyperMorph scales it.
@@ -17,9 +17,9 @@ def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
     Parameters
     ----------
     fixed, warped : Tensor, shape (B, C, *space)
-        Types narrower than float32 are compared in float32.
+        Types narrower than float32 are converted to float32.
     sigma : float
-        Standard deviation σ of the noise, in the images' units; 1 leaves the plain mean square.
+        Standard deviation σ of the noise, in the images' units; 1 gives the plain mean square.
 
     Returns
     -------
@@ -28,8 +28,8 @@ def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ or are not those of images, ``sigma`` is not positive, or a value on the CPU
-        is NaN or infinite.
+        The shapes differ or are not those of images; ``sigma`` is not positive; or a value on the CPU is NaN or
+        infinite.
     """
     require_image("fixed", fixed)
     require_same_shape("fixed", fixed, "warped", warped)
@@ -47,19 +47,19 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", 
 
         cc² = (Σ (f - f̄)(m - m̄))² / (Σ (f - f̄)² Σ (m - m̄)²)
 
-    which lies in [0, 1] here whatever the images hold: the sums are kept in float64 after the global means
-    are taken off, and autocast or TF32 have no part in them.
+    which lies in [0, 1] here for any images: the global means are subtracted and the sums are computed in float64,
+    unaffected by autocast or TF32.
 
     Parameters
     ----------
     fixed, moving : Tensor, shape (B, C, *space)
-        ``moving`` is the image already warped; the loss is differentiable with respect to both.
+        ``moving`` is the warped image; the loss is differentiable with respect to both.
     window : int
         Side of the window in voxels.
     variant : {"ants", "voxelmorph"}
         ``ants`` counts the voxels of a window that lie inside the image, as the CC metric of ANTs does (Avants
         et al. 2008), so that the loss is invariant to a·I + b; a window that is flat in either image counts
-        0.  ``voxelmorph`` is the authors' form: window^D voxels everywhere, zeros beyond the border, and
+        as 0.  ``voxelmorph`` is the authors' form: window^D voxels everywhere, zeros beyond the border, and
         1e-5 added to the denominator.
     shape : {"box", "gaussian"}
         Weights of the window: equal, or a Gaussian of standard deviation ``window`` / 6.
@@ -67,13 +67,13 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", 
     Returns
     -------
     Tensor, scalar
-        Between -1 (alike up to a linear change of intensity in every window) and 0.
+        Between -1 (identical up to a linear change of intensity in every window) and 0.
 
     Raises
     ------
     ValueError
-        Shapes differ, ``window`` is below 2, ``variant`` or ``shape`` is unknown, or a value on the CPU is
-        NaN or infinite.
+        The shapes differ; ``window`` is below 2; ``variant`` or ``shape`` is unknown; or a value on the CPU is NaN or
+        infinite.
     """
     require_image("fixed", fixed)
     require_same_shape("fixed", fixed, "moving", moving)
@@ -104,7 +104,7 @@ def field_mse(field: Tensor, reference: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ or are not those of fields, or a value on the CPU is NaN or infinite.
+        The shapes differ or are not those of fields, or a value on the CPU is NaN or infinite.
     """
     require_field("field", field)
     require_same_shape("field", field, "reference", reference)

@@ -1,4 +1,4 @@
-"""How smooth a displacement or velocity is."""
+"""Smoothness of a displacement or velocity."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def diffusion(field: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        It is no field, too thin, or not finite.
+        The input is not a field, too thin, or not finite.
     """
     require_field("field", field)
     _require_size("field", field, 2)
@@ -42,11 +42,11 @@ def diffusion(field: Tensor) -> Tensor:
 
 
 def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
-    """Squared forward differences, each times the weight λ at its voxel: the second term of Eq. 19 of TM-SPR.
+    """Squared forward differences, each multiplied by a weight λ: the second term of Eq. 19 of TM-SPR.
 
     The mean over axes e, batch, components and voxels p of λ(p + e) |u(p + e) − u(p)|².  The weight is
-    that of the voxel in front, p + e, as in the authors' code; their Eq. 10 gives a difference the weight
-    of the voxel it starts from, p.
+    that of the voxel in front, p + e, as in the authors' code; their Eq. 10 takes the weight of the voxel where the
+    difference starts, p.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     Returns
     -------
     Tensor, scalar
-        Normalised as :func:`diffusion`: a constant weight gives that weight times the diffusion.
+        Normalised as :func:`diffusion`; a constant weight gives that weight times the diffusion.
 
     Raises
     ------
     ValueError
-        If the shapes do not belong together, a weight is negative, or a value on the CPU is NaN or infinite.
+        The shapes do not fit; a weight is negative; or a value on the CPU is NaN or infinite.
     """
     require_field("field", field)
     require_image("weight", weight)
@@ -79,7 +79,7 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
 def bending_energy(field: Tensor) -> Tensor:
     """Mean squared second derivatives of a field, the smoothness term of Rueckert et al. (IEEE TMI 1999).
 
-    The mean over batch, components and voxels of Σᵢⱼ (∂²u / ∂xᵢ∂xⱼ)², which has every mixed derivative
+    The mean over batch, components and voxels of Σᵢⱼ (∂²u / ∂xᵢ∂xⱼ)², which counts every mixed derivative
     twice, by central differences: u(p + e) − 2 u(p) + u(p − e) along one axis, and along two a quarter of
     u(p + e + f) − u(p + e − f) − u(p − e + f) + u(p − e − f).  Only voxels with all neighbours count.
     Zero for an affine field.
@@ -97,13 +97,13 @@ def bending_energy(field: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If ``field`` has not the shape of a field or is too small, or a value on the CPU is NaN or infinite.
+        ``field`` does not have the shape of a field or is too small, or a value on the CPU is NaN or infinite.
     """
     require_field("field", field)
     _require_size("field", field, 3)
     require_finite("field", field)
     axes = range(2, field.ndim)
-    total = 0
+    total = field.new_zeros(())
     for i in axes:
         total = total + _interior(field.diff(n=2, dim=i), [j for j in axes if j != i]).square().mean()
         for j in range(i + 1, field.ndim):

@@ -1,13 +1,13 @@
-"""What AutoReg searches for: which operation stands on each edge of the cells, as a small file.
+"""AutoReg's architectures: the operation on each edge of the cells, as a small file.
 
 ::
 
     {"feature": {"half": ["3-Conv", "5-SConv", "3-DConv"], "quarter": ["3-SConv", "1-Conv", "3-Conv"]},
      "deformation": {"quarter": ["5-Conv", "3-SConv", "3-SConv"], "half": ["3-SConv", "3-Conv", "7-DConv"]}}
 
-A search writes two parts beside them: ``objective``, λ, and ``network``, the sizes that go with the cells.
+A search adds two parts: ``objective`` (λ), and ``network`` (the sizes that belong to the cells).
 
-A cell is named by the resolution of its features; its operations follow each other (Fan et al., TIP 2023, Fig. 2).
+A cell is named after the resolution of its features; its operations form a chain (Fan et al., TIP 2023, Fig. 2).
 """
 
 import json
@@ -31,7 +31,7 @@ class Operation:
         return f"{self.kernel}-{self.kind}"
 
 
-#: The eight candidates of the paper, by its names.
+#: The paper's eight candidates, with its names.
 CANDIDATES = {
     operation.name: operation
     for operation in (
@@ -40,18 +40,18 @@ CANDIDATES = {
         *(Operation(kernel, "DConv") for kernel in (3, 5, 7)),
     )
 }
-#: What may stand in an architecture: candidates, and what the paper's largest network by hand is made of.
+#: Operations allowed in an architecture: the candidates, and that of the paper's largest hand-designed network.
 OPERATIONS = {**CANDIDATES, "7-Conv": Operation(7, "Conv")}
 FEATURE, DEFORMATION = "feature", "deformation"
-#: Kind of cell → its cells, in the order in which images pass through them.
+#: Kind of cell → its cells, in the order of computation.
 CELLS = {FEATURE: ("half", "quarter"), DEFORMATION: ("quarter", "half")}
 EDGES = 3
-#: What a search writes beside the cells: λ of the objective (Eq. 4 and 5), of which the first is a share, and settings
-#: of the network without which the cells are another one.
+#: What a search writes besides the cells: λ of the objective (Eq. 4 and 5), of which the first is a share, and the
+#: settings of the network that the cells depend on.
 OBJECTIVE, LAMBDAS = "objective", ("lambda1", "lambda2", "lambda3", "lambda4")
 SHARE = LAMBDAS[0]
 NETWORK, SIZES = "network", ("channels", "separable", "downsampling")
-#: Networks by hand (Section IV-C4): one operation everywhere.
+#: Hand-designed networks (Section IV-C4): one operation everywhere.
 MANUAL = {"manual-small": "1-Conv", "manual-medium": "3-Conv", "manual-large": "7-Conv"}
 
 
@@ -74,12 +74,12 @@ class Architecture:
 
     @classmethod
     def parsed(cls, content: Any, where: str) -> "Architecture":
-        """Check what a file or a setting says.
+        """Check the content of a file or a setting.
 
         Raises
         ------
         InputError
-            A cell or edge is missing or unknown, or an operation is.
+            A cell, an edge or an operation is missing or unknown.
         """
         _check_keys(content, CELLS, where)
         cells = {}
@@ -90,7 +90,7 @@ class Architecture:
 
     @classmethod
     def read(cls, path: str | Path) -> "Architecture":
-        """Read the cells of a file; the other parts that a search writes are left alone.
+        """Read the cells of a file; the other parts that a search writes are ignored.
 
         Raises
         ------
@@ -109,12 +109,12 @@ class Architecture:
         return Architecture({**self.cells, kind: cells})
 
     def as_json(self) -> dict[str, dict[str, list[str]]]:
-        """As :meth:`parsed` takes it."""
+        """The content that :meth:`parsed` accepts."""
         return {kind: {cell: list(names) for cell, names in cells.items()} for kind, cells in self.cells.items()}
 
 
 def parts_of(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """What an architecture file says of the cells, and its other parts by name; neither is checked.
+    """The cells of an architecture file, and its other parts by name, both unchecked.
 
     Raises
     ------

@@ -1,9 +1,11 @@
-"""AutoReg's network of two scales, whose cells are what its search chooses (Fan et al., TIP 2023, Section III-B).
+"""AutoReg's network of two scales, whose cells are searched (Fan et al., TIP 2023, Section III-B).
 
-Feature cells halve the resolution of each image twice; deformation cells look at the features of both at a quarter
-and then at half of it, the moving image's warped by what the first has found.  On each edge of a cell stands one
-operation, or a mixture of all candidates (Eq. 3): the super-network.
+Feature cells halve the resolution of each image twice.  Deformation cells take the features of both images at a
+quarter and then at half of the resolution, where the moving image's are warped by the result of the first cell.  Each
+edge of a cell has one operation, or a mixture of all candidates (Eq. 3): the super-network.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +17,10 @@ from regcore.networks.unet import FlowHead, convolution
 from regcore.spatial import integrate, resample, resample_displacement, warp
 
 SLOPE = 0.2
-#: Features of the coarsest feature cell, and of the second and third operation of a deformation cell, in those of the
+#: Features of the coarsest feature cell, and of the second and third operation of a deformation cell, relative to the
 #: finest: 16 → 32, 48, 32.
 COARSE, WIDE, MIDDLE = 2, 3, 2
-#: What images are padded to a multiple of.
+#: Images are padded to a multiple of this.
 STRIDE = 4
 SEPARABLE = ("true", "code")
 DOWNSAMPLING = ("first", "last")
@@ -27,32 +29,32 @@ DOWNSAMPLING = ("first", "last")
 class CellNetwork(nn.Module):
     """Image pair, moving and fixed → velocities at half and at a quarter of the resolution.
 
-    The velocity at half resolution is the coarser one, up-sampled, plus what the finer deformation cell adds.
+    The velocity at half resolution is the coarser one, up-sampled, plus the output of the finer deformation cell.
 
     Parameters
     ----------
     ndim : {2, 3}
     architecture : Architecture
     mixed : tuple of str
-        Kinds of cells (feature, deformation) whose edges hold mixtures of all candidates, whatever ``architecture``
-        says of them.
+        Kinds of cells (feature, deformation) whose edges hold mixtures of all candidates, whatever their
+        ``architecture``.
     channels : int
         Features of an image at half resolution; at a quarter twice as many.
     separable : {"true", "code"}
-        Of separable convolutions: one kernel for each feature and a mixing of features, or what the authors' code has
-        under that name, which puts a full convolution before them.
+        Form of separable convolutions: one kernel for each feature and a mixing of features, or that of the authors'
+        code, with a full convolution before them.
     downsampling : {"first", "last"}
-        Which convolution of a feature cell takes steps of two: the first (the authors' code; what the paper's memory
-        allows), or the last (the paper's text).
+        Convolution of a feature cell with stride two: the first (the authors' code; agrees with the paper's memory),
+        or the last (the paper's text).
     integration_steps : int
         Squarings between the two scales.
     checkpointing : bool
-        Compute the operations of a mixture again in the backward pass instead of keeping what they need.
+        Recompute the operations of a mixture in the backward pass, to save memory.
 
     Attributes
     ----------
     mixtures : nn.ParameterDict
-        α: kind of mixed cells → (6, 8), edges × candidates; zeros at first, so that all weigh the same.
+        α: kind of mixed cells → (6, 8), edges × candidates; initially zeros, so that all have the same weight.
     """
 
     def __init__(
@@ -99,13 +101,13 @@ class CellNetwork(nn.Module):
     def forward(self, pair: Tensor, path: Architecture | None = None) -> Tensor:
         """Map (B, 2, *space), sizes multiples of 4, to (B, 2 D, *space / 2).
 
-        The first D channels are the velocity at half resolution, in its voxels; the others are that at a quarter, in
-        its own, each voxel repeated.
+        The first D channels are the velocity at half resolution, in voxels of that grid; the others are the velocity at
+        a quarter, in voxels of its own grid, with each voxel repeated.
 
         Parameters
         ----------
         path : Architecture, optional
-            The one operation of each mixture that is used, instead of all.
+            Use only this operation of each mixture.
         """
         moving, fixed = pair.split(1, dim=1)
         moving_half, moving_quarter = self._features(self.moving_features, moving, path)
@@ -141,7 +143,7 @@ class CellNetwork(nn.Module):
         return cell(x, self.mixtures[kind][start : start + EDGES].softmax(1).to(x.dtype))
 
     def chosen(self) -> Architecture:
-        """The architecture in which each mixture is replaced by its likeliest operation."""
+        """The architecture with each mixture replaced by its most likely operation."""
         found = self.architecture
         names = list(CANDIDATES)
         for kind, mixture in self.mixtures.items():
@@ -150,21 +152,21 @@ class CellNetwork(nn.Module):
 
 
 def _at(cell: str) -> str:
-    """Name of a cell as a module, which must not be that of a method of modules, as ``half`` is."""
+    """Name of a cell as a submodule; it must not be a method of modules, such as ``half``."""
     return f"at_{cell}"
 
 
 class Cell(nn.Module):
-    """Four nodes in a row: each is an operation, or a mixture of operations, on the one before it.
+    """Four nodes in a chain: each is an operation, or a mixture of operations, on the previous node.
 
     Parameters
     ----------
     names : list of list of str
         Operations of each edge.
     features : sequence of int
-        Of each node.
+        Features of each node.
     halving : int or None
-        The edge that takes steps of two.
+        The edge with stride two.
     """
 
     def __init__(
@@ -186,13 +188,14 @@ class Cell(nn.Module):
         )
 
     def forward(self, x: Tensor, choice: Tensor | tuple[str, ...] | None = None) -> Tensor:
-        """Map (B, C, *space) to (B, F, *space), or half of it.
+        """Map (B, C, *space) to (B, F, *space), or to half the resolution.
 
         Parameters
         ----------
         choice : Tensor (edges, candidates), or operations of the edges, or None
-            Weights of each mixture, or the operation that is used alone; None where there is one alone.
+            Weights of each mixture, or the only operations to use; None if each edge has one.
         """
+        candidates: Any  # a ModuleDict, of which torch tells no types
         for number, candidates in enumerate(self.edges):
             if choice is None:
                 (only,) = candidates.values()
@@ -203,7 +206,7 @@ class Cell(nn.Module):
                 x = candidates[choice[number]](x)
         return x
 
-    def _mixed(self, candidates: nn.ModuleDict, x: Tensor, weights: Tensor) -> Tensor:
+    def _mixed(self, candidates: nn.ModuleDict, x: Tensor, weights: Tensor) -> Any:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return sum(weight * candidate(x) for weight, candidate in zip(weights, candidates.values(), strict=True))
 

@@ -1,22 +1,37 @@
-"""What a registration network leaves beside its flow."""
+"""The outputs of a registration network: flow and decoder features."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 
 class Decoded(NamedTuple):
-    """A flow and the features of the decoder that it was made from.
+    """A flow and the decoder features it was computed from.
 
     Attributes
     ----------
     flow : Tensor, shape (B, D, *half or *space)
     quarter : Tensor, shape (B, C, *quarter)
-        Of the last convolution at a quarter of the images' resolution.
+        Features of the last convolution at a quarter of the images' resolution.
     half : Tensor, shape (B, C', *half)
-        Of the last one at half of it.
+        Features of the last convolution at half of it.
     """
 
     flow: Tensor
     quarter: Tensor
     half: Tensor
+
+
+class Decoding(Protocol):
+    """A registration network that shows the features of its decoder."""
+
+    stride: int
+    resolution: int
+
+    @property
+    def quarter_channels(self) -> int: ...
+
+    @property
+    def half_channels(self) -> int: ...
+
+    def decode(self, pair: Tensor) -> Decoded: ...

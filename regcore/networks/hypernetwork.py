@@ -1,8 +1,8 @@
-"""A network that writes the weights of another: HyperMorph (Hoopes et al., IPMI 2021), Section 3.1.
+"""A network that generates the weights of another: HyperMorph (Hoopes et al., IPMI 2021), Section 3.1.
 
-An MLP maps hyperparameters to hidden units, and one linear map takes those to every generated weight.  The
-bias of that map starts as the weights that the wrapped network was made with, and its matrix small beside
-them, so the first forward pass is that of the wrapped network, whatever the hyperparameters.
+An MLP maps hyperparameters to hidden units, and one linear map takes these to every generated weight.  The bias of
+that map is initialised with the weights of the wrapped network and its matrix with small values, so the first
+forward pass is that of the wrapped network for any hyperparameters.
 """
 
 import itertools
@@ -14,43 +14,43 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-#: Size of the matrix's share of the first weights, relative to the spread of the wrapped network's own.  Most of it is
-#: common to all hyperparameters.
+#: Contribution of the matrix to the initial weights, relative to the spread of the wrapped network's weights.  Most of
+#: it is the same for all hyperparameters.
 FIRST_SHARE = 0.05
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class Hypernetwork(nn.Module):
-    """Image pair and hyperparameters → what the wrapped network returns with weights made for them.
+    """Image pair and hyperparameters → the output of the wrapped network with weights generated for them.
 
-    The wrapped network is not edited: it is called with other weights.  Those that are generated leave its
-    parameters; the rest stay and are trained as usual.
+    The code of the wrapped network is not changed: it is called with other weights.  Generated weights are removed from
+    its parameters; the others are trained as usual.
 
     Parameters
     ----------
     network : nn.Module
-        Any network that takes one tensor; it is taken over.
+        Any network that takes one tensor; it is modified.
     inputs : int
         Number of hyperparameters.
     hidden : sequence of int
         Units of the MLP's layers; (64,) * 4 in the paper, (128,) * 6 in its code.
     final : {"tanh", "relu"}
-        Activation of the last of them, ReLU after the others; tanh in the paper, ReLU in its code.
+        Activation of the last layer, ReLU after the others; tanh in the paper, ReLU in its code.
     generated : sequence of str, optional
-        Names of the network's parts whose weights are generated (``["unet"]``); all by default.
+        Names of the parts whose weights are generated (``["unet"]``); default: all.
 
     Attributes
     ----------
     generated : list of str
         Names of the generated parameters.
     count : int
-        How many numbers these are.
+        Number of generated weights.
 
     Raises
     ------
     ValueError
-        No hyperparameter, no layer, an unknown activation, or a part without parameters.
+        There is no hyperparameter or no layer, the activation is unknown, or a part has no parameters.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class Hypernetwork(nn.Module):
             layers += [nn.Linear(before, after), nn.ReLU() if number < len(hidden) else ACTIVATIONS[final]()]
         self.mlp = nn.Sequential(*layers)
         self.weights = nn.Linear(hidden[-1], self.count)
-        self._start(list(own.values()))
+        self._start(inputs, list(own.values()))
         for name in self.generated:
             _release(network, name)
         self.network = network
 
     @torch.no_grad()
-    def _start(self, own: Sequence[Tensor]) -> None:
-        """Let the map's bias be the wrapped network's weights, and its matrix vary them a little."""
+    def _start(self, inputs: int, own: Sequence[Tensor]) -> None:
+        """Initialise the map's bias with the wrapped network's weights, and its matrix with small values."""
         self.weights.bias.copy_(torch.cat([_flat(weight) for weight in own]))
-        units = self.mlp(torch.rand(256, self.mlp[0].in_features))
+        units = self.mlp(torch.rand(256, inputs))
         size = units.square().sum(1).mean().sqrt().clamp(min=1e-3)
         spread = torch.cat([torch.full((weight.numel(),), _spread(weight)) for weight in own])
         self.weights.weight.normal_().mul_((FIRST_SHARE / size * spread)[:, None])
@@ -97,8 +97,8 @@ class Hypernetwork(nn.Module):
         ----------
         pair : Tensor, shape (B, C, *space)
         hyperparameters : Tensor, shape (R, n)
-            Between 0 and 1.  One row serves all samples; R = B gives each sample weights of its own; with one
-            sample each row is a sample of the result, and what depends on no generated weight is computed once.
+            Between 0 and 1.  One row is used for all samples; R = B gives each sample its own weights; with one sample,
+            each row gives one sample of the result, and what depends on no generated weight is computed once.
         """
         weights, rows = self.generate(hyperparameters), len(hyperparameters)
         if rows == 1:
@@ -108,8 +108,8 @@ class Hypernetwork(nn.Module):
         return (each_alone if self._loops(pair) else all_at_once)(self.network, weights, pair)
 
     def _loops(self, pair: Tensor) -> bool:
-        """Whether rows run one after the other: on a CPU, where nothing is computed once for all, and where the network
-        keeps statistics of its batches, which rows would all write at the same time, or warps what it has found."""
+        """Whether rows run one after the other: on a CPU if nothing is computed once for all rows, and if the network
+        keeps batch statistics, which all rows would write at the same time, or warps with its own result."""
         if getattr(self.network, "warps", False):
             return True
         if any(isinstance(part, _BatchNorm) and part.training for part in self.network.modules()):
@@ -118,7 +118,7 @@ class Hypernetwork(nn.Module):
 
     def generate(self, hyperparameters: Tensor) -> dict[str, Tensor]:
         """Weights (rows, *shape) by name, for rows of hyperparameters (rows, n)."""
-        with torch.autocast(hyperparameters.device.type, enabled=False):  # bfloat16 cannot tell 0.91 from 0.912
+        with torch.autocast(hyperparameters.device.type, enabled=False):  # bfloat16 cannot distinguish 0.91 from 0.912
             flat = self.weights(self.mlp(hyperparameters))
         parts = flat.split([math.prod(shape) for shape in self.shapes], dim=1)
         return {
@@ -127,9 +127,9 @@ class Hypernetwork(nn.Module):
 
 
 def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
-    """Run rows of ``weights`` one after the other, each on its sample, or all on the only one.
+    """Run rows of ``weights`` one after the other, each on its own sample, or all on a single one.
 
-    Taken on a CPU, which has little to gain from more at once; benchmarks/hypernetwork.py times both.
+    Used on a CPU, which gains little from grouping; benchmarks/hypernetwork.py times both.
     """
     rows = range(len(next(iter(weights.values()))))
     samples = pair.expand(len(rows), *pair.shape[1:])
@@ -139,7 +139,7 @@ def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) 
 
 
 def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
-    """As :func:`each_alone`, but a convolution of all rows is one: in groups, or by a kernel that tells rows apart."""
+    """As :func:`each_alone`, but with one convolution for all rows: grouped, or by a kernel with separate rows."""
 
     def run(own: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(network, own, (x if x.ndim == pair.ndim else x[None],))[0]
@@ -148,12 +148,12 @@ def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor)
 
 
 def weights_of(network: nn.Module, parts: Sequence[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters of the named parts of a network, of the whole for None.
+    """The parameters of the named parts of a network; None: of the whole network.
 
     Raises
     ------
     ValueError
-        There is no such part, or it has no parameters.
+        A part does not exist or has no parameters.
     """
     everything = dict(network.named_parameters())
     if parts is None:
@@ -167,7 +167,7 @@ def weights_of(network: nn.Module, parts: Sequence[str] | None) -> dict[str, nn.
 
 
 def _release(network: nn.Module, name: str) -> None:
-    """Take a parameter out of the network; an empty place is left, for the generated one."""
+    """Remove a parameter from the network, leaving an empty slot for the generated one."""
     owner, _, last = name.rpartition(".")
     module = network.get_submodule(owner)
     delattr(module, last)
@@ -175,17 +175,17 @@ def _release(network: nn.Module, name: str) -> None:
 
 
 def _spread(weight: Tensor) -> float:
-    """Standard deviation of a weight's numbers; of a single one, or equal ones, 0."""
+    """Standard deviation of a weight's values; 0 for a single value or equal ones."""
     return float(weight.std(correction=0))
 
 
 def _flat(weight: Tensor) -> Tensor:
-    """A weight's numbers, kernels (F, C, k, ...) in the order (F, k, ..., C), in which convolutions are fastest."""
+    """A weight's values, flat; kernels (F, C, k, ...) in the order (F, k, ..., C), the fastest for convolutions."""
     return weight.detach().movedim(1, -1).reshape(-1) if weight.ndim > 3 else weight.detach().reshape(-1)
 
 
 def _shaped(rows: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of :func:`_flat` for rows of numbers."""
+    """The inverse of :func:`_flat` for rows of values."""
     if len(shape) > 3:
         return rows.reshape(-1, shape[0], *shape[2:], shape[1]).movedim(-1, 2)
     return rows.reshape(-1, *shape)

@@ -4,9 +4,8 @@
     network = FlowNetwork(3, architecture)
     network.load_state_dict(weights)
 
-Features and depth are read off the shapes; what a state dict does not show (activation, up-sampling) are
-arguments, whose defaults are those of the package.  All networks take the moving image first and answer in
-voxels.
+Features and depth follow from the shapes.  What a state dict does not show (activation, up-sampling) is an argument,
+with the package's default.  All networks take the moving image first and return voxels.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from regcore.networks.unet import Architecture, FlowNetwork
 
 
 class Layer(NamedTuple):
-    """Weight (F, C, k, ...) and bias (F) of a convolution, and its name in the state dict it is from."""
+    """Weight (F, C, k, ...) and bias (F) of a convolution, and its name in the original state dict."""
 
     name: str
     weight: Tensor
@@ -33,7 +32,7 @@ class Layer(NamedTuple):
 
 
 class Source:
-    """A state dict that is read one convolution at a time, so that what is missing or left over can be named."""
+    """A state dict read one convolution at a time, so that errors can name what is missing or left over."""
 
     def __init__(self, state: Mapping[str, Tensor], network: str):
         self.left, self.network = dict(state), network
@@ -46,19 +45,19 @@ class Source:
         sizes = tuple(weight.shape[2:])
         if sizes not in ((kernel,) * 2, (kernel,) * 3) or bias.shape != weight.shape[:1]:
             raise InputError(
-                f"'{name}.weight' {tuple(weight.shape)} and its bias {tuple(bias.shape)} are no 2-D or 3-D convolution "
-                f"with a kernel of {kernel}, as {self.network} has there"
+                f"'{name}.weight' {tuple(weight.shape)} and its bias {tuple(bias.shape)} are not a 2-D or 3-D "
+                f"convolution with a kernel of {kernel}, as expected in {self.network}"
             )
         return Layer(name, weight, bias)
 
     def finish(self) -> None:
-        """Refuse what has not been read: a layer that the converted network does not have."""
+        """Refuse layers that have not been read: the converted network does not have them."""
         if self.left:
             raise InputError(f"'{min(self.left)}' belongs to no layer of {self.network} that can be converted")
 
     def _tensor(self, key: str) -> Tensor:
         if not isinstance(self.left.get(key), Tensor):
-            raise InputError(f"'{key}' is missing: this is no {self.network}, or a variant that cannot be converted")
+            raise InputError(f"'{key}' is missing: this is not {self.network}, or a variant that cannot be converted")
         return self.left.pop(key)
 
 
@@ -74,14 +73,14 @@ def weights_from_voxelmorph(
     upsampling : {"linear", "nearest"}
         ``upsample_mode`` of its U-Net.
     slope : float
-        Of its activations for negative values: 0 for the ReLU.
+        Slope of its activations for negative values: 0 for the ReLU.
 
     Returns
     -------
     architecture : Architecture
     weights : dict of str to Tensor
-        State dict of ``FlowNetwork(ndim, architecture)``.  The U-Net there ends in a linear convolution; here
-        it is an activated one with twice the features, see :func:`rectified`.
+        State dict of ``FlowNetwork(ndim, architecture)``.  That U-Net ends in a linear convolution; here it
+        is an activated one with twice the features, see :func:`rectified`.
 
     Raises
     ------
@@ -109,7 +108,7 @@ def weights_from_monai(state: Mapping[str, Tensor], slope: float = 0.2) -> tuple
         State dict of a network without normalisation, with any number of features and levels, with max
         pooling or without.
     slope : float
-        Of its activations for negative values.
+        Slope of its activations for negative values.
 
     Returns
     -------
@@ -135,7 +134,7 @@ def weights_from_monai(state: Mapping[str, Tensor], slope: float = 0.2) -> tuple
     bottom = source.layer(f"net.0{inner * levels}{entry}")
     up = [source.layer(f"net.0{inner * i}.2{'.0' if i else ''}.conv") for i in reversed(range(levels))]
     up = [features_first(layer, skip.features) for layer, skip in zip(up, reversed(down), strict=True)]
-    end = []
+    end: list[Layer] = []
     while source.has(f"net.1.final_conv_{len(end)}.conv"):
         end.append(source.layer(f"net.1.final_conv_{len(end)}.conv"))
     flow = source.layer("net.1.final_conv_out.conv")
@@ -158,14 +157,14 @@ def rectified(linear: Layer, following: Layer, slope: float) -> tuple[Layer, Lay
 
 
 def features_first(layer: Layer, skip: int) -> Layer:
-    """Reorder the input channels of a layer that sees the skip connection before the up-sampled features."""
+    """Reorder the input channels of a layer that takes the skip connection before the up-sampled features."""
     return layer._replace(weight=torch.cat([layer.weight[:, skip:], layer.weight[:, :skip]], dim=1))
 
 
 def converted(
     source: Source, down: list[Layer], up: list[Layer], end: list[Layer], flow: Layer, **rules
 ) -> tuple[Architecture, dict[str, Tensor]]:
-    """Architecture and weights of a network whose skip connection at full resolution carries features.
+    """Architecture and weights of a network with features in its skip connection at full resolution.
 
     ``down`` and ``up`` are the convolutions from full resolution to 1/2ⁿ (``up[0]``) and back.
     """
@@ -180,13 +179,13 @@ def converted(
     with torch.device("meta"):
         expected = FlowNetwork(flow.weight.ndim - 2, architecture).state_dict()
     names = [key.removesuffix(".weight") for key in expected if key.endswith(".weight")]
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for name, layer in zip(names, (*down, *up, *end, flow), strict=True):
         needed = tuple(expected[f"{name}.weight"].shape)
         if layer.weight.shape != needed:
             raise InputError(
                 f"'{layer.name}.weight' has the shape {tuple(layer.weight.shape)}, but {source.network} with these "
-                f"features, and two grey-scale images, has {needed} there"
+                f"features and two grey-scale images needs {needed}"
             )
         weights |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
     return architecture, weights

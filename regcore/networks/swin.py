@@ -1,7 +1,7 @@
 """The encoder of TransMorph: a Swin transformer (Liu et al., ICCV 2021) on patches, in two and three dimensions.
 
-Tokens are kept as (B, *grid, C).  Attention looks within windows; every second block shifts them by half, so that what
-lies at a window's border meets what lies across it.
+Tokens have the shape (B, *grid, C).  Attention works within windows; every second block shifts them by half, so that
+tokens on both sides of a window's border meet.
 """
 
 import functools
@@ -26,15 +26,16 @@ class SwinEncoder(nn.Module):
     window : sequence of int
         Tokens along each axis of a window.
     embed : int
-        Features of the first stage; each stage has twice as many as the one before.
+        Features of the first stage; each stage has twice as many as the previous one.
     depths, heads : sequence of int
         Blocks of each stage, and heads of their attention.
     patch : int
-        Voxels along a patch, which becomes a token.
+        Voxels along each axis of a patch, which becomes a token.
     drop_path : float
-        How often training leaves out the last block's residuals; from none for the first it grows evenly.
+        Probability of stochastic depth (dropping a block's residuals in training) in the last block; it grows linearly
+        from 0 in the first.
     checkpointing : bool
-        Compute blocks again in the backward pass instead of keeping what they need.
+        Recompute blocks in the backward pass, to save memory.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class SwinEncoder(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, pair: Tensor) -> list[Tensor]:
-        """Map (B, in_channels, *space) to (B, C, *grid) for each stage; sizes are multiples of a patch."""
+        """Map (B, in_channels, *space) to (B, C, *grid) for each stage; sizes must be multiples of a patch."""
         tokens = self.norm(self.patches(pair).movedim(1, -1))
         found = []
         for number, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            for block in stage:
+            for block in stage.children():
                 if self.checkpointing and torch.is_grad_enabled():
                     tokens = checkpoint(block, tokens, use_reentrant=False)
                 else:
@@ -87,7 +88,7 @@ class SwinEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention within windows, then a perceptron of each token, both added to what comes in."""
+    """Attention within windows, then a perceptron of each token, both as residuals."""
 
     def __init__(self, width: int, heads: int, window: Sequence[int], shifted: bool, drop_path: float):
         super().__init__()
@@ -107,7 +108,7 @@ class Block(nn.Module):
         missing = [-n % w for n, w in zip(grid, window, strict=True)]
         tokens = F.pad(tokens, [0, 0, *itertools.chain(*((0, m) for m in reversed(missing)))])
         padded = tokens.shape[1:-1]
-        # A window as large as the grid has no other side.
+        # A window as large as the grid need not be shifted.
         shift = [w // 2 if self.shifted and n > w else 0 for n, w in zip(padded, window, strict=True)]
         axes = list(range(1, tokens.ndim - 1))
         if any(shift):
@@ -120,7 +121,7 @@ class Block(nn.Module):
         return tokens[(slice(None), *(slice(n) for n in grid))]
 
     def _dropped(self, residual: Tensor) -> Tensor:
-        """Stochastic depth: in training the whole residual of a sample is left out now and then."""
+        """Stochastic depth: in training, drop the whole residual of a sample at random."""
         if not self.training or self.drop_path == 0:
             return residual
         kept = torch.rand(len(residual), *[1] * (residual.ndim - 1), device=residual.device) >= self.drop_path
@@ -128,7 +129,9 @@ class Block(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Attention among the tokens of a window, with a bias for each head and offset between two tokens."""
+    """Attention among the tokens of a window, with a bias for each head and each offset between tokens."""
+
+    offsets: Tensor
 
     def __init__(self, width: int, heads: int, window: tuple[int, ...]):
         super().__init__()
@@ -152,7 +155,7 @@ class WindowAttention(nn.Module):
 
 
 class Merging(nn.Module):
-    """Neighbouring tokens, two along each axis, become one with twice the features; odd grids are padded."""
+    """Merge neighbouring tokens, two along each axis, into one with twice the features; odd grids are padded."""
 
     def __init__(self, ndim: int, width: int):
         super().__init__()
@@ -199,7 +202,7 @@ def window_offsets(window: Sequence[int]) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def window_mask(grid: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], device: torch.device) -> Tensor:
-    """0 where two tokens of a shifted window are neighbours, -inf where the shift alone has brought them together.
+    """0 where two tokens of a shifted window are neighbours, -inf where only the shift has brought them together.
 
     Shape (windows, tokens, tokens).
     """

@@ -1,12 +1,13 @@
 """TransMorph with a field composed of several steps: the network of TM-SPR (Chen et al., 2022 and 2024).
 
-A Swin transformer looks at the pair at half resolution; a convolutional decoder brings its features up to half
-resolution, where steps follow on each other: each sees the fixed image and the moving one as warped so far, and adds a
-small displacement to the field.
+A Swin transformer takes the pair at half resolution, and a convolutional decoder up-samples its features to half
+resolution.  There, several steps each take the fixed image and the moving image as warped so far, and add a small
+displacement to the field.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,21 +19,21 @@ from regcore.networks.swin import SwinEncoder
 from regcore.networks.unet import FlowHead, convolution
 from regcore.spatial import compose, resample, warp
 
-NORM = {
+NORM: dict[str, dict[int, type[nn.Module]]] = {
     "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
     "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
 }
 POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 COMPOSITIONS = ("paper", "code")
-#: Voxels of an image to one token of the coarsest stage: half resolution, patches of four, two mergings.
+#: Voxels of an image for each token of the coarsest stage: half resolution, patches of four, two mergings.
 STRIDE = 32
 
 
 @dataclass(frozen=True)
 class TransMorphSize:
-    """Numbers of features: of the first stage of the encoder, and of each step's last convolution.
+    """Numbers of features of the encoder's first stage and of each step's last convolution.
 
-    The heads of each stage share its features.
+    The attention heads of a stage divide its features.
     """
 
     embed: int
@@ -41,7 +42,7 @@ class TransMorphSize:
     last: int
 
 
-#: Counts are those of the 3-D network with windows (5, 6, 7), BatchNorm and seven steps.
+#: Parameter counts are of the 3-D network with windows (5, 6, 7), BatchNorm and seven steps.
 SIZES = {
     # The authors' network.  17,574,333
     "regular": TransMorphSize(96, (4, 4, 5), (8, 8, 8), 16),
@@ -57,27 +58,28 @@ class TransMorph(nn.Module):
     ----------
     ndim : {2, 3}
     window : sequence of int
-        Tokens along each axis of a window of the encoder; :func:`window_for` has what suits a volume.
+        Tokens along each axis of a window of the encoder; :func:`window_for` gives a suitable one for a volume.
     size : str
         A name in :data:`SIZES`.
     steps : int
-        Displacements that the field is composed of.
+        Number of displacements that the field is composed of.
     compose : {"paper", "code"}
-        How a step's displacement v joins the field u so far.  v moves the image that u has warped, so that both are
-        v + u ∘ (id + v); the authors' code has u + v ∘ (id + v), where the increment is warped by itself.
+        How a step's displacement v is composed with the field u so far.  v moves the image warped by u, so the paper
+        has v + u ∘ (id + v).  The authors' code has u + v ∘ (id + v), where the increment is warped by itself.
     norm : {"batch", "instance"}
-        Of the convolutions outside the decoder; the code has BatchNorm.  The decoder always has InstanceNorm.
+        Normalisation of the convolutions outside the decoder; the code has BatchNorm.  The decoder always has
+        InstanceNorm.
     drop_path, checkpointing
         As in :class:`~regcore.networks.swin.SwinEncoder`.
 
     Attributes
     ----------
     stride : int
-        Images are padded to multiples of it by whoever calls.
+        The caller pads images to multiples of it.
     resolution : int
         2: the result is at half resolution.
     warps : bool
-        True: it warps, which several rows of a hypernetwork cannot do at once.
+        True: the network warps, which several rows of a hypernetwork cannot do at once.
     quarter_channels, half_channels : int
         Features at a quarter and at half resolution, for a :class:`~regcore.networks.weight_volume.WeightHead`.
 
@@ -132,19 +134,21 @@ class TransMorph(nn.Module):
         return self.decode(pair).flow
 
     def decode(self, pair: Tensor) -> Decoded:
-        """The flow, and the features that it was made from."""
+        """The flow, and the features it was computed from."""
         half = _pooled(pair)
         finest, middle, coarsest = self.encoder(half)
         features = self.up[0](coarsest, middle)
         features = self.up[1](features, finest)
         quarter = self.up[2](features, self.at_quarter(_pooled(half)))
         moving, fixed = half.split(1, dim=1)
-        field, warped, seen = None, moving, []
+        field: Tensor | None = None
+        warped, seen = moving, []
         for look, decoder, head in zip(self.looks, self.decoders, self.heads, strict=True):
             seen.append(decoder(quarter, look(torch.cat([warped, fixed], 1))))
-            step = head(seen[-1]).float()
+            step: Tensor = head(seen[-1]).float()
             field = step if field is None else self._joined(field, step)
             warped = warp(moving, field.to(moving.dtype))
+        assert field is not None  # there is one look or more
         return Decoded(field, quarter, sum(seen))
 
     def _joined(self, field: Tensor, step: Tensor) -> Tensor:
@@ -154,7 +158,7 @@ class TransMorph(nn.Module):
 
 
 class Upwards(nn.Module):
-    """Features up to twice the resolution, joined with a skip connection, and two convolutions."""
+    """Up-sample features by two, join them with a skip connection, and apply two convolutions."""
 
     def __init__(self, ndim: int, own: int, skip: int, out: int):
         super().__init__()
@@ -174,15 +178,16 @@ class Convolved(nn.Sequential):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        layer: Any
         layer, norm, activation = self
         return activation(norm(convolve(features, layer.weight)))
 
 
 def window_for(shape: Sequence[int]) -> list[int]:
-    """Windows that one of is as large as the coarsest grid of tokens: 160 × 192 × 224 voxels have (5, 6, 7)."""
+    """Window as large as the coarsest grid of tokens: (5, 6, 7) for 160 × 192 × 224 voxels."""
     return [-(-n // STRIDE) for n in shape]
 
 
 def _pooled(images: Tensor) -> Tensor:
-    """Averages over three voxels a side, at half the resolution."""
+    """Averages over three voxels along each axis, at half the resolution."""
     return POOL[images.ndim - 2](images, 3, stride=2, padding=1)

@@ -1,12 +1,13 @@
-"""The U-Nets of VoxelMorph (Balakrishnan et al., TMI 2019) and of what followed it, in two and three dimensions.
+"""The U-Nets of VoxelMorph (Balakrishnan et al., TMI 2019) and its successors, in two and three dimensions.
 
-An :class:`Architecture` says which convolutions a network has, and :data:`ARCHITECTURES` names those that
-papers and their code have used.  Kernel 3 and LeakyReLU 0.2 in all of them.  Features that are up-sampled and
-joined with a skip connection are convolved apart and summed, so that the joined tensor is never made.
+An :class:`Architecture` lists the convolutions of a network, and :data:`ARCHITECTURES` names those of papers and
+their code.  All have kernels of 3 and LeakyReLU 0.2.  Up-sampled features and a skip connection are convolved
+separately and summed, so that they are never concatenated.
 """
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,16 +27,16 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The convolutions of a U-Net, from the images down to 1/2ⁿ of their resolution and up again.
+    """The convolutions of a U-Net, from the images down to 1/2ⁿ of their resolution and back up.
 
-    What is about to be halved is kept for the skip connection at its resolution.
+    The features before each halving go to the skip connection of that resolution.
 
     Attributes
     ----------
     encoder : tuple of int
         Features of the n convolutions on the way down.
     decoder : tuple of int
-        Features of the n convolutions on the way up: at 1/2ⁿ, …, 1/4, 1/2, all but the first after a skip
+        Features of the n convolutions on the way up: at 1/2ⁿ, …, 1/4, 1/2, all except the first after a skip
         connection.
     at_half : tuple of int
         Features of further convolutions at half resolution.
@@ -43,18 +44,18 @@ class Architecture:
         Features of the convolutions at full resolution, the first after a skip connection.  None: the
         output stays at half resolution.
     downsampling : {"stride", "max-pool"}
-        How resolution is halved: the convolution that follows takes steps of two, or sees the maxima of
-        blocks of two voxels a side.
+        How resolution is halved: the next convolution has stride two, or follows max pooling over blocks of two
+        voxels along each axis.
     full_skip : {"images", "features"}
-        What the skip connection at full resolution carries: the images, so that the first convolution
-        already halves them, or features, which a first convolution makes at full resolution.
+        Content of the skip connection at full resolution: the images, so that the first convolution already halves
+        them, or features from a first convolution at full resolution.
     upsampling : {"nearest", "linear"}
-        Linear sets corner voxels onto corner voxels.
+        Linear maps corner voxels onto corner voxels.
     slope : float
-        Of the LeakyReLU for negative values; 0 is the ReLU.
+        Slope of the LeakyReLU for negative values; 0 is the ReLU.
     initialisation : {"uniform", "he"}
-        What weights are drawn from before training: torch's narrow uniform distribution, or He's normal distribution,
-        under which features are as large in deep layers as in the first.
+        Distribution of the initial weights: torch's narrow uniform one, or He's normal one, with which features are as
+        large in deep layers as in the first.
     """
 
     encoder: tuple[int, ...]
@@ -92,7 +93,9 @@ class Architecture:
         ValueError
             A convolution would have no features.
         """
-        wider = {name: tuple(round(width * n) for n in group) for name, group in self.features().items()}
+        wider: dict[str, Any] = {
+            name: tuple(round(width * n) for n in group) for name, group in self.features().items()
+        }
         return replace(self, **wider)
 
     @property
@@ -102,11 +105,11 @@ class Architecture:
 
     @property
     def resolution(self) -> int:
-        """1 where the output is at full resolution, 2 where it is at half."""
+        """1 if the output is at full resolution, 2 if it is at half."""
         return 1 if self.at_full else 2
 
     def skips(self, in_channels: int) -> list[int]:
-        """Channels of what is kept before each halving, the finest first."""
+        """Channels of each skip connection, the finest first."""
         return [in_channels, *self.encoder[:-1]] if self.full_skip == "images" else list(self.encoder)
 
     def channels(self, in_channels: int) -> list[tuple[int, int]]:
@@ -119,11 +122,11 @@ class Architecture:
         return [(own + skip, out) for own, out, skip in itertools.zip_longest(inputs, outputs, joined, fillvalue=0)]
 
 
-#: Counts are those of the 3-D network of a pair of grey-scale images, flow head included.
+#: Parameter counts are of the 3-D network for a pair of grey-scale images, including the flow head.
 ARCHITECTURES = {
-    # TMI 2019, Fig. 3; "VoxelMorph-2" of CVPR 2018 and of the repository that came with it.  300,547
+    # TMI 2019, Fig. 3; "VoxelMorph-2" of CVPR 2018 and its repository.  300,547
     "paper": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_half=(32,), at_full=(16, 16)),
-    # "VoxelMorph-1": one convolution less at full resolution, and fewer features in the last three.  223,363
+    # "VoxelMorph-1": one convolution fewer at full resolution, and fewer features in the last three.  223,363
     "paper-vm1": Architecture((16, 32, 32, 32), (32, 32, 32, 8), at_half=(8,), at_full=(8,)),
     # The diffeomorphic network of MICCAI 2018, which has a second head for log σ.  265,075, 266,374 with both
     "paper-diff": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_half=(16,)),
@@ -131,7 +134,7 @@ ARCHITECTURES = {
     "strided": Architecture((16, 32, 32, 32), (32, 32, 32, 32), at_full=(32, 16, 16)),
     # "VoxelMorph-1" among TransMorph's baselines.  274,387
     "strided-vm1": Architecture((8, 32, 32, 32), (32, 32, 32, 32), at_full=(32, 8, 8)),
-    # The authors' library since it has max pooling.  327,331
+    # The authors' library since it uses max pooling.  327,331
     "code": Architecture(
         (16, 32, 32, 32),
         (32, 32, 32, 32),
@@ -150,7 +153,7 @@ ARCHITECTURES = {
     # The VoxelMorph that TM-SPR is compared with: 16, 32, 64, 96, 128 on the way down from full resolution to 1/16, and
     # 128, 96, 64, 32 on the way up.  2,133,011
     "wide": Architecture((16, 32, 64, 96), (128, 128, 96, 64), at_full=(32,), full_skip="features"),
-    # SynthMorph's code (TMI 2022), whose paper takes ×4.  1,336,387; 21,270,787 with width 4
+    # SynthMorph's code (TMI 2022); the paper uses ×4.  1,336,387; 21,270,787 with width 4
     "synthmorph": Architecture((64,) * 4, (64,) * 4, at_half=(64, 64), initialisation="he"),
 }
 
@@ -172,7 +175,7 @@ class UNet(nn.Module):
     stride : int
         Each axis must be a multiple of it.
     resolution : int
-        1 where the features are at full resolution, 2 where they are at half.
+        1 if the features are at full resolution, 2 if they are at half.
     out_channels : int
     """
 
@@ -203,7 +206,7 @@ class UNet(nn.Module):
     def forward(self, pair: Tensor, seen: list[Tensor] | None = None) -> Tensor:
         """Map (B, in_channels, *space) to (B, out_channels, *space / resolution).
 
-        ``seen`` is a list that the output of every convolution is appended to, in order.
+        The output of every convolution is appended to the list ``seen``, in order.
         """
         skips, x = [], pair
         bottom, *up = self.up
@@ -226,21 +229,21 @@ class UNet(nn.Module):
         return x
 
     def _halvings(self) -> list[bool]:
-        """Whether resolution is halved for each convolution on the way down and the first of the way up."""
+        """Whether each convolution on the way down, and the first on the way up, halves the resolution."""
         halvings = [True] * len(self.down)
         return [*halvings, False] if self.architecture.full_skip == "images" else [False, *halvings]
 
-    def _convolved(self, layer: nn.Module, x: Tensor, stride: int = 1) -> Tensor:
+    def _convolved(self, layer: Any, x: Tensor, stride: int = 1) -> Tensor:
         return rectified_convolution(x, layer.weight, layer.bias, stride, self.architecture.slope)
 
-    def _convolved_at_half(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _convolved_at_half(self, layer: Any, x: Tensor) -> Tensor:
         if self.architecture.downsampling == "stride":
             return self._convolved(layer, x, stride=2)
         pool = {4: F.max_pool2d, 5: F.max_pool3d}[x.ndim]
         return self._convolved(layer, pool(x, 2))
 
-    def _joined(self, layer: nn.Module, coarse: Tensor, skip: Tensor) -> Tensor:
-        """``layer`` of the features ``coarse``, up-sampled by two, and ``skip`` together, which are never joined."""
+    def _joined(self, layer: Any, coarse: Tensor, skip: Tensor) -> Tensor:
+        """``layer`` of ``coarse`` (up-sampled by two) and ``skip``, without concatenating them."""
         features = coarse.shape[1]
         own = convolve(skip, layer.weight[:, features:], layer.bias)
         weight = layer.weight[:, :features]
@@ -258,6 +261,7 @@ class FlowHead(nn.Module):
         super().__init__()
         self.convolution = convolution(ndim)(in_channels, ndim, 3, padding=1)
         nn.init.normal_(self.convolution.weight, std=1e-5)
+        assert self.convolution.bias is not None
         nn.init.zeros_(self.convolution.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -271,7 +275,7 @@ class FlowNetwork(nn.Module):
     ----------
     ndim : {2, 3}
     architecture : str or Architecture
-        A name in :data:`ARCHITECTURES`, or an architecture of one's own.
+        A name in :data:`ARCHITECTURES`, or your own architecture.
     width : float
         Multiplies the features of every convolution.
     in_channels : int
@@ -282,7 +286,7 @@ class FlowNetwork(nn.Module):
     stride : int
         Each axis of the images must be a multiple of it.
     resolution : int
-        1 where the flow is at full resolution, 2 where it is at half.
+        1 if the flow is at full resolution, 2 if it is at half.
 
     Raises
     ------
@@ -297,7 +301,7 @@ class FlowNetwork(nn.Module):
         self.unet = UNet(ndim, in_channels, architecture, width)
         self.head = FlowHead(ndim, self.unet.out_channels)
         self.stride, self.resolution = self.unet.stride, self.unet.resolution
-        self.to(memory_format=CHANNELS_LAST[ndim + 2])
+        self.to(memory_format=CHANNELS_LAST[ndim + 2])  # type: ignore[call-overload]  # torch declares no memory_format
 
     def forward(self, pair: Tensor) -> Tensor:
         """Map (B, in_channels, *space) to (B, D, *space / resolution)."""
@@ -312,11 +316,11 @@ class FlowNetwork(nn.Module):
 
     @property
     def quarter_channels(self) -> int:
-        return self.unet.up[-2].out_channels
+        return self.unet.architecture.decoder[-2]
 
     @property
     def half_channels(self) -> int:
-        return self.unet.up[-1].out_channels
+        return self.unet.architecture.decoder[-1]
 
 
 def _note(seen: list[Tensor] | None, features: Tensor) -> None:
@@ -330,6 +334,10 @@ def named_architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def convolution(ndim: int) -> type[nn.Module]:
+def convolution(ndim: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
     """``nn.Conv2d`` or ``nn.Conv3d``."""
-    return {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+    if ndim == 2:
+        return nn.Conv2d
+    if ndim == 3:
+        return nn.Conv3d
+    raise KeyError(ndim)

@@ -1,31 +1,32 @@
 """The weight volume of TM-SPR (Section 3.5, Fig. 5): how strongly each voxel's displacement is regularised.
 
-A head of three convolutions looks at low-resolution features of a registration network's decoder; that its map is
-coarse is what keeps it smooth.  It fits every network that has ``decode``.
+A head of three convolutions takes low-resolution features of a registration network's decoder.  Its map is smooth
+because it is coarse.  It works with every network that has ``decode``.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regcore.networks.decoded import Decoding
 from regcore.networks.transmorph import NORM
 from regcore.networks.unet import convolution
 from regcore.spatial import resample
 
 FEATURES = 48
-#: Weights are kept within these bounds, as in the authors' code: log 0 is infinite, and the Gaussian prior has no end.
+#: Bounds of the weights, as in the authors' code: log 0 is infinite, and the Gaussian prior is unbounded.
 LEAST, MOST_GAUSSIAN = 1e-6, 5.0
 RESOLUTIONS = (4, 2)
 
 
 class WeightHead(nn.Module):
-    """Features → one map of unbounded numbers, at their resolution.
+    """Features → one map of unbounded values, at the same resolution.
 
     Parameters
     ----------
     ndim : {2, 3}
     channels : int
-        Of the features.
+        Channels of the features.
     norm : {"batch", "instance"}
     """
 
@@ -52,19 +53,19 @@ class WeightedNetwork(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        With ``decode`` (:class:`~regcore.networks.decoded.Decoded`), ``quarter_channels`` and ``half_channels``.
+        A :class:`~regcore.networks.decoded.Decoding`.
     ndim : {2, 3}
     features : {4, 2}
-        The head looks at features at a quarter (the paper) or at half of the resolution (the authors' code).
+        The head takes features at a quarter (the paper) or at half of the resolution (the authors' code).
     norm : {"batch", "instance"}
 
     Attributes
     ----------
     stride, resolution : int
-        Of the network.
+        Those of the network.
     """
 
-    def __init__(self, network: nn.Module, ndim: int, features: int = 4, norm: str = "batch"):
+    def __init__(self, network: Decoding, ndim: int, features: int = 4, norm: str = "batch"):
         super().__init__()
         if features not in RESOLUTIONS:
             raise ValueError(f"features must be one of {', '.join(map(str, RESOLUTIONS))}, not {features}")
@@ -88,5 +89,5 @@ def beta_weights(drawn: Tensor) -> Tensor:
 
 
 def gaussian_weights(drawn: Tensor) -> Tensor:
-    """w = λ / λ_mean > 0 from the head's map; 1 where that is 0."""
+    """w = λ / λ_mean > 0 from the head's map; 1 where the map is 0."""
     return F.softplus(drawn + torch.expm1(torch.ones((), device=drawn.device)).log()).clamp(LEAST, MOST_GAUSSIAN)

@@ -1,1 +1,1 @@
-"""What belongs to the running process: threads, devices, workers, cost, CUDA graphs, writing files, messages."""
+"""The running process: threads, devices, workers, cost, CUDA graphs, writing files, log messages."""

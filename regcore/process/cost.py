@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import torch
 
-#: Seconds between two looks at the programs that a process has started.
+#: Seconds between two checks of the programs that a process has started.
 INTERVAL = 0.1
 
 
 @dataclass
 class Cost:
-    """What a block of work took: ``with cost.measured(): with cost.stage("load"): …``.
+    """The cost of a block of work: ``with cost.measured(): with cost.stage("load"): …``.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Cost:
         Largest resident memory of this process (Python and torch included), plus that of the programs
         it ran.
     peak_gpu_memory_mb : float
-        Largest memory that torch held on its GPU; 0 without one.
+        Largest memory that torch allocated on its GPU; 0 without a GPU.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -55,13 +55,13 @@ class Cost:
         Parameters
         ----------
         programs : bool
-            Watch the memory of the programs that it starts, which costs a little time itself.
+            Measure the memory of the programs that the block starts as well; this takes a little time.
         on_gpu : bool
-            It computes on torch's GPU.
+            Whether the block uses torch's GPU.
         """
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        with suppress(OSError):  # only Linux can forget an earlier peak
+        with suppress(OSError):  # only Linux can reset an earlier peak
             Path("/proc/self/clear_refs").write_text("5")
         before = _cpu_seconds()
         children = _Children() if programs else None
@@ -75,7 +75,7 @@ class Cost:
 
 
 class _Children:
-    """Watches the memory of the programs that this process starts."""
+    """Measures the memory of the programs that this process starts."""
 
     def __init__(self):
         self._peaks: dict[int, float] = {}
@@ -91,7 +91,7 @@ class _Children:
                     self._peaks[child.pid] = max(self._peaks.get(child.pid, 0.0), _peak_of(child.pid))
 
     def peak(self) -> float:
-        """Stop watching; the largest memory (MB) of any program."""
+        """Stop measuring; return the largest memory (MB) of any program."""
         self._done.set()
         self._thread.join()
         return max(self._peaks.values(), default=0.0)
@@ -105,7 +105,7 @@ def _own_peak() -> float:
 
 
 def _peak_of(process: int) -> float:
-    """Largest resident memory (MB) of a process so far; where that is not told, its present one."""
+    """Largest resident memory (MB) of a process so far; its current one where the peak is not available."""
     if sys.platform != "linux":
         return psutil.Process(process).memory_info().rss / 1e6
     lines = Path(f"/proc/{process}/status").read_text().splitlines()

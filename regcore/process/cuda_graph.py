@@ -1,6 +1,6 @@
-"""Work recorded once as a CUDA graph and replayed: the GPU then never waits for Python between two kernels.
+"""Record work once as a CUDA graph and replay it, so that the GPU never waits for Python between two kernels.
 
-Here, and not in the rooms that use it, because a training step and the iteration of an optimiser are recorded alike.
+Used for training steps and for the iterations of an optimiser.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import torch
 
 Result = TypeVar("Result")
 
-#: Calls before the recording: kernels are compiled, libraries set up, and memory is found that lasts.
+#: Calls before the recording, in which kernels compile, libraries initialise and lasting memory is allocated.
 WARM_UPS = 2
 
 
@@ -20,13 +20,13 @@ class Recording(Generic[Result]):
     Parameters
     ----------
     function : callable
-        Works on tensors that stay where they are, does not wait for the device, and asks the CPU for nothing that
-        changes from call to call.  It is called ``WARM_UPS`` times and once for the recording, which runs nothing.
+        Works on tensors at fixed addresses, does not wait for the device, and uses nothing from the CPU that changes
+        between calls.  It is called ``WARM_UPS`` times, and once for the recording, which executes nothing.
 
     Attributes
     ----------
     result
-        What the function returned when it was recorded: tensors that every :meth:`replay` fills anew.
+        What the function returned during the recording: tensors that every :meth:`replay` overwrites.
     """
 
     def __init__(self, function: Callable[[], Result]):
@@ -39,11 +39,11 @@ class Recording(Generic[Result]):
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.set_rng_state(random_state)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads, a data loader's or one that watches over processes, may go on meanwhile.
+        # Other threads, such as a data loader's, may use the device during the recording.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self.result = function()
 
     def replay(self) -> Result:
-        """Do the work again; the result is overwritten by the next call."""
+        """Repeat the work; the next call overwrites the result."""
         self._graph.replay()
         return self.result

@@ -1,12 +1,12 @@
-"""Where networks and optimisers run."""
+"""The device on which networks and optimisers run."""
 
 from pathlib import Path
 
 
 def default_device():
-    """Where networks and optimisers run: a GPU where there is one; of several the current one.
+    """The device for networks and optimisers: the current GPU, or the CPU if there is no GPU.
 
-    Each process of a training that runs in several has one to itself.
+    If a training runs in several processes, each has its own GPU.
 
     Returns
     -------
@@ -18,5 +18,5 @@ def default_device():
 
 
 def gpu_count() -> int:
-    """NVIDIA GPUs of this machine, found without loading torch."""
+    """Number of NVIDIA GPUs of this machine, found without loading torch."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))

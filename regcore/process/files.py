@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever seen under its final name."""
+"""Writing files so that a half-written file never has its final name."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+    """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.
 
     The temporary name keeps every suffix of the final one, because image libraries choose their format
-    by suffix.  When the block raises, the temporary file is removed and ``path`` is left as it was.
+    by suffix.  If the block raises, the temporary file is removed and ``path`` stays unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Calling what may crash, hang or print at will: a worker in a process of its own, with a time limit.
+"""Calls to code that may crash, hang or print: a worker in a separate process, with a time limit.
 
-The worker is a fresh interpreter that reads calls from a pipe, one JSON line each, and answers in kind.  It
-lives through many calls, so that libraries are loaded once, and is replaced after one that killed it.
+The worker is a fresh interpreter that reads calls from a pipe, one JSON line each, and answers in the same way.  It
+serves many calls, so that libraries are loaded once, and is replaced after a call that killed it.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ import tempfile
 import threading
 import time
 import traceback
-from typing import Any
+from typing import IO, Any
 
 from regcore.process.threads import thread_environment, tune_process
 
-#: Characters of what a failed call printed that are kept.
+#: Characters kept of a failed call's output.
 KEPT = 8000
 
 
 class CallFailed(Exception):
-    """A call that came to nothing.
+    """A call failed.
 
     Parameters
     ----------
     reason : str
-        What happened, in a sentence.
+        What happened, in one sentence.
     printed : str
         The end of what the call wrote to standard output and standard error.
     """
@@ -40,13 +40,19 @@ class CallFailed(Exception):
         self.printed = printed
 
 
+def _input(process: subprocess.Popen) -> IO[bytes]:
+    """Where a process that was started with a pipe for its input reads from."""
+    assert process.stdin is not None
+    return process.stdin
+
+
 class Worker:
     """Calls functions of modules in another process; use it as a context manager.
 
     Parameters
     ----------
     threads : int
-        That the libraries in it may use.
+        Threads that its libraries may use.
     """
 
     def __init__(self, threads: int):
@@ -63,7 +69,7 @@ class Worker:
         self._printed.close()
 
     def call(self, function: str, *arguments: Any, seconds: float) -> Any:
-        """Call ``module:function`` with arguments that JSON can hold.
+        """Call ``module:function`` with arguments that can be written as JSON.
 
         Returns
         -------
@@ -74,12 +80,11 @@ class Worker:
         CallFailed
             The function raised, took longer than ``seconds``, or ended its process.
         """
-        if self._process is None:
-            self._start()
+        process = self._process or self._start()
         begin = self._printed.seek(0, os.SEEK_END)
         try:
-            self._process.stdin.write(json.dumps([function, arguments]).encode() + b"\n")
-            self._process.stdin.flush()
+            _input(process).write(json.dumps([function, arguments]).encode() + b"\n")
+            _input(process).flush()
             ready, _, _ = select.select([self._answers], [], [], seconds)
             line = self._answers.readline() if ready else None
         except BrokenPipeError:
@@ -88,7 +93,7 @@ class Worker:
             self._stop()
             raise
         if not line:
-            reason = f"took longer than {seconds:g} s and was stopped" if line is None else self._how_it_ended()
+            reason = f"took longer than {seconds:g} s and was stopped" if line is None else self._how_it_ended(process)
             self._stop()
             raise CallFailed(reason, self._since(begin))
         answer = json.loads(line)
@@ -96,9 +101,11 @@ class Worker:
             raise CallFailed(answer["raised"], self._since(begin))
         return answer["returned"]
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen:
         reading, writing = os.pipe()
-        self._folder = tempfile.TemporaryDirectory(prefix="regcore-worker-")  # holds what a killed call leaves behind
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="regcore-worker-"
+        )  # for files that a killed call leaves behind
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(writing)],
             stdin=subprocess.PIPE,
@@ -106,10 +113,11 @@ class Worker:
             stderr=self._printed,
             pass_fds=[writing],
             env={**thread_environment(self._threads), "TMPDIR": self._folder.name},
-            start_new_session=True,  # so that what it started can be stopped with it
+            start_new_session=True,  # so that programs it starts can be stopped with it
         )
         os.close(writing)
         self._answers = os.fdopen(reading, "rb")
+        return self._process
 
     def _stop(self) -> None:
         if self._process is None:
@@ -118,13 +126,14 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            _input(self._process).close()
         self._answers.close()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
         self._process = None
 
-    def _how_it_ended(self) -> str:
-        status = self._process.wait()
+    def _how_it_ended(self, process: subprocess.Popen) -> str:
+        status = process.wait()
         if status < 0:
             return f"was ended by signal {-status} ({signal.strsignal(-status)})"
         return f"ended its process with status {status}"
@@ -135,14 +144,14 @@ class Worker:
 
 
 def serve(answers: int) -> None:
-    """Answer calls until there are no more; the worker's side.
+    """Answer calls until there are no more (runs in the worker).
 
     Parameters
     ----------
     answers : int
-        File descriptor to write to; standard output belongs to whoever is called.
+        File descriptor for the answers; standard output is left to the called functions.
     """
-    tune_process()  # as for methods that run in the job's own process
+    tune_process()  # the same as for methods that run in the job's own process
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with os.fdopen(answers, "w") as out:
         for line in sys.stdin:
@@ -158,7 +167,7 @@ def serve(answers: int) -> None:
 
 
 def _end_with(owner: int) -> None:
-    """End this process and what it started once its owner is gone."""
+    """End this process and its programs when the owner is gone."""
     while os.getppid() == owner:
         time.sleep(1)
     os.killpg(0, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Where the messages of regcore go."""
+"""Where regcore's log messages go."""
 
 import logging
 import sys

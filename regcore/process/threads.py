@@ -1,9 +1,9 @@
-"""Threads and memory of the whole process, so that computing on a CPU is fast; called by programs, never on import."""
+"""Thread and memory settings of the process for speed on a CPU; called by programs, never on import."""
 
 import ctypes
 import os
 
-#: What tells the libraries in circulation how many threads to use; some read it only when they are loaded.
+#: Environment variables for the number of threads of common libraries; some read them only when they are loaded.
 THREADS_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -14,15 +14,15 @@ THREADS_VARIABLES = (
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """The environment of this process, changed so that a program started with it uses that many threads."""
+    """This process's environment, changed so that a program started with it uses ``threads`` threads."""
     return {**os.environ, **dict.fromkeys(THREADS_VARIABLES, str(threads))}
 
 
 def share_cores() -> None:
     """Let waiting threads sleep instead of spinning; must be called before torch is imported.
 
-    Where other work wants the same cores, as the jobs of one workflow do, spinning threads take them from
-    those that compute.  A setting of the user's stands.
+    If other jobs need the same cores, as in a workflow, spinning threads slow down the working ones.  A setting made
+    by the user is kept.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -31,8 +31,8 @@ def tune_process(threads: int | None = None) -> None:
     """Keep freed memory instead of returning it to the system, and set torch's threads.
 
     By default glibc maps and unmaps every large tensor, and the page faults cost more than the
-    arithmetic on it (a VoxelMorph step on a 160×144 slice: 1.3–2 times as fast without).  Where the C
-    library has no ``mallopt`` nothing is changed.
+    arithmetic (a VoxelMorph step on a 160×144 slice is 1.3–2 times as fast without).  If the C library has no
+    ``mallopt``, nothing is changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

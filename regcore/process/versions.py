@@ -1,4 +1,4 @@
-"""What decides a result beside its input: the processor, Python and the packages."""
+"""The processor, Python and package versions that a result depends on."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """What the CPU calls itself, and how many cores of it this process may use."""
+    """Name of the CPU, and the number of its cores that this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -17,12 +17,12 @@ def processor_name() -> str:
     return f"{names[0] if names else platform.processor() or 'unknown processor'}, {cores} cores"
 
 
-#: Packages whose versions are written beside every result.
+#: Packages whose versions are stored with every result.
 PACKAGES = ("regcore", "torch", "numpy", "scipy", "nibabel", "antspyx", "nilearn", "snakemake")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
+    """Versions of Python and of the packages that a result depends on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

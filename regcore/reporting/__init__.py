@@ -1,1 +1,1 @@
-"""Tables, figures and the page; all computed from result files, so a report needs no retraining."""
+"""Tables, figures and the report page, all computed from result files; no retraining needed."""

@@ -23,7 +23,7 @@ from regcore.networks.architecture import (
 )
 from regcore.reporting.figures import CURVES, plt, text_figure
 
-#: What the four weights are called.
+#: Symbols of the four weights.
 SYMBOLS = dict(zip(LAMBDAS, ("λ1", "λ2", "λ3", "λ4"), strict=True))
 CELL_TITLES = {FEATURE: "feature cells", DEFORMATION: "deformation cells"}
 #: Resolution of a cell's features.
@@ -34,14 +34,14 @@ LOSSES = {"training_loss": "objective, training pairs", "validation_loss": "1 - 
 
 
 def stage_of(trace: pd.DataFrame, stage: str) -> pd.DataFrame:
-    """A row for each epoch of one stage of a search; none where there was no such stage."""
+    """A row for each epoch of a stage of a search; none if there was no such stage."""
     return trace[trace["stage"] == stage].dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
     """``cells cell edge operation weight chosen``: all operations in the last epoch of each search for cells.
 
-    Chosen is the likeliest of each edge, whatever a person has made of the architecture file since.
+    The most likely operation of each edge is chosen, even if the architecture file was edited later.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
 
 
 def heat_maps(table: pd.DataFrame) -> Figure:
-    """The :func:`mixtures` of both kinds of cells; boxes are around the chosen operations."""
+    """The :func:`mixtures` of both kinds of cells; boxes mark the chosen operations."""
     figure, axes = plt.subplots(1, len(CELLS), figsize=(9.5, 4.4), sharey=True, layout="constrained")
-    limits = {"vmin": table["weight"].min(), "vmax": table["weight"].max()}
+    limits = table["weight"].min(), table["weight"].max()
     for axis, kind in zip(axes, CELLS, strict=True):
         part = table[table["cells"] == kind]
         axis.set(title=CELL_TITLES[kind] + ("" if len(part) else " (not searched)"), xlabel="resolution, edge")
@@ -72,9 +72,9 @@ def heat_maps(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_weights(axis: Axes, part: pd.DataFrame, limits: Mapping[str, float]) -> Any:
+def _draw_weights(axis: Axes, part: pd.DataFrame, limits: tuple[float, float]) -> Any:
     image = part["weight"].to_numpy().reshape(-1, len(CANDIDATES)).T
-    drawn = axis.imshow(image, cmap="viridis", aspect="auto", **limits)
+    drawn = axis.imshow(image, cmap="viridis", aspect="auto", vmin=limits[0], vmax=limits[1])
     chosen = part[part["chosen"]]
     for column, operation in enumerate(chosen["operation"]):
         corner = column - 0.5, list(CANDIDATES).index(operation) - 0.5
@@ -85,13 +85,13 @@ def _draw_weights(axis: Axes, part: pd.DataFrame, limits: Mapping[str, float]) -
 
 
 def objective_by_epoch(rows: pd.DataFrame) -> Figure:
-    """λ and the losses over the epochs of the search for λ, each over its own range."""
+    """λ and the losses over the epochs of the search for λ, each scaled to its own range."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
     labels = {name: f"{SYMBOLS[name]}: {rows[name].iloc[0]:.3g} → {rows[name].iloc[-1]:.3g}" for name in LAMBDAS}
     for axis, curves, what in ((left, labels, "λ"), (right, LOSSES, "loss")):
         for (column, label), (marker, line, colour) in zip(curves.items(), CURVES, strict=False):
             axis.plot(rows["epoch"], _scaled(rows[column]), line, marker=marker, ms=3, color=colour, label=label)
-        axis.set(xlabel="epoch", ylabel=f"{what}, from its least to its largest value")
+        axis.set(xlabel="epoch", ylabel=f"{what}, from its minimum to its maximum")
         axis.grid(linewidth=0.3)
         axis.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))  # curves are everywhere else
     return figure
@@ -114,7 +114,7 @@ def operations(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def headings(paths: Sequence[Path]) -> list[str]:
-    """Paths without the folders that all of them begin or end with, which would not fit above a column."""
+    """Paths without the folders that all of them begin or end with, so that they fit above a column."""
     parts = [path.parts for path in dict.fromkeys(paths)]
     if len(parts) < 2:
         return [path.name for path in paths]
@@ -128,12 +128,12 @@ def headings(paths: Sequence[Path]) -> list[str]:
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Architectures by name, and λ where they are known.
+    """Architectures by name, with λ if known.
 
     Parameters
     ----------
     found : mapping of str → dict
-        As :func:`~regcore.autoreg.search.read_found` reads them.
+        As read by :func:`~regcore.autoreg.search.read_found`.
     """
     figure, axes = plt.subplots(1, len(found), figsize=(3.1 * len(found), 6.2), squeeze=False, layout="constrained")
     for axis, (heading, values) in zip(axes[0], found.items(), strict=True):
@@ -162,7 +162,7 @@ def _draw_architecture(axis: Axes, architecture: Architecture) -> None:
 
 
 def search_figure(trace: pd.DataFrame) -> Figure:
-    """What a search for cells or λ did: its mixtures, or where these were not searched λ over its epochs.
+    """The course of a search: its mixtures, or, if no cells were searched, λ over its epochs.
 
     Parameters
     ----------

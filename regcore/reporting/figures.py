@@ -18,9 +18,9 @@ from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 from regcore.process.files import atomic_write
 
-#: Markers and lines of curves: told apart in greyscale too.
+#: Markers and lines of curves, distinguishable in greyscale.
 CURVES = (("o", "-", "black"), ("s", "--", "#3182bd"), ("^", ":", "#b35806"), ("D", "-.", "#636363"))
-#: Hyperparameters on axes.
+#: Axis labels of hyperparameters.
 AXES = {
     "lambda": "λ",
     "window": "local NCC window (voxels)",
@@ -31,7 +31,7 @@ AXES = {
     "sigma": "σ′",
 }
 
-#: Fill and hatch of each method's boxes: told apart in greyscale too.
+#: Fill and hatch of each method's boxes, distinguishable in greyscale.
 STYLES = [
     ("#d9d9d9", ""),
     ("#969696", "//"),
@@ -50,11 +50,11 @@ STYLES = [
     ("#8c6d31", "..."),
     ("#525252", ""),
 ]
-#: A row of boxes holds as many structures as keep the boxes wide enough to see their hatches.
+#: Limits the structures in a row, so that boxes are wide enough to show their hatches.
 STRUCTURES_PER_ROW, BOXES_PER_ROW = 16, 110
 LEGEND_COLUMNS = 6
 
-#: Metric of labels → its axis, and whether small values are good.
+#: Metric of labels → its axis label, and whether small values are good.
 BOXED = {"dice": ("Dice", False), "hd95_mm": ("HD95 (mm)", True)}
 
 
@@ -66,7 +66,7 @@ def save_figure(figure, path: str | Path) -> None:
 
 
 def text_figure(text: str):
-    """A figure that says why there is nothing to draw."""
+    """A figure with only a text, for instance why there is nothing to draw."""
     figure, axis = plt.subplots(figsize=(8, 1.5))
     axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
     axis.set_axis_off()
@@ -76,8 +76,8 @@ def text_figure(text: str):
 def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str], metric: str):
     """Box plots of a metric by structure and method; left and right are pooled, the best structures come first.
 
-    Boxes span the quartiles over pairs (and sides), the line is the median, whiskers reach 1.5 times the
-    box, points lie beyond.
+    Boxes span the quartiles over pairs (and sides), the line is the median, whiskers reach 1.5 times the box,
+    points are outliers.
 
     Parameters
     ----------
@@ -140,12 +140,12 @@ def training_curves(histories: Mapping[str, pd.DataFrame]):
         terms = [c for c in history if c not in ("step", "validation_dice", "seconds", "learning_rate")]
         for style, term in zip(("-", "--", ":", "-."), terms, strict=False):
             losses.plot(history["step"], history[term], style, label=term, marker=".", color="black")
-        scale = "log" if (history[terms] > 0).all(axis=None) else "linear"  # correlations are below zero
+        scale = "log" if (history[terms] > 0).all(axis=None) else "linear"  # correlation losses are negative
         losses.set(xlabel="training step", ylabel="loss (training pairs)", yscale=scale, title=name)
         losses.legend()
-        best = history["validation_dice"].idxmax()
+        best = history.iloc[int(history["validation_dice"].argmax())]
         dice.plot(history["step"], history["validation_dice"], "-", marker=".", color="black")
-        dice.plot(history["step"][best], history["validation_dice"][best], "o", mfc="none", ms=12, color="black")
+        dice.plot(best["step"], best["validation_dice"], "o", mfc="none", ms=12, color="black")
         dice.set(xlabel="training step", ylabel="Dice (validation pairs)", title=f"{name}: weights kept at the circle")
         for axis in (losses, dice):
             axis.grid(linewidth=0.3)
@@ -155,7 +155,7 @@ def training_curves(histories: Mapping[str, pd.DataFrame]):
 
 @dataclass(frozen=True, eq=False)
 class ShownPair:
-    """A pair and the field between its scans, to be drawn."""
+    """A pair and the field between its scans, for drawing."""
 
     title: str
     fixed_name: str
@@ -200,7 +200,7 @@ def pair_panels(pairs: Sequence[ShownPair]):
 
 @dataclass(frozen=True, eq=False)
 class ComparedPair:
-    """A pair and the fields of several methods by name, to be drawn."""
+    """A pair and the fields of several methods by name, for drawing."""
 
     title: str
     fixed: Volume
@@ -210,7 +210,7 @@ class ComparedPair:
 
 
 def method_panels(pairs: Sequence[ComparedPair]):
-    """Rows of the fixed image and what each method makes of the moving one, with outlines of the fixed image's labels.
+    """Rows of the fixed image and the moving image warped by each method, with outlines of the fixed labels.
 
     Intensities are 0 to 1; in 3-D the coronal slice through the middle of the fixed image's content is shown.
     """
@@ -238,7 +238,7 @@ def method_panels(pairs: Sequence[ComparedPair]):
 
 
 def _scale(axis, image) -> None:
-    """A colour bar beside ``axis`` that takes no room from it."""
+    """A colour bar beside ``axis`` that does not shrink it."""
     bar = axis.figure.colorbar(image, cax=axis.inset_axes([1.03, 0, 0.05, 1]))
     bar.ax.tick_params(labelsize=7)
 
@@ -273,7 +273,7 @@ class View:
 
 
 def draw_grid(axis, view: View, moves: np.ndarray) -> None:
-    """Draw where the field sends the lines of a regular grid, in the shown plane (mm)."""
+    """Draw a regular grid deformed by the field, in the shown plane (mm)."""
     across, up = (view.slice(moves[..., plane]) for plane in view.planes)
     height, width = across.shape
     left, right, bottom, top = view.extent

@@ -25,13 +25,13 @@ from regcore.reporting.tables import (
 )
 from regcore.study.checks import TRUTH
 
-#: Failed pairs of one method that are shown; the others are counted.
+#: Failed pairs shown for each method; further ones are counted.
 FAILURES_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG with its heading and a caption that says what to see in it."""
+    """A PNG with its heading and caption."""
 
     path: Path
     heading: str
@@ -44,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Failure:
-    """A pair that a method could not register, why, and the end of what the method printed."""
+    """A pair that a method could not register, the reason, and the end of the method's output."""
 
     pair: str
     reason: str
@@ -53,14 +53,14 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What stands in a report.
+    """The content of a report.
 
     Parameters
     ----------
     config : mapping
         The study's configuration with all defaults.
     facts : sequence of (str, str)
-        What was compared on what data.
+        Methods, data and hardware.
     summary, comparisons, starts : DataFrame
         From :mod:`regcore.reporting.tables`.
     reference : str, optional
@@ -69,7 +69,7 @@ class Report:
         Heading → table of every label.
     figures : sequence of Figure
     unavailable : mapping
-        Method that was not run → why not, and how to get it.
+        Method that was not run → the reason, and how to install it.
     failures : mapping
         Method → its failed pairs, for methods with any.
     commands : mapping
@@ -101,7 +101,9 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
         As from :func:`regcore.reporting.tables.summary` and :func:`regcore.reporting.tables.comparisons`.
     """
     shown = for_people(table).map(escape)
-    for heading, places in ranks(table).items():
+    places_by_heading = ranks(table)
+    for heading in places_by_heading.columns:
+        places = places_by_heading[heading]
         for place, tag in ((1, "b"), (2, "i")):
             chosen = places.index[places == place]
             shown.loc[chosen, heading] = f"<{tag}>" + shown.loc[chosen, heading] + f"</{tag}>"
@@ -112,7 +114,7 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
 
 
 def cost_html(table: pd.DataFrame) -> str:
-    """What every method of the summary cost, as an HTML table; empty where nothing is known."""
+    """The cost of every method of the summary, as an HTML table; empty if nothing is known."""
     shown = cost_for_people(table)
     return "" if shown.empty else _html(shown.map(escape).rename(index=escape))
 
@@ -147,5 +149,5 @@ def write_report(path: str | Path, report: Report) -> None:
 
 
 def _html(shown: pd.DataFrame) -> str:
-    """A table whose cells and headings are HTML already."""
+    """A table whose cells and headings are already HTML."""
     return shown.rename_axis(None).to_html(border=0, classes="summary", escape=False)

@@ -1,4 +1,4 @@
-"""What searches for hyperparameters found: their trials as a surface, what matters, and what a grid would have cost."""
+"""Results of searches for hyperparameters: their trials, importances, and comparison with a grid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,25 +6,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import griddata
 
 from regcore.reporting.figures import AXES, plt
 from regcore.study.results import Results
 
-#: How trials are marked (Fig. 7).
+#: Markers of trials (Fig. 7).
 RINGS = {"complete": ("black", "trained to the end"), "pruned": ("cyan", "pruned")}
-CROSS = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5, "linestyle": "none"}
+CROSS: dict[str, Any] = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5, "linestyle": "none"}
 COLOURS = ("#3182bd", "#fdae6b", "#74c476", "#9e9ac8", "#e7969c", "#d9d9d9")
 
 
 def axis_name(name: str) -> str:
-    """What a hyperparameter is called on an axis."""
+    """Axis label of a hyperparameter."""
     return AXES.get(name, name.replace("_", " "))
 
 
 def search_figure(results: Results, name: str) -> Figure:
-    """An entry's trials over its hyperparameters, how the best value rose, and what matters."""
+    """An entry's trials over its hyperparameters, the best value so far, and the importances."""
     table, result = results.trials(name), results.search(name)
     panels = 3 if result["importances"] else 2
     figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4))
@@ -46,10 +48,10 @@ def values_text(params: dict[str, Any]) -> str:
 
 
 def draw_trials(axis: Axes, table: pd.DataFrame, result: dict[str, Any]) -> None:
-    """Validation Dice over the two hyperparameters that matter most, or the only one.
+    """Validation Dice over the two most important hyperparameters, or the only one.
 
-    Trials that were pruned have the Dice of their last look, so that the surface is interpolated between those that
-    were trained to the end alone.
+    Pruned trials have the Dice of their last validation, so the surface is interpolated only between trials trained to
+    the end.
     """
     numeric = [name for name, rule in result["ranges"].items() if all(map(_is_number, rule.get("choices", [0])))]
     names = sorted(numeric, key=lambda name: -result["importances"].get(name, 0))[:2]
@@ -85,29 +87,29 @@ def _draw_line(axis: Axes, table: pd.DataFrame, name: str) -> None:
 
 def _draw_surface(axis: Axes, table: pd.DataFrame, done: pd.DataFrame, names: Sequence[str]) -> None:
     points, low, high = done[list(names)].to_numpy(), *done["value"].agg(["min", "max"])
-    norm = plt.Normalize(low, high if high > low else low + 1e-6)
+    norm = Normalize(low, high if high > low else low + 1e-6)
     spans = np.ptp(table[list(names)].to_numpy(), axis=0)
     spread = np.linalg.matrix_rank((points - points.mean(0)) / np.maximum(spans, 1e-12), tol=1e-3) if len(done) else 0
-    if len(done) >= 4 and spread == 2:  # there is a triangle to interpolate in
-        lines = [np.linspace(*table[name].agg(["min", "max"]), 60) for name in names]
+    if len(done) >= 4 and spread == 2:  # at least one triangle for interpolation
+        lines = [np.linspace(table[name].min(), table[name].max(), 60) for name in names]
         x, y = np.meshgrid(*lines)
         surface = griddata(points / spans, done["value"], (x / spans[0], y / spans[1]), method="linear")
         axis.contourf(x, y, surface, levels=15, norm=norm, cmap="viridis")
-    style = {"linewidths": 1.6, "s": 48, "zorder": 3, "clip_on": False}
+    style: dict[str, Any] = {"linewidths": 1.6, "s": 48, "zorder": 3, "clip_on": False}
     for state, (colour, label) in RINGS.items():
         part = table[table["state"] == state]
-        place = [part[name] for name in names]
+        first, second = (part[name] for name in names)
         if state == "complete":
-            drawn = axis.scatter(*place, c=part["value"], norm=norm, edgecolors=colour, label=label, **style)
-        else:  # the Dice of a few looks is not on the scale
-            axis.scatter(*place, facecolors="none", edgecolors=colour, label=label, **style)
+            drawn = axis.scatter(first, second, c=part["value"], norm=norm, edgecolors=colour, label=label, **style)
+        else:  # the Dice of a few validations is not on the same scale
+            axis.scatter(first, second, facecolors="none", edgecolors=colour, label=label, **style)
     bar = axis.figure.colorbar(drawn, ax=axis, format="%.4f")
     bar.set_label("Dice (validation pairs)")
     axis.set(xlabel=axis_name(names[0]), ylabel=axis_name(names[1]))
 
 
 def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
-    """The best value so far, over the trials in the order in which they began."""
+    """The best value so far, over the trials in the order in which they started."""
     ordered = table.sort_values("trial")
     done = ordered["value"].where(ordered["state"] == "complete")
     axis.step(ordered["trial"], done.cummax().ffill(), where="post", color="black", label="best so far")
@@ -115,15 +117,17 @@ def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
         part = ordered[ordered["state"] == state]
         axis.plot(part["trial"], part["value"], "o", markerfacecolor="none", markeredgecolor=colour, label=label)
     axis.set(xlabel="trial", ylabel="Dice (validation pairs)")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    locator = axis.xaxis.get_major_locator()
+    assert isinstance(locator, MaxNLocator)
+    locator.set_params(integer=True)
     axis.grid(linewidth=0.3)
     axis.legend(fontsize=8)
 
 
 def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
-    """Fig. 8: shares of the hyperparameters in what Dice varies by."""
+    """Fig. 8: shares of the hyperparameters in the variance of Dice."""
     axis.pie(
-        shares.values(),
+        list(shares.values()),
         labels=[axis_name(name) for name in shares],
         colors=[COLOURS[place % len(COLOURS)] for place in range(len(shares))],
         autopct="%.0f %%",
@@ -148,7 +152,7 @@ def surfaces(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, F
 
 
 def importances(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 8: what matters, a pie for each search."""
+    """Fig. 8: importances, a pie for each search."""
     figure, axes = plt.subplots(1, len(entries), figsize=(4 * len(entries), 3.6), squeeze=False)
     rows = []
     for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
@@ -161,7 +165,7 @@ def importances(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame
 
 
 def against_grid(results: Results, entries: dict[str, str]) -> pd.DataFrame:
-    """What each search trained, and what it found: the first is compared with the others, the grids."""
+    """The cost and result of each search: the first is compared with the others, which are grids."""
     rows = []
     for name, title in entries.items():
         result = results.search(name)

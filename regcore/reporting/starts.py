@@ -1,4 +1,4 @@
-"""Methods that were trained from several random starts: what is chance between two trainings, and what is not."""
+"""Methods trained from several random starts: how much of a difference between two trainings is chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,14 +12,14 @@ OVER_REFERENCE = "Points over the reference (95 % CI)"
 
 
 def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], reference: str | None) -> pd.DataFrame:
-    """Dice of methods that were trained from several random starts, and of each pair's mean over them.
+    """Dice of methods trained from several random starts, and of each pair's mean over them.
 
     Parameters
     ----------
     rows : DataFrame
         Tidy rows of all methods.
     groups : mapping
-        Name → its methods, which differ in their random start alone; one of them at least.
+        Name → its methods, at least one, which differ only in their random start.
     reference : str, optional
         Name that the others are compared with.
 
@@ -31,16 +31,16 @@ def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], referen
         fields of :class:`regcore.evaluation.statistics.PairedComparison` on these means of pairs.
     """
     dice = rows[rows["metric"] == "dice"].pivot_table(index="pair", columns="method", values="value")
-    of_pairs = {name: dice.reindex(columns=methods).mean(axis=1) for name, methods in groups.items()}
+    of_pairs = {name: dice.reindex(columns=list(methods)).mean(axis=1) for name, methods in groups.items()}
     found = []
     for name, methods in groups.items():
-        compared = asdict(paired_comparison(of_pairs[name], of_pairs[reference])) if reference in groups else {}
+        compared = asdict(paired_comparison(of_pairs[name], of_pairs[reference])) if reference in of_pairs else {}
         found.append(
             {
                 "method": name,
                 "starts": len(methods),
                 "dice_mean": of_pairs[name].mean(),
-                "dice_sd_starts": dice.reindex(columns=methods).mean().std(ddof=1),
+                "dice_sd_starts": dice.reindex(columns=list(methods)).mean().std(ddof=1),
                 "dice_sd_pairs": of_pairs[name].std(ddof=1),
                 "reference": reference,
                 **({} if name == reference else compared),

@@ -1,4 +1,4 @@
-"""A study's result files → its tables, figures and page."""
+"""From a study's result files to its tables, figures and report page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from regcore.reporting.tables import comparisons, means_by_label, reference_meth
 from regcore.study.plan import UNAVAILABLE, Plan
 from regcore.study.results import Results
 
-#: Lines of what a method printed before it failed that the report shows.
+#: Lines of a failed method's output that the report shows.
 OUTPUT_LINES = 15
 
-#: Metrics of labels that have a table of every label and box plots, both called ``<name>_by_label``.
+#: Metrics of labels with a table by label and box plots, both named ``<name>_by_label``.
 BY_LABEL = {"dice": "dice", "hd95": "hd95_mm"}
 
 
@@ -55,7 +55,7 @@ def write_tables(results: Results, entries: Sequence[str], outputs: Mapping[str,
 
 
 def _of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Means over random starts, of those methods that have several and of the reference; empty where none has."""
+    """Means over random starts, for methods with several starts and the reference; empty if there are none."""
     groups, reference = dict(plan.starts), _reference(plan, table)
     group = next((name for name, methods in groups.items() if reference in methods), reference)
     if groups and group is not None:
@@ -70,12 +70,12 @@ def draw_training_curves(results: Results, methods: Sequence[str], output: str) 
 
 
 def draw_search(results: Results, name: str, output: str) -> None:
-    """Draw what a method's search for hyperparameters found."""
+    """Draw the result of a method's search for hyperparameters."""
     save_figure(search_figure(results, name), output)
 
 
 def draw_pairs(results: Results, name: str, output: str) -> None:
-    """Draw those of a method's test pairs, if it registered any, with the best, the median and the worst mean Dice."""
+    """Draw a method's test pairs with the best, median and worst mean Dice, if it registered any."""
     dice = results.of_pairs(name).sort_values(ascending=False)
     if dice.empty:
         save_figure(text_figure(f"{name} registered none of the test pairs."), output)
@@ -84,8 +84,8 @@ def draw_pairs(results: Results, name: str, output: str) -> None:
     shown = []
     for rank, pair in chosen.items():
         fixed, moving = results.scans_of(pair)
-        title, images = f"{rank}: Dice {dice[pair]:.3f}", (results.normalised(scan) for scan in (fixed, moving))
-        shown.append(ShownPair(title, fixed, moving, *images, results.field(name, pair)))
+        title, images = f"{rank}: Dice {dice[pair]:.3f}", [results.normalised(scan) for scan in (fixed, moving)]
+        shown.append(ShownPair(title, fixed, moving, images[0], images[1], results.field(name, pair)))
     save_figure(pair_panels(shown), output)
 
 
@@ -106,9 +106,9 @@ def write_page(results: Results, output: str) -> None:
     ]
     for name in plan.spotlight:
         caption = (
-            f"The test pairs with the best, the median and the worst mean Dice of {name}. Where registration "
-            "succeeded the difference is pale; crossings in the warped grid are folds. The displacement includes "
-            "the affine alignment."
+            f"The test pairs with the best, median and worst mean Dice of {name}. Where registration succeeded, "
+            "the difference image is pale; crossings in the warped grid are folds. The displacement includes the "
+            "affine alignment."
         )
         shown.append(Figure(figure(f"pairs_{name}.png"), f"Pairs: {name}", caption))
     if any(plan.entries[name].learned for name in plan.methods):
@@ -116,20 +116,20 @@ def write_page(results: Results, output: str) -> None:
         shown.append(Figure(figure("training_curves.png"), "Training", caption))
     for name in plan.searched_methods:
         caption = (
-            "Each ring is a training with its own hyperparameters and its Dice on the validation pairs; those with "
-            "a cyan edge were ended early, and have that of their last look. The red cross is the one that registered "
-            "the test pairs."
+            "Each ring is a training with its own hyperparameters, coloured by its Dice on the validation pairs. A "
+            "cyan edge marks trials that were ended early; they show the Dice of their last validation. The red cross "
+            "marks the trial whose model registered the test pairs."
         )
         shown.append(Figure(figure(f"search_{name}.png"), f"Search: {name}", caption))
     for name in plan.cell_searched_methods:
         caption = (
-            "Weights of the candidates on each edge at the end of the search, red boxes around what was chosen; or, "
-            "where cells were not searched, the weights of the objective and the losses over its epochs."
+            "Weights of the candidate operations on each edge at the end of the search; red boxes mark the chosen "
+            "ones. If cells were not searched: the weights of the objective and the losses over the epochs."
         )
         shown.append(Figure(figure(f"architecture_{name}.png"), f"Architecture: {name}", caption))
     table = results.table("summary.csv", ["method"]).set_index("method")
     report = Report(
-        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # nobody wrote that key
+        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # added internally
         facts=_facts(results),
         summary=table,
         comparisons=results.table("comparisons.csv", ["method", "reference"]),
@@ -164,7 +164,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
         ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
         ("Reference image", plan.reference),
     ]
-    if set(plan.methods.values()) != {"imported"}:  # then no scan is prepared
+    if set(plan.methods.values()) != {"imported"}:  # otherwise no scan is prepared
         facts.append(("Common grid", _common_grid(results)))
     return [
         *facts,
@@ -217,6 +217,6 @@ def _failures(results: Results, name: str) -> list[Failure]:
 
 
 def _example(results: Results, name: str) -> dict:
-    """What is known of the first test pair that a method registered, or of the first where all failed."""
+    """The facts of the first test pair that a method registered, or of the first pair if all failed."""
     succeeded = (facts for facts in results.facts(name) if not facts["failed"])
     return next(succeeded, None) or next(results.facts(name))

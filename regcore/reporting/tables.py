@@ -8,7 +8,7 @@ import pandas as pd
 from regcore.evaluation.statistics import PairedComparison, holm, paired_comparison
 from regcore.study.checks import TRUTH
 
-#: Methods that are the reference of the tests only where the study says so.
+#: Methods that are the reference of the tests only if the study asks for it.
 STARTING_POINTS = ("identity", "affine")
 
 #: Corrected p-value below which a method's Dice is marked → mark, the strictest first.
@@ -23,13 +23,13 @@ class Measure:
     ----------
     metric : str
     over : {"mean", "median", "max"}
-        Which of the pairs' values is shown; a metric of labels is first averaged over them.
+        How the pairs' values are summarised; a metric of labels is first averaged over the labels.
     heading, number, meaning : str
-        For people: the heading, the format and what it says.
+        Heading, number format and explanation for readers.
     best : {"min", "max"}, optional
-        Which value is best; None for costs, and where a good registration may have a worse one than none.
+        Which value is best; None for costs, and where a good registration may be worse than none.
     spread : bool
-        Whether the SD over pairs is shown beside the mean, as column ``<column>_sd`` of the summary.
+        Whether the SD over pairs is shown with the mean, as column ``<column>_sd`` of the summary.
     """
 
     metric: str
@@ -41,7 +41,7 @@ class Measure:
     spread: bool = False
 
 
-#: Column of the summary → what the fields are worth.
+#: Column of the summary → measure of quality.
 QUALITY = {
     "hd95_mm": Measure(
         "hd95_mm",
@@ -65,7 +65,7 @@ QUALITY = {
         "folds_percent", "mean", "Folds %", "{:.3f}", "voxels of the labelled region with det ∇φ ≤ 0"
     ),
     "ndv_percent": Measure(
-        "ndv_percent", "mean", "NDV %", "{:.3f}", "non-diffeomorphic volume, in the volume of the labelled region"
+        "ndv_percent", "mean", "NDV %", "{:.3f}", "non-diffeomorphic volume, relative to the labelled region"
     ),
     "sd_log_jacobian": Measure("sd_log_jacobian", "mean", "SD log|J|", "{:.2f}", "spread of the local volume change"),
     "correlation": Measure(
@@ -73,7 +73,7 @@ QUALITY = {
         "mean",
         "Correlation",
         "{:.3f}",
-        "of the fixed and the warped image; a good registration of two contrasts may lower it",
+        "between the fixed and the warped image; a good registration across contrasts may lower it",
     ),
     "true_error_mm": Measure(
         "true_error_mm",
@@ -95,7 +95,7 @@ QUALITY = {
     ),
 }
 
-#: What qualifies the distances, which know nothing of a label that one of two maps lacks.
+#: Qualifies the distances, which leave out a label that one of the two maps lacks.
 LABELS_LOST = Measure(
     "labels_lost",
     "mean",
@@ -105,7 +105,7 @@ LABELS_LOST = Measure(
     "and the distances leave it out",
 )
 
-#: Column of the summary → what the fields cost; medians, for the first pair of a job loads kernels.
+#: Column of the summary → measure of cost; medians, because the first pair of a job loads kernels.
 COST = {
     "seconds_load": Measure("seconds_load", "median", "Loading s", "{:.2f}", "reading the pair, median over pairs"),
     "seconds": Measure(
@@ -113,14 +113,18 @@ COST = {
         "median",
         "Seconds per pair",
         "{:.2f}",
-        "registration alone, without reading and writing, median over pairs",
+        "registration without reading and writing, median over pairs",
     ),
     "seconds_save": Measure("seconds_save", "median", "Saving s", "{:.2f}", "writing the field, median over pairs"),
     "cpu_seconds": Measure(
-        "cpu_seconds", "median", "CPU s", "{:.2f}", "processor time from reading to writing, of all threads, median"
+        "cpu_seconds",
+        "median",
+        "CPU s",
+        "{:.2f}",
+        "processor time of all threads, from reading to writing, median over pairs",
     ),
     "peak_memory_mb": Measure(
-        "peak_memory_mb", "max", "Peak memory MB", "{:,.0f}", "from reading to writing, the largest over the pairs"
+        "peak_memory_mb", "max", "Peak memory MB", "{:,.0f}", "from reading to writing, maximum over pairs"
     ),
 }
 
@@ -166,7 +170,7 @@ def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> p
             table[f"dice {group}"] = of_groups[group]
     contrasts = rows.drop_duplicates("pair").set_index("pair")["contrasts"]
     if contrasts.nunique() > 1:
-        kinds = of_pairs.index.get_level_values("pair").map(contrasts)
+        kinds = of_pairs.index.get_level_values("pair").map(contrasts.to_dict())
         for kind in dict.fromkeys(contrasts):
             table[f"dice {kind}"] = of_pairs[kinds == kind].groupby("method").mean()
     table["labels_lost"] = _labels_lost(rows).groupby("method").agg(LABELS_LOST.over)
@@ -184,7 +188,7 @@ def summary(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str]) -> p
 
 
 def with_training(table: pd.DataFrame, trained: Mapping[str, Mapping]) -> pd.DataFrame:
-    """Add what training cost: ``training_seconds`` and ``parameters``, empty for methods without one."""
+    """Add the cost of training: ``training_seconds`` and ``parameters``, empty for methods without training."""
     table = table.copy()
     table["training_seconds"] = pd.Series({name: facts["seconds"] for name, facts in trained.items()}, dtype=float)
     table["parameters"] = pd.Series({name: facts["parameters"] for name, facts in trained.items()}, dtype=float)
@@ -199,7 +203,7 @@ def means_by_label(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str
 
 
 def reference_method(table: pd.DataFrame, methods: Mapping[str, str], wanted: str | None) -> str | None:
-    """The method that every other is tested against.
+    """The method that the others are tested against.
 
     Parameters
     ----------
@@ -208,13 +212,13 @@ def reference_method(table: pd.DataFrame, methods: Mapping[str, str], wanted: st
     methods : mapping
         Name in the study → method.
     wanted : str, optional
-        What the study asks for; otherwise it is the method with the highest mean Dice, of those that registered
-        the most pairs: a mean over the few that a method managed would say little, and so would the tests.
+        The study's choice.  Default: the method with the highest mean Dice among those that registered the most pairs,
+        because a mean over few pairs, and tests on them, would say little.
 
     Returns
     -------
     str or None
-        None where only identity and affine have registered a pair.
+        None if only identity and affine have registered a pair.
     """
     if wanted is not None:
         return wanted
@@ -226,8 +230,8 @@ def reference_method(table: pd.DataFrame, methods: Mapping[str, str], wanted: st
 def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | None) -> pd.DataFrame:
     """Compare every method with the reference, by the pairs' means of each metric of ``COMPARED``.
 
-    The mean of a pair is over the labels that have a value for both methods: a method that lost a label, and so has
-    no distance of it, must not look better for it.
+    The mean of a pair is over the labels that have a value for both methods, so that a method does not benefit from
+    losing a label, which then has no distance.
 
     Parameters
     ----------
@@ -243,12 +247,12 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
     DataFrame
         ``metric method reference``, the fields of :class:`regcore.evaluation.statistics.PairedComparison`
         (differences are method minus reference; a pair that failed is dropped), and ``p_wilcoxon_holm`` and
-        ``p_t_holm``, corrected over the methods of one metric.  Without a row where the reference has no pair.
+        ``p_t_holm``, corrected over the methods of one metric.  Empty if the reference has no pair.
     """
     found = []
     for metric in COMPARED:
         values = rows[rows["metric"] == metric].pivot(index=["pair", "label"], columns="method", values="value")
-        values = values.reindex(columns=methods)
+        values = values.reindex(columns=list(methods))
         if reference not in values or values[reference].isna().all():
             continue
         for name in methods:
@@ -258,12 +262,12 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
                 found.append({"metric": metric, "method": name, "reference": reference} | asdict(compared))
     table = pd.DataFrame(found, columns=["metric", "method", "reference", *PairedComparison.__dataclass_fields__])
     for test in ("p_wilcoxon", "p_t"):
-        table[f"{test}_holm"] = table.groupby("metric")[test].transform(holm)
+        table[f"{test}_holm"] = table.groupby("metric")[test].transform(_holm)
     return table
 
 
 def why_nothing_is_compared(table: pd.DataFrame, reference: str | None, unavailable: Mapping[str, str]) -> str:
-    """Why :func:`comparisons` has no row, as a sentence; ``unavailable`` are methods that were not run, and why."""
+    """Why :func:`comparisons` is empty, as a sentence; ``unavailable``: methods that were not run, and why."""
     if reference is None:
         return "No method but identity and affine has registered a pair, so there is no reference to compare with."
     if reference in unavailable:
@@ -274,7 +278,7 @@ def why_nothing_is_compared(table: pd.DataFrame, reference: str | None, unavaila
 
 
 def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
-    """What :func:`for_people` shows besides Dice, of the columns that a summary has.
+    """The measures besides Dice that :func:`for_people` shows, as far as a summary has them.
 
     These are the labels lost, if any method lost one, those of ``QUALITY``, and the seconds.
     """
@@ -285,11 +289,13 @@ def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """The summary with readable headings and numbers as text; nothing where a value does not exist."""
+    """The summary with readable headings and numbers as text; empty where there is no value."""
     shown = pd.DataFrame(index=table.index)
     shown["Dice"] = number_texts(table["dice_mean"], "{:.3f}") + number_texts(table["dice_sd"], " ± {:.3f}")
     if table["failed"].any():
-        shown["Failed"] = [f"{row.failed} of {row.failed + row.pairs}" for row in table.itertuples()]
+        shown["Failed"] = [
+            f"{failed} of {failed + rest}" for failed, rest in zip(table["failed"], table["pairs"], strict=True)
+        ]
     shown["Dice SD over structures"] = number_texts(table["dice_sd_structures"], "{:.3f}")
     for column in _parts_of_dice(table):
         shown[_heading(column)] = number_texts(table[column], "{:.3f}")
@@ -301,7 +307,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """What registering and training cost, as text; without the methods of which nothing is known."""
+    """The cost of registration and training as text, without methods of unknown cost."""
     shown = pd.DataFrame(index=table.index)
     for column, measure in COST.items():
         if column in table:
@@ -334,10 +340,10 @@ def comparisons_for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Place of every method, but not of the truth, in the columns of :func:`for_people` that have a best value.
+    """Place of every method, except the truth, in the columns of :func:`for_people` that have a best value.
 
-    The best has place 1; equal values share a place.  Methods that registered fewer pairs than another have none,
-    for their means are over other pairs.
+    The best has place 1; equal values share a place.  Methods that registered fewer pairs than others have no place,
+    because their means are over other pairs.
     """
     best = {"dice_mean": "max", **dict.fromkeys(_parts_of_dice(table), "max")}
     best |= {column: measure.best for column, measure in shown_measures(table).items() if measure.best}
@@ -351,7 +357,7 @@ def ranks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def marks(compared: pd.DataFrame) -> dict[str, str]:
-    """Method → the mark of ``MARKS`` that its Dice earns, by the corrected Wilcoxon test against the reference."""
+    """Method → its mark in ``MARKS``, by the corrected Wilcoxon test of its Dice against the reference."""
     of_dice = compared[compared["metric"] == "dice"]
     return {
         name: next((mark for limit, mark in MARKS.items() if p < limit), "")
@@ -360,12 +366,12 @@ def marks(compared: pd.DataFrame) -> dict[str, str]:
 
 
 def _means_of_pairs(rows: pd.DataFrame, metric: str) -> pd.Series:
-    """By method and pair: the mean over labels, or the one value of the pair."""
+    """By method and pair: the mean over labels, or the value of the pair."""
     return rows[rows["metric"] == metric].groupby(["method", "pair"])["value"].mean()
 
 
 def _labels_lost(rows: pd.DataFrame) -> pd.Series:
-    """By method and pair: how many labels have Dice 0 and no distance, for one of the two label maps lacks them."""
+    """By method and pair: the number of labels that one of the two label maps lacks (Dice 0, no distance)."""
     metrics = ["dice", "hd95_mm"]
     of_labels = rows[rows["metric"].isin(metrics)].pivot(
         index=["method", "pair", "label"], columns="metric", values="value"
@@ -375,23 +381,27 @@ def _labels_lost(rows: pd.DataFrame) -> pd.Series:
     return lost.groupby(["method", "pair"]).sum()
 
 
+def _holm(p_values: pd.Series) -> pd.Series:
+    return pd.Series(holm(p_values), p_values.index)
+
+
 def _parts_of_dice(table: pd.DataFrame) -> list[str]:
     """The columns with the Dice of one group of labels, or of the pairs of one kind."""
-    return [column for column in table if column.startswith("dice ")]
+    return [column for column in table.columns if column.startswith("dice ")]
 
 
 def _heading(column: str) -> str:
-    """What :func:`for_people` calls a column of the summary."""
+    """The heading of a column of the summary in :func:`for_people`."""
     if column in QUALITY:
         return QUALITY[column].heading
     return "Dice" if column == "dice_mean" else f"Dice {column.removeprefix('dice ')}"
 
 
-def number_texts(values: pd.Series, number: str) -> pd.Series:
-    """Numbers as text, and nothing where there is no value."""
+def number_texts(values: pd.Series, number: str) -> "pd.Series[str]":
+    """Numbers as text; empty where there is no value."""
     return values.map(lambda value: "" if pd.isna(value) else number.format(value)).astype(str)
 
 
 def html_table(columns: dict) -> str:
-    """A table with a line for each place of the columns; empty cells where there is no value."""
+    """A table with a row for each element of the columns; empty cells where there is no value."""
     return pd.DataFrame(columns).to_html(border=0, index=False, na_rep="", classes="experiment")

@@ -1,4 +1,4 @@
-"""The picture of a tuning: Dice against the hyperparameters, and where it is best."""
+"""The figure of a tuning: Dice against the hyperparameters, and the optimum."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def tuned_figure(
     optima: Mapping[str, Optimum],
     pairs: int,
 ) -> Figure:
-    """Dice against the hyperparameters with a star where it is best, of all pairs and of each group.
+    """Dice against the hyperparameters, with a star at the optimum, for all pairs and for each group.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def tuned_figure(
     curves, optima : mapping
         The same, and the best values, by group.
     pairs : int
-        How many pairs the curve is a mean of.
+        Number of pairs in the mean.
     """
     figure, axis = plt.subplots(figsize=(7, 4.5))
     if len(best.values) == 1:
@@ -40,7 +40,7 @@ def tuned_figure(
     third = "".join(f", {AXES[name]} = {value:.3g}" for name, value in list(best.values.items())[2:])
     axis.set_title(f"Mean Dice{shown} over {counted(pairs)}{third}; ★ best")
     figure.tight_layout()
-    if optima:  # beside the axes, from which it takes no room
+    if optima:  # beside the axes, without shrinking them
         left, columns = 1.02 if len(best.values) == 1 else 1.25, -(-len(optima) // 20)
         axis.legend(loc="upper left", bbox_to_anchor=(left, 1), ncols=columns)
     return figure
@@ -53,7 +53,7 @@ def _draw_lines(
     groups: Mapping[str, tuple[pd.DataFrame, Optimum]],
     with_band: bool,
 ) -> None:
-    """Over one hyperparameter, of all pairs and of each group; the band is the standard deviation over pairs."""
+    """Over one hyperparameter, for all pairs and each group; the band is the standard deviation over pairs."""
     (name,) = best.values
     axis.plot(along[name], along["mean"], color="black", linewidth=2, zorder=3, label="all")
     if with_band:
@@ -69,7 +69,7 @@ def _draw_lines(
 
 
 def _draw_map(axis: Axes, along: pd.DataFrame, best: Optimum, optima: Mapping[str, Optimum]) -> None:
-    """Over the first two hyperparameters, at the best of a third; of groups the stars alone."""
+    """Over the first two hyperparameters, at the optimum of a third; for groups only the stars."""
     first, second, *others = best.values
     for name in others:
         along = along[along[name] == best.values[name]]

@@ -39,7 +39,8 @@ def sentences(error: ValidationError, model: type[BaseModel], given: Any, where:
     where : str
         What the settings are called.
     """
-    schema, places = plain_schema(model), {}
+    schema = plain_schema(model)
+    places: dict[Any, list[Any]] = {}
     for found in error.errors():
         place = _place(found["loc"], given, found["type"])
         places.setdefault(place, []).append(found)
@@ -51,7 +52,8 @@ def _place(location: tuple[int | str, ...], given: Any, kind: str) -> tuple[int 
     """The part of pydantic's location that is a way into what was given; the rest names branches of a union."""
     way: list[int | str] = []
     for step in location:
-        if (isinstance(given, Mapping) and step in given) or (isinstance(given, list) and step in range(len(given))):
+        known = range(len(given)) if isinstance(given, list) else given if isinstance(given, Mapping) else ()
+        if step in known:
             given = given[step]
         elif kind != "missing" or step != location[-1]:
             break

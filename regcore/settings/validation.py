@@ -72,18 +72,21 @@ def _with_defaults(config: Any, schema: dict) -> Any:
 def _explain(error: jsonschema.ValidationError, where: str) -> str:
     place = ".".join(str(part) for part in error.absolute_path)
     subject = f"{where}: {place}" if place else where
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    asked: Any = error.validator_value
+    found: Any = error.instance
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = sorted(set(error.instance) - set(known))
+        known = schema.get("properties", {})
+        unknown = sorted(set(found) - set(known))
         return "\n".join(f"{subject}: unknown key '{key}'{did_you_mean(key, known)}" for key in unknown)
     if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
+        missing = [key for key in asked if key not in found]
         return f"{subject}: missing key {', '.join(map(repr, missing))}"
     if error.validator == "enum":
-        hint = did_you_mean(str(error.instance), map(str, error.validator_value))
+        hint = did_you_mean(str(error.instance), map(str, asked))
         return f"{subject}: {error.instance!r} is not possible{hint}"
     if error.validator in ("oneOf", "anyOf"):
-        reason = error.schema.get("errorMessage") or error.schema.get("description", error.message)
+        reason = schema.get("errorMessage") or schema.get("description", error.message)
         return f"{subject}: {reason}"
-    described = error.schema.get("description") if isinstance(error.schema, dict) else None
+    described = schema.get("description")
     return f"{subject}: {error.message}" + (f" ({described})" if described else "")

@@ -1,4 +1,4 @@
-"""Maps of space: warping, composing, integrating, inverting and measuring them.
+"""Spatial transforms: warp, compose, integrate, invert, resample, Jacobian, affine maps.
 
 Everything is a pure function of tensors ``(batch, channel, *space)`` in voxel units, in 2-D and 3-D from
 the same code; see :mod:`regcore.images.field` for the conventions.

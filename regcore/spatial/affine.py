@@ -1,8 +1,8 @@
-"""Affine maps in voxels: made from parameters, turned into displacements, fitted to points, moved between grids.
+"""Affine maps in voxels: from parameters, to displacements, fitted to points, between grids.
 
 A matrix is ``(B, D + 1, D + 1)``, homogeneous, and acts on columns of voxel coordinates whose component order
-is the array axis order: ``φ(p) = A p + t``.  Like a displacement it leads from the fixed grid to where the
-moving image is sampled.  What is not here: finding an affine from two images.
+is the array axis order: ``φ(p) = A p + t``.  Like a displacement, it maps the fixed grid to the positions where the
+moving image is sampled.  Affine registration of two images is in :mod:`regcore.alignment`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 from regcore.checks import describe, require_field, require_finite, require_floating, require_same_shape
 from regcore.spatial.sampling import identity
 
-#: The planes that angles turn, first axis towards second: about axes 0, 1 and 2 in 3-D.
+#: The planes of the rotation angles, first axis towards second: about axes 0, 1 and 2 in 3-D.
 PLANES = {2: [(0, 1)], 3: [(1, 2), (2, 0), (0, 1)]}
 #: Points whose smallest variance is below this share of the largest do not determine an affine.
 FLAT = 1e-12
@@ -27,12 +27,12 @@ def affine_matrix(
     shear: Tensor | None = None,
     centre: Tensor | Sequence[float] | None = None,
 ) -> Tensor:
-    """Build affine maps from their parameters: φ(p) = c + t + R Z S (p − c).
+    """Build affine maps from parameters: φ(p) = c + t + R Z S (p − c).
 
-    A point is first sheared, then scaled along the axes, then turned, all about ``centre``, then translated
+    A point is first sheared, then scaled along the axes, then rotated, all about ``centre``, then translated
     (M = T R Z S, the order of VoxelMorph's and of ``transforms3d.affines.compose``).  Everything is in
-    voxels: on a grid with unequal spacing a rotation here is not one in space; build it in mm and convert
-    it with :func:`affine_between_grids`.
+    voxels: on a grid with unequal spacing this is not a rotation in space; build that in mm and convert it
+    with :func:`affine_between_grids`.
 
     Parameters
     ----------
@@ -46,17 +46,17 @@ def affine_matrix(
     shear : Tensor, shape (B, 1) in 2-D, (B, 3) in 3-D, optional
         Entries of S above its unit diagonal: (0, 1), (0, 2), (1, 2).
     centre : Tensor or sequence of float, shape (D,) or (B, D), optional
-        Voxel coordinates; by default the origin, voxel 0.  The middle of a grid is ``(n - 1) / 2``.
+        Voxel coordinates; by default the origin, voxel 0.  The centre of a grid is ``(n - 1) / 2``.
 
     Returns
     -------
     Tensor, shape (B, D + 1, D + 1)
-        Of ``translation``'s type and device; differentiable in every parameter.
+        With ``translation``'s type and device; differentiable in every parameter.
 
     Raises
     ------
     ValueError
-        A parameter has another shape (one without the batch axis holds for all), or is not finite.
+        A parameter has another shape (without the batch axis it applies to all), or is not finite.
     """
     if translation.ndim != 2 or translation.shape[1] not in PLANES or not translation.is_floating_point():
         raise ValueError(f"{describe('translation', translation)} must be (batch, 2) or (batch, 3), floating-point")
@@ -103,7 +103,7 @@ def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Tensor:
         _require_affine("matrix", matrix)
     gradient = matrix[:, :ndim, :ndim] - torch.eye(ndim, dtype=matrix.dtype, device=matrix.device)
     displacement = matrix[:, :ndim, ndim]
-    for axis, size in enumerate(shape):  # one axis after the other: only the last sum is as large as the result
+    for axis, size in enumerate(shape):  # axis by axis: only the last sum is as large as the result
         along = gradient[:, :, axis, None] * torch.arange(size, dtype=matrix.dtype, device=matrix.device)
         displacement = displacement[..., None] + along.view(*along.shape[:2], *[1] * axis, size)
     return displacement
@@ -114,14 +114,14 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
 
     Minimises Σᵢ wᵢ ‖A xᵢ + t − yᵢ‖².  With Σ and K the weighted covariances of x with x and of y with x, the
     affine solution is A = K Σ⁻¹; the rigid one is the rotation U diag(1, …, det U Vᵀ) Vᵀ of K = U S Vᵀ (Kabsch,
-    Acta Cryst. A 1976; Umeyama, PAMI 1991), never a reflection.  Sums are taken in float64.
+    Acta Cryst. A 1976; Umeyama, PAMI 1991), never a reflection.  Sums are computed in float64.
 
     Parameters
     ----------
     points, targets : Tensor, shape (B, D, *any)
-        Corresponding coordinates, one point at each place of ``any``.
+        Corresponding coordinates, one point for each element of ``any``.
     weights : Tensor, shape (B or 1, 1, *any), optional
-        ≥ 0, such as a mask.
+        Not negative, for instance a mask.
     kind : {"affine", "rigid"}
 
     Returns
@@ -132,9 +132,8 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
     Raises
     ------
     ValueError
-        The shapes differ or are not those above, a value is not finite, a weight is negative, or the points
-        do not determine the map (for an affine one they need extent along every axis, for a rigid one in 3-D
-        along two).
+        The shapes differ or are not those above; a value is not finite; a weight is negative; or the points do
+        not determine the map (an affine map needs extent along every axis, a rigid one in 3-D along two).
     """
     if points.ndim < 3 or points.shape[1] not in PLANES or kind not in ("affine", "rigid"):
         raise ValueError(f"{describe('points', points)} must be (batch, 2 or 3, *any), and kind {kind!r} a known one")
@@ -154,14 +153,14 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
 
 
 def fit_affine_to_displacement(displacement: Tensor, weights: Tensor | None = None, kind: str = "affine") -> Tensor:
-    """Affine or rigid map nearest to a displacement; undoes :func:`affine_displacement`.
+    """Affine or rigid map closest to a displacement; the inverse of :func:`affine_displacement`.
 
     Parameters
     ----------
     displacement : Tensor, shape (B, D, *space)
         In voxels.
     weights, kind
-        As for :func:`fit_affine`; a mask of shape (B or 1, 1, *space) fits inside it alone.
+        As for :func:`fit_affine`; a mask of shape (B or 1, 1, *space) restricts the fit to its inside.
 
     Returns
     -------
@@ -183,26 +182,26 @@ def affine_between_grids(
 ) -> Tensor:
     """Express a map of the world in voxels: voxels of the fixed grid → voxels of the moving grid.
 
-    ``moving⁻¹ · matrix · fixed``.  With the grids' inverses in their place it leads back, from voxels to the
-    world.  For a displacement in voxels of the fixed grid, as :class:`regcore.images.field.DisplacementField` keeps
-    it, pass the fixed grid for both.
+    ``moving⁻¹ · matrix · fixed``.  With the inverses of the grids instead, it converts from voxels to the world.  For a
+    displacement in voxels of the fixed grid, as in :class:`regcore.images.field.DisplacementField`, pass the fixed grid
+    for both.
 
     Parameters
     ----------
     matrix : Tensor or ndarray, shape (D + 1, D + 1) or (B, D + 1, D + 1)
-        World of the fixed image → world of the moving one, mm, such as ITK's and ANTs' after LPS → RAS.
+        World of the fixed image → world of the moving image, mm, such as a matrix of ITK or ANTs after LPS → RAS.
     fixed, moving : Tensor or ndarray, shape (D + 1, D + 1) or (B, D + 1, D + 1)
         Voxels → world of each grid, mm: :attr:`regcore.images.volume.Grid.affine`.
 
     Returns
     -------
-    Tensor, shape (B, D + 1, D + 1), B = 1 where nothing has a batch axis
-        In the type and device of ``matrix`` if that is a tensor, else float64.
+    Tensor, shape (B, D + 1, D + 1), B = 1 if nothing has a batch axis
+        With the type and device of ``matrix`` if that is a tensor, otherwise float64.
 
     Raises
     ------
     ValueError
-        A shape is another or differs, a value is not finite, or a last row is not 0 … 0 1.
+        A shape is wrong or differs; a value is not finite; or a last row is not 0 … 0 1.
     """
     like = matrix if isinstance(matrix, Tensor) else torch.empty(0, dtype=torch.float64)
     matrices = [_world_matrix(*pair, like) for pair in (("matrix", matrix), ("fixed", fixed), ("moving", moving))]
@@ -216,7 +215,7 @@ def affine_between_grids(
 
 
 def _parameter(name: str, value: Tensor | Sequence[float] | None, count: int, default: float, like: Tensor) -> Tensor:
-    """A parameter as (B, count) in the type of ``like`` (B, D); its default where it is None."""
+    """A parameter as (B, count) with the type of ``like`` (B, D); its default if it is None."""
     value = [default] * count if value is None else value
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     if value.ndim not in (1, 2) or value.shape[-1] != count or (value.ndim == 2 and len(value) != len(like)):
@@ -230,7 +229,7 @@ def _parameter(name: str, value: Tensor | Sequence[float] | None, count: int, de
 def _rotation(angles: Tensor, ndim: int) -> Tensor:
     rotation = torch.eye(ndim, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
     for (first, second), angle in zip(PLANES[ndim], angles.unbind(1), strict=True):
-        a, b = rotation[..., first], rotation[..., second]  # a turn of the plane mixes two columns
+        a, b = rotation[..., first], rotation[..., second]  # rotating the plane mixes two columns
         columns = list(rotation.unbind(-1))
         columns[first], columns[second] = (
             a * angle.cos()[:, None] + b * angle.sin()[:, None],
@@ -259,12 +258,12 @@ def _homogeneous(linear: Tensor, offset: Tensor) -> Tensor:
 
 
 def _require_affine(name: str, matrix: Tensor) -> None:
-    """Refuse a transposed or projective matrix, where looking at its values is free."""
+    """Refuse a transposed or projective matrix, if its values can be read without waiting for a GPU."""
     if torch.compiler.is_compiling() or not matrix.is_cpu:
         return
     last = torch.zeros(matrix.shape[-1], dtype=matrix.dtype)
     last[-1] = 1
-    # What a product or an exponential of matrices leaves there may be off by rounding.
+    # Products and exponentials of matrices may be off by rounding there.
     if not torch.allclose(matrix.detach()[:, -1], last.expand(len(matrix), -1), rtol=0, atol=1e-6):
         raise ValueError(f"{describe(name, matrix)} must have the last row 0 ... 0 1; is it transposed?")
 
@@ -282,7 +281,7 @@ def _world_matrix(name: str, value: Tensor | np.ndarray, like: Tensor) -> Tensor
 
 
 def _shares(weights: Tensor | None, points: Tensor) -> Tensor:
-    """Weights as (B or 1, 1, n) that sum to one."""
+    """Weights as (B or 1, 1, n), normalised to sum to one."""
     wanted = (1, *points.shape[2:])
     if weights is None:
         weights = torch.ones(1, *wanted, device=points.device)
@@ -294,7 +293,7 @@ def _shares(weights: Tensor | None, points: Tensor) -> Tensor:
     weights = weights.flatten(2).double()
     total = weights.sum(-1, keepdim=True)
     if weights.is_cpu and not torch.compiler.is_compiling() and (weights.min() < 0 or total.min() <= 0):
-        raise ValueError(f"{describe('weights', weights)} must not be negative, nor all be zero")
+        raise ValueError(f"{describe('weights', weights)} must not be negative, and not all zero")
     return weights / total
 
 
@@ -313,7 +312,7 @@ def _rotation_fit(covariance: Tensor, cross: Tensor) -> Tensor:
 
 
 def _require_extent(variances: Tensor, needed: int, kind: str) -> None:
-    """Refuse points without extent along an axis that the map needs; ``variances`` ascend."""
+    """Refuse points without extent along an axis that the map needs; ``variances`` are ascending."""
     if torch.compiler.is_compiling() or not variances.is_cpu:
         return
     if (variances[:, needed] <= FLAT * variances[:, -1]).any():

@@ -1,7 +1,7 @@
-"""Composing, integrating and inverting displacements, and their Jacobian.
+"""Composition, integration, inversion and Jacobian of displacements.
 
-Displacements and velocities are ``(B, D, *space)`` in voxels.  Outside its grid a displacement keeps the
-value at the edge, so that compositions near the border stay smooth.
+Displacements and velocities are ``(B, D, *space)`` in voxels.  Outside its grid a displacement has the
+value of the nearest edge voxel, so that compositions near the border stay smooth.
 """
 
 from torch import Tensor
@@ -28,7 +28,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        The two are no fields of one shape, or not finite.
+        The two are not fields of the same shape, or not finite.
     """
     for name, field in (("first", first), ("second", second)):
         require_field(name, field)
@@ -40,8 +40,8 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
 def integrate(velocity: Tensor, steps: int = 7, half: bool = False) -> Tensor:
     """Displacement of exp(v) of a stationary velocity field by scaling and squaring (Arsigny et al. 2006).
 
-    The first map is p + v(p) / 2**steps, and every step composes the map with itself.  The backward keeps
-    the velocity alone and squares it anew.
+    The first map is p + v(p) / 2**steps, and every step composes the map with itself.  The backward pass stores
+    only the velocity and recomputes the squarings.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def integrate(velocity: Tensor, steps: int = 7, half: bool = False) -> Tensor:
     steps : int
         Number of squarings.
     half : bool
-        On a GPU, hold what lies between the squarings in 16 bits: less to move, and about a thousandth of the
-        largest displacement off.
+        On a GPU, store the intermediate squarings in 16 bits: less memory traffic, at an error of about a
+        thousandth of the largest displacement.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def integrate(velocity: Tensor, steps: int = 7, half: bool = False) -> Tensor:
     Raises
     ------
     ValueError
-        ``steps`` is negative, or the velocity is no field or not finite.
+        ``steps`` is negative, or the velocity is not a field or not finite.
     """
     require_field("velocity", velocity)
     require_finite("velocity", velocity)
@@ -84,12 +84,12 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
     -------
     inverse : Tensor, shape of ``displacement``
     residual : float
-        Largest length of ``compose(inverse, displacement)`` in voxels; near zero where it converged.
+        Largest length of ``compose(inverse, displacement)`` in voxels; near zero if it converged.
 
     Raises
     ------
     ValueError
-        The displacement is no field or not finite, or ``iterations`` is negative.
+        The displacement is not a field or not finite, or ``iterations`` is negative.
     """
     require_field("displacement", displacement)
     require_finite("displacement", displacement)
@@ -105,8 +105,7 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
 def jacobian_determinant(displacement: Tensor) -> Tensor:
     """det ∇φ of φ(p) = p + u(p), by central differences (one-sided at the border).
 
-    The determinant does not depend on units or orientation: voxels of the fixed grid in, voxels of the
-    fixed grid out.
+    The determinant does not depend on units or orientation, so voxels of the fixed grid are used throughout.
 
     Parameters
     ----------
@@ -120,7 +119,7 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        The displacement is no field, not finite, or one voxel thin.
+        The displacement is not a field, not finite, or only one voxel thick.
     """
     _require_thick(displacement, 2)
     return jacobian.determinant(displacement)
@@ -129,8 +128,8 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
     """det ∇φ at every inner voxel with a one-sided difference along each axis, on either side.
 
-    Liu et al. (IJCV 2024) show that a map is a digital diffeomorphism only where all of them are positive,
-    which central differences cannot tell.
+    Liu et al. (IJCV 2024) show that a map is a digital diffeomorphism only where all of them are positive;
+    central differences cannot show that.
 
     Parameters
     ----------
@@ -145,7 +144,7 @@ def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        The displacement is no field, not finite, or fewer than three voxels thick.
+        The displacement is not a field, not finite, or fewer than three voxels thick.
     """
     _require_thick(displacement, 3)
     return corner_determinants_reference(displacement)[:, : 2 ** displacement.shape[1]]

@@ -1,11 +1,12 @@
-"""Sampling an image at points, warping it by a displacement, and resampling displacements.
+"""Sampling of images at points, warping, and resampling of images and displacements.
 
-All coordinates are voxel indices with integer voxel centres.  Interpolation is written as an explicit
-blend of the corners of the cell, so that a zero displacement returns its input bit for bit, which the
-normalised coordinates of ``grid_sample`` cannot do.
+All coordinates are voxel indices with integer voxel centres.  Interpolation is an explicit weighted mean of the
+corners of the cell, so that a zero displacement returns its input bit for bit.  The normalised coordinates of
+``grid_sample`` cannot do that.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     mode : {"linear", "nearest"}
         ``linear`` is Eq. 3 of VoxelMorph.  ``nearest`` rounds halves to even and has no gradient.
     border : {"zero", "edge"}
-        Value outside the image: 0, or that of the nearest voxel.
+        Value outside the image: 0, or the value of the nearest voxel.
 
     Returns
     -------
@@ -49,8 +50,8 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     Raises
     ------
     ValueError
-        Unknown mode or border, shapes that do not fit, a type that cannot be interpolated, or an image or
-        points that are NaN or infinite.
+        The mode or border is unknown; the shapes do not fit; the type cannot be interpolated; or the image or the
+        points contain NaN or infinite values.
     """
     require_image("image", image)
     _require_sampling(image, "points", points, mode, border)
@@ -75,12 +76,12 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     Returns
     -------
     Tensor, shape (B, C, *fixed)
-        In the type of ``image``.  For a zero displacement it is the image, bit for bit.
+        With the type of ``image``.  A zero displacement gives the image, bit for bit.
 
     Raises
     ------
     ValueError
-        As for :func:`sample`, and where the displacement is no field.
+        As for :func:`sample`, or if the displacement is not a field.
     """
     require_image("image", image)
     require_field("displacement", displacement)
@@ -114,8 +115,8 @@ def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image or of integers (labels cannot be blended), or ``shape`` has another number of
-        axes or a size below 1.
+        ``values`` is not an image or has integers (labels cannot be interpolated), or ``shape`` has another number
+        of axes or a size below 1.
     """
     require_image("values", values)
     require_floating("values", values)
@@ -225,4 +226,5 @@ def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
     require_image("values", values)
     if len(shape) != values.ndim - 2 or any(not 0 < n <= old for n, old in zip(shape, values.shape[2:], strict=True)):
         raise ValueError(f"shape {tuple(shape)} must lie within {describe('values', values)}")
-    return values[(..., *[slice(n) for n in shape])]
+    kept: tuple[Any, ...] = (..., *[slice(n) for n in shape])
+    return values[kept]

@@ -1,1 +1,1 @@
-"""Images and label maps that nobody had to scan, with the true correspondence known."""
+"""Synthetic images and label maps, with known true correspondence."""

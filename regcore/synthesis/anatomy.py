@@ -1,7 +1,7 @@
 """The ICBM-152 template as tissue fractions and a label map, by rules in MNI coordinates.
 
-The template and its grey- and white-matter maps (1 mm, symmetric, 2009a) come inside nilearn's wheel.
-CSF is what the two maps leave of the brain.  The label map gives every voxel of the brain a structure:
+The template and its grey- and white-matter maps (1 mm, symmetric, 2009a) are part of nilearn's wheel.
+CSF is the rest of the brain.  The label map assigns every voxel of the brain to a structure:
 
 1. Each voxel belongs to the tissue with the largest fraction.
 2. Deep grey structures are ellipsoids (``DEEP``, MNI mm): inside, a voxel whose grey fraction exceeds
@@ -13,11 +13,11 @@ CSF is what the two maps leave of the brain.  The label map gives every voxel of
 5. The remaining grey matter is cortex, and goes to the nearest of the centres ``CORTEX``: a Voronoi
    parcellation whose cells carry the name of the region at their centre.
 6. Structures are left where x < 0 and right elsewhere, except those on the midline.
-7. Structures with fewer voxels than ``MINIMUM_VOXELS`` on the working grid (a slice cuts many) are given
-   up: cortical voxels go to the nearest remaining centre, ventricles to sulcal CSF, the rest to white
+7. Structures with fewer voxels than ``MINIMUM_VOXELS`` on the working grid (a slice cuts many) are
+   removed: cortical voxels go to the nearest remaining centre, ventricles to sulcal CSF, the rest to white
    matter.
 
-The rules make a reproducible, symmetric parcellation of real anatomy; they are no atlas.
+The rules give a reproducible, symmetric parcellation of real anatomy; they are not an atlas.
 """
 
 import importlib.resources
@@ -98,7 +98,7 @@ class Anatomy:
 
 
 def build_anatomy(ndim: int, spacing: float, coronal_mm: float) -> Anatomy:
-    """Bring the template onto a working grid and label it.
+    """Resample the template onto a working grid and label it.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def _sample_map(name: str, mni: np.ndarray, spacing: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     folder = importlib.resources.files("nilearn") / "datasets" / "data"
-    image = nib.load(str(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"))
+    image = nib.Nifti1Image.from_filename(str(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"))
     values = np.asarray(image.dataobj, dtype=np.float32) / 255
     if spacing > 1:
         values = gaussian_filter(values, 0.4 * spacing)
@@ -181,7 +181,8 @@ def _label(mni, inside, grey, white, csf) -> tuple[np.ndarray, pd.DataFrame]:
         | {"cerebellar-cortex": "cortex"}
         | dict.fromkeys(("lateral-ventricle", "third-ventricle", "sulcal-csf"), "csf")
     )
-    labels, rows = np.zeros(inside.shape, dtype=np.int32), []
+    labels = np.zeros(inside.shape, dtype=np.int32)
+    rows: list[tuple[int, str, str]] = []
     left = mni[..., 0] < 0
     for name in ("third-ventricle", "lateral-ventricle"):
         if (names == name).sum() < 2 * MINIMUM_VOXELS:
@@ -200,7 +201,7 @@ def _label(mni, inside, grey, white, csf) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def _nearest_centres(points: np.ndarray) -> np.ndarray:
-    """Name of the nearest cortical centre of each point (n, 3), small cells given to their neighbours."""
+    """Name of the nearest cortical centre of each point (n, 3); small cells go to their neighbours."""
     kept = list(CORTEX)
     while True:
         centres = np.array([CORTEX[name] for name in kept])

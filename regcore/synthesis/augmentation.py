@@ -1,4 +1,4 @@
-"""More variety from real images: the augmented baselines of SynthMorph (Hoffmann et al., TMI 2022), Section III-B."""
+"""Augmentation of real images: the augmented baselines of SynthMorph (Hoffmann et al., TMI 2022), Section III-B."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ SIDES = ("fixed", "moving")
 
 
 def flipped(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
-    """The batch with axes flipped at random, all its images and label maps alike."""
+    """The batch with axes flipped at random, the same for all its images and label maps."""
     axes = [axis for axis in range(2, batch["fixed"].ndim) if number(0, 1, draws) < 0.5]
     return {name: x.flip(axes) if isinstance(x, Tensor) and axes else x for name, x in batch.items()}
 
@@ -36,10 +36,10 @@ def deformed(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
 
 
 def recoloured(images: Tensor, draws: Draws) -> Tensor:
-    """Images (B, 1, *space), 0 to 1, each through its own smooth random lookup table: hybrid.
+    """Images (B, 1, *space), 0 to 1, each mapped by its own smooth random lookup table: hybrid.
 
-    Tables are uniform noise, smoothed with a Gaussian of σ_L = 64 entries and stretched to 0 ... 1 again; without that
-    the wide Gaussian would leave hardly any contrast.  Between entries they are linear.
+    Tables are uniform noise, smoothed with a Gaussian of σ_L = 64 entries and stretched to 0 ... 1 again, because
+    the wide Gaussian leaves hardly any contrast.  Values between entries are interpolated linearly.
     """
     found = []
     for image in images:

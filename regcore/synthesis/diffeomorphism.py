@@ -1,4 +1,4 @@
-"""Smooth random maps whose inverse is known."""
+"""Smooth random maps with a known inverse."""
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from regcore.spatial import compose, identity, integrate, sample
 
 #: Smoothness (Gaussian σ, mm) of the velocity at each scale: lobes, gyri, details.
 SCALES_MM = (24.0, 12.0, 6.0)
-#: Smoothness (Gaussian σ, mm) of what makes one structure larger: it fades within some two of them from its wall.
+#: Smoothness (Gaussian σ, mm) of the field that enlarges one structure; it fades within about 2 σ from the wall.
 REACH_MM = 6.0
 
 
 def random_diffeomorphism(
     shape: tuple[int, ...], spacing: float, rms_mm: list[float], generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Compose exponentials of smoothed noise at the scales ``SCALES_MM``, and the inverse of it all.
+    """Compose exponentials of smoothed noise at the scales ``SCALES_MM``, and return the map and its inverse.
 
     Parameters
     ----------
@@ -45,23 +45,24 @@ def random_diffeomorphism(
 def expanded(
     forward: Tensor, inverse: Tensor, mask: np.ndarray, spacing: float, outward_mm: float
 ) -> tuple[Tensor, Tensor]:
-    """Let a structure of what ``forward`` leads to appear larger, and what is far from it as before.
+    """Enlarge a structure in the target of ``forward``; leave what is far from it unchanged.
 
     Parameters
     ----------
     forward, inverse : Tensor, shape (1, D, *space)
-        A map and its inverse, in voxels; ``forward`` leads to the grid of ``mask``.
+        A map and its inverse, in voxels; ``forward`` maps to the grid of ``mask``.
     mask : ndarray of bool, shape (*space)
         The structure.
     spacing : float
         Voxel size in mm.
     outward_mm : float
-        How far its wall is pushed, in the mean.
+        Mean distance that its wall is moved outwards.
 
     Returns
     -------
     forward, inverse : Tensor, shape (1, D, *space)
-        Inverses to some hundredths of a millimetre in the mean, and a few tenths where the structure is widened most.
+        Inverse of each other to a few hundredths of a millimetre on average, and a few tenths where the structure is
+        enlarged most.
     """
     velocity = torch.from_numpy(_outward(mask, spacing) * (outward_mm / spacing))[None]
     forward = compose(forward, integrate(-velocity))
@@ -113,7 +114,7 @@ def _apply(matrix: Tensor, points: Tensor) -> Tensor:
 
 
 def _refine_inverse(forward: Tensor, inverse: Tensor, iterations: int = 10) -> Tensor:
-    """Remove what scaling and squaring leaves: each pass subtracts compose(inverse, forward)."""
+    """Remove the error of scaling and squaring: each pass subtracts compose(inverse, forward)."""
     for _ in range(iterations):
         inverse = inverse - compose(inverse, forward)
     return inverse

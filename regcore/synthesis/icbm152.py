@@ -1,12 +1,12 @@
 """The embedded cohort: distinct "subjects" made from the ICBM-152 template.
 
-Every subject is the template (``anatomy``) seen through its own random diffeomorphism and affine, under
-its own tissue parameters, bias field, noise and gain.  A later session of a subject is its anatomy seen through a
-small further diffeomorphism, and scanned anew.  Both directions of the map are kept, so the true field between any
-two scans is known: fixed → template → moving.
+Every subject is the template (``anatomy``) deformed by its own random diffeomorphism and affine, with its own tissue
+parameters, bias field, noise and gain.  A later session of a subject is the same anatomy with another small
+diffeomorphism and a new scan.  Both directions of the map are kept, so the true field between any two scans is
+known: fixed → template → moving.
 
-The table (:func:`cohort_table`) can be listed without making a single image; the images are made in parts
-(:func:`synthesise`), any part alone and in any order, since each session of a subject has its own random stream.
+The table (:func:`cohort_table`) can be listed without making any image.  The images are made in parts
+(:func:`synthesise`), in any order, because each session of a subject has its own random stream.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +20,9 @@ from regcore.process.files import atomic_write
 from regcore.synthesis.mr_contrast import check_contrasts
 
 TEMPLATE = "icbm152"
-#: The dataset of the template, and of all subjects where the study names no datasets.
+#: The dataset of the template, and of all subjects if the study names no datasets.
 DATASET = "embedded"
-#: Root-mean-square displacement between two sessions where the study says nothing.
+#: Default root-mean-square displacement between two sessions.
 SESSION_DEFORMATION_MM = 1.0
 
 
@@ -80,7 +80,7 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
     settings : mapping
         The study's ``cohort.embedded`` section.
     seed : int
-        With a subject's name it determines everything about the subject.
+        Together with a subject's name it determines everything about the subject.
     """
     import torch
 
@@ -124,7 +124,7 @@ def _members(settings: Mapping) -> dict[str, tuple[str, str]]:
         if settings[split] < len(datasets):
             raise InputError(
                 f"cohort.embedded.{split}: {settings[split]} subjects are too few for {len(datasets)} datasets; "
-                f"take {len(datasets)} or more, or fewer 'datasets'"
+                f"use {len(datasets)} or more, or fewer 'datasets'"
             )
         for place in range(settings[split]):
             found[f"sub-{len(found):03d}"] = (split, datasets[place % len(datasets)])
@@ -140,7 +140,7 @@ def _sessions(subject: str, settings: Mapping) -> range:
 
 
 def _stem(subject: str, session: int) -> str:
-    """How the files of a scan begin."""
+    """The start of the file names of a scan."""
     return subject if session == 1 else f"{subject}_ses-{session}"
 
 
@@ -186,7 +186,7 @@ def _anatomy(settings: Mapping):
 
 
 def _ventricles(anatomy) -> np.ndarray:
-    """Where the template's ventricles are.
+    """Mask of the template's ventricles.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def _landmarks(anatomy) -> np.ndarray:
 
 
 def _about_centre(world_matrix: np.ndarray, grid) -> np.ndarray:
-    """The matrix, about the middle of ``grid``, in voxels of ``grid``."""
+    """The matrix about the centre of ``grid``, in voxels of ``grid``."""
     to_centre = np.eye(grid.ndim + 1)
     to_centre[:-1, -1] = -grid.centre
     world = np.linalg.inv(to_centre) @ world_matrix @ to_centre

@@ -1,8 +1,8 @@
-"""Pairs of images from label maps, with contrasts of no scanner: SynthMorph (Hoffmann et al., TMI 2022), Section II-C.
+"""Pairs of images from label maps, with random contrasts: SynthMorph (Hoffmann et al., TMI 2022), Section II-C.
 
-Order of the steps, where the paper leaves it open, as in the authors' code: labels are deformed (nearest neighbour,
-zeros beyond the border), every label gets its intensities, then blur, bias field, clipping, normalisation to 0 ... 1
-and a power.  Thick slices and a smaller field of view are those of the authors' later generator; they are off by
+Where the paper leaves the order of the steps open, it is that of the authors' code: labels are deformed (nearest
+neighbour, zeros beyond the border), every label gets its intensities, then blur, bias field, clipping, normalisation
+to 0 ... 1 and a power.  Thick slices and a smaller field of view are from the authors' later generator and are off by
 default.
 """
 
@@ -27,7 +27,7 @@ BRIGHTEST = 255
 
 @dataclass(frozen=True)
 class ImageRanges:
-    """What images are drawn from, under the paper's symbols (Table I).
+    """Ranges that images are drawn from, with the paper's symbols (Table I).
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class ImageRanges:
     empty_background : float
         Probability that label 0 is black (the code; the paper does not say).
     thickest : float
-        Largest thickness of slices along one axis, voxels; 1 leaves images as they are (later generator: 8).
+        Largest thickness of slices along one axis, voxels; 1 changes nothing (later generator: 8).
     largest_crop : float
-        Largest share of each axis beyond the field of view, where images are 0 (later generator: 0.2).
+        Largest share of each axis outside the field of view, where images are 0 (later generator: 0.2).
     """
 
     a_mu: float = 25
@@ -64,7 +64,7 @@ class ImageRanges:
 
 @dataclass(frozen=True)
 class WarpRanges:
-    """What deformations of label maps are drawn from.
+    """Ranges that deformations of label maps are drawn from.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Pair:
 
 
 def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRanges, draws: Draws) -> Pair:
-    """Deform two label maps, or twice the same one, and make an image of each.
+    """Deform two label maps, or the same one twice, and make an image of each.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRan
     for name, labels in (("moving", moving), ("fixed", fixed)):
         _require_labels(name, labels)
     if moving.shape != fixed.shape:
-        raise ValueError(f"label maps of shape {tuple(moving.shape)} and {tuple(fixed.shape)} make no pair")
+        raise ValueError(f"label maps of shape {tuple(moving.shape)} and {tuple(fixed.shape)} do not make a pair")
     space = tuple(moving.shape[2:])
     flipped = [axis + 2 for axis in range(len(space)) if warps.flips and number(0, 1, draws) < 0.5]
     deformed, velocities = [], []
@@ -154,7 +154,7 @@ def draw_image(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
 
 
 def label_intensities(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
-    """Independent normal intensities, (1, 1, *space), with a mean and standard deviation of its own for each label."""
+    """Independent normal intensities, (1, 1, *space), with a separate mean and standard deviation for each label."""
     codes = _codes(labels)
     means = uniform(ranges.a_mu, ranges.b_mu, draws, (codes,))
     spreads = uniform(ranges.a_sigma, ranges.b_sigma, draws, (codes,))
@@ -165,9 +165,9 @@ def label_intensities(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tens
 
 
 def _codes(labels: Tensor) -> int:
-    """Entries of a table for the map: one more than its largest code, or on a GPU than its type's where that is small.
+    """Size of a table for the map: its largest code plus one; on a GPU, for small types, the type's largest plus one.
 
-    A GPU is not waited for, and the entries of the codes are the same.
+    This avoids waiting for the GPU; the entries of the codes are the same.
     """
     largest = torch.iinfo(labels.dtype).max
     if labels.is_cpu or largest >= 2**15:
@@ -176,7 +176,7 @@ def _codes(labels: Tensor) -> int:
 
 
 def log_bias_field(space: Sequence[int], ranges: ImageRanges, draws: Draws) -> Tensor:
-    """Logarithm of a positive factor at the voxels that it is linear between, (1, 1, *coarse).
+    """Logarithm of a positive factor, given at coarse voxels and linear between them, (1, 1, *coarse).
 
     Noise at relative resolution 1:r_B, of standard deviation up to b_B.
     """
@@ -184,21 +184,21 @@ def log_bias_field(space: Sequence[int], ranges: ImageRanges, draws: Draws) -> T
 
 
 def _in_thick_slices(image: Tensor, thickest: float, draws: Draws) -> Tensor:
-    """The image as if sampled in thick slices along one axis, and brought back to its grid."""
+    """The image sampled in thick slices along one axis, and resampled to its grid."""
     if thickest <= 1:
         return image
     axis = int(number(0, image.ndim - 2, draws))
     thickness = number(1, thickest, draws)
     space = list(image.shape[2:])
     sigma, coarse = [0.0] * len(space), list(space)
-    # Slices that are averages over their thickness: a box of width t has the standard deviation t / sqrt(12).
+    # Slices are averages over their thickness: a box of width t has the standard deviation t / sqrt(12).
     sigma[axis] = thickness / 12**0.5
     coarse[axis] = max(2, round(space[axis] / thickness))
     return resample(resample(smooth(image, sigma), coarse), space)
 
 
 def _cropped(image: Tensor, largest: float, draws: Draws) -> Tensor:
-    """The image with zeros beyond a smaller field of view."""
+    """The image with zeros outside a smaller field of view."""
     inside = torch.zeros_like(image, dtype=torch.bool)
     box: list[Any] = [slice(None), slice(None)]
     for size in image.shape[2:]:
@@ -214,6 +214,6 @@ def _require_labels(name: str, labels: Tensor) -> None:
         raise ValueError(
             f"{name} of shape {tuple(labels.shape)} and type {labels.dtype} must be a map (1, 1, *space) of integers"
         )
-    # On a GPU codes are not looked at, which would wait for it; negative ones are then drawn as 0.
+    # On a GPU codes are not checked, because that would wait for it; negative ones are then treated as 0.
     if labels.numel() == 0 or (labels.is_cpu and labels.min() < 0):
-        raise ValueError(f"{name} must have voxels, and codes of 0 and more")
+        raise ValueError(f"{name} must have voxels, and codes of 0 or more")

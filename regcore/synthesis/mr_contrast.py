@@ -1,14 +1,15 @@
-"""MR signal equations: what a tissue looks like under a pulse sequence.
+"""MR signal equations: the intensity of a tissue in a pulse sequence.
 
 Tissue parameters and sequences are those of the BrainWeb simulator at 1.5 T (Kwan, Evans and Pike, IEEE
-TMI 18:1085, 1999): a spoiled gradient echo for T1, a dual spin echo for PD and T2.  Deep grey matter, which
-BrainWeb does not tell from cortex, is put between grey and white matter, where the T1 of the thalamus and
-putamen lies (Rooney et al., Magn. Reson. Med. 57:308, 2007).
+TMI 18:1085, 1999): a spoiled gradient echo for T1, a dual spin echo for PD and T2.  BrainWeb does not
+distinguish deep grey matter from cortex; here it lies between grey and white matter, like the T1 of the thalamus and
+putamen (Rooney et al., Magn. Reson. Med. 57:308, 2007).
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def magnetisation_prepared(
     pulses: int,
     spacing_ms: float,
 ) -> float:
-    """MPRAGE signal: that of the central pulse of a train of spoiled gradient echoes after an inversion.
+    """MPRAGE signal: the central pulse of a train of spoiled gradient echoes after an inversion.
 
     Longitudinal magnetisation is followed through one repetition in the steady state: inversion, recovery, pulses
     (each multiplies it by cos α) with recovery between them, recovery.  Without spoiling errors this is exact.
@@ -91,22 +92,22 @@ def magnetisation_prepared(
 
 
 def _recovery(duration_ms: float, tissue: Tissue) -> tuple[float, float]:
-    """What time does to longitudinal magnetisation M, as (a, b) of a M + b, in units of its equilibrium."""
+    """Effect of time on longitudinal magnetisation M, as (a, b) of a M + b, in units of its equilibrium."""
     left = float(np.exp(-duration_ms / tissue.t1))
     return left, 1 - left
 
 
 def _then(*steps: tuple[float, float]) -> tuple[float, float]:
-    """Several a M + b, one after the other."""
+    """Compose several maps a M + b, one after the other."""
     factor, offset = 1.0, 0.0
     for a, b in steps:
         factor, offset = a * factor, a * offset + b
     return factor, offset
 
 
-#: The series of SynthMorph's Experiment 2, over the flip angle and over TI.  It does not give the train of pulses.
-FLASH = {"repetition_ms": 20, "echo_ms": 2}
-MPRAGE = {"repetition_ms": 5000, "echo_ms": 2.98, "flip_degrees": 4, "pulses": 80, "spacing_ms": 7}
+#: The series of SynthMorph's Experiment 2, over the flip angle and over TI.  The paper does not give the pulse train.
+FLASH: dict[str, Any] = {"repetition_ms": 20, "echo_ms": 2}
+MPRAGE: dict[str, Any] = {"repetition_ms": 5000, "echo_ms": 2.98, "flip_degrees": 4, "pulses": 80, "spacing_ms": 7}
 FLIP_DEGREES, INVERSION_MS = (2, 40), (300, 1000)
 
 
@@ -119,10 +120,10 @@ def contrast_signal(tissue: Tissue, contrast: str) -> float:
         ``T1w`` (18 / 10 ms, 30°), ``T2w`` and ``PDw`` (3300 / 120, 35 ms) of BrainWeb; ``FLASH-30`` with another flip
         angle in degrees, ``MPRAGE-700`` with another inversion time in ms, as in Experiment 2 of SynthMorph.
     """
-    kind, number = of_series(contrast) or (contrast, None)
-    if kind == "FLASH":
-        return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=number)
-    if kind == "MPRAGE":
+    if found := of_series(contrast):
+        kind, number = found
+        if kind == "FLASH":
+            return spoiled_gradient_echo(tissue, **FLASH, flip_degrees=number)
         return magnetisation_prepared(tissue, **MPRAGE, inversion_ms=number)
     if contrast == "T1w":
         return spoiled_gradient_echo(tissue, repetition_ms=18, echo_ms=10, flip_degrees=30)
@@ -136,12 +137,12 @@ def of_series(contrast: str) -> tuple[str, int] | None:
 
 
 def check_contrasts(contrasts: Iterable[str], where: str) -> None:
-    """Raise InputError for a flip angle or an inversion time beyond those of SynthMorph's experiment."""
+    """Raise InputError for a flip angle or an inversion time outside the range of SynthMorph's experiment."""
     for contrast in contrasts:
         if found := of_series(contrast):
             low, high = {"FLASH": FLIP_DEGREES, "MPRAGE": INVERSION_MS}[found[0]]
             if not low <= found[1] <= high:
-                raise InputError(f"{where}: {contrast} is beyond {found[0]}-{low} to {found[0]}-{high}")
+                raise InputError(f"{where}: {contrast} is outside {found[0]}-{low} to {found[0]}-{high}")
 
 
 def tissue_signals(contrast: str, jitter: dict[str, float] | None = None) -> dict[str, float]:
@@ -152,7 +153,7 @@ def tissue_signals(contrast: str, jitter: dict[str, float] | None = None) -> dic
     contrast : str
         As for :func:`contrast_signal`.
     jitter : mapping, optional
-        Tissue → factor on its relaxation times, for differences between people.
+        Tissue → factor of its relaxation times, for differences between subjects.
     """
     jitter = jitter or {}
     signals = {}

@@ -1,7 +1,7 @@
-"""Random numbers on a device, smooth in space: what label maps, deformations and bias fields are drawn from.
+"""Random numbers on a device, and smooth noise for label maps, deformations and bias fields.
 
-Every function draws from the :class:`Draws` it is given, on their device, and from nothing else.  The same seed gives
-the same numbers on every device, up to rounding.
+Every function draws only from the :class:`Draws` it is given, on their device.  The same seed gives the same numbers
+on every device, up to rounding.
 """
 
 import math
@@ -16,22 +16,21 @@ from regcore.spatial import resample
 
 
 class Draws:
-    """A sequence of draws from a seed: each takes the next number of a counter, which is all that it depends on.
+    """A sequence of draws from a seed: each depends only on the seed and the next number of a counter.
 
-    Nothing is kept on the device, and numbers that decide something are made where it is decided, so that nobody waits
-    for a device.
+    There is no state on the device, and single numbers are drawn on the CPU, so nothing waits for the device.
 
     Parameters
     ----------
     seed : int
-        64 bits of it count.
+        64 bits of it are used.
     device : torch.device
         Where tensors are drawn.
 
     Attributes
     ----------
     offset : int
-        How many draws there have been.
+        Number of draws so far.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu"):
@@ -45,7 +44,7 @@ class Draws:
 
 
 def random_generator(device: torch.device) -> Draws:
-    """Draws on a device whose seed is drawn from torch's global random state, which a training step follows."""
+    """Draws on a device, with a seed from torch's global random state, which training seeds at every step."""
     return Draws(int(torch.randint(2**62, ())), device)
 
 
@@ -73,7 +72,7 @@ def normal(shape: Sequence[int], draws: Draws) -> Tensor:
 def coarse_shape(shape: Sequence[int], resolution: float) -> list[int]:
     """Size of a grid at relative resolution 1:``resolution``: each size divided and rounded up (Table I), 2 or more.
 
-    One voxel could not be interpolated between.
+    A single voxel could not be interpolated.
     """
     return [max(2, -int(-n // resolution)) for n in shape]
 
@@ -86,7 +85,7 @@ def smooth_noise(shape: Sequence[int], resolution: float, draws: Draws) -> Tenso
 def random_velocity(space: Sequence[int], resolutions: Sequence[float], largest_sd: float, draws: Draws) -> Tensor:
     """A stationary velocity at half resolution, the sum of noise at several resolutions (Section II-C.3).
 
-    The standard deviation is drawn anew from U(0, ``largest_sd``) at each resolution.
+    The standard deviation is drawn from U(0, ``largest_sd``) at each resolution.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Label maps of random shapes, made from nothing but noise: SynthMorph (Hoffmann et al., TMI 2022), Section II-C.1."""
+"""Label maps of random shapes, made from noise: SynthMorph (Hoffmann et al., TMI 2022), Section II-C.1."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,23 @@ from torch import Tensor
 from regcore.spatial import identity, integrate, resample, warp
 from regcore.synthesis.noise import Draws, coarse_shape, normal, number
 
-#: Squarings by which a shape's velocity is integrated, as everywhere in the paper.
+#: Squarings of the integration of a shape's velocity, as everywhere in the paper.
 STEPS = 5
 
 
 def random_shapes(
     shape: Sequence[int], draws: Draws, labels: int = 26, resolution: float = 32, warp_sd: float = 100
 ) -> Tensor:
-    """A map of ``labels`` random shapes: at every voxel the number of the brightest of as many warped noise images.
+    """A map of ``labels`` random shapes: at every voxel, the index of the brightest of as many warped noise images.
 
     The images are made one after the other, so memory does not grow with their number.
 
     Parameters
     ----------
     shape : sequence of int
-        Of the map, two or three axes of 2 or more voxels.
+        Shape of the map: two or three axes of 2 or more voxels.
     draws : Draws
-        Their device is that of the map; the same seed gives the same map, whatever the device, up to ties.
+        The map is made on their device; the same seed gives the same map on every device, up to ties.
     labels : int
         J, at most 256.
     resolution : float

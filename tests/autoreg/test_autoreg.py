@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +11,8 @@ import torch
 from scipy.stats import chi2_contingency
 from support.cells import MEDIUM, awake, drawn
 from support.checkpoints import save_by_hand
+from support.marks import marks_its_tests
 from support.paths import ROOT
-from support.snakemake import snakemake
 from support.studies import prepared, small_study
 from torch import nn
 
@@ -118,6 +117,7 @@ def test_a_u_net_has_its_velocity_alone():
     assert {"architecture", "channels"} <= method.unused
 
 
+@pytest.mark.slow
 def test_it_learns_to_register():
     torch.manual_seed(0)
     method, batch = (
@@ -230,6 +230,7 @@ def one_step_ahead(inner, outer, weights, rate):
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searched", [FEATURE, DEFORMATION, "objective"])
 def test_hypergradient_of_a_network(searched):
     """In float64, beside the loss after one step at moved α or λ.
@@ -435,6 +436,7 @@ def path_search(folder, by, cpu_seconds, fail_at=None):
     return PathSearch(network, inner, score, by, cpu_seconds, "adam", 1e-3, 1, folder, "same"), calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["random", "tpe"])
 def test_the_control_takes_its_time_and_the_best_architecture(tmp_path, by):
     search, calls = path_search(tmp_path, by, 2.0)
@@ -621,6 +623,7 @@ def test_settings_of_an_entry_hide_no_setting_of_a_method():
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     methods = {
@@ -702,30 +705,7 @@ def test_training_follows_the_file_that_a_search_left(plan, tmp_path):
     assert read_found(tmp_path / "model", "x") == found_values(plan, "ar")
 
 
-def test_a_search_in_the_workflow(tmp_path):
-    """Search, training, figure; an edited architecture is trained anew, also one that another entry begins from."""
-    small_study(tmp_path, {"identity": None})
-    config = {
-        "study": "discs",
-        "cohort": {"table": str(tmp_path / "cohort.tsv")},
-        "preprocess": {"affine": "none", "shape": [32, 32]},
-        "methods": {
-            "ar": {**FAST, "autosearch": {**SHORT, "what": ["feature"]}},
-            "moved": {**BARE, "autosearch": {"start": "ar", "what": []}},
-        },
-    }
-    folder = Path("results", "discs")
-    targets = [folder / "figures" / "architecture_ar.png", *(folder / "models" / name for name in ("ar", "moved"))]
-    done = snakemake(tmp_path, "--cores", "2", *targets, config=config)
-    assert done.returncode == 0, done.output
-    assert "Nothing to be done" in snakemake(tmp_path, "-n", "--cores", "2", *targets, config=config).output
-    file = tmp_path / folder / "architectures" / "ar" / FOUND
-    file.write_text(file.read_text().replace("3-Conv", "1-Conv"))
-    again = snakemake(tmp_path, "-n", "--cores", "2", *targets, config=config)
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", again.stdout, flags=re.MULTILINE))
-    assert counts["train"] == "2" and counts["architecture"] == "1", "the search of 'moved' alone is done again"
-
-
+@pytest.mark.slow
 def test_a_search_needs_labels_of_validation_scans_alone(tmp_path):
     made = prepared(small_study(tmp_path, {"ar": {**FAST, "autosearch": SHORT}}, unlabelled=range(4)))
     assert any(made.cohort.file(scan, "labels") is None for scan in made.entries["ar"].training_pairs.scans)

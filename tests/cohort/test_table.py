@@ -168,14 +168,14 @@ def test_fewer_training_subjects_are_among_more_of_them(tmp_path, kind):
     assert [len(drawn(n)) for n in (2, 5, 10, 20)] == [2, 5, 10, 20]
     assert drawn(2) < drawn(5) < drawn(10) < drawn(20)
     assert drawn(5) == drawn(5) != drawn(5, seed=1)
-    with pytest.raises(InputError, match=r"methods.x.training_subjects: 21 subjects are wanted, but .* has 20"):
+    with pytest.raises(InputError, match=r"methods.x.training_subjects: 21 subjects are requested, but .* has 20"):
         eligible_pairs(cohort, "train", pairs, 21, 0, "methods.x.training_subjects")
 
 
 def test_subjects_that_can_make_no_pair_do_not_count(cohort, tmp_path):
     rows = [row("a", "train"), *(row("b", "train", session) for session in "12")]
     cohort = read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
-    with pytest.raises(InputError, match="2 subjects are wanted, but the cohort has 1"):
+    with pytest.raises(InputError, match="2 subjects are requested, but the cohort has 1"):
         eligible_pairs(cohort, "train", PAIRS | {"kind": "within-subject"}, 2, 0)
 
 
@@ -263,7 +263,7 @@ def test_listed_pairs_are_the_test_pairs(every_contrast, tmp_path):
     ("rows", "words"),
     [
         ([("a_1_T1w", "b_1_T1w")] * 2, "line 3: the pair a_1_T1w, b_1_T1w is listed twice"),
-        ([("a_1_T1w", "x")], "line 2: 'x' is no scan or subject of .*cohort.tsv"),
+        ([("a_1_T1w", "x")], "line 2: 'x' is not a scan or subject of .*cohort.tsv"),
         ([("a_1_T1w", "b")], "line 2: subject 'b' has several scans; name one of them: b_1_T1w, b_1_T2w"),
         ([("a_1_T1w", "a_1_T1w")], "line 2: 'a_1_T1w' is paired with itself"),
         ([("a_1_T1w", "e_1_T1w")], "line 2: 'e_1_T1w' is a train scan, not a test scan"),

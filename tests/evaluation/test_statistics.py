@@ -164,7 +164,7 @@ def test_methods_are_compared_two_by_two(generator):
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match=r"b \(3,\) must have the shape of a \(2,\)"):
         paired_comparison([1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match=r"b \(2,\) must be one-dimensional and hold no infinite value"):
+    with pytest.raises(ValueError, match=r"b \(2,\) must be one-dimensional, without infinite values"):
         paired_comparison([1, 2], [1, np.inf])
     with pytest.raises(ValueError, match=r"a \(1, 2\) must be one-dimensional"):
         paired_comparison([[1, 2]], [[1, 2]])

@@ -421,6 +421,7 @@ def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp
 # ---- the plan
 
 
+@pytest.mark.workflow
 def test_snakemake_plans_every_network_of_the_paper_once(tmp_path):
     """2 plain, 2 wide, 3 λ, 2 sizes, and 2 γ for 2 + 3 + 1 + 1 choices of labels; not the study's own method."""
     experiments = {

@@ -295,7 +295,7 @@ def test_a_flat_image_tilted_out_of_its_plane_is_refused(read, generator, tmp_pa
 def test_colours_are_refused(tmp_path):
     rgb = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), tmp_path / "colour.nii.gz")
-    refused(read_volume, tmp_path / "colour.nii.gz", "grey-scale image is needed")
+    refused(read_volume, tmp_path / "colour.nii.gz", "expected a grey-scale image")
 
 
 @pytest.mark.parametrize("existed", [False, True])

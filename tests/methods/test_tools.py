@@ -21,6 +21,7 @@ import psutil
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
+from support.tools import skip_without
 
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
@@ -167,9 +168,7 @@ def run_tool(label: str, ndim: int, folder: Path) -> Run:
     """Run a tool on the pair with one thread; skip where the tool is not there."""
     name = name_of(label)
     method = make_method(name, QUICK[label])
-    missing = METHODS[name].missing(method.settings)
-    if missing:
-        pytest.skip(f"{name}: {missing}")
+    skip_without(name, method.settings)
     fixed, moving, truth = related_pair(ndim)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -464,8 +463,7 @@ def test_a_program_that_cannot_be_started_is_a_tool_error(tmp_path):
 
 
 def test_greedy_s_own_failure_is_a_tool_error(tmp_path):
-    if METHODS["greedy"].missing({}):
-        pytest.skip(METHODS["greedy"].missing({}))
+    skip_without("greedy")
     with pytest.raises(ToolError, match="greedy failed"):
         call_greedy(2, "-d 2 -i absent.nii.gz absent.nii.gz -m SSD -n 1 -o warp.nii.gz", tmp_path)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from support.marks import marks_its_tests
 from support.paths import ROOT
 from support.studies import prepared, small_study
 
@@ -100,6 +101,7 @@ def test_what_is_transferred_must_be_there():
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def plan(tmp_path_factory):
     """A study with everything that its experiments need."""
     folder = tmp_path_factory.mktemp("study")

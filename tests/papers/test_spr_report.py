@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.marks import marks_its_tests
 from support.paths import ROOT
 from support.studies import prepared, small_study
 
@@ -83,6 +84,7 @@ def test_semi_supervised_networks_need_labels():
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def plan(tmp_path_factory):
     """A study with everything that its experiments need."""
     folder = tmp_path_factory.mktemp("study")

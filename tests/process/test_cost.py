@@ -30,7 +30,7 @@ def measured(work, programs=False) -> Cost:
 def test_the_peak_is_of_this_block_and_not_of_an_earlier_one():
     """In a process of its own: an earlier test may have told this one to keep freed memory."""
     code = """
-from regcore.cost import Cost
+from regcore.process.cost import Cost
 import numpy as np
 for megabytes in (1, 500, 1):
     cost = Cost()

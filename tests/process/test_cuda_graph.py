@@ -9,8 +9,6 @@ from regcore.errors import InputError
 from regcore.methods import make_method
 from regcore.training.step import GradientStep
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: nothing can be recorded")
-
 
 def batches(count: int, shape=(16, 24, 32)):
     generator = torch.Generator().manual_seed(0)
@@ -60,7 +58,7 @@ def test_gradients_of_parts_add_up_to_that_of_the_batch():
         torch.testing.assert_close(parameter.grad, (a + b) / 2)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_recorded_step_gives_the_gradients_of_one_that_is_not(precision):
     from regcore.training.forward import forward
@@ -81,7 +79,7 @@ def test_a_recorded_step_gives_the_gradients_of_one_that_is_not(precision):
             assert (a - b).norm() <= (1e-4 if precision == "float32" else 2e-2) * b.norm()
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_recorded_registration_is_the_one_that_is_not(monkeypatch):
     import regcore.methods.instance as module
 

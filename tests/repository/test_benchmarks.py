@@ -198,6 +198,13 @@ def test_operators_writes_both_tables(tmp_path, monkeypatch):
     assert "| VoxelMorph form | forward |" in (tmp_path / "operators.md").read_text()
 
 
+def test_a_page_of_results_names_a_study_file_that_exists():
+    command = load("study_table").command
+    assert command("default") == "snakemake --cores all"
+    assert command("oasis-brains") == "snakemake --cores all --configfile config/studies/oasis-brains.yaml"
+    assert command("mine", "mine.yaml") == "snakemake --cores all --configfile mine.yaml"
+
+
 def test_memory_of_a_call_is_that_of_its_result():
     operators = load("operators")
     megabytes = operators.peak_growth(lambda: torch.ones(64_000_000 // 4)) / 1e6

@@ -284,7 +284,7 @@ def test_points_that_determine_no_map_are_refused(generator):
     with pytest.raises(ValueError, match=r"weights \(1, 10\) must be \(1, 1, 10\) for points \(1, 3, 10\)"):
         fit_affine(points, points, torch.ones(1, 10))
     for weights in (-torch.ones(1, 1, 10), torch.zeros(1, 1, 10)):
-        with pytest.raises(ValueError, match=r"weights \(1, 1, 10\) must not be negative, nor all be zero"):
+        with pytest.raises(ValueError, match=r"weights \(1, 1, 10\) must not be negative, and not all zero"):
             fit_affine(points, points, weights)
     broken = torch.zeros(1, 2, 4, 4)
     broken[0, 0, 0, 0] = torch.nan

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from support.marks import marks_its_tests
 from support.paths import ROOT
 from support.snakemake import snakemake
 from support.studies import dice_by_hand, prepared, small_study
@@ -37,6 +38,7 @@ EXPERIMENTS = {
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def plan(tmp_path_factory):
     """A study whose networks for λ are trained."""
     folder = tmp_path_factory.mktemp("study")
@@ -221,6 +223,7 @@ def test_an_experiment_with_an_unknown_similarity_is_refused(tmp_path):
         plan_study(config | {"experiments": {"hypermorph": {"lambda": {"mind": [0, 1]}}}}, SCHEMAS)
 
 
+@pytest.mark.workflow
 def test_snakemake_plans_both_kinds_of_networks_and_their_sweeps(tmp_path):
     config = {
         "study": "paper",

@@ -131,7 +131,7 @@ def test_series_of_contrasts_go_from_one_order_of_tissues_to_the_other():
 
 @pytest.mark.parametrize("contrast", ["FLASH-1", "FLASH-41", "MPRAGE-200", "MPRAGE-1001"])
 def test_contrasts_beyond_their_series(contrast):
-    with pytest.raises(InputError, match=f"cohort.embedded.contrasts: {contrast} is beyond"):
+    with pytest.raises(InputError, match=f"cohort.embedded.contrasts: {contrast} is outside"):
         cohort_table(settings(contrasts=["T1w", contrast]))
 
 

@@ -697,7 +697,7 @@ def test_training_scans_need_no_labels_unless_the_method_looks_at_them(tmp_path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"training_subjects": 6}, r"methods.net.training_subjects: 6 subjects are wanted, but the cohort has 5"),
+        ({"training_subjects": 6}, r"methods.net.training_subjects: 6 subjects are requested, but the cohort has 5"),
         ({"batch_size": 3, "accumulate": 2}, r"methods.net: a 'batch_size' of 3 cannot be cut"),
     ],
 )

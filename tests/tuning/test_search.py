@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +14,8 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from support.marks import marks_its_tests
 from support.paths import ROOT
-from support.snakemake import snakemake
 from support.studies import prepared, small_study
 
 from regcore.errors import DivergedError, InputError
@@ -155,6 +154,7 @@ def test_a_grid_tries_all_combinations(tmp_path):
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def finished(tmp_path_factory):
     """A study whose search has ended."""
     plan = searched(tmp_path_factory.mktemp("search"))
@@ -246,6 +246,7 @@ def test_a_journal_of_another_search_is_not_used(finished):
         Bayes(plan.files.search("vm"), "other", plan.entries["vm"].search, "x", 0)
 
 
+@pytest.mark.slow
 def test_one_worker_finds_the_same_twice(tmp_path):
     found = []
     for name in ("a", "b"):
@@ -380,6 +381,7 @@ def test_fanova_finds_what_matters(tmp_path):
     assert found["lambda"] > 0.9 and abs(sum(found.values()) - 1) < 1e-6
 
 
+@pytest.mark.slow
 def test_tpe_comes_closer_than_chance(tmp_path):
     """To the top of a smooth hill, in the median of several searches."""
     ends = {}
@@ -412,11 +414,11 @@ def test_the_median_pruner_ends_what_is_worse(tmp_path):
 WORKER = """
 import json, sys
 from pathlib import Path
-from regcore.runtime import share_cores
+from regcore.process.threads import share_cores
 share_cores()
-from regcore.stages import tune
+from regcore.study.stages import tune
 
-from regcore.plan import plan_study
+from regcore.study.plan import plan_study
 
 plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), sys.argv[3], results=sys.argv[4])
 for slot in range(int(sys.argv[2]), plan.entries["vm"].search.trials, 4):
@@ -438,6 +440,7 @@ def looks_of_running(bayes):
     return {trial.user_attrs["slot"] % 4: len(trial.intermediate_values) for trial in running}
 
 
+@pytest.mark.slow
 def test_four_workers_of_which_two_are_killed(tmp_path):
     """Every slot ends with one finished trial, and the killed ones go on where they were."""
     plan = prepared(small_study(tmp_path, {"vm": {**FAST, "steps": 60, "tune": {**LAMBDA, "trials": 12}}}))
@@ -467,23 +470,3 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
         assert len(numbers) == 1 and trials[numbers.pop()].state in (TrialState.COMPLETE, TrialState.PRUNED)
     collect(plan, "vm", plan.folder / "models" / "vm")
     assert len(pd.read_csv(plan.folder / "models" / "vm" / "trials.csv")) == 12
-
-
-def test_a_search_in_the_workflow(tmp_path):
-    """Trials, the best model, its figure; then one more trial, which alone is run."""
-    small_study(tmp_path, {"identity": None})
-    config = {
-        "study": "discs",
-        "cohort": {"table": str(tmp_path / "cohort.tsv")},
-        "preprocess": {"affine": "none", "shape": [32, 32]},
-        "methods": {"vm": {**FAST, "tune": {**LAMBDA, "trials": 2}}},
-    }
-    target = "results/discs/figures/search_vm.png"
-    done = snakemake(tmp_path, "--cores", "2", target, config=config)
-    assert done.returncode == 0, done.output
-    again = snakemake(tmp_path, "--cores", "2", target, config=config)
-    assert "Nothing to be done" in again.output
-    config["methods"]["vm"]["tune"]["trials"] = 3
-    more = snakemake(tmp_path, "-n", "--cores", "2", target, config=config)
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", more.stdout, flags=re.MULTILINE))
-    assert counts["trial"] == "1" and counts["search"] == "1" and "train" not in counts

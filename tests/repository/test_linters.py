@@ -1,0 +1,23 @@
+"""The linters of ``make lint`` are content; ``lint-imports`` has tests of its own beside this file."""
+
+import subprocess
+
+import pytest
+from support.paths import BIN, ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "workflow"],
+        pytest.param(["snakemake", "--lint"], marks=pytest.mark.workflow),
+        ["mypy"],
+    ],
+    ids=" ".join,
+)
+def test_linters_are_content(command):
+    done = subprocess.run([str(BIN / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,47 @@
+"""The memory that a step takes, measured once for networks that are alike.
+
+Measuring costs three steps on images larger than those of a small study, more than most trainings of tests.  The
+measurement has tests of its own, which call it directly.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from regcore.autoreg.bilevel import Stage
+from regcore.study.stages import architecture
+from regcore.training import trainer
+
+
+def _once(measure: Callable, key: Callable) -> Callable:
+    known: dict = {}
+
+    def measured(*arguments):
+        alike = key(*arguments)
+        if alike not in known:
+            known[alike] = measure(*arguments)
+        return known[alike]
+
+    return measured
+
+
+def _shapes(parameters) -> tuple:
+    return tuple(tuple(parameter.shape) for parameter in parameters)
+
+
+def _step(method, module, shape, size, classes=0) -> tuple:
+    return type(method), _shapes(module.parameters()), tuple(shape), size, classes
+
+
+def _stage(stage) -> tuple:
+    return stage.name, _shapes(stage.problem.weights), _shapes(stage.problem.searched.parameters())
+
+
+@contextlib.contextmanager
+def measured_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (trainer, architecture):
+            patch.setattr(module, "step_bytes", _once(module.step_bytes, _step))
+        patch.setattr(Stage, "_measured", _once(Stage._measured, _stage))
+        yield

@@ -1,0 +1,16 @@
+"""Tools to compare with, which a test needs and a machine may not have."""
+
+import pytest
+
+from regcore.methods import METHODS
+
+
+def missing(name, settings=None):
+    """What a tool lacks to run here, in words; None where nothing is missing."""
+    return METHODS[name].missing(settings or {})
+
+
+def skip_without(name, settings=None):
+    """Skip the test where a tool is not there, and say why."""
+    if why := missing(name, settings):
+        pytest.skip(f"{name}: {why}")
