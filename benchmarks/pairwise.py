@@ -66,7 +66,7 @@ def measure(plan: Plan, arguments: argparse.Namespace) -> pd.DataFrame:
     """One row per pair and contestant: Dice, folds, seconds."""
     pairs = plan.pairs_of("test").head(arguments.pairs)
     maps = {scan: read_labels(plan.prepared(scan) + "_labels.nii").data for scan in {*pairs["fixed"], *pairs["moving"]}}
-    codes = scored_labels(found_labels(maps.values()), plan.config["labels"], plan.label_table)["index"]
+    codes = scored_labels(found_labels(maps.values()), plan.settings.labels, plan.label_table)["index"]
     rows = []
     for number, pair in enumerate(pairs.itertuples()):
         for name, register in contestants(arguments).items():
@@ -123,9 +123,8 @@ def main() -> None:
     tune_process(arguments.threads)
     output = Path(arguments.output).absolute()
     config = yaml.safe_load(Path(arguments.study).read_text())
-    schemas = Path(__file__).resolve().parents[1] / "workflow" / "schemas"
     os.chdir(arguments.directory)
-    plan = plan_study(config, schemas, check=False)
+    plan = plan_study(config, check=False)
     rows = measure(plan, arguments)
     versions = ", ".join(
         f"{package} {importlib.metadata.version(package)}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from regcore.cohort.settings import LabelSettings
 from regcore.errors import InputError
 
 #: The group of every label if a study has no groups, and of labels that belong to none.
@@ -33,15 +34,14 @@ def found_labels(maps: Iterable[np.ndarray]) -> set[int]:
     return set().union(*(set(np.unique(data).tolist()) for data in maps))
 
 
-def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Path | None) -> pd.DataFrame:
+def scored_labels(found: Iterable[int], settings: LabelSettings, table_path: str | Path | None) -> pd.DataFrame:
     """List the labels that a study scores.
 
     Parameters
     ----------
     found : iterable of int
         Codes that occur in the label maps; 0 is background.
-    settings : mapping
-        The study's ``labels`` section: ``exclude`` and ``groups``.
+    settings : LabelSettings
     table_path : path, optional
         TSV with the columns ``index name`` and optionally ``group``.
 
@@ -55,7 +55,7 @@ def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Pat
     InputError
         The table lacks a column, or no label is left.
     """
-    codes = set(found) - {0} - expand_codes(settings["exclude"], "labels.exclude")
+    codes = set(found) - {0} - expand_codes(settings.exclude, "labels.exclude")
     names, groups = {}, {}
     if table_path:
         table = read_label_table(table_path)
@@ -63,7 +63,7 @@ def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Pat
         if "group" in table:
             groups = {code: group for code, group in zip(table["index"], table["group"], strict=True) if group}
         codes &= set(names)
-    for group, items in settings["groups"].items():
+    for group, items in settings.groups.items():
         groups |= dict.fromkeys(expand_codes(items, f"labels.groups.{group}"), group)
     if not codes:
         raise InputError("labels: no label is left to score; check 'labels.exclude' and 'labels.table'")

@@ -9,14 +9,15 @@ the table.  Nothing here reads voxels, and nothing draws a split: the table deci
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
+from regcore.cohort.settings import CohortRow, Split
 from regcore.errors import InputError
 from regcore.images.volume import read_grid
-from regcore.settings.validation import validated
 
-SPLITS = ("train", "validation", "test", "atlas")
+SPLITS: tuple[str, ...] = get_args(Split)
 FILE_COLUMNS = ("image", "labels", "mask", "landmarks", "to_template", "from_template")
 
 
@@ -67,37 +68,37 @@ class Cohort:
         return wanted[0] if len(wanted) else mine.index[0]
 
 
-def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
+def read_cohort(path: str | Path) -> Cohort:
     """Read a cohort table and check each row and the whole.
 
     Raises
     ------
     InputError
-        The table is missing or lacks a column; a row does not fit ``row_schema``; a subject is in two splits; a
-        scan is listed twice; or there are no rows.
+        The table is missing or lacks a column; a row is not a :class:`regcore.cohort.settings.CohortRow`; a subject is
+        in two splits; a scan is listed twice; or there are no rows.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such cohort table; give the path of a tab-separated file")
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = [column for column in row_schema["required"] if column not in table]
+    missing = [column for column, rule in CohortRow.model_fields.items() if rule.is_required() and column not in table]
     if missing:
         raise InputError(
             f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
             "Columns are separated by tabs"
         )
-    return checked_cohort(table, path, row_schema)
+    return checked_cohort(table, path)
 
 
-def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> Cohort:
+def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
     """Make a :class:`Cohort` from a raw table whose paths are relative to ``path``'s folder."""
     path = Path(path)
     table = table.copy()
-    for column in row_schema["properties"]:
+    for column in CohortRow.model_fields:
         if column not in table:
             table[column] = ""
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        validated({k: v for k, v in row.items() if k in row_schema["properties"]}, row_schema, f"{path}, line {number}")
+    for number, row in enumerate(table[list(CohortRow.model_fields)].to_dict("records"), start=2):
+        CohortRow.read({str(column): value for column, value in row.items()}, f"{path}, line {number}")
     if table.empty:
         raise InputError(f"{path}: the cohort table has no rows")
     table.index = pd.Index(table["subject"] + "_" + table["session"] + "_" + table["contrast"], name="scan")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from regcore.alignment.preprocess import Prepared, align, common_grid, prepare, prepare_image, resample
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
@@ -23,8 +24,8 @@ from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
 from regcore.process.versions import versions
 
-#: How images are normalised for methods that bring no preparation of their own.
-NORMALISATION = {"mask": False, "percentiles": [0.5, 99.5]}
+#: How images are prepared for methods that bring no preparation of their own.
+PREPARATION = PreprocessSettings(affine="affine", mask=False, percentiles=[0.5, 99.5])
 
 
 def register_files(
@@ -208,9 +209,9 @@ def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = Non
     InputError
         The scan cannot be aligned to the model's reference.
     """
-    kind = model.preprocess["affine"]
-    settings = {"affine": "affine" if kind == "none" else kind}
-    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, settings, seed)
+    kind = model.preprocess.affine
+    own = "affine" if kind == "none" else kind
+    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, own, seed)
 
 
 def _prepared(
@@ -225,10 +226,10 @@ def _prepared(
     """Bring both scans onto one grid: the model's, one around the fixed image's content, or the fixed image's own."""
     if model and model.space:
         return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
-    settings = model.preprocess if model else {"affine": "affine", **NORMALISATION}
+    settings = model.preprocess if model else PREPARATION
     fixed_image, moving_image = (prepare_image(volume, settings) for volume in (fixed, moving))
     grid = _grid_around(fixed_image, model.voxels) if model else fixed.grid
-    to_moving = align(fixed_image, moving_image, settings["affine"], seed) if method.aligned else shift
+    to_moving = align(fixed_image, moving_image, settings.affine, seed) if method.aligned else shift
     fixed_mask, moving_mask = masks
     if moving_mask is not None:
         moving_mask = resample(moving_mask, grid, to_moving, nearest=True)
@@ -242,9 +243,10 @@ def _prepared(
 
 def _grid_around(image: Volume, voxels: int) -> Grid:
     """An axis-aligned grid around an image's content, as fine as the image but with ``voxels`` an axis at most."""
-    grid = common_grid(image, {"spacing": None, "shape": None})
+    grid = common_grid(image, PreprocessSettings())
     longest = max(grid.shape)
     if longest <= voxels:
         return grid
     # A hair coarser, or rounding makes it one voxel more.
-    return common_grid(image, {"spacing": float(grid.spacing[0]) * longest / voxels * (1 + 1e-6), "shape": None})
+    spacing = float(grid.spacing[0]) * longest / voxels * (1 + 1e-6)
+    return common_grid(image, PreprocessSettings(spacing=spacing))

@@ -32,8 +32,11 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
     for key, value in schema.items():
         if key in ("$defs", "title") and not (key == "title" and isinstance(value, dict)):
             continue
-        if key in ("properties", "patternProperties"):
+        if key == "properties":
             kept[key] = {name: _plain(rule, definitions) for name, rule in value.items()}
+        elif key == "patternProperties":  # of names that somebody chose: no other names are possible
+            ((pattern, rule),) = value.items()
+            kept |= {"propertyNames": {"pattern": pattern}, "additionalProperties": _plain(rule, definitions)}
         elif key in ("default", "enum", "const", "examples"):
             kept[key] = value
         else:

@@ -204,7 +204,7 @@ class Entry:
             return []
         others = self.cell_search.others
         found = [self.files.architecture(other) / file for other in others for file in (cells.FOUND, cells.FACTS)]
-        start = self.cell_search.settings["start"]
+        start = self.cell_search.settings.start
         return found if start is None or start in others else [*found, cells.file_of(start)]
 
     # ---- its checks

@@ -12,7 +12,6 @@ from scipy.stats import chi2_contingency
 from support.cells import MEDIUM, awake, drawn
 from support.checkpoints import save_by_hand
 from support.marks import marks_its_tests
-from support.paths import ROOT
 from support.studies import prepared, small_study
 from torch import nn
 
@@ -724,6 +723,6 @@ def test_the_validation_pair_does_not_follow_from_the_training_pair(plan):
 def test_a_search_that_diverges_says_so(plan, tmp_path):
     config = {key: value for key, value in plan.config.items() if key != "unavailable"}
     wild = {**FAST, "autosearch": {**SHORT, "learning_rate": 1e30, "epochs": 3}}
-    other = plan_study(config | {"methods": {"ar": wild}}, ROOT / "workflow" / "schemas", str(plan.folder.parent))
+    other = plan_study(config | {"methods": {"ar": wild}}, str(plan.folder.parent))
     with pytest.raises(DivergedError, match="the search of feature diverged in epoch"):
         search_architecture(other, "ar", tmp_path / "found", tmp_path / "checkpoints")

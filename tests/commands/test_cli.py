@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
 from regcore.images.field import read_field
@@ -358,7 +359,7 @@ def slices(tmp_path_factory):
     method = make_method("voxelmorph", {"lambda": 0.001})
     method.module = method.build(2)
     trained = Trained(method.module.state_dict(), [], {})
-    preprocess = {"affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+    preprocess = PreprocessSettings(affine="affine")
     save_model(folder / "model", "voxelmorph", method, trained, read_volume(folder / "fixed.nii.gz"), grid, preprocess)
     return folder
 

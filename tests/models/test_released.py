@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.commands.cli import main
 from regcore.commands.register import _grid_around
 from regcore.errors import InputError
@@ -21,7 +22,7 @@ from regcore.models.released import release, released_model, released_models
 from regcore.models.trained import load_model, save_model
 from regcore.training.trainer import Trained
 
-PREPROCESS = {"affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+PREPROCESS = PreprocessSettings(affine="affine")
 LARGEST_BYTES = 8_000_000
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import distance_transform_edt
-from support.paths import SCHEMAS
 
 from regcore.cohort.table import checked_cohort
 from regcore.errors import InputError
@@ -17,7 +16,6 @@ from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import folds
 from regcore.images.field import read_field
 from regcore.images.volume import read_labels, read_volume
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.stages.register import true_field
 from regcore.synthesis.anatomy import build_anatomy
 from regcore.synthesis.icbm152 import cohort_table, label_table, synthesise
@@ -29,11 +27,11 @@ from regcore.synthesis.mr_contrast import (
     spoiled_gradient_echo,
     tissue_signals,
 )
+from regcore.synthesis.settings import EmbeddedSettings
 
 
 def settings(**changes):
-    schema = load_yaml(SCHEMAS / "config.schema.yaml")["properties"]["cohort"]["properties"]["embedded"]
-    return validated({"train": 2, "validation": 2, "test": 4} | changes, schema, "embedded")
+    return EmbeddedSettings.read({"train": 2, "validation": 2, "test": 4} | changes, "embedded")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def cohort(tmp_path_factory):
     chosen = settings(contrasts=["T1w", "T2w"])
     table = cohort_table(chosen)
     synthesise(chosen, list(dict.fromkeys(table["subject"])), 1, folder)
-    return checked_cohort(table, folder / "cohort.tsv", load_yaml(SCHEMAS / "cohort.schema.yaml"))
+    return checked_cohort(table, folder / "cohort.tsv")
 
 
 def test_the_slice_has_at_least_sixteen_labels_of_four_groups():
@@ -215,7 +213,7 @@ def scanned_twice(tmp_path_factory):
     table = cohort_table(chosen)
     table = table[table["subject"].isin(["sub-005", "sub-006", "sub-007"])]
     synthesise(chosen, list(dict.fromkeys(table["subject"])), 1, folder)
-    return checked_cohort(table, folder / "cohort.tsv", load_yaml(SCHEMAS / "cohort.schema.yaml"))
+    return checked_cohort(table, folder / "cohort.tsv")
 
 
 @pytest.mark.parametrize(("fixed", "moving"), [("005_2", "005_1"), ("005_1", "005_2"), ("005_2", "007_2")])

@@ -19,6 +19,7 @@ from support.paths import ROOT, TESTS
 from support.studies import dice_by_hand, prepared, small_study
 from torch import nn
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
@@ -218,7 +219,7 @@ def test_a_saved_model_registers_as_the_trained_one(images, tmp_path):
     run = trainer(images, tmp_path / "checkpoints")
     trained = run.run()
     reference = image(images, "disc8")
-    preprocess = {"affine": "none", "mask": False, "percentiles": [0.5, 99.5]}
+    preprocess = PreprocessSettings(affine="none")
     save_model(tmp_path / "model", "voxelmorph", run.method, trained, reference, GRID, preprocess)
     model = load_model(tmp_path / "model")
     assert model.preprocess == preprocess

@@ -60,7 +60,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             try:
                 if entry.info.external:
                     job = (entry.method, method.settings, *stems, str(path))
-                    limit = plan.config["registration"]["time_limit"]
+                    limit = plan.settings.registration.time_limit
                     took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
                 else:
                     took = register_pair(method, *stems, path)

@@ -77,9 +77,9 @@ def _train(
     checkpoints: Path,
     watch: Callable[[int, float], bool] | None,
 ) -> None:
-    seed = training_seed(plan.config["seed"], method.settings["replicate"])
+    seed = training_seed(plan.settings.seed, method.settings["replicate"])
     reference = reference_image(plan)
-    grid = common_grid(reference, plan.config["preprocess"])
+    grid = common_grid(reference, plan.settings.preprocess)
     method.settle(grid.shape)
     pairs = plan.entries[name].training_pairs
     classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
@@ -109,7 +109,7 @@ def _train(
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
     trained.facts["observed"] = sorted(classes or {})
     trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
-    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.config["preprocess"])
+    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.settings.preprocess)
     trainer.checkpoint.remove()
 
 
@@ -126,10 +126,10 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
         plan.entries[name].method,
         method.settings,
         method.hyperparameters,  # their order, which is not that of keys in a fingerprint
-        plan.config["seed"],
+        plan.settings.seed,
         training.identity,
         list(validation["pair"]),
-        plan.config["labels"],
+        plan.settings.labels.as_dict(),
         sorted((classes or {}).items()),
         [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         stage_version("train", plan.entries[name].method),
@@ -140,7 +140,7 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
     """Pairs of prepared scans, and the codes of the labels that are scored."""
     scans = {scan for pair in pairs for scan in pair}
     labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
-    labels = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
+    labels = scored_labels(found_labels(labelled.labels.values()), plan.settings.labels, plan.label_table)
     return labelled, list(labels["index"])
 
 
@@ -180,7 +180,7 @@ def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
         return classes_by_size(training, f"methods.{name}")
     scans = sorted(entry.training_pairs.scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
-    labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
+    labels = scored_labels(found_labels(maps), plan.settings.labels, plan.label_table)
     return observed_classes(labels, observed, f"methods.{name}.observed", entry.observed_draw)
 
 
