@@ -98,7 +98,7 @@ def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
         if column not in table:
             table[column] = ""
     for number, row in enumerate(table[list(CohortRow.model_fields)].to_dict("records"), start=2):
-        CohortRow.read(row, f"{path}, line {number}")
+        CohortRow.read({str(column): value for column, value in row.items()}, f"{path}, line {number}")
     if table.empty:
         raise InputError(f"{path}: the cohort table has no rows")
     table.index = pd.Index(table["subject"] + "_" + table["session"] + "_" + table["contrast"], name="scan")

@@ -156,7 +156,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     plan = results.plan
     study, table = plan.settings, plan.cohort.table
     subjects = table.groupby("split")["subject"].nunique()
-    source = "embedded cohort made from the ICBM-152 template" if plan.embedded else study.cohort.table
+    source = study.cohort.table or "embedded cohort made from the ICBM-152 template"
     facts = [
         ("Cohort", source),
         ("Subjects", ", ".join(f"{subjects[split]} {split}" for split in SPLITS if split in subjects)),

@@ -229,6 +229,7 @@ def test_apply_and_evaluate_refuse_what_does_not_fit(registered, pair, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_installed_command_ends_without_traceback(tmp_path):
     command = shutil.which("regcore", path=str(Path(sys.executable).parent))
     assert command, "the package is not installed: pip install -e ."

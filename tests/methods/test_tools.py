@@ -21,6 +21,7 @@ import psutil
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
+from support.marks import marks_its_tests
 from support.tools import skip_without
 
 from regcore.errors import InputError
@@ -186,6 +187,7 @@ def run_tool(label: str, ndim: int, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def runs(tmp_path_factory):
     """``runs(label, ndim)``: the tool's run on the pair, done once."""
     done = {}
