@@ -361,8 +361,8 @@ def test_register_takes_every_hyperparameter(folder, tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        ("fixed", ["--lambda", 0.3], "a model of the method voxelmorph, whose settings were fixed in"),
-        ("fixed", ["--set", "gamma=0.3"], "--lambda and --set change nothing"),
+        ("fixed", ["--lambda", 0.3], "a model of the method voxelmorph: its settings were fixed in"),
+        ("fixed", ["--set", "gamma=0.3"], "--lambda and --set have no effect"),
         ("hyper", ["--lambda", 1.5], "hyper: lambda = 1.5 lies outside [0, 1], where the model is trained"),
         ("hyper", ["--lambda", "nan"], "lambda = nan lies outside"),
         ("hyper", ["--set", "window=7"], "no hyperparameter 'window'; known are: lambda"),

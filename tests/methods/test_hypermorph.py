@@ -204,7 +204,7 @@ def test_the_codes_smoothness_counts_twice():
 
 def test_without_a_value_nothing_is_registered():
     method, data = hypermorph(), batch(1)
-    with pytest.raises(InputError, match="no value of lambda is chosen"):
+    with pytest.raises(InputError, match="no value is chosen for lambda"):
         method.predict(method.build(2), data["fixed"], data["moving"])
 
 
