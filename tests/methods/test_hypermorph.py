@@ -156,7 +156,7 @@ def test_the_presets():
         ({"prior": {"lambda": [0, 2]}}, r"lambda: \[0, 2\] must ascend within \[0, 1\]"),
         ({"prior": {"lambda": [1, 0]}}, "must ascend"),
         ({"prior": {"window": [3, 9]}, "lambda": 0.2}, "'mse' has no window; set 'similarity: lncc'"),
-        ({"prior": {"gamma": [0, 1]}}, "set 'lambda', or a range of it in 'prior'"),
+        ({"prior": {"gamma": [0, 1]}}, "set 'lambda', or give its range in 'prior'"),
         ({"prior": {}}, "prior"),
         ({"lambda": 1.5}, "1.5"),
         ({"prior": {"lambda": [0.2, 0.8]}, "lambda": 0.1}, r"lambda = 0.1 lies outside \[0.2, 0.8\]"),
