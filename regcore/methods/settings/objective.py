@@ -81,8 +81,8 @@ class WeightingSettings(MethodSettings):
 
     weighting: Literal["sum", "convex"] = Field(
         "sum",
-        description="weighting of the terms: sum (Eq. 4 and 10: similarity + λ smoothness + γ overlap) or convex (Eq. 3 "
-        "of HyperMorph: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness)",
+        description="weighting of the terms: sum (Eq. 4 and 10: similarity + λ smoothness + γ overlap) or convex (Eq. "
+        "3 of HyperMorph: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness)",
     )
     smoothness: Positive = Field(
         1, description="factor of the smoothness term besides λ; 2 in the authors' code of HyperMorph"
