@@ -1,7 +1,7 @@
-"""AutoReg's search (Fan et al., TIP 2023, Section III-D, Algorithm 1): the loop of its stages.
+"""AutoReg's search (Fan et al., TIP 2023, Section III-D, Algorithm 1): the loop of a stage.
 
-A stage changes two things in turn: what is searched for (α, or λ), by the gradient of a loss on validation pairs
-that knows how the network's weights will answer, and these weights, by the loss on training pairs.
+A stage alternates two updates: of what is searched for (α or λ), by the gradient of a loss on validation pairs that
+accounts for the response of the network's weights; and of these weights, by the loss on training pairs.
 """
 
 import logging
@@ -39,29 +39,29 @@ def hypergradient(
     epsilon: float,
     keep_length: bool = False,
 ) -> tuple[list[Tensor], float]:
-    """Gradient of the outer loss after one step of the weights, with respect to what is searched for.
+    """Gradient of the outer loss, after one step of the weights, with respect to what is searched for.
 
     With ω' = ω − η dL_in/dω and v = dL_out/dω at ω'::
 
         dL_out(ω', α)/dα = ∂L_out(ω', α)/∂α − η (∂L_in(ω + ε v, α)/∂α − ∂L_in(ω − ε v, α)/∂α) / 2ε
 
-    (steps 3 to 5 of Algorithm 1, which leaves η out, as if the step had length 1; the difference of gradients stands
-    for the second derivative of L_in times v).
+    (steps 3 to 5 of Algorithm 1, which leaves η out, as if the step had length 1; the difference of gradients
+    approximates the second derivative of L_in times v).
 
     Parameters
     ----------
     inner, outer : callable
-        Losses on training and on validation pairs, scalars, at the values that the tensors have when they are called.
+        Scalar losses on training and on validation pairs, at the tensors' values when called.
     weights : sequence of Tensor
-        ω; they come back as they were.
+        ω; restored afterwards.
     hyper : sequence of Tensor
-        α or λ, on which the outer loss need not depend directly.
+        α or λ. The outer loss need not depend on them directly.
     rate, epsilon : float
         η and ε.
     keep_length : bool
-        Take the step's length η ‖dL_in/dω‖ as given, as optimisers do whose steps do not grow with the loss: only its
-        direction answers to what is searched for.  Otherwise a plain multiple of L_in is a longer step, and weights λ
-        of its terms grow because longer steps are better.
+        Treat the step's length η ‖dL_in/dω‖ as constant, as for optimisers whose steps do not grow with the loss.
+        Only its direction then depends on what is searched for.  Otherwise a multiple of L_in gives a longer step,
+        and the weights λ of its terms grow because longer steps are better.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def hypergradient(
     slopes = torch.autograd.grad(loss, [*weights, *hyper], allow_unused=True)
     direction: Sequence[Tensor | None] = slopes[: len(weights)]
     direct = slopes[len(weights) :]
-    if keep_length:  # v without its part along the step, which only a change of length would use
+    if keep_length:  # v without its component along the step, which only a change of length would use
         direction = _across(direction, slope)
     ends = []
     for sign in (1, -1):
@@ -96,7 +96,7 @@ def hypergradient(
 
 
 def _across(vectors: Sequence[Tensor | None], along: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The part of ``vectors``, taken as one long vector, at right angles to ``along``."""
+    """The component of ``vectors``, taken as one long vector, orthogonal to ``along``."""
     known = [(one, other) for one, other in zip(vectors, along, strict=True) if other is not None]
     square = float(sum(other.square().sum() for _, other in known))
     share = float(sum((one * other).sum() for one, other in known if one is not None)) / (square or 1)
@@ -117,12 +117,12 @@ def _move(weights: Sequence[Tensor], start: Sequence[Tensor], direction: Sequenc
 
 
 class Objective(nn.Module):
-    """λ of Eq. 4 and 5, kept where they are valid: λ1 in (0, 1) by a sigmoid, the others above 0 by exponentials.
+    """λ of Eq. 4 and 5, kept valid: λ1 in (0, 1) by a sigmoid, the others above 0 by exponentials.
 
     Parameters
     ----------
     start : mapping of str → float
-        All four; 0 and, for λ1, 1 have no place there.
+        All four. None may be 0, and λ1 may not be 1.
     """
 
     def __init__(self, start: Mapping[str, float]):
@@ -130,11 +130,11 @@ class Objective(nn.Module):
         values = torch.tensor([start[name] for name in LAMBDAS], dtype=torch.float64)
         free = torch.cat([values[:1].logit(), values[1:].log()])
         if not free.isfinite().all():
-            raise ValueError(f"a search of λ begins with λ1 inside (0, 1) and the others above 0, not at {dict(start)}")
+            raise ValueError(f"a search of λ must start with λ1 in (0, 1) and the others above 0, not at {dict(start)}")
         self.free = nn.Parameter(free.float())
 
     def weights(self) -> dict[str, Tensor]:
-        """λ as tensors that know where they are from."""
+        """λ as differentiable functions of the parameters."""
         values = torch.cat([self.free[:1].sigmoid(), self.free[1:].exp()])
         return dict(zip(LAMBDAS, values.unbind(), strict=True))
 
@@ -145,24 +145,24 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long a stage is, and how far its steps go.
+    """Length and learning rates of a stage.
 
     Attributes
     ----------
     warmup, epochs : int
-        Epochs that train the weights alone, and at most so many that search as well.
+        Epochs that train only the weights, and the maximum of epochs that also search.
     epoch : int
-        Steps of an epoch.
+        Steps per epoch.
     stable : int
         Epochs without a change after which the stage ends.
     learning_rate, search_rate : float
-        For the weights, and of Adam for what is searched; the first is also η.
+        Rate for the weights, which is also η, and Adam's rate for what is searched.
     epsilon : float
         ε.
     keep_length : bool
         As for :func:`hypergradient`.
     optimiser : str
-        Of the weights, as :func:`~regcore.training.optimiser.make_optimiser` names it.
+        Optimiser of the weights, a name of :func:`~regcore.training.optimiser.make_optimiser`.
     """
 
     warmup: int
@@ -183,19 +183,19 @@ class Problem:
     Attributes
     ----------
     module : nn.Module
-        The network; all of it is kept in checkpoints.
+        The network; checkpoints store all of it.
     weights : sequence of Parameter
         ω.
     searched : nn.Module
-        Its parameters are α or λ; a part of ``module`` or a module of its own.
+        Module with α or λ as parameters; part of ``module`` or separate.
     inner, outer : callable
-        Number of a step → loss on the training, or validation, pairs of this step.
+        Number of a step → loss on its training or validation pairs.
     values : callable
-        () → what a row of the trace holds: numbers by name.
+        () → numbers by name for a row of the trace.
     same : callable
-        (values, earlier values) → whether they say the same.
+        (values, earlier values) → whether they are equal enough to stop.
     tell : callable
-        values → the line of progress on them.
+        values → text for the progress message.
     """
 
     module: nn.Module
@@ -210,19 +210,19 @@ class Problem:
 
 @dataclass
 class Trace:
-    """How a stage went: a row to each epoch, and what it cost.
+    """Record of a stage: one row per epoch, and its cost.
 
     Attributes
     ----------
     rows : list of dict
     step : int
-        Steps so far, those of an epoch that is not complete among them.
+        Steps so far, including those of an incomplete epoch.
     sums : list of float
-        Of both losses in that epoch.
+        Sums of both losses in that epoch.
     seconds, cpu_seconds : float
-        Of the wall clock, and of the :func:`~regcore.process.stopwatch.work_clock`.
+        Seconds of the wall clock and of the :func:`~regcore.process.stopwatch.work_clock`.
     step_bytes : int
-        Memory that the tensors of one hypergradient take at most, beside the weights.
+        Peak memory of the tensors of one hypergradient, without the weights.
     stable : bool
     """
 
@@ -236,16 +236,16 @@ class Trace:
 
 
 class Stage:
-    """One stage of the search; after ``kill -9`` it goes on from its last checkpoint, as if nothing had been.
+    """One stage of the search. After ``kill -9`` it resumes from its last checkpoint with the same result.
 
     Parameters
     ----------
     name : str
-        As progress calls it, and its checkpoint.
+        Name in progress messages and of the checkpoint.
     folder : Path
-        Where the checkpoint lives.
+        Folder of the checkpoint.
     fingerprint : str
-        Of everything that determines the stage; a checkpoint with another one is not resumed.
+        Fingerprint of everything that determines the stage. Other checkpoints are not resumed.
     """
 
     def __init__(self, name: str, problem: Problem, schedule: Schedule, folder: Path, fingerprint: str):
@@ -296,7 +296,7 @@ class Stage:
         return trace
 
     def _step(self, searching: bool) -> tuple[float, float]:
-        """Take one step; the losses on training and on validation pairs, 0 where there is no search yet."""
+        """Take one step; return the losses on training and validation pairs, the latter 0 before the search starts."""
         problem, schedule, step = self.problem, self.schedule, self.trace.step
         weights, searched = list(problem.weights), list(problem.searched.parameters())
         inner, outer, ahead = partial(problem.inner, step), partial(problem.outer, step), 0.0
@@ -349,19 +349,19 @@ class Stage:
         log.info("%s  %s", text, "stable: the stage ends" if trace.stable else self._left())
 
     def _left(self) -> str:
-        """A step that searches takes several times as long as one that does not, and is not known before."""
+        """Time left. A searching step takes several times as long as others, and its time is not known before."""
         schedule, step = self.schedule, self.trace.step
         warm = max(0, schedule.warmup * schedule.epoch - step)
         searching = self._progress.total - step - warm
         if True not in self._duration:
-            return "searching has not begun"
+            return "the search has not started"
         seconds = warm * self._duration.get(False, 0) + searching * self._duration[True]
         return f"at most {time_left(seconds)}"
 
     def _save(self) -> None:
         sections = {
             "model": self.problem.module.state_dict(),
-            # Copies, because α are a part of the network and a file holds no tensor twice.
+            # Copies, because α are part of the network, and a file cannot hold a tensor twice.
             "searched": {name: value.clone() for name, value in self.problem.searched.state_dict().items()},
             **{f"optimiser.{name}": optimiser_state(optimiser) for name, optimiser in self.optimisers.items()},
         }

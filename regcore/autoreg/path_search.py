@@ -1,8 +1,8 @@
-"""A control of AutoReg's search by gradient: architectures that are drawn, and scored with shared weights.
+"""Control for AutoReg's search by gradient: architectures drawn at random or by TPE, scored with shared weights.
 
-A super-network learns with one random path at each step, so that every architecture can borrow its weights; then as
-many architectures as time allows are scored on validation pairs, drawn at random or by Optuna's TPE (the paper has
-no such comparison; single-path training is that of Guo et al., ECCV 2020).
+A super-network learns with one random path per step, so that every architecture can borrow its weights.  Then as many
+architectures as time allows are scored on validation pairs, drawn at random or by Optuna's TPE.  The paper has no such
+comparison; single-path training is that of Guo et al., ECCV 2020.
 """
 
 import logging
@@ -31,16 +31,16 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two checkpoints.
 SAVE_EVERY = 20
-#: Share of the time that trains the super-network.
+#: Fraction of the time for training the super-network.
 TRAINING_SHARE = 0.5
 TRAINING, SCORING = "training", "scoring"
-#: Last words of the seeds of draws: paths that the super-network learns with, and architectures that are scored.
+#: Last words of seeds: for paths of the super-network in training, and for scored architectures.
 PATHS, TRIALS = 2, 3
 
 
 @dataclass
 class Tried:
-    """How far a control is.
+    """Progress of a control.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Tried:
     step : int
         Training steps so far.
     trials : list of dict
-        ``operations`` of the mixed edges, and their ``loss``, in order.
+        ``operations`` of the mixed edges and their ``loss``, in order.
     seconds, cpu_seconds : float
     """
 
@@ -66,9 +66,9 @@ class Tried:
 
 
 class PathSearch:
-    """Find cells by trying architectures; after ``kill -9`` it goes on from its last checkpoint.
+    """Find cells by trying architectures. After ``kill -9`` it resumes from its last checkpoint.
 
-    How many it tries depends on the machine: two runs need not find the same.
+    The number tried depends on the machine, so two runs may differ.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ class PathSearch:
         Architecture → mean loss on validation pairs.
     by : {"random", "tpe"}
     cpu_seconds : float
-        How long it may take.
+        Time limit.
     optimiser, learning_rate
-        As of a :class:`~regcore.autoreg.bilevel.Schedule`.
+        As in :class:`~regcore.autoreg.bilevel.Schedule`.
     seed : int
     folder, fingerprint
-        As for :class:`~regcore.autoreg.bilevel.Stage`.
+        As in :class:`~regcore.autoreg.bilevel.Stage`.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class PathSearch:
         self._work_clock = work_clock(next(network.parameters()).device)
 
     def run(self) -> Tried:
-        """Search until the time is over; at least one architecture is scored.
+        """Search until the time is over; score at least one architecture.
 
         Raises
         ------
@@ -161,13 +161,13 @@ class PathSearch:
             self._study.add_trial(self._as_trial(trial))
 
     def _drawn(self, what: int, number: int) -> list[str]:
-        """A random operation for each edge; not drawn from the stream of the pairs of a step, which has its number."""
+        """A random operation for each edge, from another random stream than the step's pairs."""
         drawn = np.random.default_rng([self.seed, number, what]).choice(list(CANDIDATES), self._edges)
         return list(map(str, drawn))
 
     @cached_property
     def _study(self) -> optuna.Study:
-        """Optuna's, in memory, with what was tried so far."""
+        """Optuna's study, in memory, with the trials so far."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         count = len(self.tried.trials)
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=(self.seed + count) % 2**31))
@@ -188,7 +188,7 @@ class PathSearch:
         return sum(len(mixture) for mixture in self.network.mixtures.values())
 
     def architecture(self, operations: Sequence[str]) -> Architecture:
-        """The network's architecture with these operations on its mixed edges."""
+        """The architecture with these operations on the mixed edges."""
         found, start = self.network.architecture, 0
         for kind, mixture in self.network.mixtures.items():
             found = found.with_cells(kind, list(operations[start : start + len(mixture)]))

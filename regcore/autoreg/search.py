@@ -1,6 +1,6 @@
-"""What a study's file says about AutoReg's search: the key ``autosearch`` of an ``autoreg`` method.
+"""AutoReg's search in a study file: the key ``autosearch`` of an ``autoreg`` method.
 
-Read without loading torch; :mod:`regcore.study.stages.architecture` searches.
+Reading it needs no torch.  :mod:`regcore.study.stages.architecture` runs the search.
 """
 
 import json
@@ -26,27 +26,27 @@ from regcore.networks.architecture import (
 from regcore.settings.base import Settings
 
 KEY = "autosearch"
-#: The stages, in their order.
+#: The stages, in order.
 STAGES = (FEATURE, DEFORMATION, OBJECTIVE)
 GRADIENT, RANDOM, TPE = "gradient", "random", "tpe"
-#: What a search leaves in its folder, and what tells a folder of a model.
+#: Files of a search, and the file that marks a model's folder.
 FOUND, FACTS, TRACE, MODEL = "architecture.json", "search.json", "trace.csv", "model.json"
-#: What may stand in the parts of an architecture file beside its cells.
+#: Schemas of the parts of an architecture file besides its cells.
 PARTS: dict[str, type[Settings]] = {OBJECTIVE: ObjectivePart, NETWORK: NetworkPart}
 
 
 @dataclass(frozen=True)
 class CellSearch:
-    """A search, as a study's file asks for it.
+    """A search, as given in a study file.
 
     Attributes
     ----------
     what : tuple of str
-        Of :data:`STAGES`, in their order.
+        Stages to run, in the order of :data:`STAGES`.
     others : tuple of str
-        Entries whose searches have to be done before.
+        Entries whose searches must run first.
     settings : CellSearchSettings
-        Settled.
+        The settings, with all defaults.
     """
 
     what: tuple[str, ...]
@@ -55,29 +55,29 @@ class CellSearch:
 
 
 def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
-    """The search that an entry of a study, of the method autoreg, asks for.
+    """The search of an entry with the method autoreg.
 
     Parameters
     ----------
     entries : mapping
-        What the study says of all its entries, by name.
+        All entries of the study file, by name.
 
     Raises
     ------
     InputError
-        What it begins with is not there, does not fit, or begins with it, or λ cannot be searched from where it begins.
+        Its start is missing, does not fit, or depends on this search, or λ cannot be searched from its start.
     """
     values, where = entries[name], f"methods.{name}.{KEY}"
     chosen = CellSearchSettings.read(values[KEY], where).settled
     what = tuple(stage for stage in STAGES if stage in chosen.what)
     if _settings(values, f"methods.{name}").network == UNET and set(what) - {OBJECTIVE}:
-        raise InputError(f"{where}.what: a U-Net has no cells; search for 'objective' alone")
+        raise InputError(f"{where}.what: a U-Net has no cells; search only for 'objective'")
     others = [other for other in (chosen.start, chosen.as_long_as) if other is not None and other in entries]
     for other in others:
         if name in _needed(other, entries):
-            raise InputError(f"{where}: it waits for '{other}', and that for it; let one of them begin by itself")
+            raise InputError(f"{where}: it waits for '{other}', which waits for it; remove one of the two dependencies")
         if not _has_search(entries[other]):
-            raise InputError(f"{where}: '{other}' has no '{KEY}' to begin from or to take as long as")
+            raise InputError(f"{where}: '{other}' has no '{KEY}' to start from or take the time limit from")
     _check_length(what, chosen, entries, where)
     _check_start(values, chosen, others, where)
     if OBJECTIVE in what:
@@ -86,7 +86,7 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
 
 
 def _settings(values: Mapping, where: str) -> AutoRegSettings:
-    """The settings of the method, of all that an entry says."""
+    """The settings of an entry's method."""
     return AutoRegSettings.read({key: values[key] for key in AutoRegSettings.attributes() if key in values}, where)
 
 
@@ -95,13 +95,13 @@ def _has_search(values: Mapping) -> bool:
 
 
 def _settings_of(name: str, entries: Mapping[str, Mapping]) -> CellSearchSettings | None:
-    """What an entry says of its search; None where it has none."""
+    """The settings of an entry's search; None if it has none."""
     values = entries[name].get(KEY)
     return None if values is None else CellSearchSettings.read(values, f"methods.{name}.{KEY}")
 
 
 def _needed(name: str, entries: Mapping[str, Mapping]) -> set[str]:
-    """An entry, and all whose searches have to be done before its own."""
+    """An entry and all entries whose searches must run before its own."""
     found, left = set(), [name]
     while left:
         other = left.pop()
@@ -113,14 +113,14 @@ def _needed(name: str, entries: Mapping[str, Mapping]) -> set[str]:
 
 
 def _check_length(what: Sequence[str], chosen: CellSearchSettings, entries: Mapping[str, Mapping], where: str) -> None:
-    """Whether a control knows how long it may take, and only a control does."""
+    """Check that a control, and only a control, has a time limit."""
     cells, other = set(what) - {OBJECTIVE}, chosen.as_long_as
     if (chosen.by == GRADIENT) != (other is None):
-        raise InputError(f"{where}.as_long_as: goes with 'by: random' or 'by: tpe', and these need it")
+        raise InputError(f"{where}.as_long_as: is needed with 'by: random' or 'by: tpe', and only allowed with them")
     if other is None:
         return
     if not cells:
-        raise InputError(f"{where}.by: λ is searched by gradient alone; leave 'by' out, or search for cells")
+        raise InputError(f"{where}.by: λ is searched only by gradient; remove 'by', or search for cells")
     if other not in entries:
         known = [known for known, values in entries.items() if _has_search(values)]
         raise InputError(f"{where}.as_long_as: no entry is called '{other}'{did_you_mean(other, known)}")
@@ -130,18 +130,18 @@ def _check_length(what: Sequence[str], chosen: CellSearchSettings, entries: Mapp
 
 
 def _check_start(values: Mapping, chosen: CellSearchSettings, others: Sequence[str], where: str) -> None:
-    """Whether there is something to begin with, which the entry does not set itself."""
+    """Check that the start exists and that the entry does not set the same keys."""
     if chosen.start is None:
         return
     taken = {"architecture", *LAMBDAS, *SIZES}
     if chosen.start not in others:
-        taken = set(read_found(chosen.start, f"{where}.start"))  # raises where there is nothing
+        taken = set(read_found(chosen.start, f"{where}.start"))  # raises if there is nothing
     if given := taken & set(values):
-        raise InputError(f"{where}.start: '{min(given)}' is set as well; leave one of the two out")
+        raise InputError(f"{where}.start: '{min(given)}' is set as well; remove one of the two")
 
 
 def _first_weights(name: str, entries: Mapping[str, Mapping]) -> Mapping[str, Any]:
-    """λ that an entry's search begins with, as far as it is known before anything ran."""
+    """Initial λ of an entry's search, as far as known before anything runs."""
     values = entries[name]
     search = _settings_of(name, entries)
     start = None if search is None else search.start
@@ -158,12 +158,12 @@ def _check_weights(values: Mapping[str, Any], where: str) -> None:
         if values.get(key) in ((0, 1) if key == SHARE else (0,)):
             inside = "inside (0, 1)" if key == SHARE else "above 0"
             raise InputError(
-                f"{where}: a search for the objective begins with '{key}' {inside}, not at {values[key]:g}"
+                f"{where}: a search for the objective must start with '{key}' {inside}, not at {values[key]:g}"
             )
 
 
 def read_found(path: str | Path, where: str) -> dict[str, Any]:
-    """Settings of ``autoreg`` that a search, a trained model or an architecture file holds.
+    """Settings of ``autoreg`` from a search, a trained model or an architecture file.
 
     Parameters
     ----------
@@ -173,24 +173,24 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``architecture``; λ and the sizes of the network where they are known.
+        ``architecture``; also λ and the sizes of the network, if known.
 
     Raises
     ------
     InputError
-        There is nothing of that kind, or it holds what is no such setting, or as for :meth:`Architecture.read`.
+        There is no such file or folder, or it has unknown settings; or as for :meth:`Architecture.read`.
     """
     file = file_of(path)
     if not file.is_file():
         raise InputError(
             f"{where}: '{path}' is neither an entry with '{KEY}', nor an architecture file, nor the folder of a search "
-            "or an autoreg model; if another study makes it, run that one first"
+            "or an autoreg model; if another study makes it, run that study first"
         )
     if file.name == MODEL:
         content = json.loads(file.read_text())
         settings = content["settings"]
         if content["method"] != "autoreg" or _settings(settings, str(file)).network == UNET:
-            raise InputError(f"{where}: {path} is a model of '{content['method']}' that has no cells")
+            raise InputError(f"{where}: {path} is a model of '{content['method']}', which has no cells")
         return {name: settings[name] for name in ("architecture", *LAMBDAS, *SIZES)}
     cells, others = parts_of(file)
     found = {"architecture": Architecture.parsed(cells, str(file)).as_json()}
@@ -200,7 +200,7 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
 
 
 def file_of(path: str | Path) -> Path:
-    """The file that says what the folder of a model or a search holds; a file is one itself."""
+    """The file that describes the folder of a model or a search; a file stands for itself."""
     path = Path(path)
     if not path.is_dir():
         return path

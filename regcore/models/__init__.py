@@ -1,1 +1,1 @@
-"""A trained model's folder, and models that were trained elsewhere."""
+"""Folders of trained models, and registration with existing models."""

@@ -1,4 +1,4 @@
-"""A network that was trained elsewhere: another study's model, on this study's pairs."""
+"""The method ``pretrained``: an existing model, for instance of another study, on this study's pairs."""
 
 import json
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from regcore.models.released import released_models
 class Pretrained(Method):
     """Register with the folder of a trained model, without training it.
 
-    The network sees the study's common grid, whatever grid it was trained on: what it learned in voxels it does in
-    voxels, so a study at the spacing of its training serves it best.
+    The network sees the study's common grid, whatever grid it was trained on.  It learned displacements in voxels, so a
+    study with the spacing of its training suits it best.
     """
 
     settings_type: ClassVar = PretrainedSettings
@@ -32,20 +32,20 @@ class Pretrained(Method):
 
     @property
     def ndim(self) -> int:
-        """Of the images that the model registers."""
+        """Number of dimensions of the model's images."""
         content = json.loads((self.folder / "model.json").read_text())
         return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]
 
     @property
     def method(self) -> LearnedMethod:
-        """The model's method with its weights, which are read when they are needed."""
+        """The model's method with its weights, which are read on first use."""
         if self._method is None:
             from regcore.models.trained import load_model
 
             method = load_model(self.folder).method
             if self.settings.values:
                 if not method.hyperparameters:
-                    raise InputError(f"{self._where}: 'values' change nothing, the model has no hypernetwork")
+                    raise InputError(f"{self._where}: 'values' have no effect: the model has no hypernetwork")
                 method = method.at(self.settings.values)
             self._method = method
         return self._method
@@ -68,6 +68,6 @@ class Pretrained(Method):
         folder = released_models().get(named, Path(named))
         if not (folder / "model.json").is_file():
             raise InputError(
-                f"{self._where}: {named} is no trained model (no model.json); train it first, or mend the path"
+                f"{self._where}: {named} is not a trained model (no model.json); train it first, or correct the path"
             )
         return folder

@@ -1,8 +1,8 @@
-"""A trained model as a folder that can rebuild itself and prepare new scans for itself.
+"""Trained models as folders with everything needed to rebuild the network and prepare new scans.
 
-``weights.safetensors`` holds the weights; ``model.json`` the method, its settings, how scans are prepared
-and what training cost; ``reference.nii.gz`` the image that scans are aligned to; ``history.csv`` the
-training curve.  A released model (:mod:`regcore.models.released`) has no reference and no grid of its own.
+``weights.safetensors`` has the weights; ``model.json`` the method, its settings, how scans are prepared and the cost of
+training; ``reference.nii.gz`` the image to which scans are aligned; ``history.csv`` the training curve.  A released
+model (:mod:`regcore.models.released`) has no reference and no grid of its own.
 """
 
 import json
@@ -27,7 +27,7 @@ from regcore.training.trainer import Trained
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """The image that scans are aligned to, and the grid that they are resampled onto."""
+    """The image to which scans are aligned, and the grid to which they are resampled."""
 
     reference: Volume
     grid: Grid
@@ -35,13 +35,13 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A method with its weights, and what preparing a scan for it needs.
+    """A method with its weights and the preprocessing of its scans.
 
     Attributes
     ----------
     space : Space or None
-        What scans are brought into.  None: into a grid around the fixed image, of ``voxels`` along its longest axis
-        at most.
+        The space into which scans are resampled. None: a grid around the fixed image, with at most ``voxels`` along
+        its longest axis.
     """
 
     method: LearnedMethod
@@ -62,7 +62,7 @@ def save_model(
     grid: Grid,
     preprocess: PreprocessSettings,
 ) -> None:
-    """Write a model folder; ``model.json`` comes last, so a folder that has it is complete."""
+    """Write a model folder; ``model.json`` is written last, so a folder that has it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "weights.safetensors", trained.weights, {"method": name})
     reference.save(folder / "reference.nii.gz")
@@ -80,7 +80,7 @@ def save_model(
 
 
 def copy_model(model: Path, folder: Path) -> None:
-    """Copy a model folder; as in :func:`save_model`, ``model.json`` comes last."""
+    """Copy a model folder; as in :func:`save_model`, ``model.json`` is written last."""
     for file in sorted(model.iterdir(), key=lambda file: (file.name == "model.json", file.name)):
         atomic_copy(file, folder / file.name)
 
@@ -91,11 +91,13 @@ def load_model(folder: str | Path) -> Model:
     Raises
     ------
     InputError
-        The folder is no model, or its weights do not fit its method.
+        The folder is not a model, or its weights do not fit its method.
     """
     folder = Path(folder)
     if not (folder / "model.json").is_file():
-        raise InputError(f"{folder}: not a model folder (no model.json); give a method's name or a trained model")
+        raise InputError(
+            f"{folder}: not a model folder (no model.json); give the name of a method or the folder of a trained model"
+        )
     content = json.loads((folder / "model.json").read_text())
     method = make_method(content["method"], content["settings"], f"{folder}/model.json")
     space, stored = None, content["grid"]

@@ -1,1 +1,1 @@
-"""One trainer for every learned method."""
+"""The trainer of all learned methods."""

@@ -1,7 +1,7 @@
-"""State that survives a kill: tensors and facts in one safetensors file, written whole or not at all.
+"""State that survives a kill: tensors and facts in one safetensors file, written atomically.
 
-Trainings and searches keep theirs in a :class:`Checkpoint`, in a folder that :func:`exclusive` holds.  Nothing is ever
-unpickled.
+Trainings and searches keep their state in a :class:`Checkpoint`, in a folder that :func:`exclusive` locks.  Nothing is
+ever unpickled.
 """
 
 import fcntl
@@ -34,12 +34,12 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, 
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote.
+    """Read a file of :func:`save_tensors`.
 
     Raises
     ------
     InputError
-        The file is missing or not one of ours.
+        The file is missing or not from :func:`save_tensors`.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -51,12 +51,12 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes
     ----------
     tensors : dict of str → Tensor
-        By section and name, as in ``model.decoder.weight``.
+        Tensors by section and name, as in ``model.decoder.weight``.
     facts : dict
     """
 
@@ -64,45 +64,45 @@ class Saved:
     facts: dict[str, Any]
 
     def section(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a section by their own names; none if nothing was saved under this name."""
+        """The tensors of a section by name; none if the section was not saved."""
         prefix = f"{name}."
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that a killed piece of work goes on from.
+    """The file from which interrupted work resumes.
 
     Attributes
     ----------
     path : Path
     fingerprint : str
-        Of everything that determines the work; what was saved under another one is not loaded.
+        Fingerprint of everything that determines the work. State with another fingerprint is not loaded.
     """
 
     path: Path
     fingerprint: str
 
     def save(self, sections: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any]) -> None:
-        """Replace what was saved before, in one go.
+        """Replace the saved state atomically.
 
         Parameters
         ----------
         sections : mapping
             Tensors by section and name: ``model``, ``best``, ``optimiser``, …
         facts : mapping
-            Like JSON: steps so far, seconds, scores.
+            JSON-like: steps so far, seconds, scores.
         """
         tensors = {f"{section}.{name}": value for section, named in sections.items() for name, value in named.items()}
         save_tensors(self.path, tensors, {"fingerprint": self.fingerprint, **facts})
 
     def load(self) -> Saved | None:
-        """What was saved last; None if nothing was, or for other settings or data."""
+        """The saved state; None if there is none, or if it belongs to other settings or data."""
         if not self.path.exists():
             return None
         tensors, facts = load_tensors(self.path)
         if facts.pop("fingerprint", None) != self.fingerprint:
-            log.info("%s belongs to other settings or data; starting afresh", self.path)
+            log.info("%s belongs to other settings or data; starting from the beginning", self.path)
             return None
         return Saved(tensors, facts)
 
@@ -113,9 +113,9 @@ class Checkpoint:
 
 @contextmanager
 def exclusive(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for this process; a job that outlived its workflow may still be training there.
+    """Lock a folder for this process, because a job that outlived its workflow may still train there.
 
-    What a process that was killed while it wrote there has left is deleted.
+    Deletes temporary files that a killed process left there.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(
-                f"{folder}: another process is training here; wait for it, or end it (a killed workflow can leave "
+                f"{folder}: another process is training here; wait for it, or stop it (a killed workflow can leave "
                 "its job running)"
             ) from error
         discard_torn(folder)

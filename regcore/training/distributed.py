@@ -1,9 +1,9 @@
-"""Training on several GPUs, or several processes: who takes part, and what they tell each other.
+"""Training on several GPUs or in several processes: the processes, and their communication.
 
 ``torchrun --nproc-per-node 4 script.py`` starts every process of a training; inside,
-:func:`process_group` joins them.  :func:`launch` does the same for one function.  Every process draws the
-same pairs, computes its share of each batch, and all take the same step with the mean of their gradients;
-the first alone validates and writes.
+:func:`process_group` joins them.  :func:`launch` does the same for one function.  All processes draw the same
+pairs.  Each computes its share of every batch, and all take the same step with the mean of their gradients.  Only
+the first one validates and writes.
 """
 
 import logging
@@ -30,22 +30,22 @@ from regcore.training.batch_division import check_division, dividing
 
 log = logging.getLogger(__name__)
 
-#: How many processes train, where it is not the number of GPUs.
+#: Environment variable for the number of training processes; default: the number of GPUs.
 PROCESSES_VARIABLE = "REGCORE_PROCESSES"
-#: Others wait so long while the first process validates.
+#: Time that the others wait while the first process validates.
 PATIENCE = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training, seen from one of them.
+    """The processes of one training, from the view of one of them.
 
     Parameters
     ----------
     rank, count : int
-        Number of this process, and how many there are.
+        Number of this process, and number of processes.
     local_count : int
-        How many of them are on this machine.
+        Number of processes on this machine.
     """
 
     rank: int = 0
@@ -68,7 +68,7 @@ class Processes:
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, value: Tensor) -> Tensor:
-        """Mean of the processes' values."""
+        """Mean of a value over the processes."""
         if self.count == 1:
             return value
         total = value.clone()
@@ -76,7 +76,7 @@ class Processes:
         return total / self.count
 
     def told(self, value: float, device: torch.device) -> float:
-        """What the first process has; the others wait for it."""
+        """The first process' value; the others wait for it."""
         if self.count == 1:
             return value
         message = torch.tensor(value, dtype=torch.float64, device=device)
@@ -84,7 +84,7 @@ class Processes:
         return message.item()
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             dist.barrier()
 
@@ -96,7 +96,7 @@ def launched() -> bool:
 
 @contextmanager
 def process_group() -> Iterator[Processes]:
-    """Join the other processes of a training that was :func:`launched`; alone, nothing happens."""
+    """Join the other processes of a training that was :func:`launched`; does nothing for a single process."""
     if not launched():
         yield Processes()
         return
@@ -105,7 +105,7 @@ def process_group() -> Iterator[Processes]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     if dist.get_rank() > 0:
-        logging.getLogger("regcore").setLevel(logging.WARNING)  # the first speaks for all
+        logging.getLogger("regcore").setLevel(logging.WARNING)  # only the first process logs
     try:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", dist.get_world_size()))
         yield Processes(dist.get_rank(), dist.get_world_size(), local)
@@ -114,14 +114,14 @@ def process_group() -> Iterator[Processes]:
 
 
 def wanted_processes(settings: TrainingSettings, where: str = "method") -> int:
-    """How many processes a training with these settings shall have.
+    """The number of processes for a training with these settings.
 
-    ``REGCORE_PROCESSES`` says so; without it, as many as there are GPUs and as the batch can be divided over.
+    Given by ``REGCORE_PROCESSES``; otherwise one per GPU, as far as the batch can be divided.
 
     Raises
     ------
     InputError
-        The variable is no number, or the batch cannot be divided by it.
+        The variable is not a number, or the batch cannot be divided by it.
     """
     given = os.environ.get(PROCESSES_VARIABLE)
     if given is None:
@@ -133,16 +133,16 @@ def wanted_processes(settings: TrainingSettings, where: str = "method") -> int:
 
 
 def launch(processes: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Call ``function(*arguments)`` in so many processes on this machine that find each other by :func:`process_group`.
+    """Call ``function(*arguments)`` in several processes on this machine, which join with :func:`process_group`.
 
-    What regcore logs in the first of them is logged here.
+    Log messages of the first process are logged here.
 
     Raises
     ------
     InputError, DivergedError
-        One of them raised it.
+        One of the processes raised it.
     RuntimeError
-        They failed in another way.
+        A process failed in another way.
     """
     with tempfile.TemporaryDirectory(prefix="regcore-launch-") as name:
         folder = Path(name)
@@ -177,15 +177,15 @@ def launch(processes: int, function: Callable[..., None], *arguments: Any) -> No
 
 
 class Line(logging.StreamHandler):
-    """Log to whoever launched this process, and end when it is no longer there."""
+    """Log to the process that launched this one, and exit when that one is gone."""
 
     def handleError(self, record):
-        raise  # logging calls this while it handles the error
+        raise  # logging calls this while handling the error
 
 
 def work(folder: Path) -> int:
-    """What each process started by :func:`launch` does; returns its exit code."""
-    # Not a file format: what launch() has just written into a folder that only this user can read.
+    """Main function of each process started by :func:`launch`; returns its exit code."""
+    # Not a file format: launch() has just written this file, in a folder that only this user can read.
     function, arguments, threads = pickle.loads((folder / "job").read_bytes())
     tune_process(threads)
     rank = os.environ["RANK"]

@@ -1,4 +1,4 @@
-"""Calling the network: its precision, and its compilation."""
+"""Calls of the network: precision and compilation."""
 
 from collections.abc import Callable
 
@@ -7,26 +7,26 @@ from torch import Tensor, nn
 
 from regcore.errors import InputError
 
-#: Modules of torch whose exceptions mean that the network could not be compiled, not that it is wrong.
+#: Modules of torch whose exceptions mean that compilation failed, not that the network is wrong.
 COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "triton")
 
 
 def forward(
     module: nn.Module, device: torch.device, precision: str = "float32", compiled: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """The function that calls ``module`` in training; weights and ``state_dict`` stay the module's own.
+    """The function that calls ``module`` in training; weights and ``state_dict`` stay those of the module.
 
     Parameters
     ----------
     precision : {"float32", "bfloat16"}
-        bfloat16 is torch's autocast: convolutions and products in bfloat16, what needs range in float32.
+        bfloat16 is torch's autocast: convolutions and products in bfloat16, the rest in float32.
     compiled : bool
-        Through ``torch.compile``.
+        Whether to use ``torch.compile``.
 
     Raises
     ------
     InputError
-        By the function, at its first call: the network cannot be compiled on this machine.
+        Raised by the first call of the function: the network cannot be compiled on this machine.
     """
     call = _compiled(module) if compiled else module
     if precision == "float32":

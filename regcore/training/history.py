@@ -1,4 +1,4 @@
-"""The training curve: mean losses between two validations, and the file that a person may watch."""
+"""The training curve: mean losses between validations, and the file that shows them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from regcore.process.files import atomic_write
 
 
 class MeanLosses:
-    """Losses by name, added up on their device; a look at their means waits for the device, adding does not."""
+    """Sums of losses by name, on their device. Reading their means waits for the device, adding does not."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -28,7 +28,7 @@ class MeanLosses:
         Parameters
         ----------
         across : callable
-            Sum of this process → mean of the sums of all processes.
+            Sum of this process → mean of all processes' sums.
         """
         return {name: across(value).item() / self._count for name, value in self._sums.items()}
 

@@ -1,7 +1,7 @@
-"""How much memory a training step takes, and how much there is.
+"""Memory that a training step needs, and memory that is free.
 
-The estimate is measured, not derived from the architecture, so it holds for any method; docs/training.md
-compares it with what the system counted.
+The estimate is measured, not derived from the architecture, so it holds for any method. docs/training.md compares it
+with the system's counts.
 """
 
 import copy
@@ -23,21 +23,21 @@ from regcore.training.forward import forward
 
 log = logging.getLogger(__name__)
 
-#: The small images that a step is measured on: batch, and whether they are the larger ones.
+#: Batches of small images on which a step is measured: number of images, and whether they are the larger ones.
 PROBES = ((2, True), (4, True), (2, False))
-#: Sides of the smaller ones by number of dimensions, at least what a network pads images to; larger: twice that.
+#: Edge of the smaller images by number of dimensions, at least the network's stride; larger images: twice that.
 SIDES = {2: 32, 3: 16}
-#: What kernels take for themselves, and gaps between tensors, on top of the tensors: on a CPU 14 to 19 % of a
-#: step of VoxelMorph on 96³ voxels, counted by the system.
+#: Overhead over the tensors, for the workspace of kernels and gaps between tensors: on a CPU 14 to 19 % of a step of
+#: VoxelMorph on 96³ voxels, as counted by the system.
 OVERHEAD = 1.15
-#: Copies of the weights: themselves, their gradients, and Adam's two moments.
+#: Copies of the weights: the weights, their gradients, and Adam's two moments.
 WEIGHT_COPIES = 4
 
 
 class LivePeak(TorchDispatchMode):
-    """Count the bytes of the tensors that operators make, as long as they live; ``peak`` is the most at once.
+    """Count the bytes of live tensors made by operators; ``peak`` is the maximum.
 
-    What a kernel takes for itself while it runs is not seen.
+    The temporary workspace of kernels is not counted.
     """
 
     def __init__(self):
@@ -65,20 +65,20 @@ class LivePeak(TorchDispatchMode):
 
 
 def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], size: int, classes: int = 0) -> int:
-    """Estimate the memory that a training step takes, without taking it.
+    """Estimate the memory of a training step without running it at full size.
 
-    Forward and backward pass run on the CPU, on small batches of noise.  What they took at most has a constant
-    part, one for each pair (weights of its own, where a hypernetwork makes them), and one for each voxel; so it
-    is extrapolated, and the weights, gradients and moments are added.
+    Forward and backward pass run on the CPU, on small batches of noise.  Their peak memory has a constant part, one
+    per pair (weights of its own, if a hypernetwork generates them), and one per voxel.  These are extrapolated, and
+    weights, gradients and moments are added.
 
     Parameters
     ----------
     shape : sequence of int
         Voxels of an image.
     size : int
-        Pairs that are in memory together.
+        Pairs in memory at once.
     classes : int
-        Classes of labels in a batch; 0: no labels.
+        Classes of labels in a batch; 0 for no labels.
     """
     ndim, small = len(shape), copy.deepcopy(module).cpu()
     call = forward(small, torch.device("cpu"), method.settings.precision)
@@ -95,7 +95,7 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
 
 
 def live_peak(call: Callable[[], Any]) -> int:
-    """Bytes of the tensors that ``call`` makes, as many of them as live at once; torch's random state stays."""
+    """Peak bytes of the live tensors that ``call`` makes; torch's random state is kept."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), LivePeak() as live:
         call()
     return live.peak
@@ -117,7 +117,7 @@ def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a GPU, or for this process on the machine; None where nobody says."""
+    """Free memory on a GPU, or for this process on this machine; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     found = [_available(Path("/proc/meminfo")), *map(_within_group, _groups())]
@@ -133,7 +133,7 @@ def _available(meminfo: Path) -> int | None:
 
 
 def _groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """The control groups, of both versions, whose limits hold for this process: its own and those around it."""
+    """The control groups, of both versions, that limit this process: its own and its parents."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
@@ -148,7 +148,7 @@ def _groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cg
 
 
 def _within_group(group: Path) -> int | None:
-    """What a control group's limit leaves; cached files give way and do not count as used."""
+    """Free memory under a control group's limit. Cached files can be dropped and do not count as used."""
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -157,25 +157,25 @@ def _within_group(group: Path) -> int | None:
             most, now = int((group / limit).read_text()), int((group / used).read_text())
             facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             return most - now + int(facts.get(cached, 0))
-        except (OSError, ValueError):  # not of this version, or "max": no limit
+        except (OSError, ValueError):  # other version, or "max": no limit
             continue
     return None
 
 
 def check_memory(estimate: int, device: torch.device, processes: int = 1) -> None:
-    """Log an estimate, and refuse a training that cannot fit.
+    """Log an estimate, and refuse a training that does not fit.
 
     Parameters
     ----------
     estimate : int
-        Bytes of a step of one process, from :func:`step_bytes`.
+        Bytes of one process' step, from :func:`step_bytes`.
     processes : int
-        How many of them share the device.
+        Number of processes that share the device.
 
     Raises
     ------
     InputError
-        With both numbers and the remedies.
+        The training does not fit. The message has both numbers and remedies.
     """
     free = free_bytes(device)
     place = "GPU" if device.type == "cuda" else "machine"

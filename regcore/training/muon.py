@@ -1,9 +1,9 @@
 """Muon (K. Jordan et al., 2024): steps whose update of a layer is an orthogonal matrix.
 
-Adam's update of a layer is dominated by the few directions in which gradients are large; here all directions move
-alike, which is meant for networks that see noisy gradients and have to find their features first, as with SynthMorph's
-random contrasts.  torch has an implementation for matrices in bfloat16, which CPUs are slow at; this one is for
-convolutions, in the precision of the weights.
+Adam's update of a layer is dominated by the few directions with large gradients.  Muon moves in all directions alike.
+This is meant for networks that see noisy gradients and must find their features first, as with SynthMorph's random
+contrasts.  torch's implementation is for matrices in bfloat16, which is slow on CPUs; this one is for convolutions, in
+the precision of the weights.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-#: Of the polynomial whose repeated use brings singular values near 1, and how often it is used.
+#: Coefficients of the polynomial whose repetition brings singular values near 1, and number of repetitions.
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 MOMENTUM, BETAS, EPSILON = 0.95, (0.9, 0.999), 1e-8
-#: Root mean square of an update relative to the learning rate, about that of Adam, so that both take the same rates.
+#: Root mean square of an update relative to the learning rate: about Adam's, so that the same rates work for both.
 UPDATE = 0.2
-#: Layers with fewer outputs, such as the heads that predict a flow, are left to Adam.
+#: Layers with fewer outputs, such as heads that predict a flow, use Adam.
 FEWEST_OUTPUTS = 4
 
 
@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
     Parameters
     ----------
     parameters : iterable of nn.Parameter
-        A weight has its outputs along the first axis.
+        Weights have their outputs along the first axis.
     learning_rate : float
     """
 
@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
-        """Take one step; parameters without a gradient stay."""
+        """Take one step. Parameters without a gradient do not change."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["orthogonal"]:
@@ -50,13 +50,13 @@ class Muon(torch.optim.Optimizer):
                 self._adam(parameters, group["lr"])
 
     def _move(self, weights: list[nn.Parameter], learning_rate: float) -> None:
-        """Move weights whose matrices have one size, all at once: a small network has many small layers."""
+        """Update all weights with matrices of one size at once, because a small network has many small layers."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
         momenta, gradients = [self.state[w]["momentum"] for w in weights], [w.grad for w in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov momentum
         matrices = orthogonalised(torch.stack([gradient.flatten(1) for gradient in ahead]))
         step = learning_rate * UPDATE * max(matrices.shape[1:]) ** 0.5
         moves = [matrix.view(w.shape) for matrix, w in zip(matrices, weights, strict=True)]
@@ -82,12 +82,12 @@ class Muon(torch.optim.Optimizer):
             weight_decay=0,
             eps=EPSILON,
             maximize=False,
-            fused=parameters[0].is_cpu,  # of a GPU it would need the numbers of steps there
+            fused=parameters[0].is_cpu,  # on a GPU, fused Adam needs the step counts there
         )
 
 
 def _of_one_size(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Parameters in groups whose matrices have one size."""
+    """Parameters in groups with matrices of one size."""
     groups: dict[tuple[int, int], list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
@@ -95,7 +95,7 @@ def _of_one_size(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Matrices (..., m, n) with the same singular vectors and values of about 1 (0.7 to 1.2), by Newton-Schulz."""
+    """Matrices (..., m, n) with the same singular vectors, and singular values of 0.7 to 1.2, by Newton-Schulz."""
     high, long = matrices.shape[-2:]
     wide = matrices if high <= long else matrices.mT
     a, b, c = COEFFICIENTS

@@ -9,7 +9,7 @@ from regcore.training.muon import Muon
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], name: str, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimiser of a network's weights that a method's setting ``optimiser`` names."""
+    """The optimiser of a network's weights for the setting ``optimiser``."""
     if name == "muon":
         return Muon(parameters, learning_rate)
     return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
@@ -25,12 +25,12 @@ def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser of the same parameters its state back."""
+    """Load the state of an optimiser of the same parameters."""
     states: dict[int, dict[str, Tensor]] = {}
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        # Fused Adam goes through memory: a moment has to lie there in the order of its weight.
+        # Fused Adam runs through memory, so a moment needs the memory layout of its weight.
         laid_out = torch.empty_like(parameters[int(index)]).copy_(value) if value.ndim else value
         states.setdefault(int(index), {})[key] = laid_out
     optimiser.load_state_dict({**optimiser.state_dict(), "state": states})

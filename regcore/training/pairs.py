@@ -1,4 +1,4 @@
-"""Drawing training pairs: which scans meet at which step, and their images and labels as tensors."""
+"""Sampling of training pairs: the scans of each step, and their images and labels as tensors."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +14,17 @@ from regcore.cohort.labels import classify
 from regcore.images.volume import read_grid, read_labels, read_volume
 from regcore.methods.base import as_tensor
 
-#: Scans in memory at most, and the bytes that their images may take.
+#: Maximum of scans in memory, and of the bytes of their images.
 CACHED_SCANS, CACHED_BYTES = 512, 4 << 30
-#: Second word of the seed of draws that belong to no step; steps are smaller.
+#: Second word of the seed for draws that belong to no step; numbers of steps are smaller.
 BESIDE_TRAINING = 2**63
 
 
 class PairSampler:
-    """Random pairs, drawn afresh at every step.
+    """Random pairs, drawn anew at every step.
 
-    What is drawn depends on the seed and the number of the step alone, so a resumed training sees
-    exactly what an uninterrupted one would have seen.
+    Draws depend only on the seed and the number of the step, so a resumed training sees exactly what an
+    uninterrupted one would have seen.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class PairSampler:
         Path of each scan's prepared files without their endings: ``.nii`` and ``_labels.nii``.
     seed : int
     classes : mapping, optional
-        Label code → class, 1 to K; given, batches hold labels too.
+        Label code → class, 1 to K. If given, batches include labels.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PairSampler:
         -------
         dict
             ``fixed`` and ``moving`` images, (B, 1, *space) float32; with classes also ``fixed_labels`` and
-            ``moving_labels``, int16, where 0 is no class, and ``codes``, the list 1 to K.
+            ``moving_labels``, int16, with 0 for no class, and ``codes``, the list 1 to K.
         """
         chosen = [self.pairs[number] for number in self._draw(step).integers(len(self.pairs), size=size)[part]]
         batch: dict[str, Any] = {}
@@ -68,8 +68,8 @@ class PairSampler:
         return batch
 
     def some(self, count: int) -> list[tuple[str, str]]:
-        """Different pairs, ``count`` of them where there are as many, that follow the seed alone."""
-        several = min(4 * count, len(self.pairs))  # a sequence may have a pair at several numbers
+        """``count`` different pairs, or as many as there are; they depend only on the seed."""
+        several = min(4 * count, len(self.pairs))  # a sequence may contain a pair several times
         numbers = self._draw(BESIDE_TRAINING).choice(len(self.pairs), several, replace=False)
         return list(dict.fromkeys(self.pairs[number] for number in numbers))[:count]
 
@@ -78,7 +78,7 @@ class PairSampler:
 
     @cached_property
     def _load(self) -> Callable[[str], tuple[Tensor, Tensor | None]]:
-        """:meth:`_read` that remembers the scans it read last."""
+        """:meth:`_read` with a cache of the most recent scans."""
         one = 4 * math.prod(read_grid(f"{next(iter(self._stems.values()))}.nii").shape)
         return lru_cache(min(CACHED_SCANS, max(2, CACHED_BYTES // one)))(self._read)
 

@@ -1,6 +1,6 @@
-"""How fast a training learns from step to step, and when it is out of patience.
+"""The learning rate over the steps, and early stopping.
 
-Both follow from the step and from the history of validations alone, so that an interrupted training goes on alike.
+Both depend only on the step and the history of validations, so an interrupted training resumes identically.
 """
 
 import math
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from regcore.methods.settings.training import TrainingSettings
 
-#: What the learning rate is multiplied by on a plateau.
+#: Factor of the learning rate on a plateau.
 DROP = 0.2
 
 
 def learning_rate(settings: TrainingSettings, step: int, history: Sequence[Mapping[str, float]]) -> float:
-    """The learning rate of the step that follows ``step`` others."""
+    """The learning rate of the step after ``step`` steps."""
     if settings.schedule == "cosine":
         return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
     if settings.schedule == "plateau":
@@ -23,7 +23,7 @@ def learning_rate(settings: TrainingSettings, step: int, history: Sequence[Mappi
 
 
 def stopped_early(settings: TrainingSettings, step: int, history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether patience ends a training after ``step`` steps: validation has met more plateaus than it may."""
+    """Whether to stop after ``step`` steps, because validation has had too many plateaus."""
     if settings.patience is None or step >= settings.steps:
         return False
     allowed = settings.drops if settings.schedule == "plateau" else 0
@@ -31,17 +31,17 @@ def stopped_early(settings: TrainingSettings, step: int, history: Sequence[Mappi
 
 
 def score(settings: TrainingSettings, row: Mapping[str, float]) -> float:
-    """What a row of the history says for the weights of its step; the higher the better."""
+    """Score of the weights at a row of the history; higher is better."""
     return -row["validation_loss"] if settings.select == "loss" else row["validation_dice"]
 
 
 def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> int:
-    """How often so many scores in a row, counted anew each time, brought nothing clearly above the best before them.
+    """Number of plateaus: runs of ``patience`` scores, counted from zero each time, without a clear improvement.
 
     Parameters
     ----------
     tolerance : float
-        Share of the best score by which a score has to be above it.
+        Relative improvement over the best score that counts.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One part of a batch: its losses, and their gradients added to those of the weights."""
+"""A step on one part of a batch: losses, and gradients added to those of the weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from regcore.methods.base import LearnedMethod
 from regcore.process.cuda_graph import Recording
 
-#: Kinds of batches (sizes of images, codes of labels) that are recorded; each holds memory of its own.
+#: Most kinds of batches (sizes of images, codes of labels) to record; each recording has its own memory.
 MOST_RECORDINGS = 4
 
 
 class GradientStep:
-    """Losses of a part of a batch, with their gradients added to ``parameter.grad``.
+    """Computes the losses of a part of a batch, and adds gradients to ``parameter.grad``.
 
     Parameters
     ----------
@@ -22,11 +22,11 @@ class GradientStep:
     module : nn.Module
         The network, on the device of the training.
     forward : callable
-        What calls it.
+        Function that calls the network.
     parts : int
-        How many such parts make a batch: what the loss is divided by.
+        Number of parts in a batch, by which the loss is divided.
     recorded : bool
-        Record the work for each kind of batch as a CUDA graph, and replay it.
+        Record the step for each kind of batch as a CUDA graph, and replay it.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class GradientStep:
         self._recordings: dict[tuple, tuple[dict[str, Tensor], Recording]] = {}
 
     def clear(self) -> None:
-        """Set all gradients to zero; where work is recorded they stay where they are in memory."""
+        """Set all gradients to zero; with recordings, in place."""
         self.module.zero_grad(set_to_none=not self.recorded)
 
     def __call__(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """Losses by name; those of a recording are overwritten by the next call."""
+        """Losses by name. The next call overwrites those of a recording."""
         if not self.recorded:
             return self._compute(batch)
         kind = tuple((name, (x.shape, x.dtype) if isinstance(x, Tensor) else repr(x)) for name, x in batch.items())
@@ -65,7 +65,7 @@ class GradientStep:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        # Its warm-ups add to gradients, and move the running means of a normalisation.
+        # The warm-up calls add to gradients and change the running means of normalisations.
         changed = [*(parameter.grad for parameter in parameters), *self.module.buffers()]
         before = [tensor.clone() for tensor in changed]
         recording = Recording(lambda: self._compute({**batch, **kept}))

@@ -1,8 +1,8 @@
 """The training loop of every learned method.
 
-State is one dictionary of tensors and one of facts; both go into one checkpoint file, which is replaced
-atomically.  A training that was killed resumes from it and ends, on a CPU, with the weights that an
-uninterrupted one ends with: batches, and what a method draws at random, depend on the step alone.
+State is one dictionary of tensors and one of facts; both go into one checkpoint file, which is replaced atomically.  A
+killed training resumes from it and, on a CPU, ends with the same weights as an uninterrupted one: batches, and what a
+method draws at random, depend only on the step.
 """
 
 import logging
@@ -38,20 +38,20 @@ from regcore.training.step import GradientStep
 
 log = logging.getLogger(__name__)
 
-#: What a look at the validation pairs finds, as progress calls it.
+#: Names of validation scores in progress messages.
 VALIDATED = {"dice": "Dice", "loss": "loss"}
-#: What a checkpoint keeps beside tensors, by the names of the trainer's attributes.
+#: Attributes of the trainer that a checkpoint stores besides tensors.
 KEPT = ("step", "seconds", "cpu_seconds", "best_step", "best_score", "history")
 
 
 @dataclass
 class Trained:
-    """What a training left.
+    """The result of a training.
 
     Parameters
     ----------
     weights : dict of str → Tensor
-        Those with the best validation score; empty in all processes but the first.
+        Weights with the best validation score; empty in all processes but the first.
     history : list of dict
         One row per validation: step, mean losses since the last one, validation score, seconds so far, and
         the learning rate.
@@ -71,24 +71,24 @@ class Trainer:
     Parameters
     ----------
     method : LearnedMethod
-        Its settings hold those of :class:`regcore.methods.settings.training.TrainingSettings`.
+        Its settings include those of :class:`regcore.methods.settings.training.TrainingSettings`.
     sampler : PairSampler
     validate : callable
-        Module → what a look at the validation pairs finds: ``dice``, and ``loss`` where that is selected by.
+        Module → validation scores: ``dice``, and ``loss`` if weights are selected by it.
     folder : Path
-        Where the checkpoint lives; not a declared output of a workflow, which would be wiped.
+        Folder of the checkpoint; not a declared output of a workflow, which would delete it.
     fingerprint : str
-        Of everything that determines the training; a checkpoint with another one is not resumed.
+        Fingerprint of everything that determines the training. Other checkpoints are not resumed.
     ndim, seed : int
     processes : Processes
-        Those that train together.
+        The processes that train together.
     watch : callable, optional
-        (number of the look, its Dice) → whether training should end there.
+        (number of the validation, its Dice) → whether to stop training.
 
     Raises
     ------
     InputError
-        The batch cannot be cut into the parts that are wanted.
+        The batch cannot be split into the requested parts.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Trainer:
         self.ended = False
 
     def run(self) -> Trained:
-        """Train, from the last checkpoint if there is one, to the end.
+        """Train to the end, from the last checkpoint if there is one.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Trainer:
             self._resume()
             if self.processes.first:
                 self._tell_looks()
-            self.processes.wait()  # the first process may end soon, and its checkpoint with it
+            self.processes.wait()  # the first process may finish soon and delete the checkpoint
             if not self._finished:
                 self._check_memory()
             self._loop()
@@ -147,7 +147,7 @@ class Trainer:
             self.step,
             duration(self.seconds),
             self.best_step,
-            f"; stopped early, the validation {settings.select} gets no better" if self._stopped_early else "",
+            f"; stopped early: the validation {settings.select} no longer improves" if self._stopped_early else "",
         )
         return Trained(
             self.best,
@@ -195,14 +195,14 @@ class Trainer:
         self.ended = bool(self.processes.told(float(end), self.device)) and not self._finished
 
     def _tell_looks(self) -> None:
-        """Tell the watch of the looks of a training that is resumed: it may have been killed before it could."""
+        """Report the earlier validations of a resumed training: it may have been killed before it could."""
         if self.watch is None:
             return
         for look, row in enumerate(self.history, start=1):
             self.watch(look, row["validation_dice"])
 
     def _train_step(self) -> Mapping[str, Tensor]:
-        """Take one step; returns the losses of this process's parts of the batch, added up."""
+        """Take one step; return the summed losses of this process' parts of the batch."""
         settings = self.method.settings
         rounds = settings.accumulate
         size = settings.batch_size // (rounds * self.processes.count)

@@ -1,4 +1,4 @@
-"""Scoring a network on pairs of prepared scans with labels, without files in between."""
+"""Validation: scores of a network on pairs of prepared scans with labels, in memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from regcore.spatial import warp
 
 @dataclass(frozen=True, eq=False)
 class LabelledPairs:
-    """Pairs in memory.
+    """Pairs with labels, in memory.
 
     Parameters
     ----------
     pairs : sequence of (str, str)
         Fixed and moving scan.
     images : mapping of str → Tensor
-        (1, 1, *space) by scan.
+        Scan → image (1, 1, *space).
     labels : mapping of str → ndarray
-        By scan, on the grid of the images.
+        Scan → labels, on the grid of the images.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -37,7 +37,7 @@ class LabelledPairs:
 
     @classmethod
     def read(cls, pairs: Sequence[tuple[str, str]], stems: Mapping[str, str | Path]) -> "LabelledPairs":
-        """Read prepared scans by the path stem of each."""
+        """Read prepared scans from their path stems."""
         scans = sorted({scan for pair in pairs for scan in pair})
         return cls(
             pairs,
@@ -46,7 +46,7 @@ class LabelledPairs:
         )
 
     def batch(self, pair: tuple[str, str], device: torch.device, classes: Mapping[int, int] | None) -> dict[str, Any]:
-        """A pair as a batch of training; with ``classes`` (label code → class) with labels."""
+        """A pair as a training batch; with labels if ``classes`` (label code → class) is given."""
         fixed, moving = pair
         batch: dict[str, Any] = {"fixed": self.images[fixed].to(device), "moving": self.images[moving].to(device)}
         if classes is not None:
@@ -56,14 +56,14 @@ class LabelledPairs:
         return batch
 
     def dice(self, pair: tuple[str, str], displacement: Tensor, codes: Sequence[int]) -> np.ndarray:
-        """Dice of every code, warped by nearest neighbour; NaN for a label that is in neither map."""
+        """Dice of every code, with labels warped by nearest neighbour; NaN for a label in neither map."""
         fixed, moving = (self.labels[scan] for scan in pair)
         moved = warp(torch.from_numpy(moving)[None, None], displacement.cpu(), mode="nearest")
         return dice(fixed, moved[0, 0].numpy(), codes)
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of those that are not NaN; NaN where all are."""
+    """Mean of the values that are not NaN; NaN if all are."""
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
@@ -76,14 +76,14 @@ def look(
     with_loss: bool = False,
     classes: Mapping[int, int] | None = None,
 ) -> dict[str, float]:
-    """Score a network on pairs: mean ``dice``, and on demand the mean ``loss``.
+    """Score a network on pairs: mean ``dice``, and optionally the mean ``loss``.
 
     Parameters
     ----------
     codes : sequence of int
         Labels whose Dice counts.
     classes : mapping, optional
-        Label code → class, where the loss looks at labels.
+        Label code → class, if the loss uses labels.
     """
     device = next(module.parameters()).device
     overlaps, losses = [], []
@@ -96,5 +96,5 @@ def look(
                 losses.append(variant.losses(flow, batch)["total"].item())
     dice = _mean(overlaps)
     if not np.isfinite(dice):
-        raise InputError("none of the pairs has a label that is scored; see 'labels' and the validation pairs")
+        raise InputError("no validation pair has a scored label; check 'labels' and the validation pairs")
     return {"dice": dice, **({"loss": float(np.mean(losses))} if with_loss else {})}

@@ -1,8 +1,8 @@
-"""Choosing the hyperparameters of a trained hypernetwork, without training: Section 3.2 of HyperMorph.
+"""Tuning the hyperparameters of a trained hypernetwork without training: Section 3.2 of HyperMorph.
 
-The overlap of labels is a function of the hyperparameters, which a forward pass gives for any of them.
-:func:`sweep` evaluates it densely; :func:`tune` follows its gradient (Eq. 4).  Both return what is needed to
-choose for all pairs, or for some: a data set, a task, a label, one pair.
+A forward pass gives the overlap of labels at any values of the hyperparameters.  :func:`sweep` evaluates it densely;
+:func:`tune` follows its gradient (Eq. 4).  Both return what is needed to choose values for all pairs or for some, such
+as a data set, a task, a label or one pair.
 """
 
 import itertools
@@ -25,13 +25,13 @@ from regcore.training.validation import LabelledPairs
 
 #: Values of each hyperparameter in a dense sweep, by the number of hyperparameters.
 POINTS = {1: 101, 2: 21, 3: 9}
-#: Values of each in the coarse sweep that the gradient starts from, and how many of the best are starts.
+#: Values of each in the coarse sweep before the gradient, and number of its best points used as starts.
 COARSE, STARTS = {1: 11, 2: 5, 3: 4}, 3
-#: Rows of hyperparameters that are evaluated together.
+#: Rows of hyperparameters evaluated together.
 AT_ONCE = 8
-#: Resamplings of the pairs for the uncertainty of an optimum, and the interval that is given.
+#: Number of resamplings of the pairs for the uncertainty of an optimum, and the interval reported.
 BOOTSTRAPS, INTERVAL = 1000, (2.5, 97.5)
-#: Means this close are the same.
+#: Means that differ by no more than this are equal.
 TIE = 1e-9
 
 
@@ -43,9 +43,9 @@ class Tuned:
     ----------
     values : dict of str → float
     overlap : float
-        Mean overlap there: soft Dice, averaged over labels and pairs.
+        Mean overlap at these values: soft Dice, averaged over labels and pairs.
     starts : list of dict
-        Where each start ended: the hyperparameters and ``overlap``.
+        End point of each start: the hyperparameters and ``overlap``.
     seconds : float
     """
 
@@ -56,7 +56,7 @@ class Tuned:
 
 
 def rows_of(method: Hypernetworked, points: int | None = None) -> Tensor:
-    """A grid of inputs (rows, n), ``points`` along each hyperparameter, both ends included."""
+    """A grid of inputs (rows, n), ``points`` along each hyperparameter, with both ends."""
     count = len(method.hyperparameters)
     line = torch.linspace(0, 1, points or POINTS[count])
     return torch.tensor(list(itertools.product(line.tolist(), repeat=count)))
@@ -71,18 +71,18 @@ def sweep(
     Parameters
     ----------
     method : Hypernetworked
-        With its weights.
+        With loaded weights.
     labelled : LabelledPairs
     codes : sequence of int
-        Labels that count.
+        Labels to score.
     rows : Tensor, shape (rows, n), optional
         Inputs of the hypernetwork, 0 to 1; a dense grid by default.
 
     Returns
     -------
     DataFrame
-        One column per hyperparameter, then ``fixed moving label metric value``: ``dice`` of every label, warped
-        by nearest neighbour, and under label -1 ``overlap``, the soft Dice of all.
+        One column per hyperparameter, then ``fixed moving label metric value``: ``dice`` of every label, warped by
+        nearest neighbour, and under label -1 ``overlap``, the soft Dice of all labels.
     """
     rows = rows_of(method) if rows is None else rows
     settings = pd.DataFrame([method.values_of(row) for row in rows])
@@ -96,7 +96,7 @@ def sweep(
 
 @torch.inference_mode()
 def score(method: LearnedMethod, labelled: LabelledPairs, codes: Sequence[int]) -> pd.DataFrame:
-    """Score every pair with a network that has no hyperparameters; columns as of :func:`sweep`, without these."""
+    """Score every pair with a network without hyperparameters; columns as in :func:`sweep`, without these."""
 
     def displacements(batch: Mapping[str, Any]) -> Iterator[Tensor]:
         flow = method.predict(method.module, batch["fixed"], batch["moving"])
@@ -112,7 +112,7 @@ def _scores(
     displacements: Callable[[Mapping[str, Any]], Iterable[Tensor]],
     settings: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Rows of every pair, for its displacements at each of the ``settings``."""
+    """Scores of every pair for its displacements at each of the ``settings``."""
     names = pd.MultiIndex.from_tuples([*(("dice", c) for c in codes), ("overlap", -1)], names=["metric", "label"])
     frames = []
     for pair in labelled.pairs:
@@ -149,17 +149,17 @@ def tune(
     starts: int = STARTS,
     fixed: Mapping[str, float] | None = None,
 ) -> Tuned:
-    """Maximise the overlap of labels over the hyperparameters by its gradient, weights frozen: Eq. 4.
+    """Maximise the overlap of labels over the hyperparameters by gradient, with frozen weights (Eq. 4).
 
-    The best values of a coarse sweep, neighbours left out, are the starts; from each L-BFGS-B climbs within the
+    The best points of a coarse sweep, without neighbours, are the starts. L-BFGS-B climbs from each within the
     ranges.
 
     Parameters
     ----------
     starts : int
-        How many values of the coarse sweep are starts.
+        Number of points of the coarse sweep used as starts.
     fixed : mapping of str → float, optional
-        Hyperparameters that stay where they are.
+        Hyperparameters with fixed values.
 
     Returns
     -------
@@ -168,10 +168,10 @@ def tune(
     Raises
     ------
     InputError
-        No label of the pairs counts.
+        The pairs have no label to score.
     """
     if not codes:
-        raise InputError("tuning needs labels: none of those to be scored occurs in the pairs")
+        raise InputError("tuning needs labels: the pairs have none of the labels to score")
     began = time.perf_counter()
     batches = [labelled.batch(pair, method.device, _classes(codes)) for pair in labelled.pairs]
     coarse, bounds = rows_of(method, COARSE[len(method.hyperparameters)]), []
@@ -202,7 +202,7 @@ def tune(
 
 
 def _apart(rows: Tensor, overlaps: Tensor, count: int) -> list[Tensor]:
-    """The best rows of a grid of which no two are neighbours."""
+    """The best rows of a grid, no two of them neighbours."""
     step, chosen = 1 / (max(len(column.unique()) for column in rows.T) - 1), []
     for row in rows[overlaps.argsort(descending=True)]:
         if len(chosen) < count and all((row - other).abs().max() > 1.5 * step for other in chosen):
@@ -233,7 +233,7 @@ def _downhill(
 
 
 def curve(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "dice") -> pd.DataFrame:
-    """Mean over labels, and then over pairs, at every setting of a sweep.
+    """Mean over labels and then over pairs, at every setting of a sweep.
 
     Returns
     -------
@@ -247,18 +247,18 @@ def curve(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "di
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where a sweep is best.
+    """The best point of a sweep.
 
     Parameters
     ----------
     values : dict of str → float
     score : float
-        Mean of the metric there.
+        Mean of the metric at this point.
     interval : dict of str → (float, float)
-        95 % of the best values when pairs are drawn again with replacement; pairs that share subjects are
-        not independent, so it is rather too narrow.
+        95 % interval of the best values when pairs are resampled with replacement. Pairs that share subjects are not
+        independent, so it is rather too narrow.
     resampled : DataFrame
-        These best values, one row for each draw.
+        These best values, one row per draw.
     """
 
     values: dict[str, float]
@@ -268,12 +268,12 @@ class Optimum:
 
 
 def optimum(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "dice", seed: int = 0) -> Optimum:
-    """The best setting of a sweep, or of some of its rows: of one label, one data set, one pair.
+    """The best setting of a sweep, or of some of its rows, such as one label, data set or pair.
 
     Raises
     ------
     ValueError
-        No pair has a value.
+        No pair has a value of the metric.
     """
     chosen = table[table["metric"] == metric]
     by_pair = chosen.groupby([*hyperparameters, "fixed", "moving"], sort=True)["value"].mean()
@@ -289,7 +289,7 @@ def optimum(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "
 
 
 def _best(scores: np.ndarray) -> int:
-    """The row with the highest mean over pairs, the middle one of those that share it; NaN does not count."""
+    """The row with the highest mean over pairs, or the middle one if several share it. NaN is ignored."""
     counted = np.isfinite(scores)
     means = np.where(counted, scores, 0).sum(1) / np.maximum(counted.sum(1), 1)
     shared = np.flatnonzero(means >= means.max() - TIE)

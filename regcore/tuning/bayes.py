@@ -1,8 +1,8 @@
 """Bayesian optimisation of hyperparameters: Section 3.7 of TM-SPR, for any trained method.
 
-A search is an Optuna study in a journal file, which many processes on one or several machines may share and
-``optuna-dashboard`` opens.  Every training has a *slot*, a number that is written into its trial: a job that was killed
-finds its own trial again and goes on, so that a search ends with one finished trial to each slot, whatever happened.
+A search is an Optuna study in a journal file, which many processes on one or several machines may share and which
+``optuna-dashboard`` opens.  Every training has a *slot*, a number that is stored in its trial.  A killed job finds its
+trial again and resumes it, so a search always ends with one finished trial per slot.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 JOURNAL = "study.journal"
 SLOT, IDENTITY, FACTS, REASON = "slot", "identity", "facts", "reason"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-#: Trainings of a slot that may diverge, each with other values, before the search gives up.
+#: Trainings of a slot, each with other values, that may diverge before the search gives up.
 ATTEMPTS = 3
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -37,7 +37,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Claim:
-    """A slot's trial: drawn just now, begun earlier, or finished."""
+    """A slot's trial: newly drawn, started earlier, or finished."""
 
     number: int
     params: dict[str, Any]
@@ -46,18 +46,18 @@ class Claim:
 
 
 class Bayes:
-    """A search as it is stored in a folder.
+    """A search, stored in a folder.
 
     Parameters
     ----------
     folder : Path
-        Where ``study.journal`` is or will be.
+        Folder of ``study.journal``.
     name : str
-        Of the search.
+        Name of the search.
     search : Search
-        Settled.
+        The search, :func:`settled <regcore.tuning.search.settled>`.
     identity : str
-        Fingerprint of all that a trial's outcome depends on beside its values.
+        Fingerprint of everything, besides its values, that a trial's outcome depends on.
     seed : int
 
     Raises
@@ -70,12 +70,12 @@ class Bayes:
         self.folder, self.search, self.seed = Path(folder), search, seed
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / JOURNAL
-        # An absolute path: the backend's lock is a symbolic link to the file, and a relative one would lead nowhere.
+        # An absolute path: the backend's lock is a symbolic link to the file, and a relative link would not resolve.
         self.storage = optuna.storages.JournalStorage(JournalFileBackend(str(path.resolve())))
         with self.alone():
             others = [known for known in optuna.get_all_study_names(self.storage) if known != name]
             if others:
-                raise InputError(f"{path}: holds the search '{others[0]}', not '{name}'; move the file away")
+                raise InputError(f"{path}: belongs to the search '{others[0]}', not '{name}'; move the file away")
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, direction="maximize", load_if_exists=True, pruner=_pruner(search)
             )
@@ -84,13 +84,13 @@ class Bayes:
                 self.study.set_user_attr(IDENTITY, identity)
             elif known != identity:
                 raise InputError(
-                    f"{path}: its trials were made with other ranges, settings or scans; delete or rename the folder "
-                    f"{self.folder} to search anew"
+                    f"{path}: its trials were made with other ranges, settings or scans; to start again, delete "
+                    f"or rename the folder {self.folder}"
                 )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from beginning a trial."""
+        """Keep other processes from starting a trial."""
         with open(self.folder / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -102,27 +102,27 @@ class Bayes:
         return [trial for trial in self.trials() if trial.user_attrs.get(SLOT) == slot]
 
     def finished(self) -> dict[int, FrozenTrial]:
-        """Slot → its finished trial, of the slots that the search has now."""
+        """Slot → its finished trial, for the search's present slots."""
         found = {trial.user_attrs[SLOT]: trial for trial in self.trials() if self._is_finished(trial)}
         return {slot: found[slot] for slot in sorted(found) if slot < self.search.trials}
 
     def _is_finished(self, trial: FrozenTrial) -> bool:
-        """A grid has nothing to try in the place of a point that training diverges with."""
+        """A grid has no other values to try if training diverges."""
         failed = trial.state == TrialState.FAIL and SLOT in trial.user_attrs and self.search.sampler == GRID
         return trial.state in FINISHED or failed
 
     def claim(self, slot: int) -> Claim:
-        """Take up a slot's trial where it is, or draw the values of a new one.
+        """Resume a slot's trial, or draw the values of a new one.
 
-        Whoever calls holds the slot: no other process works on it.
+        The caller must hold the slot, so that no other process works on it.
 
         Raises
         ------
         InputError
-            Its trainings failed too often.
+            The slot's trainings failed too often.
         """
         with self.alone():
-            for trial in self.trials():  # a process was killed between asking and writing its slot
+            for trial in self.trials():  # a process was killed before it stored its slot
                 if trial.state == TrialState.RUNNING and SLOT not in trial.user_attrs:
                     self.study.tell(trial.number, state=TrialState.FAIL)
             own = self.of_slot(slot)
@@ -133,7 +133,7 @@ class Bayes:
                 raise InputError(
                     f"{self.folder / JOURNAL}: {len(own)} trainings of slot {slot} failed, the last with "
                     f"{own[-1].params} ({own[-1].user_attrs.get(REASON)}); narrow the ranges, and delete "
-                    f"{self.folder} to search anew"
+                    f"{self.folder} to start the search again"
                 )
             self.study.sampler = self._sampler(slot, len(own))
             trial = self.study.ask(_distributions(self.search))
@@ -141,7 +141,7 @@ class Bayes:
             return Claim(trial.number, trial.params, fresh=True)
 
     def report(self, number: int, look: int, dice: float) -> bool:
-        """Note what a look at the validation pairs found; returns whether the trial should end."""
+        """Record the result of a validation; return whether the trial should end."""
         trial = self._running(number)
         if look not in self._frozen(number).intermediate_values:
             trial.report(dice, look)
@@ -160,12 +160,12 @@ class Bayes:
         self.study.tell(number, state=TrialState.FAIL)
 
     def best(self) -> FrozenTrial | None:
-        """The completed trial with the highest value, of the slots that the search has now."""
+        """The completed trial with the highest value, among the search's present slots."""
         done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
         return max(done, key=lambda trial: trial.value, default=None)
 
     def table(self) -> pd.DataFrame:
-        """One row for each finished slot: ``slot trial state value looks``, the values, and the trial's facts."""
+        """One row per finished slot: ``slot trial state value looks``, the values, and the trial's facts."""
         rows = [
             {
                 "slot": slot,
@@ -181,9 +181,9 @@ class Bayes:
         return pd.DataFrame(rows)
 
     def importances(self) -> dict[str, float]:
-        """Share of each hyperparameter in what Dice varies by (functional ANOVA, Section 6.1.3).
+        """Share of each hyperparameter in the variance of Dice (functional ANOVA, Section 6.1.3).
 
-        Of completed trials; empty where there are too few of them, or they are all alike.
+        From completed trials; empty if there are too few, or if they are all alike.
         """
         done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
         if len(self.search.ranges) < 2 or len({round(trial.value, 6) for trial in done}) < 2:
@@ -193,7 +193,7 @@ class Bayes:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         try:
             found = optuna.importance.get_param_importances(only, evaluator=evaluator)
-        except RuntimeError:  # no tree of the forest has anything to explain
+        except RuntimeError:  # no tree of the forest has a variance to explain
             return {}
         return {name: float(share) for name, share in found.items()}
 
@@ -216,7 +216,7 @@ class Bayes:
 
 
 class AtPoint(optuna.samplers.BaseSampler):
-    """A sampler that draws what it was told."""
+    """A sampler that draws given values."""
 
     def __init__(self, point: Mapping[str, Any]):
         self.point = point

@@ -1,6 +1,6 @@
-"""What a study's file says about a search for hyperparameters: the key ``tune`` of a method.
+"""The search for hyperparameters in a study file: the key ``tune`` of a method.
 
-Read without loading torch or Optuna, and checked against its method once; :mod:`regcore.tuning.bayes` searches.
+Reading it needs neither torch nor Optuna.  :mod:`regcore.tuning.bayes` runs the search.
 """
 
 import math
@@ -15,30 +15,30 @@ from regcore.tuning.grid import grid
 from regcore.tuning.settings import GRID, Choices, Interval, SearchSettings
 
 KEY = "tune"
-#: What decides how long a trial trains, when it is looked at, and what it sees, which must be alike in all trials.
+#: Settings that must be the same in all trials: length of training, validations, and data.
 FIXED = (
     *("steps", "validate_every", "replicate", "preset", "observed", "observed_draw"),
     *("training_subjects", "training_contrasts"),
 )
-#: Looks before the median pruner may end a trial, and between two of its decisions, as shares of a training's looks:
-#: 30 and 10 of 500 epochs in TM-SPR (Section 4.3).
+#: Validations before the median pruner may end a trial, and between its decisions, as fractions of a training's
+#: validations: 30 and 10 of 500 epochs in TM-SPR (Section 4.3).
 WARMUP, INTERVAL = 30 / 500, 10 / 500
 
 
 @dataclass(frozen=True)
 class Search:
-    """A search, as a study's file asks for it.
+    """A search, as given in a study file.
 
     Attributes
     ----------
     ranges : dict of str → Interval or Choices
     trials, workers, random_trials, startup_trials : int
     warmup, interval : int or None
-        As in :class:`regcore.tuning.settings.SearchSettings`; :func:`settled` replaces None.
+        As in :class:`regcore.tuning.settings.SearchSettings`; :func:`settled` fills in None.
     sampler : str
     pruning : bool
     whole : tuple of str
-        The ranges of whole numbers; :func:`settled` finds them.
+        The ranges of whole numbers, found by :func:`settled`.
     """
 
     ranges: Mapping[str, Interval | Choices]
@@ -53,13 +53,13 @@ class Search:
     whole: tuple[str, ...] = ()
 
     def point(self, slot: int) -> dict[str, Any]:
-        """The combination of a grid's values that is tried in a slot."""
+        """The combination of a grid's values for a slot."""
         row = self.combinations().iloc[slot]
         choices = self._choices
         return {name: choices[name][number] for name, number in row.items()}
 
     def combinations(self) -> pd.DataFrame:
-        """The places in ``choices`` of all of a grid's combinations."""
+        """Indices into ``choices`` of all of a grid's combinations."""
         return grid({name: range(len(values)) for name, values in self._choices.items()})
 
     @property
@@ -67,24 +67,24 @@ class Search:
         return {name: rule.choices for name, rule in self.ranges.items() if isinstance(rule, Choices)}
 
     def ends(self) -> list[dict[str, Any]]:
-        """All hyperparameters at their first, and all at their last value."""
+        """All hyperparameters at their first value, and all at their last."""
         return [{key: rule.samples(True)[end] for key, rule in self.ranges.items()} for end in (0, -1)]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What trials of one search have in common; how many there are, and at once, may change."""
+        """What all trials of a search have in common; their number, and the number at once, may change."""
         return {"ranges": {name: rule.as_dict() for name, rule in self.ranges.items()}, "sampler": self.sampler}
 
 
 def read_search(values: Mapping, name: str) -> Search:
-    """The search that an entry of a study asks for, read without loading its method.
+    """The search of an entry of a study, read without loading its method.
 
     Parameters
     ----------
     values : mapping
-        All that the study says of the entry, with ``tune``.
+        The entry in the study file, with ``tune``.
     name : str
-        Of the entry.
+        Name of the entry.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_search(values: Mapping, name: str) -> Search:
     for key, rule in chosen.rules.items():
         _check_range(key, rule, f"{where}.ranges")
         if key in values:
-            raise InputError(f"{where}.ranges: '{key}' is set as well; leave one of the two out")
+            raise InputError(f"{where}.ranges: '{key}' is set as well; remove one of the two")
     search = Search(
         chosen.rules,
         chosen.trials or 50,
@@ -124,17 +124,17 @@ def _with_grid(search: Search, trials: int | None, where: str) -> Search:
 
 def _check_range(key: str, rule: Interval | Choices, where: str) -> None:
     if key in FIXED:
-        raise InputError(f"{where}: '{key}' must be the same in all trials; set it beside '{KEY}'")
+        raise InputError(f"{where}: '{key}' must be the same in all trials; set it next to '{KEY}', not in it")
     if isinstance(rule, Choices):
         return
     if not rule.low < rule.high:
         raise InputError(f"{where}.{key}: [{rule.low:g}, {rule.high:g}] must ascend")
     if rule.log and rule.low <= 0:
-        raise InputError(f"{where}.{key}: a logarithmic range begins above 0, not at {rule.low:g}")
+        raise InputError(f"{where}.{key}: a logarithmic range must start above 0, not at {rule.low:g}")
 
 
 def settled(search: Search, method: Any) -> Search:
-    """A search with what follows from its method: which ranges are whole numbers, and when trials may be pruned.
+    """A search completed from its method: the ranges of whole numbers, and when trials may be pruned.
 
     Parameters
     ----------
@@ -158,12 +158,12 @@ def check_search(search: Search, method: Any, make: Callable[[Mapping[str, Any]]
     make : callable
         Values of hyperparameters → the method with them.
     where : str
-        The key that messages name.
+        The key to name in messages.
 
     Raises
     ------
     InputError
-        The method has no such hyperparameter, does not use it with the other settings, or does not accept a value of
+        The method has no such hyperparameter, does not use it with the other settings, or does not accept a value in
         its range.
     """
     keys, unused = method.settings_type.schema_of_keys(), method.settings.unused
@@ -171,12 +171,12 @@ def check_search(search: Search, method: Any, make: Callable[[Mapping[str, Any]]
         if key not in keys:
             raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, keys)}")
         if key in unused:
-            raise InputError(f"{where}: '{key}' changes nothing with the method's other settings; leave it out")
+            raise InputError(f"{where}: '{key}' has no effect with the method's other settings; remove it")
         if isinstance(rule, Interval) and "enum" in keys[key]:
             raise InputError(f"{where}.{key}: give {{choices: […]}} of {keys[key]['enum']}")
     whole = settled(search, method).whole
     first = {key: rule.samples(key in whole)[0] for key, rule in search.ranges.items()}
-    for key, rule in search.ranges.items():  # raises where the method does not accept what a range holds
+    for key, rule in search.ranges.items():  # raises if the method does not accept a value in a range
         for value in rule.samples(key in whole):
             make(first | {key: value})
 

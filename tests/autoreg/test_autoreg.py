@@ -296,7 +296,7 @@ def test_weights_of_the_objective_stay_valid():
 
 @pytest.mark.parametrize(("name", "value"), [("lambda1", 0.0), ("lambda1", 1.0), ("lambda3", 0.0)])
 def test_search_of_weights_cannot_begin_at_their_bounds(name, value):
-    with pytest.raises(ValueError, match=r"begins with λ1 inside \(0, 1\) and the others above 0"):
+    with pytest.raises(ValueError, match=r"must start with λ1 in \(0, 1\) and the others above 0"):
         Objective({**LAMBDA, name: value})
 
 
@@ -532,32 +532,35 @@ def test_a_path_that_cannot_be_scored_is_the_worst(tmp_path, by):
         ({"autosearch": {}, "tune": {"ranges": {"lambda2": [0, 1]}}}, "'tune' is set as well"),
         ({"autosearch": {"start": "nowhere"}}, "'nowhere' is neither an entry with 'autosearch', nor an architecture"),
         ({"autosearch": {"start": "other"}, "lambda2": 1, "channels": None}, "start: 'lambda2' is set as well"),
-        ({"autosearch": {}, "network": "unet"}, "a U-Net has no cells; search for 'objective' alone"),
-        ({"autosearch": {"by": "random"}}, "goes with 'by: random' or 'by: tpe', and these need it"),
-        ({"autosearch": {"as_long_as": "other"}}, "goes with 'by: random' or 'by: tpe', and these need it"),
+        ({"autosearch": {}, "network": "unet"}, "a U-Net has no cells; search only for 'objective'"),
+        ({"autosearch": {"by": "random"}}, "is needed with 'by: random' or 'by: tpe', and only allowed"),
+        ({"autosearch": {"as_long_as": "other"}}, "is needed with 'by: random' or 'by: tpe', and only allowed"),
         (
             {"autosearch": {"by": "tpe", "as_long_as": "othr"}},
             "as_long_as: no entry is called 'othr'; did you mean 'other'",
         ),
-        ({"autosearch": {"start": "ar"}}, "it waits for 'ar', and that for it"),
-        ({"autosearch": {"start": "round"}}, "it waits for 'round', and that for it"),
-        ({"autosearch": {"by": "tpe", "as_long_as": "round"}}, "it waits for 'round', and that for it"),
-        ({"autosearch": {"start": "plain"}}, "'plain' has no 'autosearch' to begin from"),
+        ({"autosearch": {"start": "ar"}}, "it waits for 'ar', which waits for it"),
+        ({"autosearch": {"start": "round"}}, "it waits for 'round', which waits for it"),
+        ({"autosearch": {"by": "tpe", "as_long_as": "round"}}, "it waits for 'round', which waits for it"),
+        ({"autosearch": {"start": "plain"}}, "'plain' has no 'autosearch' to start from"),
         (
             {"autosearch": {"by": "tpe", "as_long_as": "weights"}},
             "'weights' must search for deformation, feature by grad",
         ),
         (
             {"autosearch": {"by": "tpe", "as_long_as": "other", "what": ["objective"]}},
-            "λ is searched by gradient alone",
+            "λ is searched only by gradient",
         ),
         (
             {"autosearch": {"start": "edge", "what": ["objective"]}, "channels": None},
-            "begins with 'lambda1' inside (0, 1)",
+            "must start with 'lambda1' inside (0, 1)",
         ),
         ({"autosearch": False}, "autosearch: False is not of type 'object'"),
         ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' has this search"),
-        ({"autosearch": {}, "lambda1": 1}, "a search for the objective begins with 'lambda1' inside (0, 1), not at 1"),
+        (
+            {"autosearch": {}, "lambda1": 1},
+            "a search for the objective must start with 'lambda1' inside (0, 1), not at 1",
+        ),
     ],
 )
 def test_a_search_that_cannot_be_done(tmp_path, values, message):
@@ -582,7 +585,7 @@ def test_null_asks_for_no_search(tmp_path):
 @pytest.mark.parametrize(("method", "network"), [("voxelmorph", None), ("autoreg", "unet")])
 def test_a_model_without_cells_is_no_start(tmp_path, method, network):
     (tmp_path / "model.json").write_text(json.dumps({"method": method, "settings": {"network": network}}))
-    with pytest.raises(InputError, match=f"is a model of '{method}' that has no cells"):
+    with pytest.raises(InputError, match=f"is a model of '{method}', which has no cells"):
         read_found(tmp_path, "here")
 
 

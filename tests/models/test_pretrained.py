@@ -80,7 +80,7 @@ def test_a_study_does_not_train_it_and_depends_on_its_folder(model):
     ("settings", "message"),
     [
         ({}, "'model' must be the folder of a trained model"),
-        ({"model": "nowhere"}, "nowhere is no trained model"),
+        ({"model": "nowhere"}, "nowhere is not a trained model"),
     ],
 )
 def test_what_is_no_model(settings, message):
@@ -89,7 +89,7 @@ def test_what_is_no_model(settings, message):
 
 
 def test_values_without_a_hypernetwork(model):
-    with pytest.raises(InputError, match="'values' change nothing"):
+    with pytest.raises(InputError, match="'values' have no effect"):
         field(make_method("pretrained", {"model": str(model), "values": {"lambda": 0.9}}))
 
 

@@ -33,7 +33,7 @@ def test_what_was_saved_for_other_work_is_not_loaded(tmp_path, caplog):
     caplog.set_level("INFO", logger="regcore")
     Checkpoint(tmp_path / "x.safetensors", "mine").save({}, {"step": 1})
     assert Checkpoint(tmp_path / "x.safetensors", "yours").load() is None
-    assert "x.safetensors belongs to other settings or data; starting afresh" in caplog.text
+    assert "x.safetensors belongs to other settings or data; starting from the beginning" in caplog.text
 
 
 def test_a_checkpoint_that_is_no_tensor_file_is_named(tmp_path):

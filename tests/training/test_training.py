@@ -315,7 +315,9 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(images, tmp_path, change
 
 
 def test_a_batch_that_cannot_be_cut_is_refused(images, tmp_path):
-    with pytest.raises(InputError, match=r"'batch_size' of 4 cannot be cut .* 'accumulate: 3'; choose a multiple of 3"):
+    with pytest.raises(
+        InputError, match=r"'batch_size' of 4 cannot be split .* 'accumulate: 3'; choose a multiple of 3"
+    ):
         trainer(images, tmp_path, batch_size=4, accumulate=3)
 
 
@@ -476,7 +478,7 @@ def test_validation_pairs_without_labels_do_not_count_and_some_must_have_one(tmp
     with torch.no_grad():
         whole = look(method, module, labelled, codes)
         assert look(method, module, labelled, [*codes, 99]) == whole
-        with pytest.raises(InputError, match="none of the pairs has a label that is scored"):
+        with pytest.raises(InputError, match="no validation pair has a scored label"):
             look(method, module, labelled, [99])
 
 
@@ -702,7 +704,7 @@ def test_training_scans_need_no_labels_unless_the_method_looks_at_them(tmp_path)
     ("settings", "message"),
     [
         ({"training_subjects": 6}, r"methods.net.training_subjects: 6 subjects are requested, but the cohort has 5"),
-        ({"batch_size": 3, "accumulate": 2}, r"methods.net: a 'batch_size' of 3 cannot be cut"),
+        ({"batch_size": 3, "accumulate": 2}, r"methods.net: a 'batch_size' of 3 cannot be split"),
     ],
 )
 def test_a_training_that_cannot_be_is_not_planned(tmp_path, settings, message):

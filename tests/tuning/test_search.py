@@ -54,7 +54,7 @@ def search(ranges, **more):
         ({"ranges": {"lambda": [1, 0.1]}}, r"x.tune.ranges.lambda: \[1, 0.1\] must ascend"),
         ({"ranges": {"lamda": [0, 1]}}, r"no hyperparameter 'lamda'; did you mean 'lambda'"),
         ({"ranges": {"lambda": [-1, 1]}}, r"lambda: -1 is less than the minimum of 0"),
-        ({"ranges": {"lambda": {"low": 0, "high": 1, "log": True}}}, "logarithmic range begins above 0"),
+        ({"ranges": {"lambda": {"low": 0, "high": 1, "log": True}}}, "logarithmic range must start above 0"),
         ({"ranges": {"lambda": [0, 1, 2]}}, r"give \[low, high\]"),
         ({"ranges": {"similarity": {"choices": ["mse", "ncc", "lncc"]}}}, "'ncc' is not possible"),
         ({"ranges": {"flow_resolution": [1, 2]}}, r"flow_resolution: give \{choices: \[…\]\} of \[1, 2\]"),
@@ -75,7 +75,7 @@ def test_a_search_that_cannot_be_done(values, message):
 @pytest.mark.parametrize(
     ("method", "ranges", "message"),
     [
-        ("spr", {"sigma": [0, 1]}, "'sigma' changes nothing with the method's other settings"),
+        ("spr", {"sigma": [0, 1]}, "'sigma' has no effect with the method's other settings"),
         ("spr", {"width": [1, 2]}, "'width' changes nothing"),
         ("hypermorph", {"window": [3, 9]}, "must be whole"),
     ],
@@ -243,7 +243,7 @@ def test_a_journal_of_other_settings_is_not_used(finished):
 
 def test_a_journal_of_another_search_is_not_used(finished):
     plan, _ = finished
-    with pytest.raises(InputError, match=r"study.journal: holds the search 'vm', not 'other'"):
+    with pytest.raises(InputError, match=r"study.journal: belongs to the search 'vm', not 'other'"):
         Bayes(plan.files.search("vm"), "other", plan.entries["vm"].search, "x", 0)
 
 

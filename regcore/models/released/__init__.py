@@ -1,7 +1,7 @@
-"""Models that come with regcore: trained by its own studies on synthetic images alone.
+"""Models released with regcore: trained by its own studies, only on synthetic images.
 
-A folder each, ``<method>-<D>d``: the weights, ``model.json``, the training's ``history.csv`` and a model card.  Unlike
-a study's models they bring no reference and no grid, so that they register whatever two images show.
+One folder each, ``<method>-<D>d``: weights, ``model.json``, the training's ``history.csv`` and a model card.  Unlike a
+study's models they have no reference and no grid, so they register images with any content.
 """
 
 import json
@@ -13,7 +13,7 @@ from regcore.methods.settings.synthmorph import SHAPES, SynthMorphSettings
 from regcore.process.files import atomic_copy, atomic_write
 
 FOLDER = Path(__file__).parent
-#: How a released model brings two scans onto one grid.  Its aligner sees any contrast, as the model does.
+#: Preprocessing of a released model.  The affine alignment works for any contrast, like the model.
 PREPARATION = {"affine": "nmi", "mask": False, "percentiles": [0.5, 99.5]}
 
 
@@ -23,40 +23,40 @@ def released_models() -> dict[str, Path]:
 
 
 def released_model(method: str, ndim: int) -> Path | None:
-    """The folder of a method's released model; None where there is none for so many dimensions."""
+    """The folder of a method's released model; None if there is none for this number of dimensions."""
     return released_models().get(f"{method}-{ndim}d")
 
 
 def release(model: Path, into: Path, voxels: int | None = None, passes: int | None = None) -> Path:
-    """Copy a trained model without what belongs to its study's scans.
+    """Copy a trained model without the parts that belong to its study's scans.
 
     Parameters
     ----------
     model : Path
-        Folder of a model that training wrote.
+        Folder of a trained model.
     into : Path
         Folder of released models.
     voxels : int, optional
-        Most voxels along an axis of the grid that it registers on; left out: those of its study's grid.
+        Most voxels along an axis of its grid for registration; default: as in its study's grid.
     passes : int, optional
-        Passes that it registers with; left out: those that it was trained with.
+        Passes for registration; default: as in its training.
 
     Returns
     -------
     Path
-        Its folder, named after method and dimensions.
+        The new folder, named after method and dimensions.
 
     Raises
     ------
     InputError
-        There is no model, or it was trained on images or label maps of a cohort.
+        There is no model, or it was trained on a cohort's images or label maps.
     """
     if not (model / "model.json").is_file():
         raise InputError(f"{model}: not a model folder (no model.json)")
     content = json.loads((model / "model.json").read_text())
     settings = read_settings(content["method"], content["settings"], f"{model}/model.json")
     if not isinstance(settings, SynthMorphSettings) or settings.maps != SHAPES:
-        raise InputError(f"{model}: only a synthmorph model that learned from shapes alone can be released")
+        raise InputError(f"{model}: only a synthmorph model trained on shapes can be released")
     shape = content["grid"]["shape"]
     folder = into / f"{content['method']}-{len(shape)}d"
     for name in ("weights.safetensors", "history.csv"):

@@ -11,8 +11,8 @@ from regcore.models.released import FOLDER, release
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m regcore.models.released", description="Release a trained model.")
     parser.add_argument("model", type=Path, help="results/<study>/models/<method>")
-    parser.add_argument("--voxels", type=int, help="most voxels along an axis to register on (its study's grid)")
-    parser.add_argument("--passes", type=int, help="passes to register with (those it was trained with)")
+    parser.add_argument("--voxels", type=int, help="most voxels along an axis of the grid (default: as in its study)")
+    parser.add_argument("--passes", type=int, help="passes for registration (default: as in its training)")
     arguments = parser.parse_args()
     try:
         print(release(arguments.model, FOLDER, arguments.voxels, arguments.passes))
