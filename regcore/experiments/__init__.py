@@ -1,7 +1,7 @@
-"""The experiments of the papers, declared: which variants of a method they train, what each table and figure needs.
+"""Declarations of the papers' experiments: the variants they train, and what each table and figure needs.
 
-Nothing here runs or draws anything.  The workflow's rules train, register and score variants like the methods of the
-study; the function that draws an experiment is named, and loaded when it draws.
+Nothing here runs or draws anything.  The workflow's rules train, register and score variants like the study's methods.
+The function that draws an experiment is given by name, and loaded only to draw.
 """
 
 from collections.abc import Mapping
@@ -14,24 +14,24 @@ from regcore.methods import MethodInfo
 
 @dataclass(frozen=True)
 class Needs:
-    """What has to be there before a table or figure can be made, by names of the study's entries.
+    """Inputs of a table or figure, by names of the study's entries.
 
     Parameters
     ----------
     scores : list of str
-        Entries whose test pairs are registered and scored; where these are learned, their models too.
+        Entries whose test pairs must be registered and scored; for learned entries, also their models.
     models : list of str
-        Entries whose trained models alone are needed (training and validation scores).
+        Entries of which only the trained models are needed (training and validation scores).
     sweeps : list of str
         Names of the paper's sweeps.
     features : list of str
-        Entries of whose networks is shown how much their features vary with contrast.
+        Entries for which the variation of their networks' features with contrast is shown.
     weights : list of str
-        Entries of whose networks the weight volumes are shown.
+        Entries for which weight volumes are shown.
     architectures : list of str
-        Entries of whose searches for cells is shown what they found, and how.
+        Entries for which the search for cells and its result are shown.
     fields : list of str
-        Entries of whose fields is shown what they do to images.
+        Entries for which warped images are shown.
     """
 
     scores: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Experiment:
     needs : Needs
     show : str
         ``module:function`` that makes it: (:class:`regcore.study.results.Results`, :class:`Needs`, options) → the
-        numbers as a DataFrame, and HTML of the table or the figure.
+        numbers as a DataFrame, and the HTML of the table or the figure.
     options : mapping
         Further arguments of the function.
     """
@@ -66,22 +66,22 @@ class Experiment:
 
     @property
     def file(self) -> str:
-        """Name of the file that shows it; the numbers lie beside it as CSV."""
+        """Name of the file that shows it. The numbers are beside it as CSV."""
         return f"{self.name}{'.html' if self.name.startswith('table') else '.png'}"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Entries that are scored together on the common grid, hypernetworks at many hyperparameters.
+    """Entries scored together on the common grid, hypernetworks at many hyperparameters.
 
     Parameters
     ----------
     name : str
     entries : list of str
     hyperparameters : list of str
-        What its networks differ in.
+        Hyperparameters in which the networks differ.
     splits : tuple of str
-        Pairs that are scored.
+        Splits of the pairs to score.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Paper:
     Parameters
     ----------
     variants : dict of str → dict
-        What is trained or registered with beside the study's methods: name → settings, with the key ``method``.
+        Entries in addition to the study's methods: name → settings, with the key ``method``.
     experiments : list of Experiment
     sweeps : list of Sweep
     """
@@ -121,7 +121,7 @@ class Paper:
 
 
 class Compared(Protocol):
-    """What experiments ask of a method of the study."""
+    """What experiments need to know about a method of the study."""
 
     @property
     def method(self) -> str:
@@ -129,8 +129,8 @@ class Compared(Protocol):
 
     @property
     def info(self) -> MethodInfo:
-        """What the registry knows of it."""
+        """What the registry knows about it."""
 
     @property
     def network(self) -> str:
-        """The method that its network was trained by."""
+        """The method that trained its network."""

@@ -1,7 +1,7 @@
 """Tables I to V, VIII and IX and Figures 3, 4 and 6 of AutoReg (Fan et al., TIP 2023), on any cohort.
 
-Networks that are compared have several random starts, searches included.  What the paper did not ask: whether
-architectures found by trying (Table 10), at the same cost, do as well.
+Networks are compared over several random starts, including their searches.  An addition to the paper (Table 10): do
+architectures found by trial, at the same cost, do as well?
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from regcore.experiments import Experiment, Needs, Paper
 from regcore.experiments.settings import AutoRegExperiments
 from regcore.networks.architecture import DEFORMATION, FEATURE, LAMBDAS, MANUAL, OBJECTIVE, SIZES
 
-#: The section of a study's file that says what is planned.
+#: The section of the study file.
 WHERE = "experiments.autoreg"
-#: The module that draws it.
+#: The module that draws the experiments.
 DRAWN_BY = "regcore.papers.autoreg.figures"
-#: The network with all that is searched, and the one with its cells and the objective by hand; the cells are the same.
+#: The network with everything searched, and the one with the same cells and the objective chosen by hand.
 SEARCHED, CELLS_ALONE, MEDIUM = "autoreg", "autoreg-cells", "manual-medium"
 CELLS = [FEATURE, DEFORMATION]
-#: Entries by what the paper calls them; the rest is ours.
+#: Entry → its name in the paper; the others are regcore's.
 TITLES = {
     "manual-small": "Manual-Small",
     "manual-medium": "Manual-Medium",
@@ -37,7 +37,7 @@ TITLES = {
     "random": "random architectures",
     "tpe": "architectures by TPE",
 }
-#: Columns of Table II: what is found anew for this study; the rest is that of the model that is transferred.
+#: Columns of Table II: what is searched again for this study; the rest comes from the transferred model.
 TRANSFER = {
     "transfer-none": ("nothing", None),
     "transfer-weights": ("ω", []),
@@ -49,34 +49,34 @@ TRANSFER = {
 
 
 def start(name: str, number: int) -> str:
-    """Name of an entry's network from its n-th random start, counted from 1."""
+    """Name of an entry's network with its n-th random start, counted from 1."""
     return name if number == 1 else f"{name}-{number}"
 
 
 def starts(name: str, settings: AutoRegExperiments) -> list[str]:
-    """The networks of an entry that is trained from several random starts."""
+    """The networks of an entry, one per random start."""
     return [start(name, number + 1) for number in range(settings.starts)]
 
 
 def experiments(settings: AutoRegExperiments, classical: Sequence[str]) -> Paper:
-    """The variants, and what each table and figure needs.
+    """The variants, and the needs of each table and figure.
 
     Parameters
     ----------
     settings : AutoRegExperiments
     classical : sequence of str
-        The study's methods that are not learned, the affine alignment among them: rows of Table IX.
+        The study's methods without learning, including the affine alignment: rows of Table IX.
 
     Raises
     ------
     InputError
-        What is to be transferred is not there, or the searches are told what to look for.
+        The model to transfer is missing, or ``search`` sets what the experiments set themselves.
     """
     decided = {"what", "start", "by", "as_long_as"} & set(settings.search)
     if decided:
-        raise InputError(f"{WHERE}.search: '{min(decided)}' is that of the experiments; leave it out")
+        raise InputError(f"{WHERE}.search: '{min(decided)}' is set by the experiments; remove it")
     if settings.transfer:
-        read_found(settings.transfer, f"{WHERE}.transfer")  # raises where there is nothing
+        read_found(settings.transfer, f"{WHERE}.transfer")  # raises if there is nothing
     once = _variants(settings)
     variants = {
         start(name, number + 1): {**values, "replicate": number + 1}
@@ -144,7 +144,7 @@ def _variants(settings: AutoRegExperiments) -> dict[str, dict[str, Any]]:
 
 
 def _without_start(settings: Mapping) -> dict[str, Any]:
-    """Settings without those that an entry with a start takes from there."""
+    """Settings without those that an entry takes from its start."""
     return {name: value for name, value in settings.items() if name not in ("architecture", *LAMBDAS, *SIZES)}
 
 

@@ -1,7 +1,7 @@
 """Figures 3 to 7 and Table 1 of HyperMorph (Hoopes et al., IPMI 2021), on any cohort.
 
-A *landscape* is Dice as a function of one or two hyperparameters.  It is seen by one hypernetwork, and by a grid
-of networks with the same architecture, each trained at its own point.
+A *landscape* is Dice as a function of one or two hyperparameters.  It is measured by one hypernetwork, and by a grid of
+networks with the same architecture, each trained at one point.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ from regcore.experiments import Experiment, Needs, Paper, Sweep
 from regcore.experiments.settings import GammaLandscape, HyperMorphExperiments
 from regcore.tuning.grid import grid, names
 
-#: The section of a study's file that says what is planned.
+#: The section of the study file.
 WHERE = "experiments.hypermorph"
-#: The package that draws it.
+#: The package that draws the experiments.
 DRAWN_BY = "regcore.papers.hypermorph"
-#: Names of the paper.
+#: Names in the paper.
 SIMILARITIES = {"mse": "MSE", "lncc": "NCC", "nmi": "NMI"}
-#: What networks of both kinds have in common where a study says nothing: the network of the paper, its mean squares.
+#: Default settings of both kinds of networks: the paper's architecture and its mean squares.
 DEFAULTS = {"architecture": "half", "image_sigma": 0.05}
 #: The landscapes with two hyperparameters, λ and another (Fig. 4).
 SECOND = {"window": "local NCC window", "gamma": "segmentation supervision γ"}
@@ -27,21 +27,21 @@ SECOND = {"window": "local NCC window", "gamma": "segmentation supervision γ"}
 
 @dataclass(frozen=True)
 class Landscape:
-    """One hypernetwork and its grid, perhaps trained several times.
+    """One hypernetwork and its grid, possibly trained several times.
 
     Parameters
     ----------
     name : str
     settings : dict
-        What sets it apart: the similarity, the labels that training sees.
+        Settings of this landscape: the similarity, the labels used in training.
     prior : dict of str → list
         The range of each hyperparameter.
     points : dict of str → list
-        The grid's values of each hyperparameter.
+        Values of each hyperparameter in the grid.
     again : dict of str → list
-        Those of the grids that are trained from further random starts; empty: none are.
+        Values trained from further random starts; empty for none.
     replicates : int
-        Trainings of each, the first included.
+        Number of trainings of each, including the first.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Landscape:
         }
 
     def networks(self) -> dict[str, dict[str, Any]]:
-        """Name → settings of all of the grid's networks."""
+        """Name → settings, for all networks of the grid."""
         found = {}
         for replicate in range(1, self.replicates + 1):
             points = grid(self.points if replicate == 1 else self.again)
@@ -82,16 +82,16 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
     ----------
     settings : HyperMorphExperiments
     labelled : bool
-        Whether training scans have labels; without them there is no γ to vary.
+        Whether training scans have labels, without which γ cannot be varied.
 
     Raises
     ------
     InputError
-        No landscape is wanted, γ is wanted without labels, a value lies outside of the hypernetwork's range, or
-        replicates are wanted of a similarity that is not.
+        No landscape is requested, γ is requested without labels, a value is outside the hypernetwork's range, or
+        replicates are requested for a similarity that is not.
     """
     if not settings.lambda_ and not settings.landscapes.wanted:
-        raise InputError(f"{WHERE}: neither 'lambda' nor 'landscapes' names anything to train; leave {WHERE} out")
+        raise InputError(f"{WHERE}: 'lambda' and 'landscapes' are both empty; remove {WHERE}")
     found: dict[str, Landscape] = {}
     for similarity in settings.replicates.lambda_:
         if similarity not in settings.lambda_:
@@ -106,15 +106,15 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
         found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
     for second, wanted in settings.landscapes.wanted.items():
         if second == "gamma" and not labelled:
-            raise InputError(f"{WHERE}.landscapes.gamma: training scans without labels have no γ; leave it out")
+            raise InputError(
+                f"{WHERE}.landscapes.gamma: γ needs labels, which the training scans do not have; remove it"
+            )
         low, high = wanted.range
         tried, odd_alone = wanted.value(second), second == "window"
         beyond = [value for value in tried if not low <= value <= high or (odd_alone and value % 2 != 1)]
         if beyond:
             odd = ", and windows must be odd" if odd_alone else ""
-            raise InputError(
-                f"{WHERE}.landscapes.{second}: {beyond} must lie within [{low:g}, {high:g}], the range beside it{odd}"
-            )
+            raise InputError(f"{WHERE}.landscapes.{second}: {beyond} must lie within 'range', [{low:g}, {high:g}]{odd}")
         own = {"similarity": wanted.similarity}
         if isinstance(wanted, GammaLandscape):
             own["observed"] = wanted.observed
@@ -125,7 +125,7 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
 
 
 def experiments(settings: HyperMorphExperiments, labelled: bool) -> Paper:
-    """The networks, and what each table and figure needs."""
+    """The networks, and the needs of each table and figure."""
     planned = landscapes(settings, labelled)
     single = [name for name in SIMILARITIES if name in planned]
     double = [name for name in SECOND if name in planned]
@@ -133,7 +133,7 @@ def experiments(settings: HyperMorphExperiments, labelled: bool) -> Paper:
     hyper = {name: list(planned[name].hypernetworks()) for name in planned}
     grids = {name: list(planned[name].networks()) for name in planned}
     every = [*single, *double]
-    # In Fig. 4 the model tells which labels its training saw.
+    # Fig. 4 reads from the model which labels its training used.
     found = [
         Experiment("fig3", Needs(sweeps=_both(single)), f"{DRAWN_BY}.figures:dice_by_lambda"),
         Experiment(
@@ -158,17 +158,17 @@ def experiments(settings: HyperMorphExperiments, labelled: bool) -> Paper:
 
 
 def _both(landscapes: Iterable[str]) -> list[str]:
-    """The sweeps of hypernetworks and grids."""
+    """The sweeps of the hypernetworks and of the grids."""
     return [sweep(name) for name in landscapes for sweep in (dense, by_grid)]
 
 
 def dense(landscape: str) -> str:
-    """Name of the sweep of a landscape's hypernetworks."""
+    """Name of the sweep over a landscape's hypernetworks."""
     return f"{landscape}-hyper"
 
 
 def by_grid(landscape: str) -> str:
-    """Name of the sweep of a landscape's grid of networks."""
+    """Name of the sweep over a landscape's grid of networks."""
     return f"{landscape}-grid"
 
 

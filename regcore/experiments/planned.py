@@ -1,4 +1,4 @@
-"""The papers, and their experiments in a study."""
+"""Planning the papers' experiments in a study."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from regcore.experiments.settings import (
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What is known of a study when its experiments are planned.
+    """What is known about a study when its experiments are planned.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Study:
 
     @property
     def classical(self) -> list[str]:
-        """The methods that find fields without any training, but for the identity."""
+        """The methods that register without any training, except identity."""
         return [name for name, entry in self.methods.items() if _is_classical(entry)]
 
 
@@ -104,6 +104,6 @@ def planned_papers(wanted: ExperimentSettings, study: Study) -> dict[str, Paper]
     Raises
     ------
     InputError
-        An experiment needs what the cohort does not have.
+        An experiment needs something that the cohort does not have.
     """
     return {name: plan(wanted.value(name), study) for name, plan in PAPERS.items() if wanted.value(name) is not None}

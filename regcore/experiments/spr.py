@@ -1,8 +1,8 @@
 """Tables 2 to 6 and Figures 7 to 13 and D.20 of TM-SPR (Chen et al., 2024), on any cohort.
 
-All TransMorphs of a study have the same size and training.  Those with hyperparameters are searched (Section 3.7), the
-classical tools of the study are scored beside them.  What the paper did not ask: whether tuning λ alone does as well,
-and what a search saves against a dense grid.
+All TransMorph networks of a study have the same size and training.  Those with hyperparameters are tuned by a search
+(Section 3.7).  The study's classical tools are scored with them.  Additions to the paper: does tuning only λ do as
+well, and what does a search save against a dense grid?
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from regcore.experiments.settings import SprExperiments
 from regcore.methods.constants import PRIORS
 from regcore.tuning.settings import SearchSettings
 
-#: The section of a study's file that says what is planned.
+#: The section of the study file.
 WHERE = "experiments.spr"
-#: The modules that draw it.
+#: The modules that draw the experiments.
 FIGURES, WEIGHTS = "regcore.papers.spr.figures", "regcore.papers.spr.weights"
-#: Entries by what the paper calls them; the last three are ours.
+#: Entry → its name in the paper; the last three are regcore's.
 TITLES = {
     "voxelmorph-wide": "VoxelMorph",
     "hypermorph-wide": "HyperMorph",
@@ -32,13 +32,13 @@ TITLES = {
     "transmorph-searched": "TransMorph, λ searched",
     "tm-spr-grid": "TM-SPR (Beta), dense grid",
 }
-#: The backbone, with which others are compared.
+#: The backbone, to which others are compared.
 REFERENCE = "transmorph"
 SEARCHED = {"tm-spr-beta": "beta", "tm-spr-gaussian": "gaussian"}
-#: Entries that a hypernetwork serves at all values of its hyperparameters.
+#: Entries whose hypernetwork covers all values of its hyperparameters.
 OVER_LAMBDA, OVER_PRIOR = ("hypermorph-wide", "hyper-transmorph"), ("hyper-tm-spr", "hyper-tm-spr-labels")
 GRID = "tm-spr-grid"
-#: All parts of a TM-SPR that have weights.
+#: All parts of TM-SPR with weights.
 EVERYTHING = [
     *(f"network.{part}" for part in ("encoder", "up", "at_quarter", "looks", "decoders", "heads")),
     "head",
@@ -46,7 +46,7 @@ EVERYTHING = [
 
 
 def at_alpha(alpha: float) -> str:
-    """Name of the network that is trained with one α′."""
+    """Name of the network trained with one α′."""
     return f"tm-spr-alpha-{alpha:g}"
 
 
@@ -56,23 +56,23 @@ def sweep_of(name: str) -> str:
 
 
 def experiments(settings: SprExperiments, classical: Sequence[str], labelled: bool) -> Paper:
-    """The variants, and what each table and figure needs.
+    """The variants, and the needs of each table and figure.
 
     Parameters
     ----------
     settings : SprExperiments
     classical : sequence of str
-        The study's methods that are not learned, the affine alignment among them: rows of the tables.
+        The study's methods without learning, including the affine alignment: rows of the tables.
     labelled : bool
         Whether training scans have labels.
 
     Raises
     ------
     InputError
-        The semi-supervised network is wanted without labels.
+        The semi-supervised network is requested without labels.
     """
     if settings.labels and not labelled:
-        raise InputError(f"{WHERE}.labels: training scans without labels cannot teach it; set it to false")
+        raise InputError(f"{WHERE}.labels: it needs labels, which the training scans do not have; set it to false")
     variants = _variants(settings)
     hyper = [name for name in (*OVER_LAMBDA, *OVER_PRIOR) if name in variants]
     compared = [name for name in TITLES if name in variants and name != GRID]
@@ -110,7 +110,7 @@ def _landscape(name: str, entry: str) -> Experiment:
 
 
 def _sweep(name: str) -> Sweep:
-    """Of a hypernetwork, whose hyperparameters are chosen on the validation pairs."""
+    """The sweep of a hypernetwork, whose hyperparameters are chosen on the validation pairs."""
     return Sweep(sweep_of(name), [name], ["lambda"] if name in OVER_LAMBDA else list(PRIORS["beta"]), ("validation",))
 
 

@@ -1,7 +1,7 @@
 """Figures 6 to 8 and 11 to 14 and Table III of SynthMorph (Hoffmann et al., TMI 2022), on any cohort.
 
-Figures 6, 7, 8, 11 and 12 and Table III compare the methods of the study, those of Section III-B where it has them;
-Figures 13 and 14 train networks of their own.
+Figures 6, 7, 8, 11 and 12 and Table III compare the study's methods; include those of Section III-B.  Figures 13 and
+14 train networks of their own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,29 +14,29 @@ from regcore.experiments import Experiment, Needs, Paper
 from regcore.experiments.settings import SynthMorphExperiments
 from regcore.synthesis.mr_contrast import of_series
 
-#: The section of a study's file that says what is planned.
+#: The section of the study file.
 WHERE = "experiments.synthmorph"
-#: The module that draws it.
+#: The module that draws the experiments.
 DRAWN_BY = "regcore.papers.synthmorph.figures"
-#: Kinds of label maps, and what the paper calls SynthMorph with them.
+#: Kinds of label maps, and the paper's names of SynthMorph with them.
 KINDS = {"shapes": "sm-shapes", "cohort": "sm-brains"}
-#: Methods whose networks are U-Nets, of which Fig. 12 looks at every convolution.
+#: Methods whose networks are U-Nets. Fig. 12 shows each of their convolutions.
 U_NETS = ("voxelmorph", "synthmorph")
-#: What registration starts from.
+#: The alignment before registration.
 START = "affine"
-#: Contrasts that differ in one number alone, by the name of their series: what that number is (Fig. 11).
+#: Series of contrasts that differ only in one number → the meaning of this number (Fig. 11).
 SERIES = {"FLASH": "flip angle (degrees)", "MPRAGE": "inversion time (ms)"}
 
 
 def swept(kind: str, setting: str, value: float) -> str:
-    """Name of the network with one setting at another value."""
+    """Name of the network with one changed setting."""
     return f"{KINDS[kind]}-{setting}-{value:g}"
 
 
 def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[tuple[str, list[str]]]]:
-    """Series → fixed scan and moving scans, for each pair of subjects with two contrasts of the series or more.
+    """Series → fixed scan and moving scans, for each pair of subjects with at least two contrasts of the series.
 
-    Moving scans are in falling order of their number: of both series the highest is the most T1-weighted, with which
+    Moving scans are in falling order of their number. In both series the highest is the most T1-weighted one, to which
     the others are compared.
 
     Parameters
@@ -66,7 +66,7 @@ def experiments(
     scans: pd.DataFrame,
     labelled: bool,
 ) -> Paper:
-    """The variants, and what each table and figure needs.
+    """The variants, and the needs of each table and figure.
 
     Parameters
     ----------
@@ -74,20 +74,20 @@ def experiments(
     methods : sequence of str
         The study's methods: the rows and curves to compare.
     networks : sequence of str
-        Those of them whose networks are U-Nets.
+        The methods among them whose networks are U-Nets.
     pairs, scans : DataFrame
         Test pairs, and the cohort's table.
     labelled : bool
-        Whether training scans have labels; without them there is nothing to make images from but shapes.
+        Whether training scans have labels. Without labels, only shapes can be synthesised from.
 
     Raises
     ------
     InputError
-        Networks are wanted from label maps that the training scans do not have.
+        Networks are requested that need label maps, which the training scans do not have.
     """
     kinds = settings.kinds
     if "cohort" in kinds and not labelled and (settings.sweeps or settings.lambda_):
-        raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
+        raise InputError(f"{WHERE}.kinds: 'cohort' needs labels, which the training scans do not have; remove it")
     compared, start = list(methods), [START] if START in methods else []
     found = [
         Experiment("fig6", Needs(scores=compared, fields=compared), f"{DRAWN_BY}:of_pairs"),

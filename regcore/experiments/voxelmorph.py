@@ -1,6 +1,6 @@
 """Tables I–IV and Figures 5, 7, 8 and 9 of VoxelMorph (Balakrishnan et al., TMI 2019), on any cohort.
 
-Which of them is atlas-based and which between subjects (Table III) follows from the study's pairs.
+Whether they are atlas-based or between subjects (Table III) follows from the study's pairs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ from regcore.experiments import Experiment, Needs, Paper
 from regcore.experiments.settings import VoxelMorphExperiments
 from regcore.methods.constants import LABELS_ALONE
 
-#: The module that draws it.
+#: The module that draws the experiments.
 DRAWN_BY = "regcore.papers.voxelmorph.figures"
-#: Names of the paper: what the two losses are called there, and which labels training sees (Fig. 9 a–d).
+#: The paper's names of the two losses, and of the labels used in training (Fig. 9 a–d).
 LOSSES = {"mse": "MSE", "lncc": "CC"}
 SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all structures", "groups": "coarse labels"}
 
@@ -40,27 +40,27 @@ def with_gamma(scenario: str, fold: int, gamma: float | str) -> str:
 
 
 def folds_of(settings: VoxelMorphExperiments, scenario: str) -> range:
-    """The draws of the labels that training sees."""
+    """The draws of the labels used in training."""
     return range(1, 1 + settings.folds.of(scenario))
 
 
 def sizes(settings: VoxelMorphExperiments, subjects: int) -> list[int]:
-    """Numbers of training subjects below that of the cohort, ascending."""
+    """Numbers of training subjects smaller than the cohort, ascending."""
     return sorted({count for count in settings.training_subjects if count < subjects})
 
 
 def experiments(settings: VoxelMorphExperiments, classical: Sequence[str], subjects: int, labelled: bool) -> Paper:
-    """The variants, and what each table and figure needs.
+    """The variants, and the needs of each table and figure.
 
     Parameters
     ----------
     settings : VoxelMorphExperiments
     classical : sequence of str
-        The study's methods that need no training: the rows and lines to compare with.
+        The study's methods without training: rows and lines to compare with.
     subjects : int
-        Training subjects of the cohort.
+        Number of training subjects in the cohort.
     labelled : bool
-        Whether training scans have labels; without them there is nothing to vary γ on.
+        Whether training scans have labels, without which γ cannot be varied.
     """
     networks = [base(similarity) for similarity in LOSSES]
     wide = [base(similarity, 2) for similarity in LOSSES]

@@ -1,1 +1,1 @@
-"""What draws each table and figure of the five papers."""
+"""The tables and figures of the five papers."""

@@ -1,4 +1,4 @@
-"""Making and writing the tables and figures of the papers' experiments."""
+"""Makes and writes the tables and figures of the papers' experiments."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -10,12 +10,12 @@ from regcore.process.files import atomic_write
 from regcore.reporting.figures import save_figure
 from regcore.study.results import Results
 
-#: The numbers of an experiment, and HTML of the table or the figure that shows them.
+#: The numbers of an experiment, and the HTML of its table or its figure.
 Shown = tuple[pd.DataFrame, str | Figure]
 
 
 def drawn_by(name: str) -> Callable[..., Shown]:
-    """The function that makes an experiment, from its name ``module:function``."""
+    """The function that makes an experiment, by its name ``module:function``."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
@@ -27,7 +27,7 @@ def show(results: Results, paper: str, experiment: str) -> Shown:
 
 
 def write_experiment(results: Results, paper: str, experiment: str, outputs: Mapping[str, str]) -> None:
-    """Make one experiment of a paper, and write its numbers to ``csv``, and what shows them to ``html`` or ``png``."""
+    """Make one experiment of a paper; write its numbers to ``csv`` and the table or figure to ``html`` or ``png``."""
     table, shown = show(results, paper, experiment)
     with atomic_write(outputs["csv"]) as path:
         table.to_csv(path, index=False, float_format="%.6g")

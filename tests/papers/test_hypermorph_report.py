@@ -374,17 +374,20 @@ def test_robustness_and_cost(known):
     for text in ("MSE: λ, γ", "<td>40 (10)</td>", "<td>4.00</td>", f"<td>{2 * sd:.3f}</td>", "CPU s"):
         assert text in html
     words = html[html.index("<p") :]
-    assert "when 3 looks in a row at the loss of the validation pairs, one every 200 steps" in words
+    assert "when none of 3 successive values of the loss of the validation pairs, one every 200 steps" in words
     assert "1 % better" in words and "multiplied by 0.2" in words and "happened once" in words
-    assert "1 of 27 trainings came to their largest number of steps" in words
+    assert "1 of 27 trainings reached their maximum of steps" in words
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"patience": None}, "training takes 9000 steps"),
-        ({"schedule": "constant", "tolerance": 0, "select": "dice"}, "training ends when 3 looks in a row at the Dice"),
-        ({"drops": 2}, "after that has happened 2 times, training ends the next time"),
+        (
+            {"schedule": "constant", "tolerance": 0, "select": "dice"},
+            "training ends when none of 3 successive values of the Dice",
+        ),
+        ({"drops": 2}, "after this has happened 2 times, training ends the next time"),
     ],
 )
 def test_the_rule_by_which_training_ends(changes, expected):

@@ -74,7 +74,7 @@ def test_without_a_grid_and_single_networks_their_experiments_are_left_out():
 
 
 def test_semi_supervised_networks_need_labels():
-    with pytest.raises(InputError, match=r"experiments.spr.labels: training scans without labels"):
+    with pytest.raises(InputError, match=r"experiments.spr.labels: it needs labels"):
         paper.experiments(settings(labels=True), [], False)
 
 

@@ -87,8 +87,8 @@ def test_the_networks_of_the_experiments(plan):
 @pytest.mark.parametrize(
     ("changes", "labelled", "complaint"),
     [
-        ({"lambda": {}}, True, "neither 'lambda' nor 'landscapes'"),
-        ({"landscapes": {"gamma": {}}}, False, "landscapes.gamma: training scans without labels have no γ"),
+        ({"lambda": {}}, True, "'lambda' and 'landscapes' are both empty"),
+        ({"landscapes": {"gamma": {}}}, False, "landscapes.gamma: γ needs labels"),
         ({"landscapes": {"window": {"range": [3, 9], "window": [3, 7, 11]}}}, True, r"window: \[11\] must lie within"),
         ({"landscapes": {"window": {"range": [3, 9], "window": [3, 4]}}}, True, r"\[4\] must .* windows must be odd"),
         ({"replicates": {"count": 2, "lambda": {"nmi": [0.5]}}}, True, "replicates.lambda: nmi is not among"),

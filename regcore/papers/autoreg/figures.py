@@ -1,4 +1,4 @@
-"""The tables and figures of the AutoReg paper, from a study's scores and searches."""
+"""The tables and figures of the AutoReg paper, drawn from a study's scores and searches."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ from regcore.study.results import Results
 
 
 def title(name: str) -> str:
-    """What the paper calls an entry."""
+    """The paper's name of an entry."""
     return paper.TITLES.get(name, name)
 
 
@@ -33,9 +33,9 @@ def _started(results: Results, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def compared(results: Results, needs: Needs, reference: str) -> tuple[pd.DataFrame, str]:
-    """Tables III to V: Dice of networks from several starts, and of each pair's mean over them beside a reference.
+    """Tables III to V: Dice over several random starts, and each pair's mean over starts against a reference.
 
-    The SD over pairs is that of these means, the SD over starts that of each start's mean.
+    The SD over pairs is the SD of these means; the SD over starts is that of each start's mean.
     """
     table = _over_starts(results, needs.scores, reference)
     folds = {"% |J| ≤ 0": table["folds_percent"].map("{:.3f}".format)}
@@ -56,7 +56,7 @@ def _over_starts(results: Results, names: Sequence[str], reference: str) -> pd.D
 
 
 def _columns(table: pd.DataFrame, first: str, compared_with: str, between: Mapping) -> dict:
-    """Columns of an HTML table of several starts; ``between`` stand those that one table has alone."""
+    """Columns of an HTML table over several starts; ``between`` are columns of only one table."""
     other = table["mean_difference"].notna()
     return {
         first: table["method"],
@@ -75,7 +75,7 @@ def _with_spread(means: pd.Series, spreads: pd.Series, number: str = "{:.3f}") -
 
 
 def transfer(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table II: what of another study's model has to be found anew; Dice, and correlation of the images."""
+    """Table II: which parts of another study's model to search again; Dice, and correlation of the images."""
     rows = []
     for name, (what, _) in paper.TRANSFER.items():
         row = {"entry": name, "found_anew": what}
@@ -94,7 +94,7 @@ def transfer(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def time_and_size(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table VIII: seconds to register a pair, and the number of parameters."""
+    """Table VIII: seconds to register a pair, and number of parameters."""
     rows = []
     for name in needs.scores:
         seconds = results.of_pairs(name, "seconds_compute")
@@ -112,7 +112,7 @@ def time_and_size(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def all_methods(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Tables VI, VII and IX: Dice and folds of all methods, the first start of each."""
+    """Tables VI, VII and IX: Dice and folds of all methods, with the first start of each."""
     rows = []
     for name in needs.scores:
         dice, folds = results.of_pairs(name), results.of_pairs(name, "folds_count")
@@ -141,9 +141,9 @@ def boxes(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def cost_of_searching(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table I: CPU time and memory of a training, and of a search with the training of what it found.
+    """Table I: CPU time and memory of a training, and of a search with the training of its result.
 
-    Memory is that of the tensors of one step, and of the weights with their gradients and Adam's moments.
+    Memory includes the tensors of one step, and the weights with their gradients and Adam's moments.
     """
     cells, objective = (results.cell_search(name) for name in (paper.CELLS_ALONE, paper.SEARCHED))
     trained = {"Manual-Medium": (paper.MEDIUM, cells), "AutoReg": (paper.SEARCHED, objective)}
@@ -173,7 +173,7 @@ def cost_of_searching(results: Results, needs: Needs) -> tuple[pd.DataFrame, str
 
 
 def controls(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table 10, ours: cells by gradient beside cells found by trying, at the same cost; all with the same λ."""
+    """Table 10 (not in the paper): cells found by gradient and by trial, at the same cost and with the same λ."""
     table = _over_starts(results, needs.scores, paper.CELLS_ALONE)
     networks = _started(results, needs.scores)
     facts = {name: [results.cell_search(one) for one in own] for name, own in networks.items()}
@@ -191,7 +191,7 @@ def controls(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def heat_maps(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 3: the mixtures' weights in the last epoch of each stage; boxes are around the chosen operations."""
+    """Fig. 3: the mixtures' weights in the last epoch of each stage, with boxes around the chosen operations."""
     table = architectures.mixtures(results.trace(*needs.architectures))
     return table, architectures.heat_maps(table)
 
@@ -203,6 +203,6 @@ def objective_by_epoch(results: Results, needs: Needs) -> tuple[pd.DataFrame, Fi
 
 
 def side_by_side(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 15, ours: what was found from each random start."""
+    """Fig. 15 (not in the paper): the architectures found from each random start."""
     found = {f"start {start}": results.architecture(name) for start, name in enumerate(needs.architectures, start=1)}
     return architectures.operations(found), architectures.side_by_side(found)

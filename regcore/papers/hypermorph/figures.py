@@ -1,6 +1,6 @@
-"""The figures and the table of the HyperMorph paper, from the sweeps and models of a study's landscapes.
+"""The figures of the HyperMorph paper, drawn from the sweeps and models of a study's landscapes.
 
-Hypernetworks and grids are those of the first random start, where nothing else is said.
+Hypernetworks and grids are those of the first random start, unless stated otherwise.
 """
 
 import math
@@ -20,13 +20,13 @@ from regcore.reporting.figures import AXES, CURVES, plt
 from regcore.study.results import Results
 from regcore.tuning.amortised import INTERVAL, Optimum, optimum
 
-#: How values that tuning and the grid found are marked.
+#: Markers of the values found by tuning and by the grid.
 STAR = {"marker": "*", "markersize": 14, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
 RING = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none"}
 
 
 def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 3: Dice of a hypernetwork and of a grid of networks against λ, a panel for each similarity."""
+    """Fig. 3: Dice of a hypernetwork and of a grid of networks against λ, one panel per similarity."""
     shapes = landscapes.single(results)
     figure, axes = _panels(len(shapes))
     tables = []
@@ -44,9 +44,9 @@ def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure
 
 
 def dice_by_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 4: Dice over two hyperparameters; where training sees some of the labels, of these and the others too.
+    """Fig. 4: Dice over two hyperparameters; if training uses some of the labels, also of these and of the others.
 
-    Tuning counts all labels; of the others the best point of the sweep is shown in its place.
+    Tuning uses all labels. For groups of labels, the best point of the sweep is shown instead.
     """
     panels = [
         (shape, labels, codes)
@@ -73,9 +73,9 @@ def dice_by_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def dice_by_start(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 5: mean and SD over random starts, of hypernetworks and of those networks that are trained several times.
+    """Fig. 5: mean and SD over random starts, of hypernetworks and of networks trained several times.
 
-    Below, the SD alone, which is small beside what λ does.
+    The lower row shows only the SD, which is small compared with the effect of λ.
     """
     shapes = landscapes.repeated(results)
     size, ratios = (5.4 * len(shapes), 6), {"height_ratios": (3, 2)}
@@ -109,9 +109,9 @@ def dice_by_start(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]
 
 
 def lambda_by_group(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 6: Dice against λ for each data set, task and pairing of contrasts; λ* is chosen on validation pairs.
+    """Fig. 6: Dice against λ for each data set, task and pairing of contrasts; λ* is from the validation pairs.
 
-    Pairs of two data sets are in none of them.
+    Pairs between two data sets are in no group.
     """
     shapes = landscapes.single(results)
     found = {
@@ -141,9 +141,9 @@ def lambda_by_group(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figur
 
 
 def lambda_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7: λ* of each structure on the validation pairs, left and right pooled.
+    """Fig. 7: λ* of each structure on the validation pairs, left and right together.
 
-    Boxes: the quartiles of λ* when the pairs are drawn again with replacement; whiskers: the interval.
+    Boxes: quartiles of λ* when pairs are resampled with replacement; whiskers: the interval.
     """
     shapes = landscapes.single(results)
     rows, drawn, common = [], {}, {}
@@ -174,7 +174,7 @@ def lambda_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, F
 
 
 def _group(rows: pd.DataFrame, common: float) -> dict[str, float]:
-    """λ* of a group of pairs, and Dice of its test pairs with it and with the λ* of all pairs."""
+    """λ* of a group of pairs, and Dice of its test pairs with this λ* and with that of all pairs."""
     best = _star(optimum(landscapes.of_split(rows, "validation"), ["lambda"]))
     tested = landscapes.tested(rows, ["lambda"])
     own, shared = (
@@ -219,7 +219,7 @@ def _draw_curves(axis: Axes, dense: pd.DataFrame, table: pd.DataFrame, pairs: in
 def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table: pd.DataFrame) -> None:
     """A hypernetwork's landscape, the networks of a grid in the same colours, and the best points of both."""
     wide = dense.pivot(index=names[1], columns=names[0], values="mean")
-    lowest = table["dice_hyper"].min()  # below it are places without a network, and networks that training lost
+    lowest = table["dice_hyper"].min()  # below it are places without a network, and failed networks
     levels = np.linspace(lowest, max(dense["mean"].max(), table["dice_grid"].max()), 15)
     filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis", extend="min")
     points = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "edgecolors": "black", "s": 45}
@@ -236,7 +236,7 @@ def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table
 
 
 def _draw_groups(axis: Axes, parts: Mapping[str, pd.DataFrame], rows: Sequence[Mapping], common: float) -> None:
-    """Test Dice of each group, with its λ* and the interval of that; hollow markers from the fifth group on."""
+    """Test Dice of each group, with its λ* and interval; hollow markers from the fifth group on."""
     for place, row in enumerate(rows):
         marker, line, colour = CURVES[place % len(CURVES)]
         tested = landscapes.tested(parts[row["group"]], ["lambda"])
@@ -254,7 +254,7 @@ def _draw_groups(axis: Axes, parts: Mapping[str, pd.DataFrame], rows: Sequence[M
 
 
 def _draw_boxes(axis: Axes, part: pd.DataFrame, drawn: Sequence[np.ndarray], common: float) -> None:
-    """λ* of structures, from the smallest at the bottom, with boxes of those of resampled pairs."""
+    """λ* of structures, the smallest at the bottom, with boxes for resampled pairs."""
     axis.boxplot(
         drawn,
         orientation="horizontal",
@@ -275,7 +275,7 @@ def _draw_boxes(axis: Axes, part: pd.DataFrame, drawn: Sequence[np.ndarray], com
 
 
 def _observed_and_held_out(results: Results, shape: Landscape) -> dict[str, set[int]]:
-    """What labels are called in a panel → their codes; all of them alone where training sees all or none."""
+    """Name of labels in a panel → their codes; only all labels if training uses all or none."""
     everything = set(landscapes.with_dice(results.sweep(paper.by_grid(shape.name)))["label"])
     seen = everything & set(results.training(next(iter(shape.hypernetworks())))["observed"])
     if not seen or seen == everything:
@@ -284,7 +284,7 @@ def _observed_and_held_out(results: Results, shape: Landscape) -> dict[str, set[
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """So many axes, at most three beside each other."""
+    """A figure with ``count`` axes, at most three per row."""
     columns = 2 if count == 4 else min(count, 3)
     lines = -(-count // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3.9 * lines), squeeze=False)
@@ -294,12 +294,12 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _legend_below(figure: Figure, axis: Axes) -> None:
-    """What the marks of one axis mean, under all of them."""
+    """A legend of one axis' marks, below all axes."""
     figure.legend(
         *axis.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False
     )
 
 
 def _first_columns(table: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """The table with some columns moved to the front."""
+    """The table with some columns first."""
     return table[[*names, *(name for name in table if name not in names)]]

@@ -1,6 +1,6 @@
-"""What the sweeps and models of a study's landscapes say, in numbers: gaps, spread over random starts, groups of pairs.
+"""Numbers of a study's landscapes: gaps, spread over random starts, groups of pairs.
 
-Dice is the mean over labels, then over pairs; gaps and standard deviations are points of it, on a scale of 0 to 100.
+Dice is the mean over labels, then over pairs.  Gaps and standard deviations are in points of Dice × 100.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,33 @@ from regcore.experiments.settings import asked
 from regcore.study.results import Results
 from regcore.tuning.amortised import curve, optimum
 
-#: Hyperparameters in headings.
+#: Symbols of hyperparameters in headings.
 SYMBOLS = {"lambda": "λ", "window": "window", "gamma": "γ"}
-#: What sets groups of pairs apart: column of the study's pairs → heading.
+#: Kinds of groups of pairs: column of the study's pairs → heading.
 GROUPS = {"dataset": "data set", "task": "task", "contrasts": "contrasts"}
-#: Digits to which values of hyperparameters agree: those of a hypernetwork have gone through single precision.
+#: Digits to which equal hyperparameters agree: a hypernetwork's values are in single precision.
 DIGITS = 6
 
 
 def planned(results: Results) -> dict[str, Landscape]:
     """The study's landscapes in the paper's order."""
     settings = asked(results.experiments.hypermorph)
-    found = paper.landscapes(settings, labelled=settings.landscapes.gamma is not None)  # else it would not be planned
+    found = paper.landscapes(settings, labelled=settings.landscapes.gamma is not None)  # γ is planned only with labels
     return {name: found[name] for name in (*SIMILARITIES, *paper.SECOND) if name in found}
 
 
 def single(results: Results) -> list[Landscape]:
-    """The landscapes over λ alone, one for each similarity."""
+    """The landscapes over only λ, one per similarity."""
     return [shape for shape in planned(results).values() if len(shape.hyperparameters) == 1]
 
 
 def repeated(results: Results) -> list[Landscape]:
-    """Those whose networks are trained several times."""
+    """The landscapes over λ whose networks are trained several times."""
     return [shape for shape in single(results) if shape.replicates > 1]
 
 
 def first_grid(shape: Landscape) -> list[str]:
-    """Names of the grid's networks of the first start."""
+    """Names of the grid's networks with the first start."""
     return [name for name, values in shape.networks().items() if values["replicate"] == 1]
 
 
@@ -52,12 +52,12 @@ def title(shape: Landscape) -> str:
 
 
 def similarity(shape: Landscape) -> str:
-    """The paper's name of what a landscape's networks compare images by."""
+    """The paper's name of a landscape's similarity."""
     return SIMILARITIES[shape.settings["similarity"]]
 
 
 def tuned(results: Results, shape: Landscape) -> Mapping[str, Any]:
-    """What tuning the first hypernetwork of a landscape found."""
+    """Tuned values of a landscape's first hypernetwork."""
     return results.optima(paper.dense(shape.name)).loc[next(iter(shape.hypernetworks()))].to_dict()
 
 
@@ -73,12 +73,12 @@ def first_sweeps(results: Results, shape: Landscape) -> tuple[pd.DataFrame, pd.D
 
 
 def of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Rows of the validation or of the test pairs."""
+    """Rows of the validation or test pairs."""
     return rows[rows["split"] == split]
 
 
 def with_dice(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows that have a Dice; a label that neither scan of a pair has, has none."""
+    """Rows with a Dice. A label that neither scan of a pair has, has none."""
     return rows[rows["metric"] == "dice"].dropna(subset="value")
 
 
@@ -104,17 +104,17 @@ def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: M
     hyper, grid : DataFrame
         Rows of the two sweeps, of one start.
     tuned : mapping
-        What tuning the hypernetwork found: its line of the optima.
+        Tuned values of the hypernetwork: its row of the optima.
 
     Returns
     -------
     DataFrame
-        For each point the hyperparameters, ``dice_grid dice_hyper`` on the test pairs and their ``gap``
-        (hypernetwork minus grid).  The same in all rows: ``max_gap``, the largest either way; for each
-        hyperparameter what tuning found (``_tuned``), what is best on the validation pairs in the
-        hypernetwork's sweep (``_sweep``) and among the grid's networks (``_grid``), and by how much the last
-        differs from the first (``_difference``) and from the second (``_sweep_difference``); ``optimum_gap``,
-        Dice of the test pairs with the first minus with the last.
+        For each point the hyperparameters, ``dice_grid dice_hyper`` on the test pairs and their ``gap`` (hypernetwork
+        minus grid).  The same in all rows: ``max_gap``, the largest absolute gap; for each hyperparameter the tuned
+        value (``_tuned``), the best on the validation pairs in the hypernetwork's sweep (``_sweep``) and among the
+        grid's networks (``_grid``), and how much the last differs from the first (``_difference``) and the second
+        (``_sweep_difference``); ``optimum_gap``, Dice of the test pairs at the tuned value minus that at the grid's
+        best.
     """
     names = shape.hyperparameters
     dense, trained = tested(hyper, names), tested(grid, names)
@@ -136,11 +136,11 @@ def compared(shape: Landscape, hyper: pd.DataFrame, grid: pd.DataFrame, tuned: M
 
 
 def by_start(results: Results, shape: Landscape) -> pd.DataFrame:
-    """Mean and SD over starts at all λ of the hypernetworks' sweep and of the networks, points of Dice.
+    """Mean and SD over starts, in points of Dice, at all λ of the hypernetworks' sweep and of the networks.
 
-    The same in all rows: the largest gap of the means, and for both kinds the λ whose mean over starts is best on the
-    validation pairs.  A single network's Dice is as uncertain as that of its start, so the best of a grid of single
-    networks is often a lucky one.
+    The same in all rows: the largest gap of the means, and for both kinds the λ with the best mean over starts on the
+    validation pairs.  A single network's Dice is as uncertain as its random start, so the best of a grid of single
+    networks is often just lucky.
     """
     hyper, grid = results.sweep(paper.dense(shape.name)), results.sweep(paper.by_grid(shape.name))
     grid = grid[grid["lambda"].round(DIGITS).isin(shape.again["lambda"])]
@@ -165,7 +165,7 @@ def by_start(results: Results, shape: Landscape) -> pd.DataFrame:
 
 
 def by_group(results: Results, rows: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
-    """Kind of group → name → rows of its validation and test pairs; only kinds with several groups, and all pairs."""
+    """Kind of group → name → rows of its validation and test pairs; all pairs, and kinds with several groups."""
     pairs = results.plan.pairs[["split", "fixed", "moving", *GROUPS]]
     rows = with_dice(rows).merge(pairs, on=["split", "fixed", "moving"])
     found = {}

@@ -1,4 +1,4 @@
-"""Table 1 of the HyperMorph paper: how robust landscapes are to random starts, and what they cost."""
+"""Table 1 of the HyperMorph paper: robustness of landscapes to random starts, and their cost."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ from regcore.reporting.tables import html_table
 from regcore.study.results import Results
 from regcore.training.schedule import DROP
 
-#: What the table says of random starts.
+#: Columns of the table about random starts.
 SPREAD = ("lambdas", "hyper_sd", "grid_sd", "sd_ratio")
 
 
 def robustness_and_cost(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table 1: SD over random starts, mean over λ; and what training a grid and a hypernetwork took."""
+    """Table 1: SD over random starts, averaged over λ; and the cost of training a grid and a hypernetwork."""
     spread = {shape.name: _spread(landscapes.by_start(results, shape)) for shape in landscapes.repeated(results)}
     shapes = landscapes.planned(results)
     rows = [
@@ -58,14 +58,14 @@ def robustness_and_cost(results: Results, needs: Needs) -> tuple[pd.DataFrame, s
 
 
 def _spread(table: pd.DataFrame) -> dict[str, float]:
-    """Means over the λ whose networks are trained several times."""
+    """Means over the values of λ whose networks are trained several times."""
     several = table.dropna(subset="grid_sd")
     hyper, grid = several["hyper_sd"].mean(), several["grid_sd"].mean()
     return dict(zip(SPREAD, (len(several), hyper, grid, grid / hyper), strict=True))
 
 
 def _cost(results: Results, shape: Landscape) -> dict[str, Any]:
-    """Of the first start: the grid's networks together, and the hypernetwork; mean and SD of those of all starts."""
+    """Cost with the first start, of the whole grid and of the hypernetwork; mean and SD over all starts."""
     grid = _trainings(results, landscapes.first_grid(shape))
     hyper = _trainings(results, shape.hypernetworks())
     row: dict[str, Any] = {"points": len(grid)}
@@ -85,12 +85,12 @@ def _columns(where: pd.DataFrame) -> Iterable[tuple[str, int, int]]:
 
 
 def _trainings(results: Results, names: Iterable[str]) -> pd.DataFrame:
-    """What training each network took."""
+    """Cost of training each network."""
     return pd.DataFrame([{"cpu_seconds": math.nan} | results.training(name) for name in names])
 
 
 def _what_seconds_are(results: Results) -> str:
-    """The convergence rule of both kinds in words, and how many trainings it did not end."""
+    """The stopping rule of both kinds in words, and the number of trainings it did not stop."""
     shapes = landscapes.planned(results).values()
     kinds = {
         "networks": [results.model(name) for shape in shapes for name in landscapes.first_grid(shape)],
@@ -104,33 +104,32 @@ def _what_seconds_are(results: Results) -> str:
     rules = "; ".join(f"{kind}: {rule}" if apart else rule for kind, rule in list(found.items())[: 1 + apart])
     models = [model for several in kinds.values() for model in several]
     limited = [model for model in models if _settings(model).patience and not model["training"]["stopped_early"]]
-    ended = f" {len(limited)} of {len(models)} trainings came to their largest number of steps before." * bool(limited)
+    ended = f" {len(limited)} of {len(models)} trainings reached their maximum of steps first." * bool(limited)
     return (
-        f"Seconds of training, looks at the validation pairs included; {rules}.{ended} The grid: all its networks "
-        "together, each trained once."
+        f"Seconds of training, with validation; {rules}.{ended} The grid: the sum over its networks, each trained once."
     )
 
 
 def _settings(model: Mapping[str, Any]) -> TrainingSettings:
-    """The settings that a model was trained with."""
+    """The settings with which a model was trained."""
     return settings_type(model["method"]).read(model["settings"], "model.json")
 
 
 def convergence_rule(settings: TrainingSettings) -> str:
-    """When a training with these settings ends, as a clause."""
+    """A clause about when a training with these settings ends."""
     if settings.patience is None:
         return f"training takes {settings.steps} steps"
     score = {"loss": "loss", "dice": "Dice"}[settings.select] + " of the validation pairs"
     better = f"is {100 * settings.tolerance:g} % better" if settings.tolerance else "is better"
     nothing = (
-        f"{settings.patience} looks in a row at the {score}, one every {settings.validate_every} steps, "
-        f"find none that {better} than the best before"
+        f"none of {settings.patience} successive values of the {score}, one every {settings.validate_every} steps, "
+        f"{better} than the best before"
     )
     if settings.schedule != "plateau" or not settings.drops:
         return f"training ends when {nothing}"
     times = "once" if settings.drops == 1 else f"{settings.drops} times"
     return (
-        f"the learning rate is multiplied by {DROP:g} when {nothing}; after that has happened {times}, training ends "
+        f"the learning rate is multiplied by {DROP:g} when {nothing}; after this has happened {times}, training ends "
         "the next time"
     )
 

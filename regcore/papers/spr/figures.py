@@ -1,4 +1,4 @@
-"""The tables and figures of the TM-SPR paper, from a study's scores, searches, sweeps and weight volumes."""
+"""The tables and figures of the TM-SPR paper, drawn from a study's scores, searches, sweeps and weight volumes."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ from regcore.tuning.amortised import curve, optimum
 
 #: Columns of Tables 2 to 4 after Dice: metric → heading.
 FOLDS = {"folds_percent": "% |J| ≤ 0", "ndv_percent": "% NDV"}
-#: Marks of improvements over the backbone by their p-value.
+#: Marks of improvements over the backbone, by p-value.
 MARKS = ((0.001, "**"), (0.01, "*"))
 
 
 def title(name: str) -> str:
-    """What the paper calls an entry."""
+    """The paper's name of an entry."""
     return paper.TITLES.get(name, name)
 
 
@@ -31,7 +31,7 @@ def _titles(names: Sequence[str]) -> dict[str, str]:
 
 
 def overlap_and_folds(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Tables 2 to 4: Dice (SD over structures and pairs), folds, and a test against the backbone by pairs' means."""
+    """Tables 2 to 4: Dice (SD over structures and pairs), folds, and a test of pairs' means against the backbone."""
     table = _beside_backbone(results, needs.scores)
     marks = [
         "" if name == paper.REFERENCE else mark(points, p)
@@ -58,7 +58,7 @@ def overlap_and_folds(results: Results, needs: Needs) -> tuple[pd.DataFrame, str
 
 
 def _beside_backbone(results: Results, names: Sequence[str]) -> pd.DataFrame:
-    """Dice and folds of each entry, and how far it is from the backbone."""
+    """Dice and folds of each entry, and its difference from the backbone."""
     backbone, rows = results.of_pairs(paper.REFERENCE), []
     for name in names:
         own = results.scores(name)
@@ -78,7 +78,7 @@ def mark(points: float, p: float) -> str:
 
 
 def optima(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table 5: the best hyperparameters on the validation pairs, and how they were found."""
+    """Table 5: the best hyperparameters on the validation pairs, and the search for them."""
     rows = []
     for name in needs.models:
         search = results.plan.entries[name].search
@@ -103,7 +103,7 @@ def optima(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def amortised(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table 6: hypernetworks beside the searched network; weights that are trained, and CPU time."""
+    """Table 6: hypernetworks and the searched network; number of trained weights, and CPU time."""
     table = _beside_backbone(results, needs.scores)
     table = table[table["entry"] != paper.REFERENCE].reset_index(drop=True)
     facts = [results.training(name) for name in table["entry"]]
@@ -124,7 +124,7 @@ def amortised(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def _cpu_seconds(results: Results, name: str, facts: dict) -> float:
-    """Of all trainings of an entry; pruned trials have the seconds of the clock alone."""
+    """CPU time of all trainings of an entry; pruned trials have only wall-clock time."""
     if results.plan.entries[name].search is None:
         return facts["cpu_seconds"]
     table = results.trials(name)
@@ -132,7 +132,7 @@ def _cpu_seconds(results: Results, name: str, facts: dict) -> float:
 
 
 def search_and_grid(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table 7, ours: what the search cost and found, beside a dense grid without pruning."""
+    """Table 7 (not in the paper): cost and result of the search, and of a dense grid without pruning."""
     table = searches.against_grid(results, _titles(needs.models))
     return table, html_table(
         {
@@ -158,7 +158,7 @@ def surfaces(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def importances(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 8: which hyperparameters matter, by each search."""
+    """Fig. 8: importance of the hyperparameters in each search."""
     return searches.importances(results, _titles(needs.models))
 
 

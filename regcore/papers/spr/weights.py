@@ -1,4 +1,4 @@
-"""Figures 11 to 14: weight volumes, beside the fields that they were learned with."""
+"""Figures 11 to 14: weight volumes and their fields."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,14 +12,14 @@ from regcore.images.volume import Volume
 from regcore.reporting.figures import AXES, View, draw_grid, plt
 from regcore.study.results import Results
 
-#: Side of the windows of the map of local variance, voxels.
+#: Edge of the windows for local variance, in voxels.
 WINDOW = 5
-#: Weights are relative to their scale; those of the Gaussian prior that exceed it have the colour of 1.
+#: Weights are relative to their scale. With the Gaussian prior they can exceed it; those have the colour of 1.
 WEIGHTS = {"cmap": "jet", "vmin": 0, "vmax": 1}
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over the test pairs, and how many of them have a negative correlation of weight and displacement."""
+    """Means over the test pairs, and the number of pairs with a negative correlation of weight and displacement."""
     measured = ["mean_weight", "low_weight", "with_displacement", "with_gradient", "with_displacement_everywhere"]
     names = [name for name in AXES if name in table]
     groups = table.groupby(["entry", "row", *names], dropna=False)
@@ -33,7 +33,7 @@ def _means_of(results: Results, names: Sequence[str]) -> pd.DataFrame:
 
 
 class Example:
-    """The volumes of the pair that is shown, of one entry."""
+    """One entry's volumes for the pair that is shown."""
 
     def __init__(self, results: Results, name: str):
         self.tensors, self.pair = results.weight_volumes(name)
@@ -55,7 +55,7 @@ class Example:
 
 
 def over_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 11: weight volumes and fields of one pair, over both hyperparameters of a hypernetwork."""
+    """Fig. 11: weight volumes and fields of one pair, at values of both hyperparameters of a hypernetwork."""
     (name,) = needs.weights
     table, example = results.weights(name), Example(results, name)
     settings = table.drop_duplicates("row").set_index("row")
@@ -82,7 +82,7 @@ def over_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def beside_field(results: Results, needs: Needs, titles: Mapping[str, str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 12: displacement, field, local variance and weights of one pair, and the weights over both; a row each."""
+    """Fig. 12: displacement, field, local variance and weights of one pair, and the weights overlaid on both."""
     figure, axes = None, None
     for place, name in enumerate(needs.weights):
         example = Example(results, name)
@@ -131,7 +131,7 @@ def local_variance(volume: Volume) -> np.ndarray:
 def against_invariant(
     results: Results, needs: Needs, plain: str, titles: Mapping[str, str]
 ) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 13: the weight volume and the components of the field of one pair, beside those without weights."""
+    """Fig. 13: the weight volume and field components of one pair, compared with those without weights."""
     (weighed,) = needs.weights
     example = Example(results, weighed)
     fixed, moving = (results.image(scan) for scan in results.scans_of(example.pair))
@@ -165,7 +165,7 @@ def against_invariant(
 
 
 def by_alpha(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 14, ours: weights tend to 1 as α′ grows; networks with one α′ each, and the one that was searched."""
+    """Fig. 14 (not in the paper): weights tend to 1 as α′ grows; one network per α′, and the searched one."""
     table = _means_of(results, needs.weights).sort_values("alpha")
     figure, axis = plt.subplots(figsize=(6, 4))
     axis.plot(table["alpha"], table["mean_weight"], "o-", color="black", label="mean over voxels")

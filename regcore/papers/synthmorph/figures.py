@@ -1,4 +1,4 @@
-"""The tables and figures of the SynthMorph paper, from the scores of a study's methods and variants."""
+"""The tables and figures of the SynthMorph paper, drawn from the scores of a study's methods and variants."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from regcore.reporting.tables import html_table
 from regcore.study.results import Results
 from regcore.synthesis.mr_contrast import of_series
 
-#: What the first two figures show of every method.
+#: Metrics of the first two figures.
 OVERLAP, DISTANCE = "dice", "mean_surface_distance_mm"
 MEASURES = {OVERLAP: "Dice", DISTANCE: "mean surface distance (mm)"}
 #: The settings on the axes of Fig. 13.
@@ -31,10 +31,10 @@ SETTINGS = {
 
 
 def of_pairs(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 6: what every method makes of one pair of each pairing of contrasts.
+    """Fig. 6: the result of every method on one pair per pairing of contrasts.
 
-    The pair is the one in the middle by the mean overlap of all methods, so that it flatters none of them; of the
-    pairs on which fewest methods failed.
+    The pair has the median overlap, averaged over all methods, so that it favours none of them. It is chosen among the
+    pairs on which the fewest methods failed.
     """
     table = _of_pairs(results, needs.fields).dropna(subset=OVERLAP)
     chosen, shown = [], []
@@ -55,7 +55,7 @@ def _compared(results: Results, pair: str, title: str, overlaps: pd.Series) -> C
 
 
 def by_contrast(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7 and 8: boxes of overlap and surface distance over pairs, a group for each pairing of contrasts."""
+    """Fig. 7 and 8: box plots of overlap and surface distance over pairs, one group per pairing of contrasts."""
     names = needs.scores
     table = _of_pairs(results, names)
     contrasts = list(dict.fromkeys(table["contrasts"]))
@@ -95,9 +95,9 @@ def along_series(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def by_layer(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 12: how much the output of every convolution varies with the contrast of the moving image.
+    """Fig. 12: variation of every convolution's output with the contrast of the moving image.
 
-    Above as in the paper; below relative to the features themselves, whose scale differs from network to network.
+    Upper row: as in the paper. Lower row: relative to the features, because their scale differs between networks.
     """
     names = needs.features
     table = pd.concat([results.features(name) for name in names], ignore_index=True)
@@ -137,7 +137,7 @@ def by_setting(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 14: overlap, folds and the Jacobian against λ; the mean without what the affine alignment changes."""
+    """Fig. 14: overlap, folds and the Jacobian against λ; the mean excludes the affine alignment."""
     chosen = asked(results.experiments.synthmorph)
     table = _swept(results, chosen.kinds, {"lambda": chosen.lambda_})
     panels = {
@@ -156,7 +156,7 @@ def by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def change_of_distance(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table III: by how much registration lowers the surface distance of each pair, and in how many pairs."""
+    """Table III: reduction of each pair's surface distance by registration, and the number of pairs with one."""
     names = needs.scores
     table = _of_pairs(results, names)
     if paper.START not in names:
@@ -184,7 +184,7 @@ def change_of_distance(results: Results, needs: Needs) -> tuple[pd.DataFrame, st
 
 
 def _of_pairs(results: Results, names: Sequence[str]) -> pd.DataFrame:
-    """Mean over labels of each pair: ``method pair fixed moving contrasts`` and a column for each measure."""
+    """Mean over labels of each pair: ``method pair fixed moving contrasts`` and one column per metric."""
     pairs = results.plan.pairs_of("test").set_index("pair")[["fixed", "moving", "contrasts"]]
     frames = []
     for name in names:
@@ -195,7 +195,7 @@ def _of_pairs(results: Results, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _swept(results: Results, kinds: Sequence[str], sweeps: dict) -> pd.DataFrame:
-    """Means and standard errors over pairs of the networks of sweeps."""
+    """Means and standard errors over pairs, for the networks of sweeps."""
     rows, affine = [], None
     if paper.START in results.plan.methods:
         affine = _of_pairs(results, [paper.START]).set_index("pair")["mean_jacobian"]

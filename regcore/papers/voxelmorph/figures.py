@@ -1,4 +1,4 @@
-"""The tables and figures of the VoxelMorph paper, from the scores and models of a study's variants."""
+"""The tables and figures of the VoxelMorph paper, drawn from the scores and models of a study's variants."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from regcore.study.results import Results
 
 
 def title(name: str) -> str:
-    """What the paper calls an entry: ``vm-mse-x2-inst`` is "VoxelMorph x2 (MSE) inst."."""
+    """The paper's name of an entry: ``vm-mse-x2-inst`` is "VoxelMorph x2 (MSE) inst."."""
     for similarity, loss in paper.LOSSES.items():
         for width, times in ((1, ""), (2, " x2")):
             plain = paper.base(similarity, width)
@@ -57,7 +57,7 @@ def methods_table(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def folds_by_gamma(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table IV: folds by what training observes and γ; means over pairs and draws, SD over pairs."""
+    """Table IV: folds by observed labels and γ; means over pairs and draws, SD over pairs."""
     rows = []
     for scenario, gamma, names in _gamma_curve(results):
         scores = [results.scores(name) for name in names]
@@ -76,7 +76,7 @@ def folds_by_gamma(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def boxes_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 5: Dice of each structure, left and right pooled."""
+    """Fig. 5: Dice of each structure, left and right together."""
     order = needs.scores
     rows = pd.concat([results.scores(name) for name in order], ignore_index=True)
     labels = results.labels(rows)
@@ -88,7 +88,7 @@ def boxes_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Fi
 
 
 def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7: validation Dice against λ, one panel for each similarity, whose λ have other scales."""
+    """Fig. 7: validation Dice against λ, one panel per similarity, because their scales of λ differ."""
     values = asked(results.experiments.voxelmorph).lambda_
     rows = [
         {"similarity": similarity, "lambda": value, "validation_dice": training["best_validation_dice"]}
@@ -136,7 +136,7 @@ def dice_by_subjects(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figu
 
 
 def dice_by_gamma(results: Results, needs: Needs, references: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 9: Dice of observed and unobserved labels against γ, one panel for each choice of labels.
+    """Fig. 9: Dice of observed and unobserved labels against γ, one panel per choice of labels.
 
     Means over draws and pairs; bars are the SD over pairs of the mean over draws.  Dashed lines: ``references``,
     the study's classical methods.
@@ -145,7 +145,7 @@ def dice_by_gamma(results: Results, needs: Needs, references: Sequence[str]) -> 
     for scenario, gamma, names in _gamma_curve(results):
         for seen in ("observed", "unobserved"):
             curves = [_dice_of_pairs(results, name, codes) for name, codes in _codes(results, scenario, names, seen)]
-            over_draws = _mean_over_draws(curves).dropna()  # a pair may lack the one structure of a draw
+            over_draws = _mean_over_draws(curves).dropna()  # a pair may not have the one structure of a draw
             if len(over_draws):
                 spread = _mean_and_sd("dice", over_draws)
                 rows.append({"setting": scenario, "labels": seen, "gamma": gamma, **spread})
@@ -171,7 +171,7 @@ def dice_by_gamma(results: Results, needs: Needs, references: Sequence[str]) -> 
 
 
 def _gamma_curve(results: Results) -> Sequence[tuple[str, float | str, list[str]]]:
-    """Scenario, γ, and the networks of all its draws; γ = 0 is the network without labels."""
+    """Scenario, γ, and the networks of all draws; γ = 0 is the network without labels."""
     settings = asked(results.experiments.voxelmorph)
     return [
         (scenario, gamma, [paper.with_gamma(scenario, fold, gamma) for fold in paper.folds_of(settings, scenario)])
@@ -183,9 +183,9 @@ def _gamma_curve(results: Results) -> Sequence[tuple[str, float | str, list[str]
 
 
 def _codes(results: Results, scenario: str, names: Sequence[str], seen: str) -> Sequence[tuple[str, set[int]]]:
-    """Each network of one γ with the labels that its training saw, or did not see.
+    """Each network of one γ with the labels its training observed, or did not observe.
 
-    The network without labels is compared on those of every draw of the scenario.
+    The network without labels is compared on the labels of every draw.
     """
     settings = asked(results.experiments.voxelmorph)
     draws = [paper.with_gamma(scenario, fold, settings.gamma[0]) for fold in paper.folds_of(settings, scenario)]
@@ -200,12 +200,12 @@ def _codes(results: Results, scenario: str, names: Sequence[str], seen: str) -> 
 
 
 def _values(rows: pd.DataFrame, metric: str, by: str = "pair") -> pd.Series:
-    """Values of a metric by pair, or by label; none of pairs that failed, several of one for Dice."""
+    """Values of a metric by pair or label: none for failed pairs, several per pair for Dice."""
     return rows[rows["metric"] == metric].dropna(subset="value").set_index(by)["value"]
 
 
 def _dice_of_pairs(results: Results, name: str, codes: set[int] | None = None) -> pd.Series:
-    """Mean Dice of every test pair that has one, over all labels or some."""
+    """Mean Dice of every test pair that has one, over all or some labels."""
     rows = results.scores(name)
     if codes is not None:
         rows = rows[rows["label"].isin(codes)]
@@ -213,7 +213,7 @@ def _dice_of_pairs(results: Results, name: str, codes: set[int] | None = None) -
 
 
 def _mean_over_draws(curves: Sequence[pd.Series]) -> pd.Series:
-    """Mean by pair, over those draws that have a value of the pair."""
+    """Mean by pair over the draws that have a value for it."""
     return pd.DataFrame(curves).mean()
 
 
@@ -222,12 +222,12 @@ def _on_gpu(results: Results, name: str) -> bool:
 
 
 def _mean_and_sd(name: str, values: pd.Series) -> dict[str, float]:
-    """Both as NaN where there is no value."""
+    """Mean and SD; both NaN if there is no value."""
     return {f"{name}_mean": float(values.mean()), f"{name}_sd": float(values.std(ddof=1))}
 
 
 def _pairs_of_numbers(table: pd.DataFrame, measure: str, number: str) -> list[str]:
-    """ "mean (SD)" for every row; nothing where there is no value."""
+    """ "mean (SD)" for every row; empty if there is no value."""
     return [
         "".join(form.format(value) for form, value in ((number, mean), (f" ({number})", sd)) if not pd.isna(value))
         for mean, sd in zip(table[f"{measure}_mean"], table[f"{measure}_sd"], strict=True)
