@@ -33,6 +33,13 @@ class CallFailed(Exception):
         What happened, in one sentence.
     printed : str
         The end of what the call wrote to standard output and standard error.
+
+    Examples
+    --------
+    >>> from regcore.process.isolation import CallFailed
+    >>> failed = CallFailed("took longer than 5 s and was stopped", printed="iteration 12")
+    >>> str(failed), failed.printed
+    ('took longer than 5 s and was stopped', 'iteration 12')
     """
 
     def __init__(self, reason: str, printed: str):

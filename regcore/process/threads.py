@@ -14,7 +14,23 @@ THREADS_VARIABLES = (
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """This process's environment, changed so that a program started with it uses ``threads`` threads."""
+    """This process's environment, changed so that a program started with it uses ``threads`` threads.
+
+    Parameters
+    ----------
+    threads : int
+        For each of the common libraries.
+
+    Returns
+    -------
+    dict of str → str
+
+    Examples
+    --------
+    >>> from regcore.process.threads import thread_environment
+    >>> thread_environment(4)["OMP_NUM_THREADS"]
+    '4'
+    """
     return {**os.environ, **dict.fromkeys(THREADS_VARIABLES, str(threads))}
 
 

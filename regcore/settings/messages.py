@@ -97,7 +97,23 @@ def _is_about_type(kind: str) -> bool:
 
 
 def expected(rule: Mapping[str, Any]) -> str:
-    """What a JSON schema allows, in words: "a number or null"."""
+    """What a JSON schema allows, in words: "a number or null".
+
+    Parameters
+    ----------
+    rule : mapping
+        Part of a JSON schema.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.settings.messages import expected
+    >>> expected({"type": ["number", "null"]}), expected({"enum": ["paper", "code"]})
+    ('a number or null', 'paper or code')
+    """
     if "anyOf" in rule:
         return " or ".join(dict.fromkeys(expected(part) for part in rule["anyOf"]))
     if "enum" in rule or "const" in rule:

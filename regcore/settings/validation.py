@@ -15,7 +15,33 @@ from regcore.errors import InputError, did_you_mean
 
 
 def load_yaml(path: str | Path) -> Any:
-    """Read a YAML file (safe subset); raises :class:`InputError` naming the line that cannot be read."""
+    """Read a YAML file (safe subset).
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    dict, list or plain value
+        What the file says.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or is not valid YAML; names the line that cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.settings.validation import load_yaml
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "study.yaml").write_text("methods: {syn: {}}")
+    ...     load_yaml(Path(folder, "study.yaml"))
+    {'methods': {'syn': {}}}
+    """
     try:
         return yaml.safe_load(Path(path).read_text())
     except FileNotFoundError as error:
@@ -25,7 +51,27 @@ def load_yaml(path: str | Path) -> Any:
 
 
 def settings_schema(properties: dict, required: tuple[str, ...] = ()) -> dict:
-    """Make the schema of an object that has these properties and no others."""
+    """Make the schema of an object that has these properties and no others.
+
+    Parameters
+    ----------
+    properties : dict
+        Key → JSON schema of its value.
+    required : tuple of str
+        Keys that must be given.
+
+    Returns
+    -------
+    dict
+        JSON schema, draft 2020-12.
+
+    Examples
+    --------
+    >>> from regcore.settings.validation import settings_schema
+    >>> schema = settings_schema({"window": {"type": "integer"}})
+    >>> schema["additionalProperties"], schema["required"]
+    (False, [])
+    """
     return {
         "type": "object",
         "properties": properties,
@@ -46,10 +92,26 @@ def validated(config: Any, schema: dict, where: str) -> Any:
     where : str
         What the configuration is called in messages: a file or a key.
 
+    Returns
+    -------
+    mapping
+        A copy of ``config``, complete.
+
     Raises
     ------
     InputError
         Naming each wrong key, what is allowed there, and the nearest known key for a misspelt one.
+
+    Examples
+    --------
+    >>> from regcore.settings.validation import settings_schema, validated
+    >>> schema = settings_schema({"window": {"type": "integer", "default": 9}})
+    >>> validated({}, schema, "methods.mine")
+    {'window': 9}
+    >>> validated({"windw": 5}, schema, "methods.mine")
+    Traceback (most recent call last):
+    ...
+    regcore.errors.InputError: methods.mine: unknown key 'windw'; did you mean 'window'?
     """
     config = _with_defaults(copy.deepcopy(config), schema)
     validator = jsonschema.Draft202012Validator(schema)
