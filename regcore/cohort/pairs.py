@@ -22,7 +22,23 @@ MIXED = ("within-subject", "random")
 
 
 def pairings(pairs: Mapping) -> list[tuple[str, str]]:
-    """The (fixed, moving) contrasts of a study's ``pairs`` section, which holds one such pair or a list of them."""
+    """The (fixed, moving) contrasts of a study's ``pairs`` section, which holds one such pair or a list of them.
+
+    Parameters
+    ----------
+    pairs : mapping
+        The study's ``pairs`` section.
+
+    Returns
+    -------
+    list of (str, str)
+
+    Examples
+    --------
+    >>> from regcore.cohort.pairs import pairings
+    >>> pairings({"contrasts": ["T1w", "T2w"]}), pairings({"contrasts": [["T1w", "T1w"], ["T1w", "T2w"]]})
+    ([('T1w', 'T2w')], [('T1w', 'T1w'), ('T1w', 'T2w')])
+    """
     contrasts = pairs["contrasts"]
     return [tuple(contrasts)] if isinstance(contrasts[0], str) else [tuple(pairing) for pairing in contrasts]
 
@@ -51,12 +67,18 @@ def eligible_pairs(
 
     Parameters
     ----------
+    cohort : Cohort
+        Where the scans are listed.
+    split : {"train", "validation", "test"}
+        Whose scans are paired.
     pairs : mapping
         The study's ``pairs`` section: ``kind`` (random, all, listed, atlas, within-subject or mixed), ``contrasts``
         (fixed, moving; or several such pairings) and ``atlas`` (subject or scan; for kind ``atlas``).
     subjects : int, optional
         Use only this many subjects, not counting the atlas.  ``seed`` decides the choice; a smaller number
         chooses among the subjects of a larger one.
+    seed : int
+        Of the choice of subjects.
     where : str
         The key that ``subjects`` came from, for error messages.
 
@@ -69,6 +91,18 @@ def eligible_pairs(
     ------
     InputError
         The split has no scan of a contrast, too few scans for a pair, or fewer subjects than requested.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.pairs import eligible_pairs
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b", "c"], "split": "train", "contrast": "T1w"})
+    >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
+    >>> pairs = {"kind": "random", "contrasts": ["T1w", "T1w"]}
+    >>> len(eligible_pairs(cohort, "train", pairs)), len(eligible_pairs(cohort, "train", pairs, subjects=2))
+    (6, 2)
     """
     tasks = [
         [_of_contrasts(cohort, split, pairs, kind, *pairing) for pairing in pairings(pairs)] for kind in _kinds(pairs)
@@ -178,6 +212,17 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
     equally between the datasets that have such pairs; a dataset that has fewer gives all.  With kind ``listed`` the
     test pairs are those of the table ``table``.
 
+    Parameters
+    ----------
+    cohort : Cohort
+        Where the scans are listed.
+    split : {"train", "validation", "test"}
+        Whose scans are paired; also the key of ``pairs`` with the number of them.
+    pairs : mapping
+        The study's ``pairs`` section.
+    seed : int
+        Of the draw, if there are more pairs than asked for.
+
     Returns
     -------
     DataFrame
@@ -187,6 +232,18 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
     ------
     InputError
         See :func:`eligible_pairs` and :func:`read_pairs`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.pairs import make_pairs
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b"], "split": "test", "contrast": "T1w", "dataset": "OASIS"})
+    >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
+    >>> pairs = {"kind": "random", "contrasts": ["T1w", "T1w"], "test": None}
+    >>> make_pairs(cohort, "test", pairs, seed=0)[["pair", "contrasts", "task", "dataset"]].values.tolist()
+    [['a_1_T1w--b_1_T1w', 'T1w to T1w', 'across', 'OASIS'], ['b_1_T1w--a_1_T1w', 'T1w to T1w', 'across', 'OASIS']]
     """
     if pairs["kind"] == "listed" and split == "test":
         return _listed_pairs(cohort, pairs)
@@ -215,11 +272,15 @@ def _drawn(eligible: EligiblePairs, wanted: int | None, seed: int) -> list[tuple
 
 
 def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
-    """Read a list of pairs: a tab-separated table with the columns ``fixed moving`` (scans or subjects).
+    r"""Read a list of pairs: a tab-separated table with the columns ``fixed moving`` (scans or subjects).
 
     Parameters
     ----------
-    columns : str
+    path : path
+        The list.
+    cohort : Cohort
+        Where the scans are listed.
+    *columns : str
         Further columns that it must have.
 
     Returns
@@ -232,6 +293,19 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     InputError
         The table is missing or lacks a column; a name is neither a scan of the cohort nor a subject with a single
         scan; a scan is paired with itself; or a pair is listed twice.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.pairs import read_pairs
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b"]}, index=["a_1_T1w", "b_1_T1w"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "pairs.tsv").write_text("fixed\tmoving\na\tb\n")
+    ...     read_pairs(Path(folder, "pairs.tsv"), Cohort(table, Path("cohort.tsv"))).values.tolist()
+    [['a_1_T1w', 'b_1_T1w']]
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such list of pairs; give a tab-separated table")

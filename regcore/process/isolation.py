@@ -60,6 +60,13 @@ class Worker:
     ----------
     threads : int
         Threads that its libraries may use.
+
+    Examples
+    --------
+    >>> from regcore.process.isolation import Worker
+    >>> with Worker(threads=1) as worker:
+    ...     worker.call("math:sqrt", 9, seconds=60)
+    3.0
     """
 
     def __init__(self, threads: int):
