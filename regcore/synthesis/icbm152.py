@@ -43,6 +43,13 @@ def cohort_table(settings: Mapping) -> pd.DataFrame:
     ------
     InputError
         A split has fewer subjects than there are datasets, or a contrast is beyond its series.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.icbm152 import cohort_table
+    >>> settings = {"train": 2, "validation": 1, "test": 1, "contrasts": ["T1w"]}
+    >>> cohort_table(settings)[["subject", "split", "image"]].values.tolist()[:2]
+    [['icbm152', 'atlas', 'icbm152_T1w.nii.gz'], ['sub-001', 'train', 'sub-001_T1w.nii.gz']]
     """
     check_contrasts(settings["contrasts"], "cohort.embedded.contrasts")
     rows = []
