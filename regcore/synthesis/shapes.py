@@ -17,7 +17,8 @@ def random_shapes(
 ) -> Tensor:
     """A map of ``labels`` random shapes: at every voxel, the index of the brightest of as many warped noise images.
 
-    See Section II-C.1 of SynthMorph [1]_.  The images are made one after the other, so memory does not grow with their number.
+    See Section II-C.1 of SynthMorph [1]_.  The images are made one after the other, so memory does not grow with their
+    number.
 
     Parameters
     ----------
