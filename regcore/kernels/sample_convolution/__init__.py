@@ -20,7 +20,31 @@ from regcore.kernels.sample_convolution.reference import sample_convolution_refe
 
 
 def sample_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1) -> Tensor:
-    """As :func:`sample_convolution_reference`, by the kernel where it can."""
+    """As :func:`sample_convolution_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *space)
+        Half a kernel of zeros lies beyond the border.
+    weight : Tensor, shape (B, F, C, k, ...)
+        With an odd k.
+    bias : Tensor, shape (B, F), optional
+        Added to every voxel of a sample.
+    slope : float
+        Of a LeakyReLU for negative values; 1 is none.
+
+    Returns
+    -------
+    Tensor, shape (B, F, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.sample_convolution import sample_convolution
+    >>> weight = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1)
+    >>> sample_convolution(torch.ones(2, 1, 4, 4), weight)[:, 0, 0, 0].tolist()
+    [1.0, 2.0]
+    """
     if not _has_sample_kernel(x, weight[0], bias):
         return sample_convolution_reference(x, weight, bias, slope)
     return torch.ops.regcore.sample_convolution(x, weight, bias, slope)
