@@ -31,9 +31,16 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class TransMorphSize:
-    """Numbers of features of the encoder's first stage and of each step's last convolution.
+    """Sizes of a TransMorph.
 
-    The attention heads of a stage divide its features.
+    Parameters
+    ----------
+    embed : int
+        Features of the encoder's first stage.
+    depths, heads : tuple of int
+        Blocks of each stage, and heads of their attention, which divide the features of the stage.
+    last : int
+        Features of each step's last convolution.
     """
 
     embed: int

@@ -49,6 +49,11 @@ def tune_process(threads: int | None = None) -> None:
     By default glibc maps and unmaps every large tensor, and the page faults cost more than the
     arithmetic (a VoxelMorph step on a 160×144 slice is 1.3–2 times as fast without).  If the C library has no
     ``mallopt``, nothing is changed.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of torch; by default its own choice.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

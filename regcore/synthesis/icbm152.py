@@ -75,7 +75,18 @@ def cohort_table(settings: Mapping) -> pd.DataFrame:
 
 
 def label_table(settings: Mapping) -> pd.DataFrame:
-    """Columns ``index name group`` of the embedded cohort's labels."""
+    """List the labels of the embedded cohort.
+
+    Parameters
+    ----------
+    settings : mapping
+        The study's ``cohort.embedded`` section.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``index name group``.
+    """
     return _anatomy(settings).table
 
 
@@ -86,8 +97,12 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
     ----------
     settings : mapping
         The study's ``cohort.embedded`` section.
+    subjects : sequence of str
+        Names in :func:`cohort_table`.
     seed : int
         Together with a subject's name it determines everything about the subject.
+    folder : path
+        The cohort's folder.
     """
     import torch
 
