@@ -30,7 +30,7 @@ from regcore.cohort.labels import found_labels, scored_labels
 from regcore.evaluation import dice, folds
 from regcore.images.field import DisplacementField
 from regcore.images.volume import read_labels
-from regcore.methods import METHODS, make_method
+from regcore.methods import make_method, read_settings
 from regcore.process.files import atomic_write
 from regcore.process.threads import tune_process
 from regcore.process.versions import processor_name
@@ -55,7 +55,7 @@ def of_method(name: str, settings: dict) -> Contestant:
 
 def contestants(arguments: argparse.Namespace) -> dict[str, Contestant]:
     found = {"affine": of_method("affine", {}), "instance": of_method("instance", {})}
-    if METHODS["greedy"].missing({}) is None:
+    if read_settings("greedy").missing() is None:
         found["greedy NCC"] = of_method("greedy", {})
     if arguments.syn:
         found["ANTs SyN CC"] = of_method("syn", {})
@@ -66,7 +66,7 @@ def measure(plan: Plan, arguments: argparse.Namespace) -> pd.DataFrame:
     """One row per pair and contestant: Dice, folds, seconds."""
     pairs = plan.pairs_of("test").head(arguments.pairs)
     maps = {scan: read_labels(plan.prepared(scan) + "_labels.nii").data for scan in {*pairs["fixed"], *pairs["moving"]}}
-    codes = scored_labels(found_labels(maps.values()), plan.config["labels"], plan.label_table)["index"]
+    codes = scored_labels(found_labels(maps.values()), plan.settings.labels, plan.label_table)["index"]
     rows = []
     for number, pair in enumerate(pairs.itertuples()):
         for name, register in contestants(arguments).items():
@@ -123,9 +123,8 @@ def main() -> None:
     tune_process(arguments.threads)
     output = Path(arguments.output).absolute()
     config = yaml.safe_load(Path(arguments.study).read_text())
-    schemas = Path(__file__).resolve().parents[1] / "workflow" / "schemas"
     os.chdir(arguments.directory)
-    plan = plan_study(config, schemas, check=False)
+    plan = plan_study(config, check=False)
     rows = measure(plan, arguments)
     versions = ", ".join(
         f"{package} {importlib.metadata.version(package)}"

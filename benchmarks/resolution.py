@@ -25,12 +25,10 @@ from regcore.models.released import released_models
 from regcore.models.trained import load_model
 from regcore.process.files import atomic_write
 from regcore.process.threads import tune_process
-from regcore.settings.validation import load_yaml
+from regcore.settings.yaml import load_yaml
 from regcore.study.plan import Plan, plan_study
 from regcore.study.stages.train import pairs_of_split
 from regcore.training.validation import LabelledPairs
-
-SCHEMAS = Path(__file__).parents[1] / "workflow" / "schemas"
 
 
 def labelled_pairs(plan: Plan, spacing: float, voxels: int) -> LabelledPairs:
@@ -43,7 +41,7 @@ def labelled_pairs(plan: Plan, spacing: float, voxels: int) -> LabelledPairs:
         to_native, centre = prepared.to_native, prepared.image.grid.centre
         grid = Grid.centred((voxels,) * plan.ndim, (spacing,) * plan.ndim, centre)
         files = plan.cohort.files(scan)
-        images[scan] = as_tensor(resample(read_scan(files, plan.config["preprocess"]), grid, to_native))
+        images[scan] = as_tensor(resample(read_scan(files, plan.settings.preprocess), grid, to_native))
         labels[scan] = resample(read_labels(files["labels"]), grid, to_native, nearest=True).data
     return LabelledPairs(pairs, images, labels)
 
@@ -54,7 +52,7 @@ def measure(plan: Plan, model: str, grids: list[tuple[float, int]], passes: list
     contrast, rows = plan.cohort.table["contrast"], []
     for spacing, voxels in grids:
         labelled = labelled_pairs(plan, spacing, voxels)
-        scored = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
+        scored = scored_labels(found_labels(labelled.labels.values()), plan.settings.labels, plan.label_table)
         for count in (0, *passes):
             scores: dict[str, list[float]] = {}
             seconds = []
@@ -91,7 +89,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="CSV")
     arguments = parser.parse_args()
     tune_process(1)
-    plan = plan_study(load_yaml(arguments.study), SCHEMAS)
+    plan = plan_study(load_yaml(arguments.study))
     with torch.inference_mode():
         table = measure(plan, arguments.model, arguments.grids, arguments.passes)
     with atomic_write(arguments.output) as path:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from regcore.alignment.optimisation import SIMILARITIES, optimise_affine
+from regcore.alignment.settings import Alignment, PreprocessSettings
 from regcore.errors import InputError
 from regcore.images.ants import estimate_affine
 from regcore.images.field import DisplacementField
@@ -95,23 +96,23 @@ def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> n
     return np.clip((data - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
 
 
-def prepare_image(volume: Volume, settings: Mapping, mask: Volume | None = None) -> Volume:
+def prepare_image(volume: Volume, settings: PreprocessSettings, mask: Volume | None = None) -> Volume:
     """Mask (if the study asks for it) and normalise an image on its own grid."""
     data = volume.data
-    if mask is not None and settings["mask"]:
+    if mask is not None and settings.mask:
         data = np.where(mask.data > 0, data, data.min())
-    return volume.with_data(normalise(data, settings["percentiles"]))
+    return volume.with_data(normalise(data, settings.percentiles))
 
 
-def read_scan(files: Mapping[str, str], settings: Mapping) -> Volume:
+def read_scan(files: Mapping[str, str], settings: PreprocessSettings) -> Volume:
     """Read an image and, if the study asks for it, its mask; normalise it on its own grid.
 
     Parameters
     ----------
     files : mapping
         The scan's ``image`` and, optionally, ``mask``.
-    settings : mapping
-        The study's ``preprocess`` section.
+    settings : PreprocessSettings
+        Its ``mask`` and ``percentiles`` count.
 
     Returns
     -------
@@ -129,26 +130,27 @@ def read_scan(files: Mapping[str, str], settings: Mapping) -> Volume:
     >>> from pathlib import Path
     >>> import numpy as np
     >>> from regcore.alignment.preprocess import read_scan
+    >>> from regcore.alignment.settings import PreprocessSettings
     >>> from regcore.images.volume import Grid, Volume
     >>> scan = Volume(np.array([[0.0, 0.0], [5.0, 10.0]]), Grid.centred((2, 2), spacing=(2, 2), centre=(0, 0)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     scan.save(Path(folder, "a.nii"))
-    ...     read_scan({"image": str(Path(folder, "a.nii"))}, {"mask": False, "percentiles": (0, 100)}).data.tolist()
+    ...     read_scan({"image": str(Path(folder, "a.nii"))}, PreprocessSettings(percentiles=[0, 100])).data.tolist()
     [[0.0, 0.0], [0.5, 1.0]]
     """
-    mask = read_labels(files["mask"]) if settings["mask"] and "mask" in files else None
+    mask = read_labels(files["mask"]) if settings.mask and "mask" in files else None
     return prepare_image(read_volume(files["image"]), settings, mask)
 
 
-def common_grid(reference: Volume, settings: Mapping) -> Grid:
+def common_grid(reference: Volume, settings: PreprocessSettings) -> Grid:
     """The axis-aligned grid around the reference's content that a study registers on.
 
     Parameters
     ----------
     reference : Volume
         Its content decides what the grid covers.
-    settings : mapping
-        The study's ``preprocess`` section; ``spacing`` and ``shape`` may be None.
+    settings : PreprocessSettings
+        Its ``spacing`` and ``shape`` count.
 
     Returns
     -------
@@ -164,9 +166,10 @@ def common_grid(reference: Volume, settings: Mapping) -> Grid:
     --------
     >>> import numpy as np
     >>> from regcore.alignment.preprocess import common_grid
+    >>> from regcore.alignment.settings import PreprocessSettings
     >>> from regcore.images.volume import Grid, Volume
     >>> reference = Volume(np.pad(np.ones((20, 30)), 5), Grid.centred((30, 40), spacing=(1, 1), centre=(0, 0)))
-    >>> grid = common_grid(reference, {"spacing": 2, "shape": None})
+    >>> grid = common_grid(reference, PreprocessSettings(spacing=2))
     >>> grid.shape, grid.spacing.tolist()
     ((18, 23), [2.0, 2.0])
     """
@@ -175,11 +178,11 @@ def common_grid(reference: Volume, settings: Mapping) -> Grid:
     corners = np.array(np.meshgrid(*zip(content.min(0), content.max(0), strict=True), indexing="ij"))
     world = reference.grid.to_world(corners.reshape(ndim, -1).T)
     low, high = world.min(0), world.max(0)
-    spacing = settings["spacing"]
-    if spacing is None:
-        spacing = float(np.round(reference.grid.spacing.min(), 4))
-    spacing = np.broadcast_to(np.asarray(spacing, dtype=float), ndim)
-    shape = settings["shape"]
+    given = settings.spacing
+    if given is None:
+        given = float(np.round(reference.grid.spacing.min(), 4))
+    spacing = np.broadcast_to(np.asarray(given, dtype=float), ndim)
+    shape: Sequence[int] | np.ndarray | None = settings.shape
     if shape is None:
         shape = np.maximum(np.ceil((high - low + 2 * MARGIN_MM) / spacing), 16).astype(int)
     if len(shape) != ndim:
@@ -187,7 +190,7 @@ def common_grid(reference: Volume, settings: Mapping) -> Grid:
     return Grid.centred(shape, spacing, (low + high) / 2)
 
 
-def align(reference: Volume, scan: Volume, kind: str, seed: int) -> np.ndarray:
+def align(reference: Volume, scan: Volume, kind: Alignment, seed: int) -> np.ndarray:
     """Estimate the matrix from the reference's world to the scan's.
 
     Parameters
@@ -263,7 +266,7 @@ def resample(volume: Volume, grid: Grid, to_native: np.ndarray, nearest: bool = 
     return field.warp(volume, nearest=nearest)
 
 
-def prepare(volume: Volume, reference: Volume, grid: Grid, settings: Mapping, seed: int) -> Prepared:
+def prepare(volume: Volume, reference: Volume, grid: Grid, kind: Alignment, seed: int) -> Prepared:
     """Align an image (already normalised) to the reference and resample it onto the common grid.
 
     Parameters
@@ -274,8 +277,8 @@ def prepare(volume: Volume, reference: Volume, grid: Grid, settings: Mapping, se
         What it is aligned to.
     grid : Grid
         The common grid.
-    settings : mapping
-        The study's ``preprocess`` section: ``affine``.
+    kind : str
+        As for :func:`align`.
     seed : int
         As for :func:`align`.
 
@@ -296,10 +299,10 @@ def prepare(volume: Volume, reference: Volume, grid: Grid, settings: Mapping, se
     >>> grid = Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0))
     >>> reference = Volume(np.ones((4, 4)), grid)
     >>> scan = Volume(np.ones((4, 4)), Grid.centred((4, 4), spacing=(2, 2), centre=(5, -1)))
-    >>> prepare(scan, reference, grid, {"affine": "centre"}, seed=0).image.data.min().item()
+    >>> prepare(scan, reference, grid, "centre", seed=0).image.data.min().item()
     1.0
     """
-    to_native = align(reference, volume, settings["affine"], seed)
+    to_native = align(reference, volume, kind, seed)
     return Prepared(resample(volume, grid, to_native), to_native, volume.grid)
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regcore.autoreg.settings import CellSearchSettings, NetworkPart, ObjectivePart
 from regcore.errors import InputError, did_you_mean
+from regcore.methods.settings.autoreg import UNET, AutoRegSettings
 from regcore.networks.architecture import (
     DEFORMATION,
     FEATURE,
@@ -21,7 +23,7 @@ from regcore.networks.architecture import (
     Architecture,
     parts_of,
 )
-from regcore.settings.validation import settings_schema, validated
+from regcore.settings.base import Settings
 
 KEY = "autosearch"
 #: The stages, in their order.
@@ -30,117 +32,7 @@ GRADIENT, RANDOM, TPE = "gradient", "random", "tpe"
 #: What a search leaves in its folder, and what tells a folder of a model.
 FOUND, FACTS, TRACE, MODEL = "architecture.json", "search.json", "trace.csv", "model.json"
 #: What may stand in the parts of an architecture file beside its cells.
-PARTS: dict[str, dict] = {
-    OBJECTIVE: {
-        name: {"type": "number", "minimum": 0, **({"maximum": 1} if name == SHARE else {})} for name in LAMBDAS
-    },
-    NETWORK: {
-        "channels": {"type": "integer", "minimum": 1},
-        "separable": {"type": "string"},
-        "downsampling": {"type": "string"},
-    },
-}
-
-SEARCH = {
-    "what": {
-        "description": "what is searched for: feature and deformation (the cells), objective (λ1 to λ4); the rest is "
-        "taken from 'start'",
-        "type": "array",
-        "uniqueItems": True,
-        "items": {"enum": list(STAGES)},
-        "default": list(STAGES),
-    },
-    "start": {
-        "description": "another entry with a search, an architecture file, or the folder of a trained autoreg model: "
-        "where the search begins, and what it leaves as it is comes from; null: the method's own settings",
-        "type": ["string", "null"],
-        "default": None,
-    },
-    "by": {
-        "description": "how cells are searched for: gradient (Algorithm 1), or as a control random or tpe, which try "
-        "architectures with the weights of one super-network",
-        "enum": [GRADIENT, RANDOM, TPE],
-        "default": GRADIENT,
-    },
-    "as_long_as": {
-        "description": "entry with a search by gradient whose CPU time the search for cells may take; with 'by: "
-        "random' or 'tpe'",
-        "type": ["string", "null"],
-        "default": None,
-    },
-    "epoch": {"description": "steps of an epoch", "type": "integer", "minimum": 1, "default": 100},
-    "warmup": {
-        "description": "epochs that train the weights alone before cells are searched",
-        "type": "integer",
-        "minimum": 0,
-        "default": 15,
-    },
-    "epochs": {
-        "description": "epochs that search for cells, at most",
-        "type": "integer",
-        "minimum": 1,
-        "default": 30,
-    },
-    "objective_warmup": {
-        "description": "epochs that train the weights alone before λ is searched; null: as for cells",
-        "type": ["integer", "null"],
-        "minimum": 0,
-        "default": None,
-    },
-    "objective_epochs": {
-        "description": "epochs that search for λ, at most; null: as for cells",
-        "type": ["integer", "null"],
-        "minimum": 1,
-        "default": None,
-    },
-    "stable": {
-        "description": "epochs without a change of the likeliest operations, or of λ, after which a stage ends",
-        "type": "integer",
-        "minimum": 1,
-        "default": 10,
-    },
-    "tolerance": {
-        "description": "relative change of λ that counts as none",
-        "type": "number",
-        "minimum": 0,
-        "default": 0.01,
-    },
-    "optimiser": {
-        "description": "of the weights in a search, as for trainings",
-        "enum": ["adam", "muon"],
-        "default": "adam",
-    },
-    "learning_rate": {
-        "description": "for the weights in a search, and of the step that a hypergradient looks ahead",
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "default": 1e-4,
-    },
-    "architecture_rate": {
-        "description": "of Adam for α",
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "default": 1e-4,
-    },
-    "objective_rate": {
-        "description": "of Adam for λ",
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "default": 4e-3,
-    },
-    "keep_length": {
-        "description": "in the search for λ, take the length of the step that is looked ahead as given, so that λ "
-        "cannot lower the loss by lengthening it; false: Algorithm 1 as printed, in which λ grow without end",
-        "type": "boolean",
-        "default": True,
-    },
-    "epsilon": {
-        "description": "ε of the finite differences (the paper: its learning rate, 1e-4)",
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "default": 1e-4,
-    },
-}
+PARTS: dict[str, type[Settings]] = {OBJECTIVE: ObjectivePart, NETWORK: NetworkPart}
 
 
 @dataclass(frozen=True)
@@ -153,13 +45,13 @@ class CellSearch:
         Of :data:`STAGES`, in their order.
     others : tuple of str
         Entries whose searches have to be done before.
-    settings : dict
-        As in :data:`SEARCH`, None replaced by what it stands for.
+    settings : CellSearchSettings
+        Settled.
     """
 
     what: tuple[str, ...]
     others: tuple[str, ...]
-    settings: dict[str, Any]
+    settings: CellSearchSettings
 
 
 def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
@@ -176,14 +68,11 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
         What it begins with is not there, does not fit, or begins with it, or λ cannot be searched from where it begins.
     """
     values, where = entries[name], f"methods.{name}.{KEY}"
-    chosen = validated(values[KEY], settings_schema(SEARCH), where)
-    what = tuple(stage for stage in STAGES if stage in chosen["what"])
-    if values.get("network") == "unet" and set(what) - {OBJECTIVE}:
+    chosen = CellSearchSettings.read(values[KEY], where).settled
+    what = tuple(stage for stage in STAGES if stage in chosen.what)
+    if _settings(values, f"methods.{name}").network == UNET and set(what) - {OBJECTIVE}:
         raise InputError(f"{where}.what: a U-Net has no cells; search for 'objective' alone")
-    for key in ("warmup", "epochs"):
-        if chosen[f"objective_{key}"] is None:
-            chosen[f"objective_{key}"] = chosen[key]
-    others = [other for other in (chosen["start"], chosen["as_long_as"]) if other in entries]
+    others = [other for other in (chosen.start, chosen.as_long_as) if other is not None and other in entries]
     for other in others:
         if name in _needed(other, entries):
             raise InputError(f"{where}: it waits for '{other}', and that for it; let one of them begin by itself")
@@ -196,8 +85,19 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     return CellSearch(what, tuple(dict.fromkeys(others)), chosen)
 
 
+def _settings(values: Mapping, where: str) -> AutoRegSettings:
+    """The settings of the method, of all that an entry says."""
+    return AutoRegSettings.read({key: values[key] for key in AutoRegSettings.attributes() if key in values}, where)
+
+
 def _has_search(values: Mapping) -> bool:
     return values.get(KEY) is not None
+
+
+def _settings_of(name: str, entries: Mapping[str, Mapping]) -> CellSearchSettings | None:
+    """What an entry says of its search; None where it has none."""
+    values = entries[name].get(KEY)
+    return None if values is None else CellSearchSettings.read(values, f"methods.{name}.{KEY}")
 
 
 def _needed(name: str, entries: Mapping[str, Mapping]) -> set[str]:
@@ -207,15 +107,15 @@ def _needed(name: str, entries: Mapping[str, Mapping]) -> set[str]:
         other = left.pop()
         if other not in found and other in entries:
             found.add(other)
-            search = entries[other].get(KEY) or {}
-            left += [search[key] for key in ("start", "as_long_as") if search.get(key) is not None]
+            if (search := _settings_of(other, entries)) is not None:
+                left += [before for before in (search.start, search.as_long_as) if before is not None]
     return found
 
 
-def _check_length(what: Sequence[str], chosen: Mapping[str, Any], entries: Mapping[str, Mapping], where: str) -> None:
+def _check_length(what: Sequence[str], chosen: CellSearchSettings, entries: Mapping[str, Mapping], where: str) -> None:
     """Whether a control knows how long it may take, and only a control does."""
-    cells, other = set(what) - {OBJECTIVE}, chosen["as_long_as"]
-    if (chosen["by"] == GRADIENT) != (other is None):
+    cells, other = set(what) - {OBJECTIVE}, chosen.as_long_as
+    if (chosen.by == GRADIENT) != (other is None):
         raise InputError(f"{where}.as_long_as: goes with 'by: random' or 'by: tpe', and these need it")
     if other is None:
         return
@@ -224,18 +124,18 @@ def _check_length(what: Sequence[str], chosen: Mapping[str, Any], entries: Mappi
     if other not in entries:
         known = [known for known, values in entries.items() if _has_search(values)]
         raise InputError(f"{where}.as_long_as: no entry is called '{other}'{did_you_mean(other, known)}")
-    search = entries[other][KEY]
-    if search.get("by", GRADIENT) != GRADIENT or not cells <= set(search.get("what", STAGES)):
+    search = _settings_of(other, entries)
+    if search is None or search.by != GRADIENT or not cells <= set(search.what):
         raise InputError(f"{where}.as_long_as: '{other}' must search for {', '.join(sorted(cells))} by gradient")
 
 
-def _check_start(values: Mapping, chosen: Mapping[str, Any], others: Sequence[str], where: str) -> None:
+def _check_start(values: Mapping, chosen: CellSearchSettings, others: Sequence[str], where: str) -> None:
     """Whether there is something to begin with, which the entry does not set itself."""
-    if chosen["start"] is None:
+    if chosen.start is None:
         return
     taken = {"architecture", *LAMBDAS, *SIZES}
-    if chosen["start"] not in others:
-        taken = set(read_found(chosen["start"], f"{where}.start"))  # raises where there is nothing
+    if chosen.start not in others:
+        taken = set(read_found(chosen.start, f"{where}.start"))  # raises where there is nothing
     if given := taken & set(values):
         raise InputError(f"{where}.start: '{min(given)}' is set as well; leave one of the two out")
 
@@ -243,13 +143,14 @@ def _check_start(values: Mapping, chosen: Mapping[str, Any], others: Sequence[st
 def _first_weights(name: str, entries: Mapping[str, Mapping]) -> Mapping[str, Any]:
     """λ that an entry's search begins with, as far as it is known before anything ran."""
     values = entries[name]
-    start = (values.get(KEY) or {}).get("start")
+    search = _settings_of(name, entries)
+    start = None if search is None else search.start
     if start is None:
         return values
     if start not in entries:
         return read_found(start, f"methods.{name}.{KEY}.start")
-    found = OBJECTIVE in entries[start][KEY].get("what", STAGES)
-    return {} if found else _first_weights(start, entries)
+    before = _settings_of(start, entries)
+    return {} if before is not None and OBJECTIVE in before.what else _first_weights(start, entries)
 
 
 def _check_weights(values: Mapping[str, Any], where: str) -> None:
@@ -288,13 +189,13 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
     if file.name == MODEL:
         content = json.loads(file.read_text())
         settings = content["settings"]
-        if content["method"] != "autoreg" or settings["network"] != "cells":
+        if content["method"] != "autoreg" or _settings(settings, str(file)).network == UNET:
             raise InputError(f"{where}: {path} is a model of '{content['method']}' that has no cells")
         return {name: settings[name] for name in ("architecture", *LAMBDAS, *SIZES)}
     cells, others = parts_of(file)
     found = {"architecture": Architecture.parsed(cells, str(file)).as_json()}
     for part, values in others.items():
-        found |= validated(values, settings_schema(PARTS[part]), f"{file}: {part}")
+        found |= PARTS[part].read(values, f"{file}: {part}").as_dict()
     return found
 
 

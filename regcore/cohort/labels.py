@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from regcore.cohort.settings import LabelSettings
 from regcore.errors import InputError
 
 #: The group of every label if a study has no groups, and of labels that belong to none.
@@ -74,15 +75,15 @@ def found_labels(maps: Iterable[np.ndarray]) -> set[int]:
     return set().union(*(set(np.unique(data).tolist()) for data in maps))
 
 
-def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Path | None) -> pd.DataFrame:
+def scored_labels(found: Iterable[int], settings: LabelSettings, table_path: str | Path | None) -> pd.DataFrame:
     """List the labels that a study scores.
 
     Parameters
     ----------
     found : iterable of int
         Codes that occur in the label maps; 0 is background.
-    settings : mapping
-        The study's ``labels`` section: ``exclude`` and ``groups``.
+    settings : LabelSettings
+        ``exclude`` and ``groups``.
     table_path : path, optional
         TSV with the columns ``index name`` and optionally ``group``.
 
@@ -99,11 +100,12 @@ def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Pat
     Examples
     --------
     >>> from regcore.cohort.labels import scored_labels
-    >>> settings = {"exclude": ["41-99"], "groups": {"deep": [10]}}
+    >>> from regcore.cohort.settings import LabelSettings
+    >>> settings = LabelSettings(exclude=["41-99"], groups={"deep": [10]})
     >>> scored_labels([0, 3, 10, 42], settings, table_path=None).values.tolist()
     [[3, '3', 'other'], [10, '10', 'deep']]
     """
-    codes = set(found) - {0} - expand_codes(settings["exclude"], "labels.exclude")
+    codes = set(found) - {0} - expand_codes(settings.exclude, "labels.exclude")
     names, groups = {}, {}
     if table_path:
         table = read_label_table(table_path)
@@ -111,7 +113,7 @@ def scored_labels(found: Iterable[int], settings: Mapping, table_path: str | Pat
         if "group" in table:
             groups = {code: group for code, group in zip(table["index"], table["group"], strict=True) if group}
         codes &= set(names)
-    for group, items in settings["groups"].items():
+    for group, items in settings.groups.items():
         groups |= dict.fromkeys(expand_codes(items, f"labels.groups.{group}"), group)
     if not codes:
         raise InputError("labels: no label is left to score; check 'labels.exclude' and 'labels.table'")

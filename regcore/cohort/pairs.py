@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from regcore.cohort.pair_pool import BalancedPairs, EligiblePairs, PooledPairs
+from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError
 
@@ -19,28 +20,6 @@ PAIR_COLUMNS = ["pair", "split", "fixed", "moving", "contrasts", "task", "datase
 
 #: The kinds that pairs of the kind ``mixed`` consist of, in equal numbers.
 MIXED = ("within-subject", "random")
-
-
-def pairings(pairs: Mapping) -> list[tuple[str, str]]:
-    """The (fixed, moving) contrasts of a study's ``pairs`` section, which holds one such pair or a list of them.
-
-    Parameters
-    ----------
-    pairs : mapping
-        The study's ``pairs`` section.
-
-    Returns
-    -------
-    list of (str, str)
-
-    Examples
-    --------
-    >>> from regcore.cohort.pairs import pairings
-    >>> pairings({"contrasts": ["T1w", "T2w"]}), pairings({"contrasts": [["T1w", "T1w"], ["T1w", "T2w"]]})
-    ([('T1w', 'T2w')], [('T1w', 'T1w'), ('T1w', 'T2w')])
-    """
-    contrasts = pairs["contrasts"]
-    return [tuple(contrasts)] if isinstance(contrasts[0], str) else [tuple(pairing) for pairing in contrasts]
 
 
 def contrasts_of(fixed: str, moving: str) -> str:
@@ -61,7 +40,7 @@ def dataset_of(cohort: Cohort, fixed: str, moving: str) -> str:
 
 
 def eligible_pairs(
-    cohort: Cohort, split: str, pairs: Mapping, subjects: int | None = None, seed: int = 0, where: str = "pairs"
+    cohort: Cohort, split: str, pairs: PairSettings, subjects: int | None = None, seed: int = 0, where: str = "pairs"
 ) -> EligiblePairs | PooledPairs:
     """The possible pairs of a split.
 
@@ -71,9 +50,8 @@ def eligible_pairs(
         Where the scans are listed.
     split : {"train", "validation", "test"}
         Whose scans are paired.
-    pairs : mapping
-        The study's ``pairs`` section: ``kind`` (random, all, listed, atlas, within-subject or mixed), ``contrasts``
-        (fixed, moving; or several such pairings) and ``atlas`` (subject or scan; for kind ``atlas``).
+    pairs : PairSettings
+        ``atlas`` may be a subject or a scan.
     subjects : int, optional
         Use only this many subjects, not counting the atlas.  ``seed`` decides the choice; a smaller number
         chooses among the subjects of a larger one.
@@ -97,35 +75,36 @@ def eligible_pairs(
     >>> from pathlib import Path
     >>> import pandas as pd
     >>> from regcore.cohort.pairs import eligible_pairs
+    >>> from regcore.cohort.settings import PairSettings
     >>> from regcore.cohort.table import Cohort
     >>> table = pd.DataFrame({"subject": ["a", "b", "c"], "split": "train", "contrast": "T1w"})
     >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
-    >>> pairs = {"kind": "random", "contrasts": ["T1w", "T1w"]}
+    >>> pairs = PairSettings(kind="random", contrasts=["T1w", "T1w"])
     >>> len(eligible_pairs(cohort, "train", pairs)), len(eligible_pairs(cohort, "train", pairs, subjects=2))
     (6, 2)
     """
     tasks = [
-        [_of_contrasts(cohort, split, pairs, kind, *pairing) for pairing in pairings(pairs)] for kind in _kinds(pairs)
+        [_of_contrasts(cohort, split, pairs, kind, *pairing) for pairing in pairs.pairings] for kind in _kinds(pairs)
     ]
     if subjects is not None:
         every = [part for task in tasks for parts in task for part in parts]
         subject = cohort.subjects()
-        atlas = {scan for part in every for scan in part.fixed} if pairs["kind"] == "atlas" else set()
+        atlas = {scan for part in every for scan in part.fixed} if pairs.kind == "atlas" else set()
         usable = set().union(*(part.scans for part in every)) - atlas
         chosen = choose_subjects([subject[s] for s in cohort.table.index if s in usable], subjects, seed, where)
         kept = {scan for scan in cohort.table.index if subject[scan] in chosen}
         tasks = [[_among(parts, kept | atlas, kept, subject) for parts in task] for task in tasks]
         if not all(parts for task in tasks for parts in task):
             raise InputError(
-                f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs['kind']}'; use more subjects"
+                f"{where}: the {subjects} subjects drawn have no pair of kind '{pairs.kind}'; use more subjects"
             )
     pools = [_pooled(part for parts in task for part in parts) for task in tasks]
     return pools[0] if len(pools) == 1 else BalancedPairs(pools)
 
 
-def _kinds(pairs: Mapping) -> Sequence[str]:
+def _kinds(pairs: PairSettings) -> Sequence[str]:
     """The kinds of :class:`EligiblePairs` that the study's kind of pairs consists of."""
-    return MIXED if pairs["kind"] == "mixed" else (pairs["kind"],)
+    return MIXED if pairs.kind == "mixed" else (pairs.kind,)
 
 
 def _among(
@@ -150,7 +129,7 @@ def _pooled(parts: Iterable[EligiblePairs]) -> EligiblePairs | PooledPairs:
 
 
 def _of_contrasts(
-    cohort: Cohort, split: str, pairs: Mapping, kind: str, fixed_contrast: str, moving_contrast: str
+    cohort: Cohort, split: str, pairs: PairSettings, kind: str, fixed_contrast: str, moving_contrast: str
 ) -> list[EligiblePairs]:
     """The pairs of one pairing: one part, or for kind ``mixed`` one for each dataset that has such pairs."""
     fixed, moving = cohort.scans(split, fixed_contrast), cohort.scans(split, moving_contrast)
@@ -164,26 +143,26 @@ def _of_contrasts(
         fixed = [_atlas(cohort, pairs, fixed_contrast)]
     subject = cohort.subjects()
     found = [EligiblePairs(fixed, moving, subject, kind)]
-    if pairs["kind"] == "mixed":
+    if pairs.kind == "mixed":
         datasets = cohort.table["dataset"]
         groups = [set(datasets.index[datasets == name]) for name in sorted(set(datasets[[*fixed, *moving]]))]
         found = [part for scans in groups for part in _among(found, scans, scans, subject)]
     if not any(map(len, found)):
         raise InputError(
             f"{cohort.path}: the split '{split}' has too few scans for a pair of kind '{kind}'"
-            + (" with both scans from one dataset, as kind 'mixed' requires" if pairs["kind"] == "mixed" else "")
+            + (" with both scans from one dataset, as kind 'mixed' requires" if pairs.kind == "mixed" else "")
         )
     return found
 
 
-def _atlas(cohort: Cohort, pairs: Mapping, contrast: str) -> str:
+def _atlas(cohort: Cohort, pairs: PairSettings, contrast: str) -> str:
     """The scan that is fixed in pairs of kind ``atlas``."""
-    if not pairs.get("atlas"):
+    if not pairs.atlas:
         raise InputError("pairs: kind 'atlas' needs 'atlas', the subject of the fixed image")
-    scan = cohort.scan_of(pairs["atlas"], contrast)
+    scan = cohort.scan_of(pairs.atlas, contrast)
     if cohort.table.at[scan, "contrast"] != contrast:
         raise InputError(
-            f"pairs.atlas: '{pairs['atlas']}' has no scan of the fixed contrast {contrast}; name "
+            f"pairs.atlas: '{pairs.atlas}' has no scan of the fixed contrast {contrast}; name "
             "another subject, or other 'contrasts'"
         )
     return scan
@@ -204,7 +183,7 @@ def choose_subjects(usable: Sequence[str], count: int, seed: int, where: str) ->
     return {subjects[i] for i in order[:count]}
 
 
-def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.DataFrame:
+def make_pairs(cohort: Cohort, split: str, pairs: PairSettings, seed: int) -> pd.DataFrame:
     """List the (fixed, moving) pairs of a split, or as many of them as ``pairs`` asks for (None: all).
 
     With several pairings of contrasts, that many of each, with the same subjects if all have every contrast.
@@ -217,9 +196,9 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
     cohort : Cohort
         Where the scans are listed.
     split : {"train", "validation", "test"}
-        Whose scans are paired; also the key of ``pairs`` with the number of them.
-    pairs : mapping
-        The study's ``pairs`` section.
+        Whose scans are paired.
+    pairs : PairSettings
+        Which pairs, and how many of each split.
     seed : int
         Of the draw, if there are more pairs than asked for.
 
@@ -238,18 +217,24 @@ def make_pairs(cohort: Cohort, split: str, pairs: Mapping, seed: int) -> pd.Data
     >>> from pathlib import Path
     >>> import pandas as pd
     >>> from regcore.cohort.pairs import make_pairs
+    >>> from regcore.cohort.settings import PairSettings
     >>> from regcore.cohort.table import Cohort
     >>> table = pd.DataFrame({"subject": ["a", "b"], "split": "test", "contrast": "T1w", "dataset": "OASIS"})
     >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
-    >>> pairs = {"kind": "random", "contrasts": ["T1w", "T1w"], "test": None}
-    >>> make_pairs(cohort, "test", pairs, seed=0)[["pair", "contrasts", "task", "dataset"]].values.tolist()
+    >>> found = make_pairs(cohort, "test", PairSettings(kind="random", test=None), seed=0)
+    >>> found[["pair", "contrasts", "task", "dataset"]].values.tolist()
     [['a_1_T1w--b_1_T1w', 'T1w to T1w', 'across', 'OASIS'], ['b_1_T1w--a_1_T1w', 'T1w to T1w', 'across', 'OASIS']]
     """
-    if pairs["kind"] == "listed" and split == "test":
+    if pairs.kind == "listed" and split == "test":
         return _listed_pairs(cohort, pairs)
+    return draw_pairs(cohort, split, pairs, pairs.count(split), seed)
+
+
+def draw_pairs(cohort: Cohort, split: str, pairs: PairSettings, count: int | None, seed: int) -> pd.DataFrame:
+    """As :func:`make_pairs`: ``count`` pairs of each pairing of contrasts (None: all), whatever ``pairs`` says."""
     found, kinds = [], _kinds(pairs)
-    for pairing in pairings(pairs):
-        for kind, share in zip(kinds, _shares(pairs.get(split), len(kinds)), strict=True):
+    for pairing in pairs.pairings:
+        for kind, share in zip(kinds, _shares(count, len(kinds)), strict=True):
             parts = _of_contrasts(cohort, split, pairs, kind, *pairing)
             for part, wanted in zip(parts, _shares(share, len(parts)), strict=True):
                 found += _drawn(part, wanted, seed)
@@ -341,17 +326,17 @@ def _scan_named(name: str, cohort: Cohort, where: str) -> str:
     return scans[0]
 
 
-def _listed_pairs(cohort: Cohort, pairs: Mapping) -> pd.DataFrame:
-    if not pairs["table"]:
+def _listed_pairs(cohort: Cohort, pairs: PairSettings) -> pd.DataFrame:
+    if not pairs.table:
         raise InputError("pairs: kind 'listed' needs 'table', the path of a list of test pairs")
-    table = read_pairs(pairs["table"], cohort)
+    table = read_pairs(pairs.table, cohort)
     for line, row in enumerate(table.to_dict("records"), start=2):
         for side in ("fixed", "moving"):
             split = str(cohort.table.at[row[side], "split"])
             if split not in ("test", "atlas"):
-                raise InputError(f"{pairs['table']}, line {line}: '{row[side]}' is a {split} scan, not a test scan")
+                raise InputError(f"{pairs.table}, line {line}: '{row[side]}' is a {split} scan, not a test scan")
     if table.empty:
-        raise InputError(f"{pairs['table']}: the list has no pairs")
+        raise InputError(f"{pairs.table}: the list has no pairs")
     return _table_of_pairs(cohort, "test", list(zip(table["fixed"], table["moving"], strict=True)))
 
 

@@ -9,14 +9,15 @@ the table.  Nothing here reads voxels, and nothing draws a split: the table deci
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
+from regcore.cohort.settings import CohortRow, Split
 from regcore.errors import InputError
 from regcore.images.volume import read_grid
-from regcore.settings.validation import validated
 
-SPLITS = ("train", "validation", "test", "atlas")
+SPLITS: tuple[str, ...] = get_args(Split)
 FILE_COLUMNS = ("image", "labels", "mask", "landmarks", "to_template", "from_template")
 
 
@@ -77,15 +78,13 @@ class Cohort:
         return wanted[0] if len(wanted) else mine.index[0]
 
 
-def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
+def read_cohort(path: str | Path) -> Cohort:
     r"""Read a cohort table and check each row and the whole.
 
     Parameters
     ----------
     path : path
         A tab-separated table.
-    row_schema : dict
-        JSON schema of a row, such as that in ``workflow/schemas/cohort.schema.yaml``.
 
     Returns
     -------
@@ -94,36 +93,35 @@ def read_cohort(path: str | Path, row_schema: dict) -> Cohort:
     Raises
     ------
     InputError
-        The table is missing or lacks a column; a row does not fit ``row_schema``; a subject is in two splits; a
-        scan is listed twice; or there are no rows.
+        The table is missing or lacks a column; a row is not a :class:`regcore.cohort.settings.CohortRow`; a subject is
+        in two splits; a scan is listed twice; or there are no rows.
 
     Examples
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from regcore.cohort.table import FILE_COLUMNS, read_cohort
-    >>> columns = ["subject", "session", "split", "contrast", "image"]
-    >>> row_schema = {"required": columns, "properties": dict.fromkeys([*columns, *FILE_COLUMNS], {"type": "string"})}
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import read_cohort
+    >>> row = {"subject": "a", "session": "1", "split": "test", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     rows = "\n".join(["\t".join(columns), "a\t1\ttest\tT1w\ta.nii.gz"])
-    ...     _ = Path(folder, "cohort.tsv").write_text(rows)
-    ...     read_cohort(Path(folder, "cohort.tsv"), row_schema).scans("test")
+    ...     pd.DataFrame([row]).to_csv(Path(folder, "cohort.tsv"), sep="\t", index=False)
+    ...     read_cohort(Path(folder, "cohort.tsv")).scans("test")
     ['a_1_T1w']
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such cohort table; give the path of a tab-separated file")
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = [column for column in row_schema["required"] if column not in table]
+    missing = [column for column, rule in CohortRow.model_fields.items() if rule.is_required() and column not in table]
     if missing:
         raise InputError(
             f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
             "Columns are separated by tabs"
         )
-    return checked_cohort(table, path, row_schema)
+    return checked_cohort(table, path)
 
 
-def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> Cohort:
+def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
     """Make a :class:`Cohort` from a raw table.
 
     Parameters
@@ -132,8 +130,6 @@ def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> C
         One row for each scan, paths relative to the folder of ``path``.
     path : path
         Path of the table.
-    row_schema : dict
-        JSON schema of a row.
 
     Returns
     -------
@@ -147,19 +143,18 @@ def checked_cohort(table: pd.DataFrame, path: str | Path, row_schema: dict) -> C
     Examples
     --------
     >>> import pandas as pd
-    >>> from regcore.cohort.table import FILE_COLUMNS, checked_cohort
-    >>> table = pd.DataFrame({"subject": ["a"], "session": "1", "split": "test", "contrast": "T1w", "image": "a.nii"})
-    >>> row_schema = {"properties": dict.fromkeys(FILE_COLUMNS, {"type": "string"})}
-    >>> checked_cohort(table, "data/cohort.tsv", row_schema).files("a_1_T1w")
-    {'image': 'data/a.nii'}
+    >>> from regcore.cohort.table import checked_cohort
+    >>> row = {"subject": "a", "session": "1", "split": "test", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
+    >>> checked_cohort(pd.DataFrame([row]), "data/cohort.tsv").files("a_1_T1w")
+    {'image': 'data/a.nii.gz'}
     """
     path = Path(path)
     table = table.copy()
-    for column in row_schema["properties"]:
+    for column in CohortRow.model_fields:
         if column not in table:
             table[column] = ""
-    for number, row in enumerate(table.to_dict("records"), start=2):
-        validated({k: v for k, v in row.items() if k in row_schema["properties"]}, row_schema, f"{path}, line {number}")
+    for number, row in enumerate(table[list(CohortRow.model_fields)].to_dict("records"), start=2):
+        CohortRow.read({str(column): value for column, value in row.items()}, f"{path}, line {number}")
     if table.empty:
         raise InputError(f"{path}: the cohort table has no rows")
     table.index = pd.Index(table["subject"] + "_" + table["session"] + "_" + table["contrast"], name="scan")

@@ -7,7 +7,7 @@ import click
 
 import regcore
 from regcore.errors import InputError, RegistrationFailed
-from regcore.methods import METHODS
+from regcore.methods import METHODS, installed_methods
 from regcore.models.released import released_model
 from regcore.process.threads import share_cores
 
@@ -15,7 +15,7 @@ READY = [
     name
     for name, method in METHODS.items()
     if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
-]
+] + list(installed_methods())
 
 CONVENTIONS = """
 \b

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from regcore.alignment.preprocess import Prepared, align, common_grid, prepare, prepare_image, resample
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
 from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
-from regcore.methods import METHODS, make_method
+from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
 from regcore.methods.registration import register_scans
 from regcore.models.released import released_model
@@ -23,8 +24,8 @@ from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
 from regcore.process.versions import versions
 
-#: How images are normalised for methods that bring no preparation of their own.
-NORMALISATION = {"mask": False, "percentiles": [0.5, 99.5]}
+#: How images are prepared for methods that bring no preparation of their own.
+PREPARATION = PreprocessSettings(affine="affine", mask=False, percentiles=[0.5, 99.5])
 
 
 def register_files(
@@ -73,7 +74,7 @@ def register_files(
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
-    if method_name in METHODS and fixed.grid.ndim not in METHODS[method_name].dimensions:
+    if method_name in known_methods() and fixed.grid.ndim not in method_info(method_name).dimensions:
         raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
     if centre and not method.aligned:
@@ -100,7 +101,7 @@ def register_files(
         "fixed": str(fixed_path),
         "moving": str(moving_path),
         "method": method_name,
-        "settings": method.settings,
+        "settings": method.settings.as_dict(),
         "commands": found.commands,
         "tool": found.tool,
         "centre": centre,
@@ -120,26 +121,27 @@ def register_files(
 
 
 def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:
-    if name in METHODS:
+    if name in known_methods():
+        info = method_info(name, "--method")
         folder = released_model(name, ndim)
         if folder is not None:
             model = _trained(str(folder), settings)
             return model.method, model
-        if METHODS[name].learned:
+        if info.learned:
             raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
-        if METHODS[name].imported:
+        if info.imported:
             raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
-        if METHODS[name].pretrained:
+        if info.pretrained:
             raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
         method = make_method(name, settings, f"--method {name}")
-        missing = METHODS[name].missing(method.settings)
+        missing = method.settings.missing()
         if missing:
             raise InputError(f"--method {name}: {missing}")
-        if not METHODS[name].refines:
+        if not info.refines:
             return method, None
-        if method.settings["start"] is None:
+        if method.settings.start is None:
             raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
-        model = _trained(method.settings["start"], {})
+        model = _trained(method.settings.start, {})
         method.start_from(model.method)
         return method, model
     if Path(name).is_dir():
@@ -208,9 +210,9 @@ def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = Non
     InputError
         The scan cannot be aligned to the model's reference.
     """
-    kind = model.preprocess["affine"]
-    settings = {"affine": "affine" if kind == "none" else kind}
-    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, settings, seed)
+    kind = model.preprocess.affine
+    own = "affine" if kind == "none" else kind
+    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, own, seed)
 
 
 def _prepared(
@@ -225,10 +227,10 @@ def _prepared(
     """Bring both scans onto one grid: the model's, one around the fixed image's content, or the fixed image's own."""
     if model and model.space:
         return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
-    settings = model.preprocess if model else {"affine": "affine", **NORMALISATION}
+    settings = model.preprocess if model else PREPARATION
     fixed_image, moving_image = (prepare_image(volume, settings) for volume in (fixed, moving))
     grid = _grid_around(fixed_image, model.voxels) if model else fixed.grid
-    to_moving = align(fixed_image, moving_image, settings["affine"], seed) if method.aligned else shift
+    to_moving = align(fixed_image, moving_image, settings.affine, seed) if method.aligned else shift
     fixed_mask, moving_mask = masks
     if moving_mask is not None:
         moving_mask = resample(moving_mask, grid, to_moving, nearest=True)
@@ -242,9 +244,10 @@ def _prepared(
 
 def _grid_around(image: Volume, voxels: int) -> Grid:
     """An axis-aligned grid around an image's content, as fine as the image but with ``voxels`` an axis at most."""
-    grid = common_grid(image, {"spacing": None, "shape": None})
+    grid = common_grid(image, PreprocessSettings())
     longest = max(grid.shape)
     if longest <= voxels:
         return grid
     # A hair coarser, or rounding makes it one voxel more.
-    return common_grid(image, {"spacing": float(grid.spacing[0]) * longest / voxels * (1 + 1e-6), "shape": None})
+    spacing = float(grid.spacing[0]) * longest / voxels * (1 + 1e-6)
+    return common_grid(image, PreprocessSettings(spacing=spacing))

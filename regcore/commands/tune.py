@@ -14,8 +14,9 @@ import torch
 
 from regcore.alignment.preprocess import save_prepared
 from regcore.cohort.labels import expand_codes, found_labels
-from regcore.cohort.pairs import contrasts_of, dataset_of, make_pairs, read_pairs, task_of
-from regcore.cohort.table import FILE_COLUMNS, SPLITS, Cohort, check_files, read_cohort
+from regcore.cohort.pairs import contrasts_of, dataset_of, draw_pairs, read_pairs, task_of
+from regcore.cohort.settings import PairSettings
+from regcore.cohort.table import Cohort, check_files, read_cohort
 from regcore.commands.register import prepare_for
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid, read_labels, read_volume
@@ -31,18 +32,6 @@ from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tu
 
 log = logging.getLogger(__name__)
 
-#: What a row of the cohort's table must look like; a study's tables do.
-NAME = {"type": "string", "pattern": "^[A-Za-z0-9.-]+$", "description": "letters, digits, '-' and '.'"}
-ROW_SCHEMA = {
-    "type": "object",
-    "properties": {
-        **dict.fromkeys(("subject", "session", "contrast"), NAME),
-        "split": {"enum": list(SPLITS)},
-        **{column: {"type": "string"} for column in ("dataset", *FILE_COLUMNS)},
-        "image": {"type": "string", "minLength": 1, "description": "path of the scan"},
-    },
-    "required": ["subject", "session", "split", "contrast", "image", "labels"],
-}
 #: What the best values are found for, one by one: columns of the pairs, or of the scores.
 GROUPINGS = ("label", "pair", "dataset", "task", "contrasts")
 #: The group of pairs whose scans are of two datasets, or of none.
@@ -106,7 +95,7 @@ def tune_model(
     began = time.perf_counter()
     model = load_model(folder)
     method = _hypernetwork(model, folder)
-    cohort = read_cohort(cohort_path, ROW_SCHEMA)
+    cohort = read_cohort(cohort_path)
     table = _listed(cohort, pair_table) if pair_table else _drawn(cohort, split, contrasts, pairs, seed)
     _check_groups(cohort, table, per)
     scans = sorted({*table["fixed"], *table["moving"]})
@@ -232,9 +221,8 @@ def _drawn(cohort: Cohort, split: str, contrasts: Sequence[tuple[str, str]], cou
             "--contrasts FIXED MOVING"
         )
     pairings = [list(pairing) for pairing in contrasts] or [[own[0], own[0]]]
-    return make_pairs(cohort, split, {"kind": "random", "contrasts": pairings, split: count}, seed).drop_duplicates(
-        ["fixed", "moving"], ignore_index=True
-    )
+    drawn = draw_pairs(cohort, split, PairSettings(kind="random", contrasts=pairings), count, seed)
+    return drawn.drop_duplicates(["fixed", "moving"], ignore_index=True)
 
 
 def _listed(cohort: Cohort, path: str | Path) -> pd.DataFrame:
@@ -301,7 +289,7 @@ def _prepared(
     """Scans with their labels on the model's grid."""
     with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
         for scan in tracked(scans, "prepared"):
-            path = cohort.file(scan, "mask") if model.preprocess["mask"] else None
+            path = cohort.file(scan, "mask") if model.preprocess.mask else None
             mask = read_labels(path) if path else None
             prepared = prepare_for(model, read_volume(cohort.file(scan, "image")), seed, mask)
             save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))

@@ -10,6 +10,7 @@ from typing import Any
 from regcore.autoreg.search import KEY, read_found
 from regcore.errors import InputError
 from regcore.experiments import Experiment, Needs, Paper
+from regcore.experiments.settings import AutoRegExperiments
 from regcore.networks.architecture import DEFORMATION, FEATURE, LAMBDAS, MANUAL, OBJECTIVE, SIZES
 
 #: The section of a study's file that says what is planned.
@@ -52,18 +53,17 @@ def start(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-def starts(name: str, settings: Mapping) -> list[str]:
+def starts(name: str, settings: AutoRegExperiments) -> list[str]:
     """The networks of an entry that is trained from several random starts."""
-    return [start(name, number + 1) for number in range(settings["starts"])]
+    return [start(name, number + 1) for number in range(settings.starts)]
 
 
-def experiments(settings: Mapping, classical: Sequence[str]) -> Paper:
+def experiments(settings: AutoRegExperiments, classical: Sequence[str]) -> Paper:
     """The variants, and what each table and figure needs.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.autoreg``.
+    settings : AutoRegExperiments
     classical : sequence of str
         The study's methods that are not learned, the affine alignment among them: rows of Table IX.
 
@@ -72,23 +72,23 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Paper:
     InputError
         What is to be transferred is not there, or the searches are told what to look for.
     """
-    decided = {"what", "start", "by", "as_long_as"} & set(settings["search"])
+    decided = {"what", "start", "by", "as_long_as"} & set(settings.search)
     if decided:
         raise InputError(f"{WHERE}.search: '{min(decided)}' is that of the experiments; leave it out")
-    if settings["transfer"]:
-        read_found(settings["transfer"], f"{WHERE}.transfer")  # raises where there is nothing
+    if settings.transfer:
+        read_found(settings.transfer, f"{WHERE}.transfer")  # raises where there is nothing
     once = _variants(settings)
     variants = {
         start(name, number + 1): {**values, "replicate": number + 1}
         for name, values in once.items()
-        for number in range(settings["starts"])
+        for number in range(settings.starts)
     }
-    for number in range(settings["starts"]):
+    for number in range(settings.starts):
         cells = start(CELLS_ALONE, number + 1)
-        for name, key in [(SEARCHED, "start"), *((name, "as_long_as") for name in settings["controls"])]:
+        for name, key in [(SEARCHED, "start"), *((name, "as_long_as") for name in settings.controls)]:
             own = variants[start(name, number + 1)]
             own[KEY] = {**own[KEY], key: cells}
-    if settings["transfer"]:
+    if settings.transfer:
         variants |= _transferred(settings)
 
     def every(*names: str) -> list[str]:
@@ -97,7 +97,7 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Paper:
     def compared(name: str, scores: list[str], reference: str) -> Experiment:
         return Experiment(name, Needs(scores=scores), f"{DRAWN_BY}:compared", {"reference": reference})
 
-    networks, cells = [*classical, "vm", "vm-diff"], every(CELLS_ALONE, *settings["controls"])
+    networks, cells = [*classical, "vm", "vm-diff"], every(CELLS_ALONE, *settings.controls)
     found = [
         Experiment(
             "table1",
@@ -114,19 +114,19 @@ def experiments(settings: Mapping, classical: Sequence[str]) -> Paper:
         Experiment("fig6", Needs(scores=[*networks, MEDIUM, SEARCHED]), f"{DRAWN_BY}:boxes"),
         Experiment("fig15", Needs(architectures=every(SEARCHED)), f"{DRAWN_BY}:side_by_side"),
     ]
-    if settings["controls"]:
+    if settings.controls:
         found.append(Experiment("table10", Needs(scores=cells, architectures=cells), f"{DRAWN_BY}:controls"))
-    if settings["transfer"]:
+    if settings.transfer:
         found.append(Experiment("table2", Needs(scores=list(TRANSFER)), f"{DRAWN_BY}:transfer"))
     return Paper(variants, found)
 
 
-def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
-    common = {"method": "autoreg", **settings["settings"]}
-    vm = {"method": "voxelmorph", "similarity": "lncc", "lambda": 1, **settings["voxelmorph"]}
+def _variants(settings: AutoRegExperiments) -> dict[str, dict[str, Any]]:
+    common = {"method": "autoreg", **settings.settings}
+    vm = {"method": "voxelmorph", "similarity": "lncc", "lambda": 1, **settings.voxelmorph}
 
     def search(*what: str, **more: Any) -> dict[str, Any]:
-        return {KEY: {**settings["search"], "what": list(what), **more}}
+        return {KEY: {**settings.search, "what": list(what), **more}}
 
     found = {name: {**common, "architecture": name} for name in MANUAL}
     found |= {
@@ -140,7 +140,7 @@ def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
         CELLS_ALONE: {**common, **search(*CELLS)},
         SEARCHED: {**_without_start(common), **search(OBJECTIVE)},
     }
-    return found | {name: {**common, **search(*CELLS, by=name)} for name in settings["controls"]}
+    return found | {name: {**common, **search(*CELLS, by=name)} for name in settings.controls}
 
 
 def _without_start(settings: Mapping) -> dict[str, Any]:
@@ -148,11 +148,11 @@ def _without_start(settings: Mapping) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in ("architecture", *LAMBDAS, *SIZES)}
 
 
-def _transferred(settings: Mapping) -> dict[str, dict[str, Any]]:
-    model = settings["transfer"]
+def _transferred(settings: AutoRegExperiments) -> dict[str, dict[str, Any]]:
+    model = settings.transfer
     found: dict[str, dict[str, Any]] = {"transfer-none": {"method": "pretrained", "model": model}}
     for name, (_, what) in TRANSFER.items():
         if what is not None:
-            search = {**settings["search"], "what": what, "start": model}
-            found[name] = {"method": "autoreg", **_without_start(settings["settings"]), KEY: search}
+            search = {**settings.search, "what": what, "start": model}
+            found[name] = {"method": "autoreg", **_without_start(settings.settings), KEY: search}
     return found

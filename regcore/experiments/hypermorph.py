@@ -10,6 +10,7 @@ from typing import Any
 
 from regcore.errors import InputError
 from regcore.experiments import Experiment, Needs, Paper, Sweep
+from regcore.experiments.settings import GammaLandscape, HyperMorphExperiments
 from regcore.tuning.grid import grid, names
 
 #: The section of a study's file that says what is planned.
@@ -74,13 +75,12 @@ class Landscape:
         return f"{kind}-{self.name}" + (f"-{replicate}" if replicate > 1 else "")
 
 
-def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
+def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Landscape]:
     """The landscapes of a study, by name.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.hypermorph``.
+    settings : HyperMorphExperiments
     labelled : bool
         Whether training scans have labels; without them there is no γ to vary.
 
@@ -90,42 +90,41 @@ def landscapes(settings: Mapping, labelled: bool) -> dict[str, Landscape]:
         No landscape is wanted, γ is wanted without labels, a value lies outside of the hypernetwork's range, or
         replicates are wanted of a similarity that is not.
     """
-    if not settings["lambda"] and not settings["landscapes"]:
+    if not settings.lambda_ and not settings.landscapes.wanted:
         raise InputError(f"{WHERE}: neither 'lambda' nor 'landscapes' names anything to train; leave {WHERE} out")
-    found = {}
-    for similarity in settings["replicates"]["lambda"]:
-        if similarity not in settings["lambda"]:
+    found: dict[str, Landscape] = {}
+    for similarity in settings.replicates.lambda_:
+        if similarity not in settings.lambda_:
             raise InputError(
                 f"{WHERE}.replicates.lambda: {similarity} is not among the similarities of '{WHERE}.lambda'"
             )
-    for similarity, values in settings["lambda"].items():
-        again = settings["replicates"]["lambda"].get(similarity, [])
-        count = settings["replicates"]["count"] if again else 1
+    for similarity, values in settings.lambda_.items():
+        again = settings.replicates.lambda_.get(similarity, [])
+        count = settings.replicates.count if again else 1
         points = {"lambda": sorted({*values, *again})}
-        own = {"similarity": similarity}
+        own: dict[str, Any] = {"similarity": similarity}
         found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
-    for second, values in settings["landscapes"].items():
+    for second, wanted in settings.landscapes.wanted.items():
         if second == "gamma" and not labelled:
             raise InputError(f"{WHERE}.landscapes.gamma: training scans without labels have no γ; leave it out")
-        low, high = values["range"]
-        beyond = [
-            value for value in values[second] if not low <= value <= high or (second == "window" and value % 2 != 1)
-        ]
+        low, high = wanted.range
+        tried, odd_alone = wanted.value(second), second == "window"
+        beyond = [value for value in tried if not low <= value <= high or (odd_alone and value % 2 != 1)]
         if beyond:
-            odd = ", and windows must be odd" if second == "window" else ""
+            odd = ", and windows must be odd" if odd_alone else ""
             raise InputError(
                 f"{WHERE}.landscapes.{second}: {beyond} must lie within [{low:g}, {high:g}], the range beside it{odd}"
             )
-        own = {"similarity": values["similarity"]}
-        if second == "gamma":
-            own["observed"] = values["observed"]
-        prior = {"lambda": [0, 1], second: values["range"]}
-        points = {"lambda": values["lambda"], second: values[second]}
+        own = {"similarity": wanted.similarity}
+        if isinstance(wanted, GammaLandscape):
+            own["observed"] = wanted.observed
+        prior = {"lambda": [0, 1], second: wanted.range}
+        points = {"lambda": wanted.lambda_, second: wanted.value(second)}
         found[second] = Landscape(second, own, prior, points, {}, 1)
     return found
 
 
-def experiments(settings: Mapping, labelled: bool) -> Paper:
+def experiments(settings: HyperMorphExperiments, labelled: bool) -> Paper:
     """The networks, and what each table and figure needs."""
     planned = landscapes(settings, labelled)
     single = [name for name in SIMILARITIES if name in planned]
@@ -173,10 +172,12 @@ def by_grid(landscape: str) -> str:
     return f"{landscape}-grid"
 
 
-def _variants(settings: Mapping, planned: Mapping[str, Landscape]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _variants(
+    settings: HyperMorphExperiments, planned: Mapping[str, Landscape]
+) -> Iterable[tuple[str, dict[str, Any]]]:
     for shape in planned.values():
-        common = {**DEFAULTS, **settings["settings"], **shape.settings}
+        common = {**DEFAULTS, **settings.settings, **shape.settings}
         for name, own in shape.hypernetworks().items():
-            yield name, {"method": "hypermorph", **common, **settings["hypernetwork"], **own}
+            yield name, {"method": "hypermorph", **common, **settings.hypernetwork, **own}
         for name, own in shape.networks().items():
-            yield name, {"method": "voxelmorph", "weighting": "convex", **common, **settings["network"], **own}
+            yield name, {"method": "voxelmorph", "weighting": "convex", **common, **settings.network, **own}

@@ -2,10 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from regcore.experiments import Compared, Paper, autoreg, hypermorph, spr, synthmorph, voxelmorph
+from regcore.experiments.settings import (
+    AutoRegExperiments,
+    ExperimentSettings,
+    HyperMorphExperiments,
+    SprExperiments,
+    SynthMorphExperiments,
+    VoxelMorphExperiments,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,31 +60,31 @@ def _is_classical(entry: Compared) -> bool:
     return not (info.learned or info.refines or info.imported or entry.method == "identity")
 
 
-def _voxelmorph(settings: Mapping, study: Study) -> Paper:
+def _voxelmorph(settings: VoxelMorphExperiments, study: Study) -> Paper:
     subjects = study.training["subject"].nunique()
     return voxelmorph.experiments(settings, study.classical, subjects, study.labelled)
 
 
-def _hypermorph(settings: Mapping, study: Study) -> Paper:
+def _hypermorph(settings: HyperMorphExperiments, study: Study) -> Paper:
     return hypermorph.experiments(settings, study.labelled)
 
 
-def _autoreg(settings: Mapping, study: Study) -> Paper:
+def _autoreg(settings: AutoRegExperiments, study: Study) -> Paper:
     return autoreg.experiments(settings, study.not_learned)
 
 
-def _spr(settings: Mapping, study: Study) -> Paper:
+def _spr(settings: SprExperiments, study: Study) -> Paper:
     return spr.experiments(settings, study.not_learned, study.labelled)
 
 
-def _synthmorph(settings: Mapping, study: Study) -> Paper:
+def _synthmorph(settings: SynthMorphExperiments, study: Study) -> Paper:
     compared = {name: entry for name, entry in study.methods.items() if entry.method != "identity"}
     networks = [name for name, entry in compared.items() if entry.network in synthmorph.U_NETS]
     return synthmorph.experiments(settings, list(compared), networks, study.test_pairs, study.scans, study.labelled)
 
 
 #: Name of a paper, which is also a target of the workflow and a key of a study's ``experiments`` → its planner.
-PAPERS: dict[str, Callable[[Mapping, Study], Paper]] = {
+PAPERS: dict[str, Callable[[Any, Study], Paper]] = {
     "voxelmorph": _voxelmorph,
     "hypermorph": _hypermorph,
     "autoreg": _autoreg,
@@ -84,17 +93,17 @@ PAPERS: dict[str, Callable[[Mapping, Study], Paper]] = {
 }
 
 
-def planned_papers(wanted: Mapping, study: Study) -> dict[str, Paper]:
+def planned_papers(wanted: ExperimentSettings, study: Study) -> dict[str, Paper]:
     """Paper → its experiments.
 
     Parameters
     ----------
-    wanted : mapping
-        The study's ``experiments``, checked: paper → settings or None.
+    wanted : ExperimentSettings
+        The study's ``experiments``.
 
     Raises
     ------
     InputError
         An experiment needs what the cohort does not have.
     """
-    return {name: plan(wanted[name], study) for name, plan in PAPERS.items() if wanted[name] is not None}
+    return {name: plan(wanted.value(name), study) for name, plan in PAPERS.items() if wanted.value(name) is not None}

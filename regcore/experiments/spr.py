@@ -5,12 +5,14 @@ classical tools of the study are scored beside them.  What the paper did not ask
 and what a search saves against a dense grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from regcore.errors import InputError
 from regcore.experiments import Experiment, Needs, Paper, Sweep
+from regcore.experiments.settings import SprExperiments
 from regcore.methods.constants import PRIORS
+from regcore.tuning.settings import SearchSettings
 
 #: The section of a study's file that says what is planned.
 WHERE = "experiments.spr"
@@ -53,13 +55,12 @@ def sweep_of(name: str) -> str:
     return f"{name}-dense"
 
 
-def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> Paper:
+def experiments(settings: SprExperiments, classical: Sequence[str], labelled: bool) -> Paper:
     """The variants, and what each table and figure needs.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.spr``.
+    settings : SprExperiments
     classical : sequence of str
         The study's methods that are not learned, the affine alignment among them: rows of the tables.
     labelled : bool
@@ -70,7 +71,7 @@ def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> 
     InputError
         The semi-supervised network is wanted without labels.
     """
-    if settings["labels"] and not labelled:
+    if settings.labels and not labelled:
         raise InputError(f"{WHERE}.labels: training scans without labels cannot teach it; set it to false")
     variants = _variants(settings)
     hyper = [name for name in (*OVER_LAMBDA, *OVER_PRIOR) if name in variants]
@@ -94,12 +95,12 @@ def experiments(settings: Mapping, classical: Sequence[str], labelled: bool) -> 
         ),
         Experiment("fig20", Needs(sweeps=list(map(sweep_of, OVER_LAMBDA))), f"{FIGURES}:dice_by_lambda"),
     ]
-    if settings["labels"]:
+    if settings.labels:
         found.append(_landscape("fig10", "hyper-tm-spr-labels"))
     if GRID in variants:
         found.append(Experiment("table7", Needs(models=["tm-spr-beta", GRID]), f"{FIGURES}:search_and_grid"))
-    if settings["alphas"]:
-        alphas = [*map(at_alpha, settings["alphas"]), "tm-spr-beta"]
+    if settings.alphas:
+        alphas = [*map(at_alpha, settings.alphas), "tm-spr-beta"]
         found.append(Experiment("fig14", Needs(weights=alphas), f"{WEIGHTS}:by_alpha"))
     return Paper(variants, found, [_sweep(name) for name in hyper])
 
@@ -113,18 +114,19 @@ def _sweep(name: str) -> Sweep:
     return Sweep(sweep_of(name), [name], ["lambda"] if name in OVER_LAMBDA else list(PRIORS["beta"]), ("validation",))
 
 
-def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
-    common, ranges = settings["settings"], settings["ranges"]
-    hyper = {**common, **settings["hypernetwork"]}
+def _variants(settings: SprExperiments) -> dict[str, dict[str, Any]]:
+    common, ranges = settings.settings, settings.ranges
+    hyper = {**common, **settings.hypernetwork}
     wide = {"architecture": "wide", "flow": "displacement", "flow_resolution": 1, "similarity": "lncc"}
 
     def search(*names: str, **more: Any) -> dict[str, Any]:
-        return {"tune": {**settings["search"], "ranges": {name: ranges[name] for name in names}, **more}}
+        return {"tune": {**settings.search, "ranges": {name: ranges.value(name) for name in names}, **more}}
 
-    over_prior = {"method": "hyperspr", **hyper, "ranges": {name: [0, ranges[name][1]] for name in PRIORS["beta"]}}
+    over = {name: [0, ranges.value(name)[1]] for name in PRIORS["beta"]}
+    over_prior = {"method": "hyperspr", **hyper, "ranges": over}
     found = {
-        "voxelmorph-wide": {"method": "voxelmorph", **wide, "lambda": 1, **settings["voxelmorph"]},
-        "hypermorph-wide": {"method": "hypermorph", **wide, **settings["voxelmorph"], **settings["hypermorph"]},
+        "voxelmorph-wide": {"method": "voxelmorph", **wide, "lambda": 1, **settings.voxelmorph},
+        "hypermorph-wide": {"method": "hypermorph", **wide, **settings.voxelmorph, **settings.hypermorph},
         "transmorph": {"method": "transmorph", "lambda": 1, **common},
         "transmorph-searched": {"method": "transmorph", **common, **search("lambda")},
         "hyper-transmorph": {"method": "hypertransmorph", **hyper},
@@ -134,15 +136,16 @@ def _variants(settings: Mapping) -> dict[str, dict[str, Any]]:
         },
         "hyper-tm-spr": over_prior,
     }
-    if settings["labels"]:
+    if settings.labels:
         found["hyper-tm-spr-labels"] = {**over_prior, "gamma": 1}
-    if settings["all_weights"] is not None:
-        found["hyper-tm-spr-all"] = {**over_prior, "generated": EVERYTHING, **settings["all_weights"]}
-    if settings["grid"]:
-        grid = {"sampler": "grid", "trials": None, "pruning": False, "workers": settings["search"].get("workers", 4)}
-        choices = {name: {"choices": values} for name, values in settings["grid"].items()}
+    if settings.all_weights is not None:
+        found["hyper-tm-spr-all"] = {**over_prior, "generated": EVERYTHING, **settings.all_weights}
+    if settings.grid:
+        choices = {name: {"choices": values} for name, values in settings.grid.as_dict().items()}
+        workers = SearchSettings.read({**settings.search, "ranges": choices}, f"{WHERE}.search").workers
+        grid = {"sampler": "grid", "trials": None, "pruning": False, "workers": workers}
         found[GRID] = {"method": "spr", "prior": "beta", **common, "tune": {**grid, "ranges": choices}}
-    for alpha in settings["alphas"]:
-        middle = sum(ranges["lambda_max"]) / 2
+    for alpha in settings.alphas:
+        middle = sum(ranges.lambda_max) / 2
         found[at_alpha(alpha)] = {"method": "spr", "prior": "beta", "lambda_max": middle, "alpha": alpha, **common}
     return found

@@ -4,13 +4,14 @@ Figures 6, 7, 8, 11 and 12 and Table III compare the methods of the study, those
 Figures 13 and 14 train networks of their own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from regcore.errors import InputError
 from regcore.experiments import Experiment, Needs, Paper
+from regcore.experiments.settings import SynthMorphExperiments
 from regcore.synthesis.mr_contrast import of_series
 
 #: The section of a study's file that says what is planned.
@@ -58,7 +59,7 @@ def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[
 
 
 def experiments(
-    settings: Mapping,
+    settings: SynthMorphExperiments,
     methods: Sequence[str],
     networks: Sequence[str],
     pairs: pd.DataFrame,
@@ -69,8 +70,7 @@ def experiments(
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.synthmorph``.
+    settings : SynthMorphExperiments
     methods : sequence of str
         The study's methods: the rows and curves to compare.
     networks : sequence of str
@@ -85,8 +85,8 @@ def experiments(
     InputError
         Networks are wanted from label maps that the training scans do not have.
     """
-    kinds = settings["kinds"]
-    if "cohort" in kinds and not labelled and (settings["sweeps"] or settings["lambda"]):
+    kinds = settings.kinds
+    if "cohort" in kinds and not labelled and (settings.sweeps or settings.lambda_):
         raise InputError(f"{WHERE}.kinds: training scans without labels leave 'shapes' alone; take out 'cohort'")
     compared, start = list(methods), [START] if START in methods else []
     found = [
@@ -98,19 +98,20 @@ def experiments(
         found.append(Experiment("fig11", Needs(scores=compared), f"{DRAWN_BY}:along_series"))
     if networks and series_of_pairs(pairs, scans):
         found.append(Experiment("fig12", Needs(features=list(networks)), f"{DRAWN_BY}:by_layer"))
-    if settings["sweeps"]:
-        points = [(setting, value) for setting, values in settings["sweeps"].items() for value in values]
+    if settings.sweeps:
+        points = [(setting, value) for setting, values in settings.sweeps.items() for value in values]
         names = [swept(kind, setting, value) for kind in kinds for setting, value in points]
         found.append(Experiment("fig13", Needs(scores=[*start, *names]), f"{DRAWN_BY}:by_setting"))
-    if settings["lambda"]:
-        names = [swept(kind, "lambda", value) for kind in kinds for value in settings["lambda"]]
+    if settings.lambda_:
+        names = [swept(kind, "lambda", value) for kind in kinds for value in settings.lambda_]
         found.append(Experiment("fig14", Needs(scores=[*start, *names]), f"{DRAWN_BY}:by_lambda"))
     return Paper(dict(_variants(settings)), found)
 
 
-def _variants(settings: Mapping) -> Iterable[tuple[str, dict[str, Any]]]:
-    for kind in settings["kinds"]:
-        common = {"method": "synthmorph", **settings["settings"], "maps": kind}
-        for setting, values in {**settings["sweeps"], "lambda": settings["lambda"]}.items():
+def _variants(settings: SynthMorphExperiments) -> Iterable[tuple[str, dict[str, Any]]]:
+    for kind in settings.kinds:
+        common = {"method": "synthmorph", **settings.settings, "maps": kind}
+        points: dict[str, list[int | float]] = {**dict(settings.sweeps.items()), "lambda": settings.lambda_}
+        for setting, values in points.items():
             for value in values:
                 yield swept(kind, setting, value), common | {setting: [value] if setting == "r_v" else value}

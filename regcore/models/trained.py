@@ -6,7 +6,6 @@ training curve.  A released model (:mod:`regcore.models.released`) has no refere
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import regcore
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
@@ -47,14 +47,20 @@ class Model:
     method: LearnedMethod
     name: str
     ndim: int
-    preprocess: dict[str, Any]
+    preprocess: PreprocessSettings
     facts: dict[str, Any]
     space: Space | None
     voxels: int | None = None
 
 
 def save_model(
-    folder: Path, name: str, method: LearnedMethod, trained: Trained, reference: Volume, grid: Grid, preprocess: Mapping
+    folder: Path,
+    name: str,
+    method: LearnedMethod,
+    trained: Trained,
+    reference: Volume,
+    grid: Grid,
+    preprocess: PreprocessSettings,
 ) -> None:
     """Write a model folder; ``model.json`` comes last, so a folder that has it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,8 +69,8 @@ def save_model(
     save_history(folder, trained.history)
     content = {
         "method": name,
-        "settings": method.settings,
-        "preprocess": dict(preprocess),
+        "settings": method.settings.as_dict(),
+        "preprocess": preprocess.as_dict(),
         "grid": {"shape": grid.shape, "affine": grid.affine.tolist()},
         "training": trained.facts,
         "regcore": regcore.__version__,
@@ -104,6 +110,5 @@ def load_model(folder: str | Path) -> Model:
     except RuntimeError as error:
         raise InputError(f"{folder}: the weights do not fit the method '{content['method']}' ({error})") from error
     method.module.to(default_device()).eval()
-    return Model(
-        method, content["method"], ndim, content["preprocess"], content["training"], space, content.get("voxels")
-    )
+    preprocess = PreprocessSettings.read(content["preprocess"], f"{folder}/model.json: preprocess")
+    return Model(method, content["method"], ndim, preprocess, content["training"], space, content.get("voxels"))

@@ -5,6 +5,7 @@ quarter and then at half of the resolution, where the moving image's are warped 
 edge of a cell has one operation, or a mixture of all candidates (Eq. 3): the super-network.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -165,6 +166,33 @@ class CellNetwork(nn.Module):
         for kind, mixture in self.mixtures.items():
             found = found.with_cells(kind, [names[place] for place in mixture.argmax(1).tolist()])
         return found
+
+
+@dataclass(frozen=True)
+class CellDesign:
+    """A :class:`CellNetwork`, see there."""
+
+    architecture: Architecture
+    mixed: tuple[str, ...]
+    channels: int
+    separable: str
+    downsampling: str
+    integration_steps: int
+    keeps_checkpoints: bool
+    ndim = None
+    stride = STRIDE
+
+    def build(self, ndim: int) -> CellNetwork:
+        return CellNetwork(
+            ndim,
+            self.architecture,
+            self.mixed,
+            channels=self.channels,
+            separable=self.separable,
+            downsampling=self.downsampling,
+            integration_steps=self.integration_steps,
+            checkpointing=self.keeps_checkpoints,
+        )
 
 
 def _at(cell: str) -> str:

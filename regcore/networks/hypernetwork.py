@@ -8,11 +8,14 @@ forward pass is that of the wrapped network for any hyperparameters.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from regcore.networks.design import Design
 
 #: Contribution of the matrix to the initial weights, relative to the spread of the wrapped network's weights.  Most of
 #: it is the same for all hyperparameters.
@@ -139,6 +142,52 @@ class Hypernetwork(nn.Module):
         return {
             name: _shaped(part, shape) for name, part, shape in zip(self.generated, parts, self.shapes, strict=True)
         }
+
+
+@dataclass(frozen=True)
+class HypernetworkDesign:
+    """A :class:`Hypernetwork` around the network of another design."""
+
+    inner: Design
+    inputs: int
+    hidden: Sequence[int]
+    final: str
+    generated: Sequence[str] | None
+
+    @property
+    def stride(self) -> int:
+        return self.inner.stride
+
+    @property
+    def ndim(self) -> int | None:
+        return self.inner.ndim
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        return self.inner.keeps_checkpoints
+
+    def build(self, ndim: int) -> Hypernetwork:
+        return Hypernetwork(self.inner.build(ndim), self.inputs, self.hidden, self.final, self.generated)
+
+    def check_parts(self) -> None:
+        """Look whether the network has the parts that are to be generated, without making its weights.
+
+        Raises
+        ------
+        ValueError
+            It has not, or its encoder is generated and computed again in the backward pass.
+        """
+        with torch.device("meta"):
+            network = self.inner.build(self.ndim or 2)
+        try:
+            generated = weights_of(network, self.generated)
+        except ValueError as error:
+            raise ValueError(f"'generated': {error}") from error
+        if self.keeps_checkpoints and any("encoder." in name for name in generated):
+            raise ValueError(
+                "'checkpointing' computes the encoder again when its generated weights are gone; leave the encoder out "
+                "of 'generated', or set 'checkpointing: false'"
+            )
 
 
 def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:

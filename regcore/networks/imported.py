@@ -123,7 +123,7 @@ def weights_from_monai(state: Mapping[str, Tensor], slope: float = 0.2) -> tuple
     """
     state = {key.removeprefix("backbone."): tensor for key, tensor in state.items()}
     source = Source(state, "MONAI's VoxelMorphUNet")
-    # Each level holds the next one down: net.0, net.0.1.submodule, net.0.1.submodule.1.submodule, ...
+    # Each level contains the next lower one: net.0, net.0.1.submodule, net.0.1.submodule.1.submodule, ...
     inner = ".1.submodule"
     pooled = source.has(f"net.0{inner}.0.1.conv")
     entry = ".0.1.conv" if pooled else ".0.conv"
@@ -144,10 +144,10 @@ def weights_from_monai(state: Mapping[str, Tensor], slope: float = 0.2) -> tuple
 
 
 def rectified(linear: Layer, following: Layer, slope: float) -> tuple[Layer, Layer]:
-    """Put an activation a (LeakyReLU) behind ``linear``, which has a kernel of one voxel, and change nothing.
+    """Append an activation a (LeakyReLU) to ``linear``, which has a kernel of one voxel, without changing the result.
 
-    y = (a(y) - a(-y)) / (1 + slope), so that the layer gives y and -y with a kernel of three that is zero
-    around its centre, and the one that follows takes their difference.
+    y = (a(y) - a(-y)) / (1 + slope), so the layer outputs y and -y, with a kernel of three that is zero around its
+    centre, and the following layer takes their difference.
     """
     ndim = linear.weight.ndim - 2
     weight = F.pad(linear.weight, [1] * 2 * ndim)

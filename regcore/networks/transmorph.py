@@ -180,6 +180,36 @@ class TransMorph(nn.Module):
         return compose(step, field)
 
 
+@dataclass(frozen=True)
+class TransMorphDesign:
+    """A :class:`TransMorph`, see there; without a ``window`` it is made with the smallest."""
+
+    window: Sequence[int] | None
+    size: str
+    steps: int
+    compose: str
+    norm: str
+    drop_path: float
+    keeps_checkpoints: bool
+    stride = STRIDE
+
+    @property
+    def ndim(self) -> int | None:
+        return len(self.window) if self.window else None
+
+    def build(self, ndim: int) -> TransMorph:
+        return TransMorph(
+            ndim,
+            self.window or [1] * ndim,
+            size=self.size,
+            steps=self.steps,
+            compose=self.compose,
+            norm=self.norm,
+            drop_path=self.drop_path,
+            checkpointing=self.keeps_checkpoints,
+        )
+
+
 class Upwards(nn.Module):
     """Up-sample features by two, join them with a skip connection, and apply two convolutions."""
 

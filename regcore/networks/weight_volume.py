@@ -4,11 +4,15 @@ A head of three convolutions takes low-resolution features of a registration net
 because it is coarse.  It works with every network that has ``decode``.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regcore.networks.decoded import Decoding
+from regcore.networks.design import Design
 from regcore.networks.transmorph import NORM
 from regcore.networks.unet import convolution
 from regcore.spatial import resample
@@ -106,6 +110,31 @@ class WeightedNetwork(nn.Module):
         drawn = self.head(decoded.quarter if self.features == 4 else decoded.half)
         drawn = resample(drawn.float(), decoded.flow.shape[2:])
         return torch.cat([decoded.flow.float(), drawn], 1)
+
+
+@dataclass(frozen=True)
+class WeightedDesign:
+    """A :class:`WeightedNetwork` around the network of another design."""
+
+    inner: Design
+    features: int
+    norm: str
+
+    @property
+    def stride(self) -> int:
+        return self.inner.stride
+
+    @property
+    def ndim(self) -> int | None:
+        return self.inner.ndim
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        return self.inner.keeps_checkpoints
+
+    def build(self, ndim: int) -> WeightedNetwork:
+        network: Any = self.inner.build(ndim)  # one that decodes
+        return WeightedNetwork(network, ndim, self.features, self.norm)
 
 
 def beta_weights(drawn: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_h
 from regcore.reporting.searches import search_figure
 from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
-from regcore.study.plan import UNAVAILABLE, Plan
+from regcore.study.plan import Plan
 from regcore.study.results import Results
 
 #: Lines of a failed method's output that the report shows.
@@ -129,7 +129,7 @@ def write_page(results: Results, output: str) -> None:
         shown.append(Figure(figure(f"architecture_{name}.png"), f"Architecture: {name}", caption))
     table = results.table("summary.csv", ["method"]).set_index("method")
     report = Report(
-        config={key: value for key, value in plan.config.items() if key != UNAVAILABLE},  # added internally
+        config=plan.settings.as_dict(),
         facts=_facts(results),
         summary=table,
         comparisons=results.table("comparisons.csv", ["method", "reference"]),
@@ -149,19 +149,19 @@ def write_page(results: Results, output: str) -> None:
 
 
 def _reference(plan: Plan, table: pd.DataFrame) -> str | None:
-    return reference_method(table, plan.methods, plan.config["evaluation"]["reference"])
+    return reference_method(table, plan.methods, plan.settings.evaluation.reference)
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
     plan = results.plan
-    config, table = plan.config, plan.cohort.table
+    study, table = plan.settings, plan.cohort.table
     subjects = table.groupby("split")["subject"].nunique()
-    source = "embedded cohort made from the ICBM-152 template" if plan.embedded else config["cohort"]["table"]
+    source = study.cohort.table or "embedded cohort made from the ICBM-152 template"
     facts = [
         ("Cohort", source),
         ("Subjects", ", ".join(f"{subjects[split]} {split}" for split in SPLITS if split in subjects)),
         ("Contrasts", ", ".join(plan.pairs_of("test")["contrasts"].unique()) + " (moving to fixed)"),
-        ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {config['pairs']['kind']}"),
+        ("Test pairs", f"{len(plan.pairs_of('test'))}, kind {study.pairs.kind}"),
         ("Reference image", plan.reference),
     ]
     if set(plan.methods.values()) != {"imported"}:  # otherwise no scan is prepared
@@ -177,7 +177,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 def _common_grid(results: Results) -> str:
     grid = results.common_grid()
     shape, spacing = " × ".join(map(str, grid["common_shape"])), " × ".join(f"{s:g}" for s in grid["common_spacing"])
-    return f"{shape} voxels of {spacing} mm; affine step: {results.plan.config['preprocess']['affine']}"
+    return f"{shape} voxels of {spacing} mm; affine step: {results.plan.settings.preprocess.affine}"
 
 
 def _hardware(results: Results) -> str:

@@ -8,7 +8,15 @@ underscore behind its attribute: ``lambda`` is ``settings.lambda_``.
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from regcore.errors import InputError
 from regcore.settings.messages import sentences
@@ -148,3 +156,29 @@ class Settings(BaseModel):
     def schema_of_keys(cls) -> dict[str, dict[str, Any]]:
         """Key → JSON schema of its value, with ``description`` and ``default``, references resolved."""
         return plain_schema(cls)["properties"]
+
+
+class Section(Settings):
+    """Settings that are dumped in the order of their file, what it leaves out behind.
+
+    Snakemake knows what a job was made with from the text of its parameters, the order of keys included.
+
+    Examples
+    --------
+    >>> from regcore.settings.base import Count, Number, Section
+    >>> class Grid(Section):
+    ...     spacing: Number = 1
+    ...     shape: Count = 16
+    >>> Grid.read({"shape": 32}, "grid").as_dict()
+    {'shape': 32, 'spacing': 1}
+    """
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_given_order(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(values)
+        if isinstance(values, Mapping):
+            attributes, content = cls.attributes(), made.__dict__
+            given = [attributes[key] for key in values if key in attributes]
+            content.update({name: content.pop(name) for name in dict.fromkeys([*given, *content])})
+        return made

@@ -16,6 +16,8 @@ BOUNDS = {
     "less_than": ("lt", "is not less than"),
 }
 LENGTHS = {"too_short": ("min_length", "fewer than"), "too_long": ("max_length", "more than")}
+#: How pydantic marks that the key of a mapping is wrong, not its value.
+KEY = "[key]"
 TYPES = {
     "number": "a number",
     "integer": "a whole number",
@@ -40,12 +42,15 @@ def sentences(error: ValidationError, model: type[BaseModel], given: Any, where:
         What the settings are called.
     """
     schema = plain_schema(model)
-    places: dict[Any, list[Any]] = {}
+    places: dict[tuple[tuple[int | str, ...], bool], list[Any]] = {}
     for found in error.errors():
         place = _place(found["loc"], given, found["type"])
-        places.setdefault(place, []).append(found)
-    for place, errors in places.items():
-        yield _sentence(list(place), errors, schema, given, where)
+        places.setdefault((place, found["loc"][-1:] == (KEY,)), []).append(found)
+    for (place, about_key), errors in places.items():
+        if about_key:
+            yield _about_key(list(place), errors[0], schema, where)
+        else:
+            yield _sentence(list(place), errors, schema, given, where)
 
 
 def _place(location: tuple[int | str, ...], given: Any, kind: str) -> tuple[int | str, ...]:
@@ -80,9 +85,12 @@ def _sentence(place: list[int | str], errors: list[Any], schema: Mapping, given:
         return f"{subject}: {value!r} {words} {first['ctx'][limit]:g}{explained}"
     if kind in LENGTHS:
         limit, words = LENGTHS[kind]
-        return f"{subject}: {value!r} has {words} {first['ctx'][limit]} items{explained}"
+        count = first["ctx"][limit]
+        return f"{subject}: {value!r} has {words} {count} item{'s' if count != 1 else ''}{explained}"
     if kind == "string_pattern_mismatch":
-        return f"{subject}: {value!r} does not match {first['ctx']['pattern']}{explained}"
+        return f"{subject}: {value!r} does not match {first['ctx']['pattern']!r}{explained}"
+    if kind == "string_too_short":
+        return f"{subject}: {value!r} is too short{explained}"
     if "enum" in rule:
         return f"{subject}: {value!r} is not possible{did_you_mean(str(value), map(str, rule['enum']))}"
     if kind == "finite_number":
@@ -90,6 +98,18 @@ def _sentence(place: list[int | str], errors: list[Any], schema: Mapping, given:
     if not _is_about_type(kind):
         return f"{subject}: {first['msg']}{explained}"
     return f"{subject}: {value!r} is not {expected(rule)}{explained}"
+
+
+def _about_key(place: list[int | str], error: Any, schema: Mapping, where: str) -> str:
+    """What is wrong with a name that somebody chose, such as a method's."""
+    *parents, name = place
+    subject = _subject(parents, where)
+    if error["type"] == "literal_error":
+        known = _rule(schema, parents).get("propertyNames", {}).get("enum", [])
+        return f"{subject}: {name!r} is not possible{did_you_mean(str(name), known)}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{subject}: {name!r} does not match {error['ctx']['pattern']!r}"
+    return f"{subject}: {name!r} is not a text"
 
 
 def _is_about_type(kind: str) -> bool:

@@ -46,16 +46,21 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if "$ref" in schema:
         named = definitions[schema["$ref"].rpartition("/")[2]]
         schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("$defs", "title") and not (key == "title" and isinstance(value, dict)):
             continue
-        if key in ("properties", "patternProperties"):
+        if key == "properties":
             kept[key] = {name: _plain(rule, definitions) for name, rule in value.items()}
+        elif key == "patternProperties":  # of names that somebody chose: no other names are possible
+            ((pattern, rule),) = value.items()
+            kept |= {"propertyNames": {"pattern": pattern}, "additionalProperties": _plain(rule, definitions)}
         elif key in ("default", "enum", "const", "examples"):
             kept[key] = value
         else:
             kept[BOUNDS.get(key, key)] = _plain(value, definitions)
+    if "const" in kept:  # one choice is written as several are
+        kept["enum"] = [kept.pop("const")]
     return _merged(kept)
 
 

@@ -181,8 +181,8 @@ def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
 def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """Resample a displacement or velocity to ``shape`` and express it in the new grid's voxels.
 
-    With corners on corners, a voxel of the old grid is ``(new - 1) / (old - 1)`` voxels of the new one:
-    close to, but not, the ratio of the sizes.
+    Corner voxels map onto corner voxels, so a voxel of the old grid is ``(new - 1) / (old - 1)`` voxels of the new one,
+    which is close to the ratio of the sizes but not equal to it.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        It is no field or one voxel thin, or ``shape`` has another number of axes or a size below 1.
+        The displacement is not a field, or is one voxel thick; or ``shape`` has other axes or a size below 1.
 
     Examples
     --------
@@ -224,15 +224,15 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
-    """Smooth an image or field with a Gaussian, cut off at three standard deviations.
+    """Smooth an image or field with a Gaussian, truncated at three standard deviations.
 
-    Beyond the border the value at the edge goes on, so that a constant stays constant.
+    Values outside are those of the nearest edge voxel, so that a constant stays constant.
 
     Parameters
     ----------
     values : Tensor, shape (B, C, *space)
     sigma : float, or one for each axis of space
-        Standard deviation in voxels; 0 leaves an axis as it is.
+        Standard deviation in voxels; 0 does not smooth that axis.
 
     Returns
     -------
@@ -241,7 +241,7 @@ def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image or of integers, or ``sigma`` is negative or does not fit.
+        ``values`` is not an image or has integers, or ``sigma`` is negative or does not fit.
 
     Examples
     --------
@@ -279,7 +279,7 @@ def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image, or ``multiple`` is below 1.
+        ``values`` is not an image, or ``multiple`` is below 1.
 
     Examples
     --------
@@ -312,7 +312,7 @@ def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     ValueError
-        ``values`` is no image, or ``shape`` does not lie within it.
+        ``values`` is not an image, or ``shape`` does not lie within it.
 
     Examples
     --------

@@ -1,21 +1,22 @@
 """What is checked of a study before anything runs; without torch, except where settings are looked at."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid
 from regcore.study.entry import Entry
+from regcore.study.settings import StudySettings
 
 #: The entry of a study's tables that is not a method but what is known to be true.
 TRUTH = "truth"
 
 
-def dimensions(config: Mapping, cohort: Cohort) -> int:
+def dimensions(study: StudySettings, cohort: Cohort) -> int:
     """Of a study's images: as configured, or as in the first header of the cohort."""
-    settings = config["cohort"].get("embedded")
-    return settings["ndim"] if settings else read_grid(cohort.table["image"].iloc[0]).ndim
+    settings = study.cohort.embedded
+    return settings.ndim if settings else read_grid(cohort.table["image"].iloc[0]).ndim
 
 
 def check_entries(entries: Iterable[Entry], settings: bool) -> None:
@@ -43,17 +44,18 @@ def check_entries(entries: Iterable[Entry], settings: bool) -> None:
 def check_models(entries: Iterable[Entry], ndim: int) -> None:
     """Raise :class:`InputError` where an entry takes over a model of images of other dimensions."""
     for entry in entries:
-        if entry.info.pretrained and entry.made.dimensions != ndim:
-            raise InputError(f"{entry.where}.model: a {entry.made.dimensions}-D model cannot register {ndim}-D images")
+        if entry.info.pretrained and entry.made.ndim != ndim:
+            raise InputError(f"{entry.where}.model: a {entry.made.ndim}-D model cannot register {ndim}-D images")
 
 
-def check_evaluation(config: Mapping) -> None:
+def check_evaluation(study: StudySettings) -> None:
     """Raise :class:`InputError` where a study's evaluation names a method that it does not have."""
-    for key in ("spotlight", "reference"):
-        named = config["evaluation"][key] or []
-        for name in [named] if isinstance(named, str) else named:
-            if name not in config["methods"]:
-                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, config['methods'])}")
+    reference = study.evaluation.reference
+    wanted = {"spotlight": study.evaluation.spotlight or [], "reference": [] if reference is None else [reference]}
+    for key, named in wanted.items():
+        for name in named:
+            if name not in study.methods:
+                raise InputError(f"evaluation.{key}: no method '{name}'{did_you_mean(name, study.methods)}")
 
 
 def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:

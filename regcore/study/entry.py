@@ -14,7 +14,11 @@ from typing import Any
 from regcore.autoreg import search as cells
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import MethodInfo, make_method, method_info
+from regcore.methods import MethodInfo, make_method, method_info, read_settings
+from regcore.methods.settings.autoreg import AutoRegSettings
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.refine import RefineSettings
+from regcore.methods.settings.training import TrainingSettings
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.layout import Layout
 from regcore.tuning import search as tuning
@@ -84,6 +88,11 @@ class Entry:
         return {key: value for key, value in self.values.items() if key not in ENTRY_KEYS}
 
     @cached_property
+    def checked(self) -> MethodSettings:
+        """The settings with all defaults, checked as far as that is possible without loading the method."""
+        return read_settings(self.method, self.settings, self.where)
+
+    @cached_property
     def made(self) -> Any:
         """The method with its settings checked, to be asked; :meth:`make` gives one to train or register with."""
         return self.make()
@@ -113,9 +122,9 @@ class Entry:
         return self.info.learned
 
     @property
-    def start(self) -> Any:
+    def start(self) -> str | None:
         """Name of the entry that it refines; None where it refines none."""
-        return self.values.get("start") if self.info.refines else None
+        return self.checked.start if isinstance(self.checked, RefineSettings) else None
 
     @property
     def network(self) -> str:
@@ -138,19 +147,21 @@ class Entry:
     # ---- its training
 
     @property
+    def training(self) -> TrainingSettings:
+        """The settings of its training."""
+        if not isinstance(self.checked, TrainingSettings):
+            raise ValueError(f"{self.where}: '{self.method}' is not trained")
+        return self.checked
+
+    @property
     def training_subjects(self) -> int | None:
         """How many subjects it is trained on; None: all."""
-        return self.values.get("training_subjects")
+        return self.training.training_subjects
 
     @property
-    def training_contrasts(self) -> list | None:
+    def training_contrasts(self) -> list[list[str]] | None:
         """The pairings of contrasts that it is trained on; None: those of the study."""
-        return self.values.get("training_contrasts")
-
-    @property
-    def observed_draw(self) -> int:
-        """Which draw of the labels its training sees."""
-        return self.values.get("observed_draw", 1)
+        return self.training.training_contrasts
 
     @cached_property
     def search(self) -> tuning.Search | None:
@@ -194,8 +205,7 @@ class Entry:
         """File of its architecture, which a person may edit: what its search finds, or what the study names."""
         if self.cell_search is not None:
             return self.files.architecture(self.name) / cells.FOUND
-        named = Path(str(self.values.get("architecture")))
-        return named if self.method == "autoreg" and named.is_file() else None
+        return self.checked.architecture_file if isinstance(self.checked, AutoRegSettings) else None
 
     @property
     def searches_before(self) -> list[Path]:
@@ -204,7 +214,7 @@ class Entry:
             return []
         others = self.cell_search.others
         found = [self.files.architecture(other) / file for other in others for file in (cells.FOUND, cells.FACTS)]
-        start = self.cell_search.settings["start"]
+        start = self.cell_search.settings.start
         return found if start is None or start in others else [*found, cells.file_of(start)]
 
     # ---- its checks
@@ -240,7 +250,7 @@ class Entry:
         """Why it cannot run here, and what to do about it; None where it can."""
         if ndim not in self.info.dimensions:
             return f"it registers {self.info.dimensions[0]}-D images alone, and these are {ndim}-D"
-        return self.info.missing(self.values)
+        return self.checked.missing()
 
     @property
     def trained_with(self) -> list[Any]:

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from regcore.errors import InputError
 from regcore.images.ants import THREADS_VARIABLE
@@ -31,7 +30,7 @@ def job(snakemake) -> Iterator[Plan]:
     log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))
     tune_process(snakemake.threads)
     try:
-        yield plan_study(snakemake.config, Path(snakemake.scriptdir).parent / "schemas", check=False)
+        yield plan_study(snakemake.config, check=False)
     except InputError as error:
         log.error("%s", error)
         sys.exit(2)

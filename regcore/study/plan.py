@@ -12,12 +12,11 @@ from typing import Any
 import pandas as pd
 
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
-from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs, pairings, read_pairs
+from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs, read_pairs
 from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Paper, Sweep
 from regcore.experiments.planned import Study, planned_papers
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.checks import (
     check_contrasts,
     check_entries,
@@ -28,7 +27,9 @@ from regcore.study.checks import (
 )
 from regcore.study.entry import Entry
 from regcore.study.layout import Layout
+from regcore.study.settings import CohortSettings, StudySettings
 from regcore.synthesis import icbm152
+from regcore.synthesis.settings import EmbeddedSettings
 from regcore.training.batch_division import check_division
 
 #: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
@@ -45,8 +46,7 @@ class Plan:
 
     Parameters
     ----------
-    config : dict
-        With every default filled in.
+    settings : StudySettings
     cohort : Cohort
     folder : Path
         ``results/<study>``.
@@ -58,20 +58,28 @@ class Plan:
         Name of the scan, or path of the image, that scans are aligned to.
     papers : dict of str → Paper
         The papers whose experiments the study asks for, by name.
+    unavailable : dict of str → str
+        Methods of the study that cannot run here, and why and what to do about it.
     """
 
-    config: dict[str, Any]
+    settings: StudySettings
     cohort: Cohort
     folder: Path
     entries: dict[str, Entry]
     pairs: pd.DataFrame
     reference: str
     papers: dict[str, Paper] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     @property
-    def embedded(self) -> dict | None:
+    def config(self) -> dict[str, Any]:
+        """The study as plain values, with every default and what cannot run here: it plans the same study again."""
+        return {**self.settings.as_dict(), UNAVAILABLE: self.unavailable}
+
+    @property
+    def embedded(self) -> EmbeddedSettings | None:
         """Settings of the embedded cohort, or None for a cohort table."""
-        return self.config["cohort"].get("embedded")
+        return self.settings.cohort.embedded
 
     @cached_property
     def scans(self) -> list[str]:
@@ -87,11 +95,6 @@ class Plan:
         return list(dict.fromkeys(self.cohort.table["subject"]))
 
     @property
-    def unavailable(self) -> dict[str, str]:
-        """Methods of the configuration that cannot run here, and why and what to do about it."""
-        return self.config[UNAVAILABLE]
-
-    @property
     def starts(self) -> dict[str, list[str]]:
         """First method → all methods that differ from it in their random start alone; none that has one start."""
         found: dict[str, list[str]] = {}
@@ -103,7 +106,7 @@ class Plan:
     @property
     def spotlight(self) -> list[str]:
         """The methods whose pairs the report shows."""
-        chosen = self.config["evaluation"]["spotlight"]
+        chosen = self.settings.evaluation.spotlight
         if chosen is None:
             return [name for name, method in self.methods.items() if method not in ("identity", "affine")]
         return [name for name in chosen if name in self.methods]
@@ -111,7 +114,7 @@ class Plan:
     @property
     def methods(self) -> dict[str, str]:
         """Name in the study → method, of the methods that the report compares."""
-        return {name: self.entries[name].method for name in self.config["methods"] if name not in self.unavailable}
+        return {name: self.entries[name].method for name in self.settings.methods if name not in self.unavailable}
 
     @property
     def searched_methods(self) -> list[str]:
@@ -166,7 +169,7 @@ class Plan:
 
     @property
     def ndim(self) -> int:
-        return dimensions(self.config, self.cohort)
+        return dimensions(self.settings, self.cohort)
 
     @property
     def knows_truth(self) -> bool:
@@ -179,7 +182,7 @@ class Plan:
     @property
     def label_table(self) -> str | None:
         """Path of the table that names the labels."""
-        return str(self.files.cohort("labels.tsv")) if self.embedded else self.config["labels"]["table"]
+        return str(self.files.cohort("labels.tsv")) if self.embedded else self.settings.labels.table
 
 
 def part_names(count: int, size: int) -> list[str]:
@@ -197,15 +200,13 @@ def things_in(things: Sequence[str], part: str, size: int) -> list[str]:
     return list(things[number * size : (number + 1) * size])
 
 
-def plan_study(config: Mapping, schemas: str | Path, results: str = "results", check: bool = True) -> Plan:
+def plan_study(config: Mapping, results: str = "results", check: bool = True) -> Plan:
     """Check a study's configuration, cohort and pairs, and plan it.
 
     Parameters
     ----------
     config : mapping
         As read from YAML; or that of a plan, whose decision on what cannot run here then stands.
-    schemas : path
-        Folder with ``config.schema.yaml`` and ``cohort.schema.yaml``.
     check : bool
         Also check the settings of every method and the headers of every file, which takes seconds; a
         cluster's jobs, which plan the same study again, need not.
@@ -217,32 +218,30 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     """
     decided = config.get(UNAVAILABLE)
     config = {key: value for key, value in config.items() if key != UNAVAILABLE}
-    config = validated(config, load_yaml(Path(schemas) / "config.schema.yaml"), "configuration")
-    config["methods"] = {name: settings or {} for name, settings in config["methods"].items()}
-    row_schema = load_yaml(Path(schemas) / "cohort.schema.yaml")
-    folder = Path(results) / config["study"]
-    cohort = _cohort(config, folder, row_schema)
+    study = StudySettings.read(config, "configuration")
+    folder = Path(results) / study.study
+    cohort = _cohort(study.cohort, folder)
     files = Layout(folder)
     entries: dict[str, Entry] = {}  # filled in place: entries know each other by it
-    entries |= {name: Entry(name, values, entries, files) for name, values in config["methods"].items()}
+    entries |= {name: Entry(name, values, entries, files) for name, values in study.methods.items()}
     check_entries(entries.values(), settings=check)
-    check_evaluation(config)
-    if check and not config["cohort"].get("embedded"):
+    check_evaluation(study)
+    if check and not study.cohort.embedded:
         check_files(cohort)
     if check:
-        check_models(entries.values(), dimensions(config, cohort))
-    config[UNAVAILABLE] = _unavailable(entries, dimensions(config, cohort)) if decided is None else decided
-    methods = _available(entries, config[UNAVAILABLE])
-    test = make_pairs(cohort, "test", config["pairs"], config["seed"])
-    papers = planned_papers(config["experiments"], Study(methods, cohort.table, test))
+        check_models(entries.values(), dimensions(study, cohort))
+    unavailable = _unavailable(entries, dimensions(study, cohort)) if decided is None else decided
+    methods = _available(entries, unavailable)
+    test = make_pairs(cohort, "test", study.pairs, study.seed)
+    papers = planned_papers(study.experiments, Study(methods, cohort.table, test))
     variants = {name: Entry(name, values, entries, files) for name, values in _variants(papers, methods).items()}
     entries.clear()
     entries |= {**variants, **methods}
     check_entries(variants.values(), settings=check)
     check_entries(methods.values(), settings=False)  # again, for some may start from what cannot run here
-    _draw_training_pairs(config, entries, cohort, check)
+    _draw_training_pairs(study, entries, cohort, check)
     learned = [entry.name for entry in entries.values() if entry.learned]
-    validation = [make_pairs(cohort, "validation", config["pairs"], config["seed"])] if learned else []
+    validation = [make_pairs(cohort, "validation", study.pairs, study.seed)] if learned else []
     scored = pd.concat([*validation, test], ignore_index=True)
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
@@ -252,7 +251,7 @@ def plan_study(config: Mapping, schemas: str | Path, results: str = "results", c
     for entry in methods.values():
         if entry.info.imported:
             entry.fields = _imported_fields(entry, cohort, scored[scored["split"] == "test"])
-    plan = Plan(config, cohort, folder, entries, scored, _reference(config, cohort), papers)
+    plan = Plan(study, cohort, folder, entries, scored, _reference(study, cohort), papers, unavailable)
     for name in learned:
         plan.validation_pairs(name)  # raises where there are none
     return plan
@@ -290,16 +289,16 @@ def _imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[
     return found
 
 
-def _cohort(config: Mapping, folder: Path, row_schema: Mapping) -> Cohort:
-    settings = config["cohort"].get("embedded")
+def _cohort(cohort: CohortSettings, folder: Path) -> Cohort:
+    settings = cohort.embedded
     if settings is None:
-        return read_cohort(config["cohort"]["table"], row_schema)
+        return read_cohort(str(cohort.table))
     table = icbm152.cohort_table(settings)
     subjects = list(dict.fromkeys(table["subject"]))
     parts = [part_of(subjects, subject, SCANS_PER_PART) for subject in table["subject"]]
     for column in ("image", "labels", "landmarks", "to_template", "from_template"):
         table[column] = [f"{part}/{name}" for part, name in zip(parts, table[column], strict=True)]
-    return checked_cohort(table, folder / "cohort" / "cohort.tsv", row_schema)
+    return checked_cohort(table, folder / "cohort" / "cohort.tsv")
 
 
 def _variants(papers: Mapping[str, Paper], methods: Mapping[str, Entry]) -> dict[str, dict]:
@@ -313,7 +312,7 @@ def _variants(papers: Mapping[str, Paper], methods: Mapping[str, Entry]) -> dict
     return {name: values for name, values in variants.items() if name not in methods}
 
 
-def _draw_training_pairs(config: Mapping, entries: Mapping[str, Entry], cohort: Cohort, check: bool) -> None:
+def _draw_training_pairs(study: StudySettings, entries: Mapping[str, Entry], cohort: Cohort, check: bool) -> None:
     """Give each learned entry the pairs that its training draws from.
 
     ``check``: also that batches of its settings can be made, and that there are labels where training looks at them.
@@ -326,8 +325,8 @@ def _draw_training_pairs(config: Mapping, entries: Mapping[str, Entry], cohort: 
         key = count, str(contrasts)
         if key not in drawn:
             check_contrasts(contrasts or [], cohort, f"{where}.training_contrasts")
-            wanted = config["pairs"] | ({"contrasts": contrasts} if contrasts else {})
-            drawn[key] = eligible_pairs(cohort, "train", wanted, count, config["seed"], f"{where}.training_subjects")
+            wanted = study.pairs.with_values({"contrasts": contrasts} if contrasts else {})
+            drawn[key] = eligible_pairs(cohort, "train", wanted, count, study.seed, f"{where}.training_subjects")
         entry.training_pairs = drawn[key]
         for method in entry.trained_with if check else []:
             check_division(method.settings, where=where)
@@ -335,10 +334,10 @@ def _draw_training_pairs(config: Mapping, entries: Mapping[str, Entry], cohort: 
                 check_training_labels(cohort, drawn[key], where)
 
 
-def _reference(config: Mapping, cohort: Cohort) -> str:
-    wanted = config["preprocess"]["reference"]
+def _reference(study: StudySettings, cohort: Cohort) -> str:
+    wanted = study.preprocess.reference
     if wanted is None:
-        contrast = pairings(config["pairs"])[0][0]
+        contrast = study.pairs.pairings[0][0]
         return (cohort.scans("atlas", contrast) + cohort.scans("train", contrast) + list(cohort.table.index))[0]
     if wanted in cohort.table.index or wanted in set(cohort.table["subject"]):
         return cohort.scan_of(wanted)

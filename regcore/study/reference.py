@@ -1,47 +1,44 @@
-"""The tables of ``config/README.md``, made from the schemas, so that they cannot be wrong.
+"""What is made of the declarations of settings: the tables of ``config/README.md``, and the schema for editors.
 
-``python -m regcore.study.reference workflow/schemas/config.schema.yaml config/README.md`` writes them anew.
+``python -m regcore.study.reference`` writes both anew, in the repository that it is called from.
 """
 
 import json
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from regcore.autoreg.search import SEARCH as CELL_SEARCH
-from regcore.methods import METHODS, make_method
+from regcore.autoreg.settings import CellSearchSettings
+from regcore.methods import METHODS, method_type, settings_type
 from regcore.process.files import atomic_write
-from regcore.settings.validation import load_yaml
-from regcore.tuning.search import SEARCH
+from regcore.settings.base import Settings
+from regcore.settings.schema import plain_schema
+from regcore.study.settings import StudySettings
+from regcore.tuning.settings import SearchSettings
+
+README, SCHEMA = Path("config/README.md"), Path("config/study.schema.json")
 
 
-def key_table(schema: Mapping) -> str:
-    """Every key of a study, with its default and meaning, as a Markdown table."""
-    return _table(_keys(schema))
+def key_table(settings: type[Settings]) -> str:
+    """Every key, those inside of others as ``a.b``, with default and meaning, as a Markdown table."""
+    return _table(_keys(plain_schema(settings)))
 
 
 def method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
     for name, info in METHODS.items():
-        method = make_method(name)
-        first_line = (type(method).__doc__ or "").strip().splitlines()[0]
+        first_line = (method_type(name).__doc__ or "").strip().splitlines()[0]
         parts.append(f"### `{name}`{' (learned)' if info.learned else ''}\n\n{first_line}")
-        if method.properties:
-            parts.append(_table((key, rule) for key, rule in method.properties.items()))
+        if properties := settings_of_method(name):
+            parts.append(_table(properties.items()))
     return "\n\n".join(parts)
 
 
-def search_table() -> str:
-    """The keys of a search for hyperparameters, as a Markdown table."""
-    return _table(SEARCH.items())
-
-
-def cell_search_table() -> str:
-    """The keys of a search for AutoReg's cells and objective, as a Markdown table."""
-    return _table(CELL_SEARCH.items())
+def settings_of_method(name: str) -> dict[str, dict[str, Any]]:
+    """Key → JSON schema of the settings of a method."""
+    return settings_type(name).schema_of_keys()
 
 
 def fill(text: str, section: str, content: str) -> str:
@@ -50,25 +47,92 @@ def fill(text: str, section: str, content: str) -> str:
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
-def filled(text: str, schema: Mapping) -> str:
+def filled(text: str) -> str:
     """The README with its tables up to date."""
     for section, content in (
-        ("keys", key_table(schema)),
-        ("search", search_table()),
-        ("cells", cell_search_table()),
+        ("keys", key_table(StudySettings)),
+        ("search", key_table(SearchSettings)),
+        ("cells", key_table(CellSearchSettings)),
         ("methods", method_tables()),
     ):
         text = fill(text, section, content)
     return text
 
 
-def _keys(schema: Mapping, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def study_schema() -> dict[str, Any]:
+    """JSON schema of a study's file, the settings of each entry's method included.
+
+    The method of an entry is the one that it names, or else the one of its own name.  Either may be a method of an
+    installed package, of whose settings nothing is said here.
+    """
+    schema = plain_schema(StudySettings)
+    methods = schema["properties"]["methods"]
+    named = {"type": "object", "required": ["method"]}
+    entries = {
+        **{key: value for key, value in methods.items() if key != "additionalProperties"},
+        "properties": {
+            name: {"if": named, "then": _reference("entry"), "else": _reference(name)} for name in sorted(METHODS)
+        },
+        "additionalProperties": {"if": named, "then": _reference("entry")},
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "A regcore study",
+        **schema,
+        "properties": {**schema["properties"], "methods": entries},
+        "definitions": {
+            "tune": plain_schema(SearchSettings),
+            "autosearch": plain_schema(CellSearchSettings),
+            "entry": {
+                "properties": {"method": {"anyOf": [_method(sorted(METHODS)), {"type": "string"}]}},
+                "allOf": [
+                    {"if": {"properties": {"method": {"const": name}}}, "then": _reference(name)}
+                    for name in sorted(METHODS)
+                ],
+            },
+            **{name: _entry(name) for name in sorted(METHODS)},
+        },
+    }
+
+
+def _entry(name: str) -> dict[str, Any]:
+    """What may stand under an entry of a method."""
+    searches: dict[str, Any] = {}
+    if METHODS[name].learned:
+        searches["tune"] = _search("tune", "search for hyperparameters; null: none")
+    if name == "autoreg":
+        searches["autosearch"] = _search("autosearch", "search for cells and objective; null: none")
+    return {
+        "type": ["object", "null"],
+        "properties": {"method": _method([name]), **searches, **settings_of_method(name)},
+        "additionalProperties": False,
+    }
+
+
+def _method(names: list[str]) -> dict[str, Any]:
+    return {"description": "which method it is, where the name is another", "enum": names}
+
+
+def _search(name: str, description: str) -> dict[str, Any]:
+    return {"description": description, "anyOf": [_reference(name), {"type": "null"}]}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/definitions/{name}"}
+
+
+def schema_text() -> str:
+    """The content of ``config/study.schema.json``."""
+    return json.dumps(study_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _keys(schema: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:
     for key, rule in schema.get("properties", {}).items():
         yield prefix + key, rule
         yield from _keys(rule, f"{prefix}{key}.")
 
 
-def _table(keys: Iterator[tuple[str, Mapping]]) -> str:
+def _table(keys: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for key, rule in keys:
         nested = "properties" in rule
@@ -78,6 +142,6 @@ def _table(keys: Iterator[tuple[str, Mapping]]) -> str:
 
 
 if __name__ == "__main__":
-    schema_path, readme = map(Path, sys.argv[1:3])
-    with atomic_write(readme) as path:
-        path.write_text(filled(readme.read_text(), load_yaml(schema_path)))
+    for file, content in ((README, filled(README.read_text())), (SCHEMA, schema_text())):
+        with atomic_write(file) as path:
+            path.write_text(content)

@@ -4,7 +4,7 @@ Reports and papers read nothing of a study but by :class:`Results`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from regcore.alignment.preprocess import read_scan
 from regcore.autoreg.search import FACTS, TRACE, read_found
 from regcore.cohort.labels import scored_labels
+from regcore.experiments.settings import ExperimentSettings
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume, read_labels, read_volume
 from regcore.study.layout import FOUND, TRIALS, Layout
@@ -34,9 +35,10 @@ class Results:
         self.plan = plan
         self.files = Layout(plan.folder)
 
-    def settings(self, paper: str) -> Mapping[str, Any]:
-        """The study's settings of a paper's experiments."""
-        return self.plan.config["experiments"][paper]
+    @property
+    def experiments(self) -> ExperimentSettings:
+        """What the study says of the papers' experiments."""
+        return self.plan.settings.experiments
 
     # ---- scores
 
@@ -54,7 +56,7 @@ class Results:
         found = set(rows.loc[rows["metric"] == "dice", "label"])
         if not found:
             return pd.DataFrame(columns=["index", "name", "group"])
-        return scored_labels(found, self.plan.config["labels"], self.plan.label_table)
+        return scored_labels(found, self.plan.settings.labels, self.plan.label_table)
 
     # ---- models
 
@@ -141,7 +143,7 @@ class Results:
 
     def normalised(self, scan: str) -> Volume:
         """A scan on its own grid, normalised as methods see it."""
-        return read_scan(self.plan.cohort.files(scan), self.plan.config["preprocess"])
+        return read_scan(self.plan.cohort.files(scan), self.plan.settings.preprocess)
 
     def prepared(self, scan: str) -> Volume:
         """A scan on the common grid."""

@@ -165,7 +165,7 @@ class Sources:
         """The source of a module; None where the packages have none of this name."""
         if name not in self._read:
             path = self._path(name)
-            self._read[name] = path and self._source(path, name)
+            self._read[name] = None if path is None else self._source(path, name)
         return self._read[name]
 
     def _source(self, path: Path, name: str) -> Source:
@@ -233,5 +233,5 @@ def folder_of(package: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     if spec is None:
         return None
-    folders = list(spec.submodule_search_locations or [])
-    return Path(folders[0]) if folders else spec.origin and Path(spec.origin)
+    places = [*(spec.submodule_search_locations or []), spec.origin]
+    return None if places[0] is None else Path(places[0])

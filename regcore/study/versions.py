@@ -36,6 +36,10 @@ NEVER_COUNTED = (
     "regcore.checks",
     "regcore.process",
     "regcore.settings",
+    "regcore.autoreg.settings",
+    "regcore.cohort.settings",
+    "regcore.experiments.settings",
+    "regcore.tuning.settings",
     "regcore.methods.",
     "regcore.methods.requirements",
     "regcore.study.plan",
@@ -62,11 +66,14 @@ class Stage:
         Names of files in ``workflow/scripts``.
     without : tuple of str
         Modules and packages that do not count here, beside ``NEVER_COUNTED``.
+    data : tuple of str
+        Files of the package that are no modules.
     """
 
     roots: tuple[str, ...]
     scripts: tuple[str, ...]
     without: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
 
 
 def _stage(module: str, *scripts: str, without: tuple[str, ...] = ()) -> Stage:
@@ -92,6 +99,7 @@ STAGES = {
         ("regcore.reporting.*", "regcore.study.results"),
         ("tables", "pictures", "training_curves", "search_figure", "architecture_figure", "write_report"),
         (*MAKES_RESULTS, "regcore.study.stages"),
+        ("reporting/page.html.j2",),
     ),
     "experiment": Stage(
         ("regcore.papers.*", "regcore.study.results"), ("experiment",), (*MAKES_RESULTS, "regcore.study.stages")
@@ -169,7 +177,8 @@ class Versions:
 
     def stage_sources(self, stage: str) -> dict[str, str]:
         """Fingerprints of a stage: ``sources``, and ``scripts`` where their folder is known."""
-        found = {"sources": fingerprint(self.modules_of(stage))}
+        data = [(self.package / path).read_text(encoding="utf-8") for path in STAGES[stage].data]
+        found = {"sources": hash_of([fingerprint(self.modules_of(stage)), *data])}
         if self.scripts is not None:
             names = STAGES[stage].scripts
             found["scripts"] = fingerprint(

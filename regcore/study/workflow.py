@@ -36,7 +36,7 @@ DECISIONS = Path(".snakemake")
 ON_GPU = ("train", "trial", "architecture", "sweep", "features", "weights")
 
 
-def decided_plan(config: Mapping, schemas: str | Path, first: bool) -> Plan:
+def decided_plan(config: Mapping, first: bool) -> Plan:
     """The plan of the study, checked by the process that was started.
 
     What is installed is looked up once, by that process: its jobs, perhaps on other machines and an hour later, read
@@ -55,7 +55,7 @@ def decided_plan(config: Mapping, schemas: str | Path, first: bool) -> Plan:
     decision = DECISIONS / f"regcore-{config.get('study')}.json"
     if not first and decision.is_file():
         config = {**config, UNAVAILABLE: json.loads(decision.read_text())}
-    plan = plan_study(config, schemas, check=first)
+    plan = plan_study(config, check=first)
     if first:
         with atomic_write(decision) as path:
             path.write_text(json.dumps(plan.unavailable))
@@ -95,6 +95,7 @@ class Workflow:
     def __init__(self, plan: Plan, scripts: Path | None = None):
         self.plan, self.files = plan, plan.files
         self.versions = Versions(scripts, cache=DECISIONS / "regcore-sources.json")
+        self._volumes = plan.ndim == 3  # read once: it may stand in a file
 
     # ---- names that rules are for
 
@@ -169,7 +170,7 @@ class Workflow:
     @property
     def cohort_table(self) -> list[str]:
         """A user's cohort table."""
-        table = self.plan.config["cohort"].get("table")
+        table = self.plan.settings.cohort.table
         return [table] if table else []
 
     @property
@@ -331,7 +332,13 @@ class Workflow:
     @property
     def pairs_of_training(self) -> dict[str, Any]:
         """The settings of pairs that trainings depend on."""
-        return {key: self.plan.config["pairs"][key] for key in ("kind", "atlas", "contrasts", "validation")}
+        pairs = self.plan.settings.pairs
+        return {
+            "kind": pairs.kind,
+            "atlas": pairs.atlas,
+            "contrasts": pairs.contrasts,
+            "validation": pairs.validation,
+        }
 
     @property
     def groups_of_pairs(self) -> dict[str, list[str]]:
@@ -342,7 +349,7 @@ class Workflow:
 
     def sized(self, slices: int, volumes: int) -> int:
         """A resource by the size of the study's images: volumes need more of everything than slices."""
-        return volumes if self.plan.ndim == 3 else slices
+        return volumes if self._volumes else slices
 
     def gpus(self, rule: str, name: str | None = None) -> int:
         """GPUs that a job asks for, where there are any; see :func:`limit_gpus`.
@@ -361,7 +368,7 @@ class Workflow:
         usual = self.sized(60, 1440)
         if not self.entry(name).info.external:
             return usual
-        limit = len(self.pairs_in(part)) * self.plan.config["registration"]["time_limit"] / 60
+        limit = len(self.pairs_in(part)) * self.plan.settings.registration.time_limit / 60
         return max(usual, math.ceil(limit) + 30)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from regcore.errors import InputError
 from regcore.process.files import atomic_write
 from regcore.synthesis.mr_contrast import check_contrasts
+from regcore.synthesis.settings import EmbeddedSettings
 
 TEMPLATE = "icbm152"
 #: The dataset of the template, and of all subjects if the study names no datasets.
@@ -26,13 +27,13 @@ DATASET = "embedded"
 SESSION_DEFORMATION_MM = 1.0
 
 
-def cohort_table(settings: Mapping) -> pd.DataFrame:
+def cohort_table(settings: EmbeddedSettings) -> pd.DataFrame:
     """List the embedded cohort: the template (split ``atlas``), then the subjects of each split.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``cohort.embedded`` section.
+    settings : EmbeddedSettings
+        Its numbers of subjects, contrasts, sessions and datasets count.
 
     Returns
     -------
@@ -47,16 +48,17 @@ def cohort_table(settings: Mapping) -> pd.DataFrame:
     Examples
     --------
     >>> from regcore.synthesis.icbm152 import cohort_table
-    >>> settings = {"train": 2, "validation": 1, "test": 1, "contrasts": ["T1w"]}
+    >>> from regcore.synthesis.settings import EmbeddedSettings
+    >>> settings = EmbeddedSettings(train=2, validation=2, test=2)
     >>> cohort_table(settings)[["subject", "split", "image"]].values.tolist()[:2]
     [['icbm152', 'atlas', 'icbm152_T1w.nii.gz'], ['sub-001', 'train', 'sub-001_T1w.nii.gz']]
     """
-    check_contrasts(settings["contrasts"], "cohort.embedded.contrasts")
+    check_contrasts(settings.contrasts, "cohort.embedded.contrasts")
     rows = []
     for subject, (split, dataset) in _members(settings).items():
         for session in _sessions(subject, settings):
             stem = _stem(subject, session)
-            for contrast in settings["contrasts"]:
+            for contrast in settings.contrasts:
                 rows.append(
                     {
                         "subject": subject,
@@ -74,13 +76,13 @@ def cohort_table(settings: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def label_table(settings: Mapping) -> pd.DataFrame:
+def label_table(settings: EmbeddedSettings) -> pd.DataFrame:
     """List the labels of the embedded cohort.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``cohort.embedded`` section.
+    settings : EmbeddedSettings
+        How it is made.
 
     Returns
     -------
@@ -90,13 +92,13 @@ def label_table(settings: Mapping) -> pd.DataFrame:
     return _anatomy(settings).table
 
 
-def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: str | Path) -> None:
+def synthesise(settings: EmbeddedSettings, subjects: Sequence[str], seed: int, folder: str | Path) -> None:
     """Make the files of ``subjects`` in ``folder``, under the names of :func:`cohort_table`.
 
     Parameters
     ----------
-    settings : mapping
-        The study's ``cohort.embedded`` section.
+    settings : EmbeddedSettings
+        How it is made.
     subjects : sequence of str
         Names in :func:`cohort_table`.
     seed : int
@@ -118,12 +120,12 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
     landmarks = _landmarks(anatomy)
     members = _members(settings)
     for subject in subjects:
-        own = {**settings, **_overrides(settings, members[subject][1])}
+        own = settings.in_dataset(members[subject][1])
         for session, generator, to_template, from_template in _maps(subject, own, seed, anatomy):
             stem = _stem(subject, session)
             points = identity(grid.shape, to_template) + to_template
             seen = dict(zip(anatomy.fractions, sample(fractions, points)[0].numpy(), strict=True))
-            for contrast in settings["contrasts"]:
+            for contrast in settings.contrasts:
                 image = _image(seen, contrast, own, generator, plain=subject == TEMPLATE)
                 Volume(image, grid).save(folder / f"{stem}_{contrast}.nii.gz")
             Volume(sample(labels, points, mode="nearest")[0, 0].numpy().astype(np.int16), grid).save(
@@ -138,27 +140,24 @@ def synthesise(settings: Mapping, subjects: Sequence[str], seed: int, folder: st
                 moved.round(4).to_csv(path, sep="\t", index=False)
 
 
-def _members(settings: Mapping) -> dict[str, tuple[str, str]]:
+def _members(settings: EmbeddedSettings) -> dict[str, tuple[str, str]]:
     """Split and dataset of the template and of every subject, in the order of the table."""
-    datasets = sorted(settings.get("datasets") or [DATASET])
+    datasets = sorted(settings.datasets or [DATASET])
     found = {TEMPLATE: ("atlas", DATASET)}
     for split in ("train", "validation", "test"):
-        if settings[split] < len(datasets):
+        count = settings.subjects(split)
+        if count < len(datasets):
             raise InputError(
-                f"cohort.embedded.{split}: {settings[split]} subjects are too few for {len(datasets)} datasets; "
+                f"cohort.embedded.{split}: {count} subjects are too few for {len(datasets)} datasets; "
                 f"use {len(datasets)} or more, or fewer 'datasets'"
             )
-        for place in range(settings[split]):
+        for place in range(count):
             found[f"sub-{len(found):03d}"] = (split, datasets[place % len(datasets)])
     return found
 
 
-def _overrides(settings: Mapping, dataset: str) -> Mapping:
-    return (settings.get("datasets") or {}).get(dataset) or {}
-
-
-def _sessions(subject: str, settings: Mapping) -> range:
-    return range(1, 2 if subject == TEMPLATE else 1 + settings.get("sessions", 1))
+def _sessions(subject: str, settings: EmbeddedSettings) -> range:
+    return range(1, 2 if subject == TEMPLATE else 1 + (settings.sessions or 1))
 
 
 def _stem(subject: str, session: int) -> str:
@@ -166,7 +165,7 @@ def _stem(subject: str, session: int) -> str:
     return subject if session == 1 else f"{subject}_ses-{session}"
 
 
-def _maps(subject: str, settings: Mapping, seed: int, anatomy) -> Iterator[tuple]:
+def _maps(subject: str, settings: EmbeddedSettings, seed: int, anatomy) -> Iterator[tuple]:
     """Session, its random generator, and its maps to and from the template in voxels, for each session."""
     import torch
 
@@ -185,26 +184,27 @@ def _maps(subject: str, settings: Mapping, seed: int, anatomy) -> Iterator[tuple
         zero = torch.zeros(1, grid.ndim, *grid.shape, dtype=torch.float64)
         yield 1, generator, zero, zero
         return
-    forward, inverse = random_diffeomorphism(grid.shape, settings["spacing"], settings["deformation_mm"], generator)
+    forward, inverse = random_diffeomorphism(grid.shape, settings.spacing, settings.deformation_mm, generator)
     matrix = _about_centre(random_affine(grid.ndim, generator), grid)
-    if largest := settings.get("ventricles_mm"):
+    if largest := settings.ventricles_mm:
         outward = generator.uniform(0, largest)
-        forward, inverse = expanded(forward, inverse, _ventricles(anatomy), settings["spacing"], outward)
+        forward, inverse = expanded(forward, inverse, _ventricles(anatomy), settings.spacing, outward)
     to_template = then_affine(forward, matrix)
     from_template = affine_then(np.linalg.inv(matrix), inverse)
     yield 1, generator, to_template, from_template
     # Velocities at independent scales: the squares of their lengths add up.
-    change_mm = [settings.get("session_deformation_mm", SESSION_DEFORMATION_MM) / np.sqrt(3)] * 3
+    change = settings.session_deformation_mm
+    change_mm = [(SESSION_DEFORMATION_MM if change is None else change) / np.sqrt(3)] * 3
     for session in _sessions(subject, settings)[1:]:
         generator = np.random.default_rng([seed, *_stem(subject, session).encode()])
-        to_first, from_first = random_diffeomorphism(grid.shape, settings["spacing"], change_mm, generator)
+        to_first, from_first = random_diffeomorphism(grid.shape, settings.spacing, change_mm, generator)
         yield session, generator, compose(to_first, to_template), compose(from_template, from_first)
 
 
-def _anatomy(settings: Mapping):
+def _anatomy(settings: EmbeddedSettings):
     from regcore.synthesis.anatomy import build_anatomy
 
-    return build_anatomy(settings["ndim"], settings["spacing"], settings["coronal_mm"])
+    return build_anatomy(settings.ndim, settings.spacing, settings.coronal_mm)
 
 
 def _ventricles(anatomy) -> np.ndarray:
@@ -242,7 +242,9 @@ def _about_centre(world_matrix: np.ndarray, grid) -> np.ndarray:
     return grid.inverse @ world @ grid.affine
 
 
-def _image(seen: Mapping, contrast: str, settings: Mapping, generator: np.random.Generator, plain: bool) -> np.ndarray:
+def _image(
+    seen: Mapping, contrast: str, settings: EmbeddedSettings, generator: np.random.Generator, plain: bool
+) -> np.ndarray:
     """Signal of the tissue fractions, with bias field, noise and gain unless ``plain``; zero outside."""
     from scipy.ndimage import gaussian_filter
 
@@ -253,9 +255,9 @@ def _image(seen: Mapping, contrast: str, settings: Mapping, generator: np.random
     brain = sum(seen.values())
     image = sum(signals[name] * fraction for name, fraction in seen.items())
     if not plain:
-        field = gaussian_filter(generator.standard_normal(image.shape), 30 / settings["spacing"], mode="nearest")
-        image = image * np.exp(settings["bias"] * field / field.std())
-        noise = generator.standard_normal((2, *image.shape)) * settings["noise"]
+        field = gaussian_filter(generator.standard_normal(image.shape), 30 / settings.spacing, mode="nearest")
+        image = image * np.exp(settings.bias * field / field.std())
+        noise = generator.standard_normal((2, *image.shape)) * settings.noise
         image = np.hypot(image + noise[0], noise[1])  # magnitude images have Rician noise
         image = image * generator.uniform(0.8, 1.2)
     return (1000 * image * (brain > 0.5)).astype(np.float32)

@@ -21,7 +21,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from regcore.errors import InputError
-from regcore.tuning.search import GRID, RANDOM, Search
+from regcore.tuning.search import Search
+from regcore.tuning.settings import GRID, RANDOM, Choices, Interval
 
 log = logging.getLogger(__name__)
 
@@ -240,8 +241,8 @@ def _distributions(search: Search) -> dict[str, BaseDistribution]:
     return {name: _distribution(rule, name in search.whole) for name, rule in search.ranges.items()}
 
 
-def _distribution(rule: Mapping[str, Any], whole: bool) -> BaseDistribution:
-    if "choices" in rule:
-        return CategoricalDistribution(rule["choices"])
+def _distribution(rule: Interval | Choices, whole: bool) -> BaseDistribution:
+    if isinstance(rule, Choices):
+        return CategoricalDistribution(rule.choices)
     kind = IntDistribution if whole else FloatDistribution
-    return kind(rule["low"], rule["high"], log=rule["log"])
+    return kind(rule.low, rule.high, log=rule.log)

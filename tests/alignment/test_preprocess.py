@@ -17,13 +17,14 @@ from regcore.alignment.preprocess import (
     resample,
     save_prepared,
 )
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images import ants as ants_bridge
 from regcore.images.volume import Grid, Volume, transform_points
 from regcore.methods import make_method
 from regcore.methods.registration import register_scans
 
-SETTINGS = {"spacing": None, "shape": None, "affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+SETTINGS = PreprocessSettings()
 #: A small rotation, anisotropic scale and shift: world of the reference → world of the scan.
 TRUE_AFFINE = np.array([[1.05, -0.08, 0.02, 4.0], [0.07, 0.96, -0.03, -3.0], [0.0, 0.04, 1.02, 2.0], [0, 0, 0, 1]])
 
@@ -69,7 +70,7 @@ def test_percentiles_become_zero_and_one_whatever_the_unit_and_the_field_of_view
 
 def test_a_mask_is_applied_only_when_the_study_says_so(reference):
     mask = reference.with_data((reference.grid.to_world(np.moveaxis(np.indices((72, 84, 68)), 0, -1))[..., 0] > 0) * 1)
-    masked = prepare_image(reference, SETTINGS | {"mask": True}, mask)
+    masked = prepare_image(reference, PreprocessSettings(mask=True), mask)
     assert masked.data[: 72 // 2 - 1].max() == 0 < masked.data[72 // 2 + 1 :].max()
     assert prepare_image(reference, SETTINGS, mask).data[:30].max() > 0
 
@@ -80,13 +81,14 @@ def test_the_common_grid_surrounds_the_content_of_the_reference(reference):
     content = reference.grid.to_world(np.argwhere(reference.data > 0.1))
     inside = grid.to_voxels(content)
     assert inside.min() > 5 and (inside < np.array(grid.shape) - 6).all()
-    coarse = common_grid(reference, SETTINGS | {"spacing": [2, 2, 3], "shape": [40, 48, 32]})
+    coarse = common_grid(reference, PreprocessSettings(spacing=[2, 2, 3], shape=[40, 48, 32]))
     assert coarse.shape == (40, 48, 32) and list(coarse.spacing) == [2, 2, 3]
     np.testing.assert_allclose(coarse.centre, grid.centre)
     with pytest.raises(InputError, match="'shape' has 2 numbers"):
-        common_grid(reference, SETTINGS | {"shape": [40, 48]})
+        common_grid(reference, PreprocessSettings(shape=[40, 48]))
 
 
+@pytest.mark.slow
 def test_affine_alignment_recovers_a_known_matrix_and_is_repeatable(reference, scan):
     found = align(reference, scan, "affine", seed=1)
     corners = np.array(np.meshgrid([-20, 20], [-25, 25], [-18, 18])).reshape(3, -1).T
@@ -142,8 +144,8 @@ def test_resampling_by_the_true_matrix_shows_the_reference(reference, scan):
 
 
 def test_a_prepared_scan_survives_the_disk(reference, scan, tmp_path):
-    grid = common_grid(reference, SETTINGS | {"spacing": 3})
-    prepared = prepare(scan, reference, grid, SETTINGS | {"affine": "centre"}, 0)
+    grid = common_grid(reference, PreprocessSettings(spacing=3))
+    prepared = prepare(scan, reference, grid, "centre", 0)
     labels = tmp_path / "labels.nii.gz"
     Volume((scan.data > 0.5).astype(np.int16), scan.grid).save(labels)
     save_prepared(prepared, tmp_path / "scan", labels)

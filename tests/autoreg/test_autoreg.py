@@ -12,7 +12,6 @@ from scipy.stats import chi2_contingency
 from support.cells import MEDIUM, awake, drawn
 from support.checkpoints import save_by_hand
 from support.marks import marks_its_tests
-from support.paths import ROOT
 from support.studies import prepared, small_study
 from torch import nn
 
@@ -24,7 +23,7 @@ from regcore.autoreg.search import FACTS, FOUND, TRACE, read_found
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError, InputError
 from regcore.losses import diffusion, lncc, mind_ssc, soft_dice
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, make_method, settings_type
 from regcore.models.trained import load_model
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, LAMBDAS, Architecture
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
@@ -114,7 +113,7 @@ def test_a_u_net_has_its_velocity_alone():
     flow = method.predict(method.build(2), batch["fixed"], batch["moving"])
     assert flow.shape == (1, 2, 8, 8)
     assert "lncc_quarter" in method.losses(flow, batch)
-    assert {"architecture", "channels"} <= method.unused
+    assert {"architecture", "channels"} <= method.settings.unused
 
 
 @pytest.mark.slow
@@ -156,10 +155,8 @@ def test_a_pair_is_refined_by_the_whole_objective():
 def test_its_settings_hold_the_architecture_itself(tmp_path, generator):
     path = drawn(generator)
     (tmp_path / "mine.json").write_text(json.dumps(path.as_json()))
-    assert (
-        make_method("autoreg", {"architecture": str(tmp_path / "mine.json")}).settings["architecture"] == path.as_json()
-    )
-    large = make_method("autoreg", {"architecture": "manual-large"}).settings["architecture"]
+    assert make_method("autoreg", {"architecture": str(tmp_path / "mine.json")}).settings.architecture == path.as_json()
+    large = make_method("autoreg", {"architecture": "manual-large"}).settings.architecture
     assert large == Architecture.uniform("7-Conv").as_json()
     with pytest.raises(InputError, match=r"x\.architecture: the cell 'feature' is missing"):
         make_method("autoreg", {"architecture": {}}, "x")
@@ -616,7 +613,7 @@ def test_a_file_may_hold_cells_alone(tmp_path):
 
 def test_settings_of_an_entry_hide_no_setting_of_a_method():
     for name in METHODS:
-        assert not set(make_method(name).properties) & set(ENTRY_KEYS), name
+        assert not set(settings_type(name).attributes()) & set(ENTRY_KEYS), name
 
 
 # ---- a whole search
@@ -700,7 +697,7 @@ def test_what_is_not_searched_is_taken_over(plan):
 def test_training_follows_the_file_that_a_search_left(plan, tmp_path):
     train(plan, "ar", tmp_path / "model", tmp_path / "checkpoints", found_values(plan, "ar"))
     model, found = load_model(tmp_path / "model"), found_in(plan, "ar", FOUND)
-    assert model.method.settings["architecture"] == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
+    assert model.method.settings.architecture == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
     assert model.method.weights == found["objective"]
     assert read_found(tmp_path / "model", "x") == found_values(plan, "ar")
 
@@ -724,6 +721,6 @@ def test_the_validation_pair_does_not_follow_from_the_training_pair(plan):
 def test_a_search_that_diverges_says_so(plan, tmp_path):
     config = {key: value for key, value in plan.config.items() if key != "unavailable"}
     wild = {**FAST, "autosearch": {**SHORT, "learning_rate": 1e30, "epochs": 3}}
-    other = plan_study(config | {"methods": {"ar": wild}}, ROOT / "workflow" / "schemas", str(plan.folder.parent))
+    other = plan_study(config | {"methods": {"ar": wild}}, str(plan.folder.parent))
     with pytest.raises(DivergedError, match="the search of feature diverged in epoch"):
         search_architecture(other, "ar", tmp_path / "found", tmp_path / "checkpoints")

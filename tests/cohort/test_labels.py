@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from regcore.cohort.labels import classify, observed_classes, scored_labels
+from regcore.cohort.settings import LabelSettings
 from regcore.errors import InputError
 
 LABELS = pd.DataFrame(
@@ -46,7 +47,7 @@ def test_nothing_to_observe_is_explained():
 def test_a_label_whose_cell_in_the_table_is_empty_has_no_group(tmp_path):
     table = tmp_path / "labels.tsv"
     table.write_text("index\tname\tgroup\n1\ta\tinner\n2\tb\t\n")
-    labels = scored_labels({0, 1, 2}, {"exclude": [], "groups": {}}, table)
+    labels = scored_labels({0, 1, 2}, LabelSettings(), table)
     assert list(labels["group"]) == ["inner", "other"]
     assert observed_classes(labels, "groups", "here") == {1: 1}
 

@@ -8,17 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import chisquare
-from support.paths import SCHEMAS
 
 from regcore.cohort.pair_pool import BalancedPairs, PooledPairs
-from regcore.cohort.pairs import eligible_pairs, make_pairs, read_pairs
+from regcore.cohort.pairs import draw_pairs, eligible_pairs, make_pairs, read_pairs
+from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import check_files, checked_cohort, read_cohort
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume
-from regcore.settings.validation import load_yaml
 
-ROW_SCHEMA = load_yaml(SCHEMAS / "cohort.schema.yaml")
-PAIRS = {"kind": "random", "atlas": None, "contrasts": ["T1w", "T1w"], "validation": None, "test": None}
+PAIRS = PairSettings(validation=None, test=None)
 
 
 def write_table(folder, rows):
@@ -33,7 +31,7 @@ def row(subject, split="test", session="1", contrast="T1w"):
 
 
 def test_paths_are_relative_to_the_table(tmp_path):
-    cohort = read_cohort(write_table(tmp_path, [row("a")]), ROW_SCHEMA)
+    cohort = read_cohort(write_table(tmp_path, [row("a")]))
     assert cohort.file("a_1_T1w", "image") == tmp_path / "a_1.nii.gz"
     assert cohort.file("a_1_T1w", "mask") is None
     assert set(cohort.files("a_1_T1w")) == {"image", "labels"}
@@ -52,16 +50,16 @@ def test_paths_are_relative_to_the_table(tmp_path):
 def test_a_wrong_table_is_explained(tmp_path, rows, words):
     path = write_table(tmp_path, rows)
     with pytest.raises(InputError) as caught:
-        read_cohort(path, ROW_SCHEMA)
+        read_cohort(path)
     assert all(word in str(caught.value) for word in [str(path), *words])
 
 
 def test_a_missing_table_or_column_is_explained(tmp_path):
     with pytest.raises(InputError, match="no such cohort table"):
-        read_cohort(tmp_path / "none.tsv", ROW_SCHEMA)
+        read_cohort(tmp_path / "none.tsv")
     (tmp_path / "commas.tsv").write_text("subject,session,split\n1,1,test\n")
     with pytest.raises(InputError, match=r"lacks the column.*separated by tabs"):
-        read_cohort(tmp_path / "commas.tsv", ROW_SCHEMA)
+        read_cohort(tmp_path / "commas.tsv")
 
 
 def test_labels_on_another_grid_missing_files_and_mixed_dimensions_are_found_together(tmp_path):
@@ -69,7 +67,7 @@ def test_labels_on_another_grid_missing_files_and_mixed_dimensions_are_found_tog
     for name, shape, spacing in (("a_1", (8, 9, 10), 1), ("a_seg", (8, 9, 10), 2), ("b_1", (8, 9), 1)):
         grid = Grid.centred(shape, [spacing] * len(shape), [0] * len(shape))
         Volume(rng.random(shape).astype("f4"), grid).save(tmp_path / f"{name}.nii.gz")
-    cohort = read_cohort(write_table(tmp_path, [row("a"), row("b"), row("c")]), ROW_SCHEMA)
+    cohort = read_cohort(write_table(tmp_path, [row("a"), row("b"), row("c")]))
     with pytest.raises(InputError) as caught:
         check_files(cohort)
     message = str(caught.value)
@@ -82,7 +80,7 @@ def test_labels_on_another_grid_missing_files_and_mixed_dimensions_are_found_tog
 @pytest.fixture
 def cohort(tmp_path):
     rows = [row(s, "test", session) for s in "abc" for session in "12"] + [row("t", "train"), row("r", "atlas")]
-    return read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+    return read_cohort(write_table(tmp_path, rows))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +88,7 @@ def cohort(tmp_path):
     [("random", 24, False), ("all", 24, False), ("within-subject", 6, True), ("atlas", 6, False)],
 )
 def test_pairs_of_each_kind(cohort, kind, count, same_subject):
-    pairs = make_pairs(cohort, "test", PAIRS | {"kind": kind, "atlas": "r"}, seed=0)
+    pairs = make_pairs(cohort, "test", PAIRS.with_values({"kind": kind, "atlas": "r"}), seed=0)
     assert len(pairs) == count == pairs["pair"].nunique()
     assert (pairs["fixed"] != pairs["moving"]).all()
     same = pairs["fixed"].str[0] == pairs["moving"].str[0]
@@ -101,7 +99,7 @@ def test_pairs_of_each_kind(cohort, kind, count, same_subject):
 
 def test_a_random_choice_follows_the_seed(cohort):
     def draw(seed):
-        return list(make_pairs(cohort, "test", PAIRS | {"test": 5}, seed)["pair"])
+        return list(make_pairs(cohort, "test", PAIRS.with_values({"test": 5}), seed)["pair"])
 
     assert len(draw(1)) == 5
     assert draw(1) == draw(1) != draw(2)
@@ -111,7 +109,7 @@ def test_an_empty_split_or_one_too_small_is_explained(cohort):
     with pytest.raises(InputError, match=r"split 'validation' is empty"):
         make_pairs(cohort, "validation", PAIRS, seed=0)
     with pytest.raises(InputError, match=r"split 'test' is empty.*contrast T2w"):
-        make_pairs(cohort, "test", PAIRS | {"contrasts": ["T2w", "T1w"]}, seed=0)
+        make_pairs(cohort, "test", PAIRS.with_values({"contrasts": ["T2w", "T1w"]}), seed=0)
     with pytest.raises(InputError, match="too few scans"):
         make_pairs(cohort, "train", PAIRS, seed=0)
 
@@ -130,16 +128,16 @@ def two_contrasts(tmp_path):
     """Subjects with unequal numbers of scans, in an order that mixes them."""
     scans = ["a1T1w", "b1T2w", "a1T2w", "c1T1w", "b1T1w", "a2T1w", "d1T2w", "a3T2w", "b2T1w", "e1T1w"]
     rows = [row(s[0], "train", s[1], s[2:]) for s in scans] + [row("r", "atlas", "1", "T2w")]
-    return read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+    return read_cohort(write_table(tmp_path, rows))
 
 
 @pytest.mark.parametrize("kind", ["random", "all", "within-subject", "atlas"])
 def test_eligible_pairs_are_numbered_as_if_they_were_listed(cohort, two_contrasts, kind):
-    pairs = PAIRS | {"kind": kind, "contrasts": ["T2w", "T1w"], "atlas": "r"}
+    pairs = PAIRS.with_values({"kind": kind, "contrasts": ["T2w", "T1w"], "atlas": "r"})
     found = eligible_pairs(two_contrasts, "train", pairs)
     assert list(found) == listed(two_contrasts, "train", kind)
     assert found.scans == {scan for pair in found for scan in pair}
-    one = eligible_pairs(cohort, "test", PAIRS | {"kind": kind, "atlas": "a"})
+    one = eligible_pairs(cohort, "test", PAIRS.with_values({"kind": kind, "atlas": "a"}))
     assert all(fixed != moving for fixed, moving in one)
     assert len(set(one)) == len(one) == {"random": 24, "all": 24, "within-subject": 6, "atlas": 5}[kind]
     for number in (-1, len(one)):
@@ -149,7 +147,8 @@ def test_eligible_pairs_are_numbered_as_if_they_were_listed(cohort, two_contrast
 
 @pytest.mark.parametrize("kind", ["random", "within-subject", "atlas"])
 def test_every_eligible_pair_is_drawn_equally_often(two_contrasts, kind):
-    found = eligible_pairs(two_contrasts, "train", PAIRS | {"kind": kind, "contrasts": ["T2w", "T1w"], "atlas": "r"})
+    pairs = PAIRS.with_values({"kind": kind, "contrasts": ["T2w", "T1w"], "atlas": "r"})
+    found = eligible_pairs(two_contrasts, "train", pairs)
     drawn = Counter(found[n] for n in np.random.default_rng(0).integers(len(found), size=400 * len(found)))
     assert drawn.keys() == set(found)
     assert chisquare(list(drawn.values())).pvalue > 0.01
@@ -158,8 +157,8 @@ def test_every_eligible_pair_is_drawn_equally_often(two_contrasts, kind):
 @pytest.mark.parametrize("kind", ["random", "atlas"])
 def test_fewer_training_subjects_are_among_more_of_them(tmp_path, kind):
     rows = [row(f"s{i}", "train", session) for i in range(20) for session in "12"] + [row("r", "atlas")]
-    cohort = read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
-    pairs = PAIRS | {"kind": kind, "atlas": "r"}
+    cohort = read_cohort(write_table(tmp_path, rows))
+    pairs = PAIRS.with_values({"kind": kind, "atlas": "r"})
 
     def drawn(count, seed=0):
         scans = eligible_pairs(cohort, "train", pairs, count, seed).scans - {"r_1_T1w"}
@@ -174,9 +173,9 @@ def test_fewer_training_subjects_are_among_more_of_them(tmp_path, kind):
 
 def test_subjects_that_can_make_no_pair_do_not_count(cohort, tmp_path):
     rows = [row("a", "train"), *(row("b", "train", session) for session in "12")]
-    cohort = read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+    cohort = read_cohort(write_table(tmp_path, rows))
     with pytest.raises(InputError, match="2 subjects are requested, but the cohort has 1"):
-        eligible_pairs(cohort, "train", PAIRS | {"kind": "within-subject"}, 2, 0)
+        eligible_pairs(cohort, "train", PAIRS.with_values({"kind": "within-subject"}), 2, 0)
 
 
 def test_thousands_of_scans_are_paired_without_listing_their_pairs():
@@ -186,10 +185,10 @@ def test_thousands_of_scans_are_paired_without_listing_their_pairs():
         for i in range(count)
     ]
     table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
-    cohort = checked_cohort(table, "cohort.tsv", ROW_SCHEMA)
+    cohort = checked_cohort(table, "cohort.tsv")
     started = time.process_time()
     found = eligible_pairs(cohort, "train", PAIRS, 4000, seed=0)
-    some = make_pairs(cohort, "train", PAIRS | {"train": 30}, seed=0)
+    some = draw_pairs(cohort, "train", PAIRS, 30, seed=0)
     assert len(found) == 4000 * 3999 and len(found.scans) == 4000 and len(some) == 30
     assert found[len(found) - 1] == (found.fixed[-1], found.moving[-2])
     assert time.process_time() - started < 2, "listing the pairs takes ten times as long"
@@ -199,14 +198,14 @@ def test_thousands_of_scans_are_paired_without_listing_their_pairs():
 def every_contrast(tmp_path):
     splits = dict.fromkeys("abcd", "test") | dict.fromkeys("efg", "train")
     rows = [row(who, split, contrast=contrast) for who, split in splits.items() for contrast in ("T1w", "T2w")]
-    return read_cohort(write_table(tmp_path, rows), ROW_SCHEMA)
+    return read_cohort(write_table(tmp_path, rows))
 
 
 BOTH = {"contrasts": [["T1w", "T1w"], ["T1w", "T2w"]]}
 
 
 def test_several_contrasts_are_paired_for_the_same_subjects(every_contrast):
-    pairs = make_pairs(every_contrast, "test", PAIRS | BOTH | {"test": 5}, seed=3)
+    pairs = make_pairs(every_contrast, "test", PAIRS.with_values(BOTH | {"test": 5}), seed=3)
     assert pairs["contrasts"].value_counts().to_dict() == {"T1w to T1w": 5, "T2w to T1w": 5}
     subjects = [(f[0], m[0]) for f, m in zip(pairs["fixed"], pairs["moving"], strict=True)]
     assert subjects[:5] == subjects[5:]
@@ -215,26 +214,26 @@ def test_several_contrasts_are_paired_for_the_same_subjects(every_contrast):
 
 
 def test_training_draws_from_the_pairs_of_every_contrast(every_contrast):
-    pooled = eligible_pairs(every_contrast, "train", PAIRS | BOTH)
-    each = [eligible_pairs(every_contrast, "train", PAIRS | {"contrasts": c}) for c in BOTH["contrasts"]]
+    pooled = eligible_pairs(every_contrast, "train", PAIRS.with_values(BOTH))
+    each = [eligible_pairs(every_contrast, "train", PAIRS.with_values({"contrasts": c})) for c in BOTH["contrasts"]]
     assert isinstance(pooled, PooledPairs)
     assert list(pooled) == [*each[0], *each[1]]
     assert pooled.scans == each[0].scans | each[1].scans
     with pytest.raises(IndexError):
         pooled[len(pooled)]
-    fewer = eligible_pairs(every_contrast, "train", PAIRS | BOTH, subjects=2)
+    fewer = eligible_pairs(every_contrast, "train", PAIRS.with_values(BOTH), subjects=2)
     assert len(fewer) == 4 and len({scan[0] for scan in fewer.scans}) == 2
     assert fewer.identity != pooled.identity
 
 
 def test_an_atlas_shows_the_contrast_that_is_fixed(every_contrast):
     wanted = {"kind": "atlas", "atlas": "e", "contrasts": [["T1w", "T1w"], ["T2w", "T1w"]]}
-    pairs = make_pairs(every_contrast, "test", PAIRS | wanted, seed=0)
+    pairs = make_pairs(every_contrast, "test", PAIRS.with_values(wanted), seed=0)
     assert pairs["fixed"].tolist() == ["e_1_T1w"] * 4 + ["e_1_T2w"] * 4
 
 
 def test_an_atlas_without_the_fixed_contrast_is_refused(cohort):
-    wanted = PAIRS | {"kind": "atlas", "atlas": "r", "contrasts": [["T1w", "T1w"], ["T2w", "T1w"]]}
+    wanted = PAIRS.with_values({"kind": "atlas", "atlas": "r", "contrasts": [["T1w", "T1w"], ["T2w", "T1w"]]})
     with pytest.raises(InputError, match=r"split 'test' is empty.*contrast T2w|'r' has no scan of contrast T2w"):
         make_pairs(cohort, "test", wanted, seed=0)
 
@@ -252,7 +251,7 @@ def write_pairs(folder, *pairs, columns="fixed\tmoving"):
 
 def test_listed_pairs_are_the_test_pairs(every_contrast, tmp_path):
     path = write_pairs(tmp_path, ("b_1_T1w", "a_1_T1w"), ("c_1_T2w", "d_1_T1w"))
-    wanted = PAIRS | {"kind": "listed", "table": str(path), "validation": 2}
+    wanted = PAIRS.with_values({"kind": "listed", "table": str(path), "validation": 2})
     pairs = make_pairs(every_contrast, "test", wanted, seed=0)
     assert pairs["pair"].tolist() == ["b_1_T1w--a_1_T1w", "c_1_T2w--d_1_T1w"]
     assert pairs["contrasts"].tolist() == ["T1w to T1w", "T1w to T2w"]
@@ -271,21 +270,21 @@ def test_listed_pairs_are_the_test_pairs(every_contrast, tmp_path):
     ],
 )
 def test_a_wrong_list_of_pairs_is_explained(every_contrast, tmp_path, rows, words):
-    wanted = PAIRS | {"kind": "listed", "table": str(write_pairs(tmp_path, *rows))}
+    wanted = PAIRS.with_values({"kind": "listed", "table": str(write_pairs(tmp_path, *rows))})
     with pytest.raises(InputError, match=rf"pairs\.tsv.*{words}"):
         make_pairs(every_contrast, "test", wanted, seed=0)
 
 
 def test_a_list_of_pairs_that_is_missing_or_lacks_a_column_is_explained(every_contrast, tmp_path):
     with pytest.raises(InputError, match="needs 'table'"):
-        make_pairs(every_contrast, "test", PAIRS | {"kind": "listed", "table": None}, seed=0)
+        make_pairs(every_contrast, "test", PAIRS.with_values({"kind": "listed", "table": None}), seed=0)
     with pytest.raises(InputError, match=r"none\.tsv: no such list"):
         read_pairs(tmp_path / "none.tsv", every_contrast)
     with pytest.raises(InputError, match=r"lacks the column\(s\) field; it has fixed, moving"):
         read_pairs(write_pairs(tmp_path, ("a", "b")), every_contrast, "field")
 
 
-MIXED = PAIRS | {"kind": "mixed"}
+MIXED = PAIRS.with_values({"kind": "mixed"})
 
 
 @pytest.fixture
@@ -300,7 +299,7 @@ def two_datasets(tmp_path):
         for session in ("1" if name == "single" else "12")
     ]
     table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
-    return checked_cohort(table, tmp_path / "cohort.tsv", ROW_SCHEMA)
+    return checked_cohort(table, tmp_path / "cohort.tsv")
 
 
 def check_mixed(cohort, pairs, split):
@@ -315,13 +314,13 @@ def check_mixed(cohort, pairs, split):
 
 @pytest.mark.parametrize(("wanted", "within", "across"), [(16, [4, 4], [4, 4]), (10, [3, 2], [3, 2]), (40, 6, 10)])
 def test_mixed_pairs_are_spread_evenly_over_tasks_and_datasets(two_datasets, wanted, within, across):
-    pairs = make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=1)
+    pairs = make_pairs(two_datasets, "test", MIXED.with_values({"test": wanted}), seed=1)
     check_mixed(two_datasets, pairs, "test")
     counts = pairs.groupby(["task", "dataset"]).size()
     for task, expected in (("within", within), ("across", across)):
         assert (counts[task].reindex(["big", "small"]) == expected).all()
-    assert pairs.equals(make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=1))
-    assert not pairs.equals(make_pairs(two_datasets, "test", MIXED | {"test": wanted}, seed=2))
+    assert pairs.equals(make_pairs(two_datasets, "test", MIXED.with_values({"test": wanted}), seed=1))
+    assert not pairs.equals(make_pairs(two_datasets, "test", MIXED.with_values({"test": wanted}), seed=2))
 
 
 def test_all_mixed_pairs(two_datasets):
@@ -348,14 +347,14 @@ def test_training_draws_both_tasks_equally_often(two_datasets):
 
 
 def test_a_cohort_without_datasets_is_one_dataset(cohort):
-    pairs = make_pairs(cohort, "test", MIXED | {"test": 8}, seed=0)
+    pairs = make_pairs(cohort, "test", MIXED.with_values({"test": 8}), seed=0)
     assert pairs["task"].value_counts().to_dict() == {"within": 4, "across": 4}
     assert set(pairs["dataset"]) == {""}
 
 
 def test_a_split_that_lacks_a_task_is_explained(two_datasets):
     single = two_datasets.table.query("session == '1'")
-    cohort = checked_cohort(single, "cohort.tsv", ROW_SCHEMA)
+    cohort = checked_cohort(single, "cohort.tsv")
     with pytest.raises(InputError, match="'test' has too few scans for a pair of kind 'within-subject' with both"):
         make_pairs(cohort, "test", MIXED, seed=0)
 

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
 from regcore.images.field import read_field
@@ -228,6 +229,7 @@ def test_apply_and_evaluate_refuse_what_does_not_fit(registered, pair, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_installed_command_ends_without_traceback(tmp_path):
     command = shutil.which("regcore", path=str(Path(sys.executable).parent))
     assert command, "the package is not installed: pip install -e ."
@@ -358,7 +360,7 @@ def slices(tmp_path_factory):
     method = make_method("voxelmorph", {"lambda": 0.001})
     method.module = method.build(2)
     trained = Trained(method.module.state_dict(), [], {})
-    preprocess = {"affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+    preprocess = PreprocessSettings(affine="affine")
     save_model(folder / "model", "voxelmorph", method, trained, read_volume(folder / "fixed.nii.gz"), grid, preprocess)
     return folder
 

@@ -12,24 +12,24 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from support.paths import SCHEMAS
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.cohort.table import read_cohort
 from regcore.commands import tune as cohort_module
 from regcore.commands.cli import main
-from regcore.commands.tune import ROW_SCHEMA, tune_model
+from regcore.commands.tune import tune_model
+from regcore.errors import InputError
 from regcore.images.field import read_field
 from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
 from regcore.models.trained import load_model, save_model
-from regcore.settings.validation import load_yaml
 from regcore.training.trainer import Trained
 from regcore.tuning.amortised import tune
 
 SHAPE = (32, 48)
 #: How far (voxels) the models move the image along each axis where all hyperparameters are 1.
 REACH = (10.0, 8.0)
-PREPROCESS = {"affine": "centre", "mask": False, "percentiles": [0.5, 99.5]}
+PREPROCESS = PreprocessSettings(affine="centre")
 GRID = Grid.centred(SHAPE, (1, 1), (0, 0))
 
 
@@ -190,7 +190,7 @@ def test_progress_is_told(folder, tmp_path, caplog, quick):
 
 
 def test_drawn_pairs_are_of_the_split_and_of_different_subjects(folder):
-    cohort = read_cohort(folder / "cohort.tsv", ROW_SCHEMA)
+    cohort = read_cohort(folder / "cohort.tsv")
     drawn = [cohort_module._drawn(cohort, "validation", [], 4, seed) for seed in (1, 1, 2)]
     for table in drawn:
         subjects = [[cohort.table.at[scan, "subject"] for scan in pair] for pair in table[["fixed", "moving"]].values]
@@ -317,26 +317,25 @@ def test_a_mask_counts_where_the_training_masked(folder, tmp_path):
     method = moving_model({"lambda": [0, 1]})
     trained = Trained(method.module.state_dict(), [], {})
     reference = read_volume(folder / "a0.nii.gz")
-    save_model(tmp_path / "model", "hypermorph", method, trained, reference, GRID, {**PREPROCESS, "mask": True})
+    save_model(
+        tmp_path / "model", "hypermorph", method, trained, reference, GRID, PREPROCESS.with_values({"mask": True})
+    )
     data, mask = read_volume(folder / "a1.nii.gz").data, np.ones(SHAPE, np.int16)
     data[:3], mask[:3] = 50, 0
     Volume(data, GRID).save(tmp_path / "bright.nii.gz")
     Volume(mask, GRID).save(tmp_path / "mask.nii.gz")
     files = {"a1__image": str(tmp_path / "bright.nii.gz"), "a1__mask": str(tmp_path / "mask.nii.gz")}
-    cohort = read_cohort(edited(folder, tmp_path / "cohort.tsv", **files), ROW_SCHEMA)
+    cohort = read_cohort(edited(folder, tmp_path / "cohort.tsv", **files))
     pair = ("a0_1_T1w", "a1_1_T1w")
     labelled = cohort_module._prepared(load_model(tmp_path / "model"), cohort, pair, [pair], 0)
     image = labelled.images[pair[1]][0, 0].numpy()
     assert image[:3].max() == 0 and image[labelled.labels[pair[1]] == 2].min() > 0.5
 
 
-def test_a_row_is_what_the_workflow_takes_for_one():
-    full = load_yaml(SCHEMAS / "cohort.schema.yaml")
-    assert set(ROW_SCHEMA["properties"]) == set(full["properties"])
-    assert ROW_SCHEMA["required"] == full["required"]
-    for column, rule in full["properties"].items():
-        kept = {key: value for key, value in ROW_SCHEMA["properties"][column].items() if key != "description"}
-        assert kept == {key: value for key, value in rule.items() if key != "description"}
+def test_a_row_is_what_the_workflow_takes_for_one(folder, tmp_path):
+    wrong = edited(folder, tmp_path / "cohort.tsv", a1__split="tests")
+    with pytest.raises(InputError, match=r"cohort\.tsv, line \d+: split: 'tests' is not possible; did you mean 'test'"):
+        tune_model(folder / "hyper", wrong, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("options", "amount"), [(["--lambda", 0.3], 0.3), (["--set", "lambda=0.7"], 0.7)])

@@ -56,7 +56,7 @@ def test_the_difference_is_the_root_mean_square_over_space():
 
 def test_one_contrast_does_not_vary():
     network = FlowNetwork(2, "paper").unet
-    with pytest.raises(ValueError, match="two contrasts or more"):
+    with pytest.raises(ValueError, match="two or more contrasts"):
         feature_variability(network, [[pair()]])
     with pytest.raises(ValueError, match="no series"):
         feature_variability(network, [])

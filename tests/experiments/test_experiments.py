@@ -8,18 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from support.paths import SCHEMAS
 from support.snakemake import snakemake
 
 from regcore.cohort.labels import drawn_codes, observed_classes, structures
+from regcore.cohort.settings import LabelSettings
 from regcore.experiments import voxelmorph as paper
 from regcore.methods import make_method, method_info
 from regcore.papers.voxelmorph import figures as reporting
 from regcore.papers.write import show, write_experiment
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.results import Results
+from regcore.study.settings import StudySettings
 
-SCHEMA = SCHEMAS / "config.schema.yaml"
 CLASSICAL = ["affine", "syn"]
 LABELS = pd.DataFrame(
     {
@@ -33,7 +32,7 @@ LABELS = pd.DataFrame(
 def settings(**changes):
     """The settings of the experiments, with every default."""
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"voxelmorph": changes}}
-    return validated(config, load_yaml(SCHEMA), "configuration")["experiments"]["voxelmorph"]
+    return StudySettings.read(config, "configuration").experiments.voxelmorph
 
 
 # ---- variants
@@ -53,11 +52,11 @@ def test_every_variant_is_a_method_and_every_name_is_one_of_them(own, labelled):
         made = make_method(values["method"], {k: v for k, v in values.items() if k != "method"}, name)
         if values["method"] == "refine":
             assert method_info(planned.variants[values["start"]]["method"]).learned
-            assert made.settings["iterations"] == 7
+            assert made.settings.iterations == 7
         else:
-            assert made.settings["width"] == own.get("width", 1) * (2 if "-x2" in name else 1)
-            assert made.settings["similarity"] == ("lncc" if name.startswith("vm-lncc") else "mse")
-            assert made.settings["steps"] == own.get("steps", 150000)
+            assert made.settings.width == own.get("width", 1) * (2 if "-x2" in name else 1)
+            assert made.settings.similarity == ("lncc" if name.startswith("vm-lncc") else "mse")
+            assert made.settings.steps == own.get("steps", 150000)
 
 
 def test_each_experiment_varies_what_it_is_about():
@@ -199,7 +198,7 @@ def known(tmp_path_factory):
     plan = SimpleNamespace(
         folder=folder,
         papers={"voxelmorph": planned},
-        config={"experiments": {"voxelmorph": CHOSEN}, "labels": {"exclude": [], "groups": {}}},
+        settings=SimpleNamespace(experiments=SimpleNamespace(voxelmorph=CHOSEN), labels=LabelSettings()),
         methods={"identity": "identity", "affine": "affine", "syn": "syn"},
         label_table=str(folder / "labels.tsv"),
         pairs_of=lambda split: pd.DataFrame({"pair": PAIRS}) if split == "test" else None,

@@ -75,7 +75,7 @@ def test_each_pair_of_a_step_has_the_loss_of_its_own_hyperparameters():
         at = {"lambda": row[0].item(), "gamma": 0.2 + 0.6 * row[1].item()}
         plain = make_method(
             "voxelmorph",
-            {key: method.settings[key] for key in ("architecture", "integration_steps", "image_sigma")}
+            {key: method.settings.value(key) for key in ("architecture", "integration_steps", "image_sigma")}
             | {"weighting": "convex"}
             | at,
         )
@@ -143,10 +143,10 @@ def test_a_look_covers_the_range_until_a_value_is_chosen():
 
 def test_the_presets():
     paper, code = hypermorph(preset="paper", hidden=[64] * 4), make_method("hypermorph", {"preset": "code"})
-    assert paper.settings["final"] == "tanh" and paper.settings["end_points"] == 0
-    assert code.settings["hidden"] == [128] * 6 and code.settings["final"] == "relu"
-    assert code.settings["generated"] == ["unet"] and code.settings["end_points"] == 0.2
-    assert math.isclose(1 / code.settings["image_sigma"] ** 2, 400)
+    assert paper.settings.final == "tanh" and paper.settings.end_points == 0
+    assert code.settings.hidden == [128] * 6 and code.settings.final == "relu"
+    assert code.settings.generated == ["unet"] and code.settings.end_points == 0.2
+    assert math.isclose(1 / code.settings.image_sigma**2, 400)
 
 
 @pytest.mark.parametrize(

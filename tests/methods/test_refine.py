@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from support.paths import SCHEMAS
 
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume
@@ -161,7 +160,7 @@ def test_a_refinement_that_was_given_no_network_does_not_register(pairs):
 
 def study(**methods):
     cohort = {"embedded": {"ndim": 2, "train": 2, "validation": 2, "test": 2}}
-    return plan_study({"study": "x", "cohort": cohort, "methods": methods}, SCHEMAS)
+    return plan_study({"study": "x", "cohort": cohort, "methods": methods})
 
 
 def test_a_study_refines_its_own_learned_methods():

@@ -84,12 +84,12 @@ def test_images_of_training_scans_are_not_looked_at():
 @pytest.mark.parametrize("maps", ["shapes", "cohort"])
 def test_published_ranges(maps):
     chosen = make_method("synthmorph", {"maps": maps}).settings
-    assert (chosen["r_v"], chosen["b_v"]) == {"shapes": ([8, 16, 32], 3), "cohort": ([16], 0.5)}[maps]
+    assert (chosen.r_v, chosen.b_v) == {"shapes": ([8, 16, 32], 3), "cohort": ([16], 0.5)}[maps]
     table = {"J": 26, "r_p": 32, "b_p": 100, "a_mu": 25, "b_mu": 225, "a_sigma": 5, "b_sigma": 25}
     table |= {"r_B": 40, "b_B": 0.3, "b_K": 1, "sigma_gamma": 0.25, "lambda": 1, "integration_steps": 5}
-    assert {name: chosen[name] for name in table} == table
+    assert {name: chosen.value(name) for name in table} == table
     supervised = make_method("synthmorph", {"maps": maps, "loss": "svf"}).settings
-    assert (supervised["r_v"], supervised["b_v"]) == ([8, 16, 32], 3), "as for shapes, one map serves both sides"
+    assert (supervised.r_v, supervised.b_v) == ([8, 16, 32], 3), "as for shapes, one map serves both sides"
 
 
 def test_the_loss_is_overlap_and_smoothness_of_the_displacement():

@@ -21,12 +21,13 @@ import psutil
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
+from support.marks import marks_its_tests
 from support.tools import skip_without
 
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Grid, Volume
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, make_method, read_settings
 from regcore.methods.base import Registration
 from regcore.methods.classical.deeds import read_displacements, upsampled
 from regcore.methods.classical.external import (
@@ -186,6 +187,7 @@ def run_tool(label: str, ndim: int, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def runs(tmp_path_factory):
     """``runs(label, ndim)``: the tool's run on the pair, done once."""
     done = {}
@@ -417,7 +419,7 @@ def test_deeds_upsampling_keeps_what_the_control_points_say(generator, tmp_path)
     ],
 )
 def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
-    assert message in METHODS[name].missing(settings)
+    assert message in read_settings(name, settings).missing()
     with pytest.raises(ToolError, match=re.escape(message)):
         make_method(name, settings).register(*related_pair(3)[:2])
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from support.paths import SCHEMAS
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume
 from regcore.methods import make_method
@@ -14,7 +14,7 @@ from regcore.study.stages.register import method_to_register
 from regcore.training.trainer import Trained
 
 GRID = Grid.centred((32, 32), (1.5, 1.5), (0, 0))
-PREPROCESS = {"affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+PREPROCESS = PreprocessSettings(affine="affine")
 
 
 def disc(radius):
@@ -45,7 +45,7 @@ def hyper(tmp_path_factory):
 
 def study(**methods):
     cohort = {"embedded": {"ndim": 2, "train": 2, "validation": 2, "test": 2}}
-    return plan_study({"study": "x", "cohort": cohort, "methods": methods}, SCHEMAS)
+    return plan_study({"study": "x", "cohort": cohort, "methods": methods})
 
 
 def field(method):
@@ -97,4 +97,4 @@ def test_a_model_of_another_dimension_is_refused_when_the_study_is_planned(model
     cohort = {"embedded": {"ndim": 3, "train": 2, "validation": 2, "test": 2}}
     methods = {"other": {"method": "pretrained", "model": str(model)}}
     with pytest.raises(InputError, match=r"methods.other.model: a 2-D model cannot register 3-D images"):
-        plan_study({"study": "x", "cohort": cohort, "methods": methods}, SCHEMAS)
+        plan_study({"study": "x", "cohort": cohort, "methods": methods})

@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.commands.cli import main
 from regcore.commands.register import _grid_around
 from regcore.errors import InputError
@@ -21,7 +22,7 @@ from regcore.models.released import release, released_model, released_models
 from regcore.models.trained import load_model, save_model
 from regcore.training.trainer import Trained
 
-PREPROCESS = {"affine": "affine", "mask": False, "percentiles": [0.5, 99.5]}
+PREPROCESS = PreprocessSettings(affine="affine")
 LARGEST_BYTES = 8_000_000
 
 
@@ -86,8 +87,8 @@ def test_a_released_model_has_no_scan_of_its_study(models):
 
 def test_its_grid_and_passes_can_be_chosen_after_training(tmp_path):
     model = load_model(release(trained(tmp_path / "model", passes=2), tmp_path / "released", voxels=80, passes=3))
-    assert model.voxels == 80 and model.method.settings["passes"] == 3
-    assert load_model(release(trained(tmp_path / "m", passes=2), tmp_path / "b")).method.settings["passes"] == 2
+    assert model.voxels == 80 and model.method.settings.passes == 3
+    assert load_model(release(trained(tmp_path / "m", passes=2), tmp_path / "b")).method.settings.passes == 2
 
 
 @pytest.mark.parametrize("settings", [{"maps": "cohort"}, {"maps": "cohort", "loss": "svf"}])
@@ -160,7 +161,7 @@ def test_a_model_is_named_by_its_folder_alone(models, tmp_path):
 
 def test_a_study_names_it(models):
     method = make_method("pretrained", {"model": "synthmorph-2d"})
-    assert method.dimensions == 2 and method.folder == models / "synthmorph-2d"
+    assert method.ndim == 2 and method.folder == models / "synthmorph-2d"
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -168,7 +169,7 @@ def test_the_models_that_regcore_has(ndim, tmp_path):
     folder = Path(released.__file__).parent / f"synthmorph-{ndim}d"
     assert sum(path.stat().st_size for path in folder.iterdir()) < LARGEST_BYTES
     assert (folder / "README.md").is_file()
-    assert load_model(folder).method.settings["maps"] == "shapes"
+    assert load_model(folder).method.settings.maps == "shapes"
     # The moving shape is an ellipse, of which no affine alignment makes the lobes of the fixed one.
     shape, radii, spacing = ((120, 110), (46, 38), 1) if ndim == 2 else ((60, 56, 50), (48, 40, 44), 2)
     scans = {

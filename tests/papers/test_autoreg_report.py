@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from support.marks import marks_its_tests
-from support.paths import ROOT
 from support.studies import prepared, small_study
 
 from regcore.autoreg.search import FACTS, FOUND
@@ -22,15 +21,14 @@ from regcore.networks.architecture import CANDIDATES, LAMBDAS, SIZES, Architectu
 from regcore.papers.autoreg import figures as autoreg
 from regcore.papers.write import show, write_experiment
 from regcore.reporting.architectures import headings, search_figure
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.plan import plan_study
 from regcore.study.results import Results
+from regcore.study.settings import StudySettings
 from regcore.study.stages.architecture import found_values, search_architecture
 from regcore.study.stages.register import register_pairs
 from regcore.study.stages.score import evaluate_method
 from regcore.study.stages.train import train
 
-SCHEMAS = ROOT / "workflow" / "schemas"
 MODEL = {"network": "cells", "architecture": {}, **dict.fromkeys((*LAMBDAS, *SIZES), 1)}
 FAST = {"steps": 3, "validate_every": 3, "learning_rate": 0.01}
 EXPERIMENTS = {
@@ -46,7 +44,7 @@ EXPERIMENTS = {
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"autoreg": changes}}
-    return validated(config, load_yaml(SCHEMAS / "config.schema.yaml"), "configuration")["experiments"]["autoreg"]
+    return StudySettings.read(config, "configuration").experiments.autoreg
 
 
 # ---- what is planned
@@ -110,7 +108,7 @@ def plan(tmp_path_factory):
     config = {key: value for key, value in other.config.items() if key != "unavailable"}
     config |= {"methods": {"affine": {}}}
     experiments = {"autoreg": EXPERIMENTS["autoreg"] | {"transfer": str(folder / "other")}}
-    made = prepared(plan_study(config | {"experiments": experiments}, SCHEMAS, results=str(folder / "results")))
+    made = prepared(plan_study(config | {"experiments": experiments}, results=str(folder / "results")))
     planned = made.papers["autoreg"]
     searches = {name: entry.cell_search for name, entry in made.entries.items() if entry.cell_search is not None}
     waiting = list(searches)
@@ -211,10 +209,8 @@ def test_architectures_are_drawn_from_the_command_line(plan, tmp_path):
 
 
 def test_starts_are_averaged_pair_by_pair(tmp_path):
-    class Plan:
-        folder = tmp_path
-        config: ClassVar = {"experiments": {"autoreg": {"starts": 2}}}
-
+    experiments = SimpleNamespace(autoreg=settings(starts=2))
+    plan = SimpleNamespace(folder=tmp_path, settings=SimpleNamespace(experiments=experiments))
     (tmp_path / "metrics").mkdir()
     base = np.random.default_rng(0).uniform(0.5, 0.9, 12)
     gains = {"manual-small": 0, "manual-small-2": 0.02, "autoreg": 0.03, "autoreg-2": 0.01}
@@ -226,7 +222,7 @@ def test_starts_are_averaged_pair_by_pair(tmp_path):
         )
         (tmp_path / "models" / name).mkdir(parents=True)
         (tmp_path / "models" / name / "model.json").write_text(json.dumps({"training": {"parameters": 100}}))
-    table, html = autoreg.compared(Results(Plan()), Needs(scores=list(gains)), "manual-small")
+    table, html = autoreg.compared(Results(plan), Needs(scores=list(gains)), "manual-small")
     rows = table.set_index("entry")
     assert rows.at["autoreg", "dice_mean"] == pytest.approx(base.mean() + 0.02)
     assert rows.at["autoreg", "dice_sd_starts"] == pytest.approx(0.02 / 2**0.5)

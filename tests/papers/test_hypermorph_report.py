@@ -8,16 +8,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from support.paths import SCHEMAS
 
+from regcore.cohort.settings import LabelSettings
 from regcore.experiments import hypermorph as paper
+from regcore.methods.settings.training import TrainingSettings
 from regcore.papers.hypermorph import landscapes, robustness
 from regcore.papers.write import show, write_experiment
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.results import Results
+from regcore.study.settings import StudySettings
 from regcore.tuning import amortised
 
-SCHEMA = SCHEMAS / "config.schema.yaml"
 LABELS = pd.DataFrame({"index": [5, 30, 44], "name": ["Left-Caudate", "Right-Caudate", "Brain-Stem"]})
 EXPERIMENTS = ("fig3", "fig4", "fig5", "fig6", "fig7", "table1")
 OBSERVED = {5, 30}
@@ -35,7 +35,7 @@ RULE = {
 def settings(**changes):
     """The settings of the experiments, with every default."""
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"hypermorph": changes}}
-    return validated(config, load_yaml(SCHEMA), "configuration")["experiments"]["hypermorph"]
+    return StudySettings.read(config, "configuration").experiments.hypermorph
 
 
 CHOSEN = settings(
@@ -152,7 +152,7 @@ def build(folder, chosen, dice, pairs, labels=LABELS):
     return SimpleNamespace(
         folder=folder,
         papers={"hypermorph": planned},
-        config={"experiments": {"hypermorph": chosen}, "labels": {"exclude": [], "groups": {}}},
+        settings=SimpleNamespace(experiments=SimpleNamespace(hypermorph=chosen), labels=LabelSettings()),
         label_table=str(folder / "labels.tsv"),
         pairs=pairs,
     )
@@ -388,7 +388,7 @@ def test_robustness_and_cost(known):
     ],
 )
 def test_the_rule_by_which_training_ends(changes, expected):
-    assert expected in robustness.convergence_rule(RULE | changes)
+    assert expected in robustness.convergence_rule(TrainingSettings.read(RULE | changes, "x"))
 
 
 def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
@@ -426,5 +426,5 @@ def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp
 
 
 def test_every_planned_experiment_can_be_shown(known):
-    planned = known.experiments["hypermorph"]
+    planned = known.plan.papers["hypermorph"]
     assert planned.names == sorted(EXPERIMENTS)

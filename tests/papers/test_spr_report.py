@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from support.marks import marks_its_tests
-from support.paths import ROOT
 from support.studies import prepared, small_study
 
 from regcore.errors import InputError
@@ -19,9 +18,9 @@ from regcore.papers.spr import figures as spr
 from regcore.papers.spr import weights
 from regcore.papers.write import show, write_experiment
 from regcore.reporting import searches
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.plan import plan_study
 from regcore.study.results import Results
+from regcore.study.settings import StudySettings
 from regcore.study.stages.register import register_pairs
 from regcore.study.stages.score import evaluate_method
 from regcore.study.stages.sweep import write_sweep
@@ -30,7 +29,6 @@ from regcore.study.stages.tune import collect, run_trial
 from regcore.study.stages.weights import correlation, measures, write_weights
 from regcore.tuning import amortised
 
-SCHEMAS = ROOT / "workflow" / "schemas"
 FAST = {"steps": 4, "validate_every": 2, "learning_rate": 0.01}
 EXPERIMENTS = {
     "spr": {
@@ -49,7 +47,7 @@ EXPERIMENTS = {
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"spr": changes}}
-    return validated(config, load_yaml(SCHEMAS / "config.schema.yaml"), "configuration")["experiments"]["spr"]
+    return StudySettings.read(config, "configuration").experiments.spr
 
 
 # ---- what is planned
@@ -90,7 +88,7 @@ def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     config = small_study(folder, {"affine": None}).config
     config = {key: value for key, value in config.items() if key != "unavailable"}
-    made = prepared(plan_study(config | {"experiments": EXPERIMENTS}, SCHEMAS, results=str(folder / "results")))
+    made = prepared(plan_study(config | {"experiments": EXPERIMENTS}, results=str(folder / "results")))
     paper = made.papers["spr"]
     for name in paper.variants:
         model, checkpoints = made.folder / "models" / name, folder / "checkpoints" / name

@@ -8,19 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from support.paths import SCHEMAS
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.experiments import Needs
 from regcore.experiments import synthmorph as paper
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 from regcore.papers.write import show, write_experiment
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.results import Results
+from regcore.study.settings import StudySettings
 from regcore.synthesis.mr_contrast import of_series
 
-SCHEMA = SCHEMAS / "config.schema.yaml"
 METHODS = ["affine", "syn", "sm-shapes", "vm-ncc", "vm-nmi"]
 NETWORKS = METHODS[2:]
 CONTRASTS = ["T1w to T1w", "FLASH-10 to FLASH-40", "FLASH-20 to FLASH-40", "MPRAGE-300 to T1w"]
@@ -29,7 +28,7 @@ SWEEPS = {"b_v": [0.5, 1, 3], "r_v": [8, 16]}
 
 def settings(**changes):
     config = {"study": "x", "cohort": {"table": "x"}, "methods": {"syn": None}, "experiments": {"synthmorph": changes}}
-    return validated(config, load_yaml(SCHEMA), "configuration")["experiments"]["synthmorph"]
+    return StudySettings.read(config, "configuration").experiments.synthmorph
 
 
 CHOSEN = settings(sweeps=SWEEPS, **{"lambda": [0, 1]}, settings={"steps": 7})
@@ -151,7 +150,7 @@ def known(tmp_path_factory):
     plan = SimpleNamespace(
         folder=folder,
         papers={"synthmorph": PLANNED},
-        config={"experiments": {"synthmorph": CHOSEN}, "preprocess": {"mask": False, "percentiles": [0.5, 99.5]}},
+        settings=SimpleNamespace(experiments=SimpleNamespace(synthmorph=CHOSEN), preprocess=PreprocessSettings()),
         methods=dict.fromkeys(METHODS),
         pairs_of=lambda split: table,
         field=lambda name, pair: folder / f"field_{name}.nii.gz",

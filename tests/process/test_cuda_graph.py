@@ -39,7 +39,7 @@ def test_methods_whose_step_draws_on_the_cpu_cannot_be_recorded(name):
     ],
 )
 def test_settings_that_draw_or_keep_checkpoints_cannot_be_recorded(name, settings):
-    assert make_method(name, {"record": True}).settings["record"]
+    assert make_method(name, {"record": True}).settings.record
     with pytest.raises(InputError, match="'record' cannot be had"):
         make_method(name, {"record": True, **settings})
 

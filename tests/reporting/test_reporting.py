@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from scipy import stats
 
 from regcore.cohort.labels import expand_codes, scored_labels
+from regcore.cohort.settings import LabelSettings
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
@@ -42,6 +43,7 @@ from regcore.reporting.tables import (
     with_training,
 )
 from regcore.study.results import Results
+from regcore.study.settings import StudySettings
 
 LABELS = pd.DataFrame({"index": [1, 2, 3], "name": ["left-a", "right-a", "b"], "group": ["x", "x", "y"]})
 COLUMNS = ["method", "pair", "contrasts", "label", "metric", "value"]
@@ -482,13 +484,13 @@ def test_label_codes_come_as_numbers_and_ranges():
 def test_scored_labels_follow_table_groups_and_exclusions(tmp_path):
     path = tmp_path / "labels.tsv"
     pd.DataFrame({"index": [1, 2, 3], "name": ["one", "two", "three"]}).to_csv(path, sep="\t", index=False)
-    table = scored_labels({0, 1, 2, 3, 9}, {"exclude": [2], "groups": {"odd": ["3-5"]}}, path)
+    table = scored_labels({0, 1, 2, 3, 9}, LabelSettings(exclude=[2], groups={"odd": ["3-5"]}), path)
     assert table.to_dict("list") == {"index": [1, 3], "name": ["one", "three"], "group": ["other", "odd"]}
     with pytest.raises(InputError, match="no label is left"):
-        scored_labels({0, 2}, {"exclude": [2], "groups": {}}, None)
+        scored_labels({0, 2}, LabelSettings(exclude=[2]), None)
     path.write_text("code\tname\n1\tone\n")
     with pytest.raises(InputError, match=r"labels\.tsv.*index"):
-        scored_labels({1}, {"exclude": [], "groups": {}}, path)
+        scored_labels({1}, LabelSettings(), path)
 
 
 # ---- a whole study
@@ -510,16 +512,19 @@ class Study:
         (folder / "scan.json").write_text(json.dumps({"common_shape": [8, 8], "common_spacing": [1, 1]}))
         self.plan = SimpleNamespace(
             folder=folder,
-            config={
-                "study": "tiny",
-                "title": "A study",
-                "description": "Made up.",
-                "cohort": {"table": "cohort.tsv"},
-                "pairs": {"contrasts": ["T1w", "T2w"], "kind": "between"},
-                "preprocess": {"affine": "own"},
-                "labels": {"exclude": [], "groups": {}},
-                "evaluation": {"reference": "syn"},
-            },
+            settings=StudySettings.read(
+                {
+                    "study": "tiny",
+                    "title": "A study",
+                    "description": "Made up.",
+                    "cohort": {"table": "cohort.tsv"},
+                    "pairs": {"contrasts": ["T1w", "T2w"], "kind": "within-subject"},
+                    "preprocess": {"affine": "rigid"},
+                    "evaluation": {"reference": "syn"},
+                    "methods": dict.fromkeys(METHODS),
+                },
+                "configuration",
+            ),
             cohort=SimpleNamespace(table=pd.DataFrame({"split": ["test"], "subject": ["s"]})),
             scans=["scan"],
             reference="scan",
@@ -596,7 +601,7 @@ def test_a_report_without_failures_has_no_section_of_them(study_rows, tmp_path):
 
 def test_a_report_says_why_nothing_is_compared(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {})
-    study.plan.config["evaluation"]["reference"] = "broken"
+    study.plan.settings.evaluation.reference = "broken"
     page = study.report()
     assert "The reference method, broken, has registered no pair." in page
     assert "Wilcoxon" not in page and 'class="mark"' not in page
@@ -604,7 +609,7 @@ def test_a_report_says_why_nothing_is_compared(study_rows, tmp_path):
 
 def test_a_report_says_that_the_reference_was_not_run(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {"greedy": "it is not installed"})
-    study.plan.config["evaluation"]["reference"] = "greedy"
+    study.plan.settings.evaluation.reference = "greedy"
     assert "<p>greedy, the reference, was not run: it is not installed</p>" in study.report()
 
 
@@ -646,8 +651,8 @@ def test_names_that_look_like_numbers_or_nothing_stay_names(study_rows, tmp_path
     folders = {new: old for old, new in names.items()}
     study.plan.methods = {names.get(name, name): method for name, method in METHODS.items()}
     study.plan.field = lambda name, pair: str(tmp_path / "fields" / folders.get(name, name) / f"{pair}.nii.gz")
-    study.plan.config["labels"]["groups"] = {"NA": [1], "2": [2, 3]}
-    study.plan.config["evaluation"]["reference"] = "1"
+    study.plan.settings.labels.groups = {"NA": [1], "2": [2, 3]}
+    study.plan.settings.evaluation.reference = "1"
     entries = [names.get(name, name) for name in ENTRIES]
     page = study.report(entries)
     table = page[page.index('class="dataframe summary"') :]
@@ -660,7 +665,7 @@ def test_names_that_look_like_numbers_or_nothing_stay_names(study_rows, tmp_path
 
 def test_fields_from_elsewhere_need_no_prepared_scan(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {})
-    assert "<th>Common grid</th><td>8 × 8 voxels of 1 × 1 mm; affine step: own</td>" in study.report()
+    assert "<th>Common grid</th><td>8 × 8 voxels of 1 × 1 mm; affine step: rigid</td>" in study.report()
     (tmp_path / "scan.json").unlink()
     study.plan.methods = dict.fromkeys(METHODS, "imported")
     page = study.report()
@@ -684,10 +689,9 @@ def test_a_failure_without_words_is_shown(study_rows, tmp_path):
 
 
 def test_the_configuration_is_printed_without_what_is_missing_here(study_rows, tmp_path):
-    study = Study(tmp_path, study_rows, {})
-    study.plan.config["unavailable"] = {"greedy": "a secret of this machine"}
-    page = study.report()
-    assert "a secret of this machine" not in page and "kind: between" in page
+    page = Study(tmp_path, study_rows, {"greedy": "a secret of this machine"}).report()
+    assert "unavailable:" not in page and page.count("a secret of this machine") == 1
+    assert "kind: within-subject" in page
 
 
 def test_a_report_is_written_though_every_pair_failed(study_rows, tmp_path):

@@ -4,7 +4,8 @@ import pytest
 
 from regcore.errors import InputError
 from regcore.settings.fingerprint import fingerprint
-from regcore.settings.validation import load_yaml, settings_schema, validated
+from regcore.settings.validation import settings_schema, validated
+from regcore.settings.yaml import load_yaml
 
 SCHEMA = settings_schema(
     {

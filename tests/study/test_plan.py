@@ -1,7 +1,8 @@
 """What a study's plan makes of its settings, before anything runs."""
 
+import pickle
+
 import pytest
-from support.paths import SCHEMAS
 
 from regcore.errors import InputError
 from regcore.study.plan import plan_study
@@ -12,7 +13,7 @@ PAIRINGS = [["T1w", "T1w"], ["T1w", "T2w"]]
 def study(**methods):
     cohort = {"embedded": {"ndim": 2, "train": 3, "validation": 3, "test": 2, "contrasts": ["T1w", "T2w", "PDw"]}}
     config = {"study": "x", "cohort": cohort, "methods": methods, "pairs": {"contrasts": PAIRINGS, "validation": 4}}
-    return plan_study(config, SCHEMAS)
+    return plan_study(config)
 
 
 def contrasts_in(plan, pairs):
@@ -45,3 +46,13 @@ def test_only_scans_that_some_pair_has_are_prepared():
     plan = study(own={"method": "voxelmorph", "training_contrasts": [["T1w", "T1w"]]})
     training = [scan for scan in plan.scans if plan.cohort.table.at[scan, "split"] == "train"]
     assert {plan.cohort.table.at[scan, "contrast"] for scan in training} == {"T1w"}
+
+
+def test_a_plan_can_be_sent_to_another_process_without_its_methods():
+    plan = study(voxelmorph=None, better={"method": "refine", "start": "voxelmorph"}, dipy=None, syn=None)
+    assert "made" in vars(plan.entries["voxelmorph"])
+    again = pickle.loads(pickle.dumps(plan))
+    assert "made" not in vars(again.entries["voxelmorph"])
+    assert again.entries["better"].peers["voxelmorph"] is again.entries["voxelmorph"]
+    assert again.entries["voxelmorph"].made.settings == plan.entries["voxelmorph"].made.settings
+    assert again.entries["voxelmorph"].training_pairs.identity == plan.entries["voxelmorph"].training_pairs.identity

@@ -1,6 +1,7 @@
 """HyperMorph in a study: training, its tuning, sweeps of landscapes, and how experiments are planned."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from regcore.errors import InputError
 from regcore.experiments import hypermorph
 from regcore.experiments.hypermorph import by_grid, dense
 from regcore.models.trained import load_model
-from regcore.settings.validation import load_yaml
+from regcore.settings.yaml import load_yaml
 from regcore.study.plan import plan_study
 from regcore.study.stages.sweep import write_sweep
 from regcore.study.stages.train import labelled_pairs, pairs_of_split, train
@@ -23,7 +24,6 @@ from regcore.tuning import amortised
 from regcore.tuning.amortised import curve, optimum, rows_of
 from regcore.tuning.grid import grid, names
 
-SCHEMAS = ROOT / "workflow" / "schemas"
 FAST = {"steps": 4, "validate_every": 2, "architecture": "paper-diff", "batch_size": 2}
 EXPERIMENTS = {
     "hypermorph": {
@@ -44,7 +44,7 @@ def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     config = small_study(folder, {"identity": {}}).config
     config = {key: value for key, value in config.items() if key != "unavailable"}
-    made = plan_study(config | {"experiments": EXPERIMENTS}, SCHEMAS, results=str(folder / "results"))
+    made = plan_study(config | {"experiments": EXPERIMENTS}, results=str(folder / "results"))
     prepared(made)
     for name in (*made.sweeps[dense("mse")].entries, *made.sweeps[by_grid("mse")].entries):
         train(made, name, made.folder / "models" / name, folder / "checkpoints" / name)
@@ -147,11 +147,11 @@ def test_a_sweep_scores_what_registration_would_give(plan, swept):
     pair = plan.pairs_of("test").iloc[0]
     model = load_model(plan.folder / "models" / "hyper-mse-2")
     for value in (0.25, 1.0):
-        model.method.settings["lambda"] = value
+        at_value = replace(model, method=model.method.at({"lambda": value}))
         mine = rows[(rows["entry"] == "hyper-mse-2") & (rows["split"] == "test") & (rows["lambda"] == value)]
         mine = mine[(mine["fixed"] == pair["fixed"]) & (mine["moving"] == pair["moving"]) & (mine["metric"] == "dice")]
         assert mine["label"].tolist() == [1] and mine["replicate"].tolist() == [2]
-        assert mine["value"].item() == pytest.approx(dice_by_hand(plan, model, pair["fixed"], pair["moving"]))
+        assert mine["value"].item() == pytest.approx(dice_by_hand(plan, at_value, pair["fixed"], pair["moving"]))
 
 
 def test_a_sweep_of_a_grid_has_each_network_at_its_point(plan, swept):
@@ -220,7 +220,7 @@ def test_an_experiment_with_an_unknown_similarity_is_refused(tmp_path):
     config = small_study(tmp_path, {"identity": {}}).config
     config = {key: value for key, value in config.items() if key != "unavailable"}
     with pytest.raises(InputError, match="'mind'"):
-        plan_study(config | {"experiments": {"hypermorph": {"lambda": {"mind": [0, 1]}}}}, SCHEMAS)
+        plan_study(config | {"experiments": {"hypermorph": {"lambda": {"mind": [0, 1]}}}})
 
 
 @pytest.mark.workflow
@@ -244,9 +244,11 @@ def test_snakemake_plans_both_kinds_of_networks_and_their_sweeps(tmp_path):
     "study", [f"hypermorph{which}" for which in ("", "-landscapes", "-labels", "-contrasts", "-tasks", "-convergence")]
 )
 def test_the_studies_of_the_paper_can_be_planned(study):
-    made = plan_study(load_yaml(ROOT / "config" / "studies" / f"{study}.yaml"), ROOT / "workflow" / "schemas")
+    made = plan_study(load_yaml(ROOT / "config" / "studies" / f"{study}.yaml"))
     trained = [name for name, entry in made.entries.items() if entry.learned]
     settings = [made.entries[name].made.settings for name in trained]
     for key in ("architecture", "similarity", "select", "schedule", "batch_size", "image_sigma", "weighting"):
-        per_landscape = {(name.split("-")[1], chosen[key]) for name, chosen in zip(trained, settings, strict=True)}
+        per_landscape = {
+            (name.split("-")[1], chosen.value(key)) for name, chosen in zip(trained, settings, strict=True)
+        }
         assert len(per_landscape) == len({name.split("-")[1] for name in trained}), f"{key} differs between both kinds"

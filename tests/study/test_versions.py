@@ -149,8 +149,22 @@ def test_an_edited_trainer_changes_trainings_but_no_registration(copied, changed
     assert not {"synthesise", "prepare", "register", "evaluate", "report"} & edited
 
 
-def test_an_edited_page_is_written_again_and_nothing_else(copied, changed):
-    assert changed(copied("regcore/reporting/page.py", new="\nEDITED = 1\n")) == {("report",)}
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("page.py", "\nEDITED = 1\n"), ("page.html.j2", "<p>edited</p>\n")],
+    ids=["module", "template"],
+)
+def test_an_edited_page_is_written_again_and_nothing_else(copied, changed, file, text):
+    assert changed(copied(f"regcore/reporting/{file}", new=text)) == {("report",)}
+
+
+def test_every_file_of_the_package_that_is_no_module_is_known():
+    """A new one is an input of jobs, or has to count in the version of a stage."""
+    found = {path for path in (ROOT / "regcore").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    names = {str(path.relative_to(ROOT / "regcore")) for path in found if "__pycache__" not in path.parts}
+    counted = {file for stage in STAGES.values() for file in stage.data}
+    rest = {name for name in names - counted if not name.startswith("models/released/")}
+    assert rest == {"py.typed", "study/versions.json"}
 
 
 def test_an_edited_script_changes_its_stage(copied, changed):
@@ -167,7 +181,7 @@ def test_an_edit_can_be_recorded_as_one_that_changes_results(copied):
     assert after.of("evaluate") == stage_version("evaluate") + 1
 
 
-def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypatch):
+def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypatch, cache):
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('a version is found without importing the method')\n")
@@ -175,11 +189,11 @@ def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypat
     (folder / "step.py").write_text("STEP = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(METHODS, "theirs", type(METHODS["spr"])("theirs.method:Method"))
-    first = Versions().of("register", "theirs")
+    first = Versions(cache=cache).of("register", "theirs")
     assert re.fullmatch(r"5\+[0-9a-f]{16}", first)
-    assert Versions().of("register", "theirs") == first
+    assert Versions(cache=cache).of("register", "theirs") == first
     (folder / "step.py").write_text("STEP = 2\n")
-    assert Versions().of("register", "theirs") != first
+    assert Versions(cache=cache).of("register", "theirs") != first
 
 
 def test_an_entry_runs_the_method_of_the_network_that_it_takes_over():

@@ -7,4 +7,3 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 #: Programs that pip installs beside the interpreter.
 BIN = Path(sys.executable).parent
-SCHEMAS = ROOT / "workflow" / "schemas"

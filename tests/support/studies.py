@@ -8,7 +8,6 @@ import pandas as pd
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
 from regcore.study.plan import plan_study
 from regcore.study.stages.prepare import prepare_scans
-from support.paths import SCHEMAS
 
 GRID = Grid.centred((32, 32), (1, 1), (0, 0))
 
@@ -31,7 +30,7 @@ def small_study(folder, methods, train_subjects=5, unlabelled=()):
         "preprocess": {"affine": "none", "shape": [32, 32]},
         "methods": methods,
     }
-    return plan_study(config, SCHEMAS, results=str(folder / "results"))
+    return plan_study(config, results=str(folder / "results"))
 
 
 def prepared(plan):

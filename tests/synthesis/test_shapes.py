@@ -243,7 +243,7 @@ def test_both_maps_of_a_pair_are_flipped_alike():
     ("moving", "fixed", "message"),
     [
         (torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "moving .* integers"),
-        (blocks((8, 8)), torch.full((1, 1, 8, 8), -1), "fixed .* 0 and more"),
+        (blocks((8, 8)), torch.full((1, 1, 8, 8), -1), "fixed .* 0 or more"),
         (blocks((8, 8)), blocks((8, 12)), "do not make a pair"),
         (blocks((8, 8)), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "fixed .* integers"),
     ],

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import distance_transform_edt
-from support.paths import SCHEMAS
 
 from regcore.cohort.table import checked_cohort
 from regcore.errors import InputError
@@ -17,7 +16,6 @@ from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import folds
 from regcore.images.field import read_field
 from regcore.images.volume import read_labels, read_volume
-from regcore.settings.validation import load_yaml, validated
 from regcore.study.stages.register import true_field
 from regcore.synthesis.anatomy import build_anatomy
 from regcore.synthesis.icbm152 import cohort_table, label_table, synthesise
@@ -29,11 +27,11 @@ from regcore.synthesis.mr_contrast import (
     spoiled_gradient_echo,
     tissue_signals,
 )
+from regcore.synthesis.settings import EmbeddedSettings
 
 
 def settings(**changes):
-    schema = load_yaml(SCHEMAS / "config.schema.yaml")["properties"]["cohort"]["properties"]["embedded"]
-    return validated({"train": 2, "validation": 2, "test": 4} | changes, schema, "embedded")
+    return EmbeddedSettings.read({"train": 2, "validation": 2, "test": 4} | changes, "embedded")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def cohort(tmp_path_factory):
     chosen = settings(contrasts=["T1w", "T2w"])
     table = cohort_table(chosen)
     synthesise(chosen, list(dict.fromkeys(table["subject"])), 1, folder)
-    return checked_cohort(table, folder / "cohort.tsv", load_yaml(SCHEMAS / "cohort.schema.yaml"))
+    return checked_cohort(table, folder / "cohort.tsv")
 
 
 def test_the_slice_has_at_least_sixteen_labels_of_four_groups():
@@ -179,6 +177,7 @@ def test_contrasts_of_a_subject_share_their_anatomy_and_differ_in_their_order(co
     assert np.corrcoef(t1[brain], t2[brain])[0, 1] < -0.5
 
 
+@pytest.mark.slow
 def test_a_subject_is_the_same_alone_and_among_others_and_changes_with_the_seed(tmp_path):
     chosen = settings(spacing=3)
     synthesise(chosen, ["sub-001", "sub-002"], 1, tmp_path / "both")
@@ -215,7 +214,7 @@ def scanned_twice(tmp_path_factory):
     table = cohort_table(chosen)
     table = table[table["subject"].isin(["sub-005", "sub-006", "sub-007"])]
     synthesise(chosen, list(dict.fromkeys(table["subject"])), 1, folder)
-    return checked_cohort(table, folder / "cohort.tsv", load_yaml(SCHEMAS / "cohort.schema.yaml"))
+    return checked_cohort(table, folder / "cohort.tsv")
 
 
 @pytest.mark.parametrize(("fixed", "moving"), [("005_2", "005_1"), ("005_1", "005_2"), ("005_2", "007_2")])
@@ -250,7 +249,8 @@ def content(path):
 def test_more_sessions_and_datasets_leave_the_first_session_as_it_was(tmp_path):
     wanted = settings(spacing=3, contrasts=["T1w", "T2w"])
     synthesise(wanted, ["icbm152", "sub-003"], 5, tmp_path / "one")
-    synthesise(wanted | {"sessions": 3, "datasets": {"a": {}, "b": None}}, ["icbm152", "sub-003"], 5, tmp_path / "more")
+    more = settings(spacing=3, contrasts=["T1w", "T2w"], sessions=3, datasets={"a": {}, "b": None})
+    synthesise(more, ["icbm152", "sub-003"], 5, tmp_path / "more")
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert all(content(tmp_path / "one" / name) == content(tmp_path / "more" / name) for name in files)
     later = [name.replace("sub-003_", f"sub-003_ses-{n}_") for n in (2, 3) for name in files if "sub" in name]
@@ -311,6 +311,7 @@ def ventricles(folder, subject):
     return np.isin(read_labels(folder / f"{subject}_labels.nii.gz").data, codes)
 
 
+@pytest.mark.slow
 def test_ventricles_are_wider_by_a_distance_of_each_subjects_own(dilated):
     """Where they are wider by s mm, so is their area by about s times the length of their outline."""
     sizes = {

@@ -19,6 +19,7 @@ from support.paths import ROOT, TESTS
 from support.studies import dice_by_hand, prepared, small_study
 from torch import nn
 
+from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
@@ -218,7 +219,7 @@ def test_a_saved_model_registers_as_the_trained_one(images, tmp_path):
     run = trainer(images, tmp_path / "checkpoints")
     trained = run.run()
     reference = image(images, "disc8")
-    preprocess = {"affine": "none", "mask": False, "percentiles": [0.5, 99.5]}
+    preprocess = PreprocessSettings(affine="none")
     save_model(tmp_path / "model", "voxelmorph", run.method, trained, reference, GRID, preprocess)
     model = load_model(tmp_path / "model")
     assert model.preprocess == preprocess
@@ -345,6 +346,7 @@ def test_a_compiled_network_computes_and_saves_the_same(images, tmp_path, monkey
     assert not any("_orig_mod" in name for name in load_tensors(run.checkpoint.path)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compilation_by_a_real_compiler():
     module = nn.Conv2d(1, 2, 3)
@@ -570,6 +572,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_very_same_bytes(images, tmp_path):
     stems = json.dumps({name: str(stem) for name, stem in images.items()})
     script = textwrap.dedent(KILLED.format(paths=[str(TESTS), str(TESTS / "training")]))
@@ -616,6 +619,7 @@ PEAK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="glibc on Linux says what was used at most")
 @pytest.mark.parametrize(("method", "side", "factor"), [("voxelmorph", 64, 1.5), ("transmorph", 96, 2)])
 def test_the_memory_of_a_step_in_3d_is_known_beforehand(method, side, factor):

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from support.marks import marks_its_tests
-from support.paths import ROOT
 from support.studies import prepared, small_study
 
 from regcore.errors import DivergedError, InputError
@@ -65,7 +64,7 @@ def search(ranges, **more):
         ({"ranges": {"lambda": {"choices": [0, 1]}}, "sampler": "grid", "trials": 3}, "3 is more than the 2 comb"),
         ({"ranges": {}}, "tune: ranges"),
         ({"trails": 3, "ranges": {"lambda": [0, 1]}}, "unknown key 'trails'; did you mean 'trials'"),
-        (None, "missing key 'ranges'"),
+        ({}, "missing key 'ranges'"),
     ],
 )
 def test_a_search_that_cannot_be_done(values, message):
@@ -123,9 +122,9 @@ def test_whole_numbers_and_choices():
     found = search(
         {"window": [3, 9], "lambda": {"low": 0.01, "high": 1, "log": True}, "flips": {"choices": [True, False]}}
     )
-    assert found.ranges["window"] == {"low": 3, "high": 9, "log": False}
-    assert found.ranges["lambda"]["log"] and found.whole == ("window",)
-    assert found.ranges["flips"] == {"choices": [True, False]}
+    assert found.ranges["window"].as_dict() == {"low": 3, "high": 9, "log": False}
+    assert found.ranges["lambda"].log and found.whole == ("window",)
+    assert found.ranges["flips"].as_dict() == {"choices": [True, False]}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +167,7 @@ def test_the_best_trials_model_is_the_entrys(finished):
     done = [facts for facts in outputs if facts["state"] == "complete"]
     best = max(done, key=lambda facts: facts["value"])
     model = load_model(plan.folder / "models" / "vm")
-    assert model.method.settings["lambda"] == best["params"]["lambda"]
+    assert model.method.settings.lambda_ == best["params"]["lambda"]
     assert model.facts["best_validation_dice"] == best["value"] == max(best["dice_at_looks"].values())
     assert list(best["dice_at_looks"]) == ["1", "2", "3", "4", "5", "6"]
     assert 0.01 <= best["params"]["lambda"] <= 1
@@ -204,7 +203,7 @@ def test_more_trials_go_on_from_those_that_are_there(finished, tmp_path):
     plan, _ = finished
     config = {key: value for key, value in plan.config.items() if key != "unavailable"}
     config["methods"]["vm"]["tune"]["trials"] = 7
-    longer = plan_study(config, ROOT / "workflow" / "schemas", results=str(plan.folder.parent))
+    longer = plan_study(config, results=str(plan.folder.parent))
     assert run_slot(longer, 6)["trial"] == 6
     bayes = store_of(longer, "vm").open()
     assert len(bayes.finished()) == 7
@@ -235,7 +234,7 @@ def test_a_journal_of_other_settings_is_not_used(finished):
     plan, _ = finished
     config = {key: value for key, value in plan.config.items() if key != "unavailable"}
     config["methods"]["vm"]["tune"]["ranges"] = {"lambda": [0.01, 2]}
-    other = plan_study(config, ROOT / "workflow" / "schemas", results=str(plan.folder.parent))
+    other = plan_study(config, results=str(plan.folder.parent))
     with pytest.raises(InputError, match=r"study.journal: its trials were made with other ranges, settings or scans"):
         run_slot(other, 0)
 
@@ -420,7 +419,7 @@ from regcore.study.stages import tune
 
 from regcore.study.plan import plan_study
 
-plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), sys.argv[3], results=sys.argv[4])
+plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), results=sys.argv[3])
 for slot in range(int(sys.argv[2]), plan.entries["vm"].search.trials, 4):
     output = plan.files.search("vm") / "trials" / f"{slot:03d}.json"
     tune.run_trial(plan, "vm", slot, output, plan.folder / "checkpoints" / "vm" / f"{slot:03d}")
@@ -428,8 +427,7 @@ for slot in range(int(sys.argv[2]), plan.entries["vm"].search.trials, 4):
 
 
 def start(folder, number):
-    command = [sys.executable, "-c", WORKER, str(folder / "plan"), str(number)]
-    command += [str(ROOT / "workflow" / "schemas"), str(folder / "results")]
+    command = [sys.executable, "-c", WORKER, str(folder / "plan"), str(number), str(folder / "results")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stderr=(folder / f"worker-{number}.log").open("a"), env=environment)
 

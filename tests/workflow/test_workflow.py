@@ -160,7 +160,7 @@ def copied_plan(study, tmp_path, monkeypatch):
     """The plan of a copy of the study, in whose folder the test then runs."""
     shutil.copytree(study / "results", tmp_path / "results")
     monkeypatch.chdir(tmp_path)
-    return plan_study(TINY, ROOT / "workflow" / "schemas")
+    return plan_study(TINY)
 
 
 def program(path, *lines):
@@ -173,7 +173,7 @@ def with_tool(folder, time_limit):
     """The plan of the copied study with NiftyReg's programs in ``folder``."""
     methods = {"tool": {"method": "niftyreg", "bin_dir": str(folder)}}
     config = {**TINY, "methods": methods, "registration": {"time_limit": time_limit}}
-    return plan_study(config, ROOT / "workflow" / "schemas")
+    return plan_study(config)
 
 
 def test_a_pair_that_a_tool_loses_does_not_cost_the_next(copied_plan, tmp_path):
@@ -436,17 +436,16 @@ def test_what_is_installed_is_decided_once(tmp_path):
     """A job takes over the decision, though by then the tool is there, or no longer."""
     config = user_cohort(tmp_path)
     config["methods"] |= {"deeds": None, "syn": None}
-    schemas = ROOT / "workflow" / "schemas"
-    first = plan_study(config, schemas)
+    first = plan_study(config)
     assert set(first.methods) == {"identity", "syn"} and "not set" in first.unavailable["deeds"]
-    again = plan_study({**first.config, UNAVAILABLE: {"syn": "was not there"}}, schemas, check=False)
+    again = plan_study({**first.config, UNAVAILABLE: {"syn": "was not there"}}, check=False)
     assert set(again.methods) == {"identity", "deeds"} and again.spotlight == ["deeds"]
-    assert set(plan_study(first.config, schemas, check=False).methods) == {"identity", "syn"}
+    assert set(plan_study(first.config, check=False).methods) == {"identity", "syn"}
 
 
 def test_no_validation_scans_are_needed_where_nothing_trains(tmp_path):
     config = user_cohort(tmp_path, splits=("train", "train", "train", "train", "test", "test"))
-    plan = plan_study(config, ROOT / "workflow" / "schemas")
+    plan = plan_study(config)
     assert set(plan.pairs["split"]) == {"test"}
 
 
@@ -488,7 +487,7 @@ def test_a_wrong_study_is_not_planned(tmp_path, kind, words):
     config = user_cohort(tmp_path)
     spoil(kind, tmp_path, config)
     with pytest.raises(InputError) as caught:
-        plan_study(config, ROOT / "workflow" / "schemas", results=str(tmp_path / "results"))
+        plan_study(config, results=str(tmp_path / "results"))
     assert all(word in str(caught.value) for word in words)
 
 

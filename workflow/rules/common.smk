@@ -15,7 +15,7 @@ def answered(question, *arguments):
         sys.exit(f"The study cannot start:\n{error}")
 
 
-PLAN = answered(decided_plan, config, Path(workflow.basedir, "schemas"), workflow.is_main_process)
+PLAN = answered(decided_plan, config, workflow.is_main_process)
 WORKFLOW = Workflow(PLAN, Path(workflow.basedir, "scripts"))
 config.clear()
 config.update(PLAN.config)

@@ -15,7 +15,7 @@ rule list_cohort:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=PLAN.embedded,
+        settings=config["cohort"].get("embedded"),
         stage=WORKFLOW.version("list_cohort"),
     message:
         "Listing the embedded cohort"
@@ -36,7 +36,7 @@ rule synthesise:
         mem_mb=WORKFLOW.sized(2000, 8000),
         runtime=WORKFLOW.sized(30, 240),
     params:
-        settings=PLAN.embedded,
+        settings=config["cohort"].get("embedded"),
         seed=config["seed"],
         subjects=lambda wildcards: WORKFLOW.subjects_in(wildcards.part),
         stage=WORKFLOW.version("synthesise"),

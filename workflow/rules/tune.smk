@@ -90,7 +90,7 @@ rule architecture:
         gpu=WORKFLOW.gpus("architecture"),
     params:
         settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
-        search=lambda wildcards: WORKFLOW.entry(wildcards.method).cell_search.settings,
+        search=lambda wildcards: WORKFLOW.entry(wildcards.method).cell_search.settings.as_dict(),
         seed=config["seed"],
         scored=config["labels"],
         pairs=WORKFLOW.pairs_of_training,

@@ -1,17 +1,16 @@
 """deedsBCV, through a program that the user has built."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, from_voxels, run_program, save_images
+from regcore.methods.settings.classical import DeedsSettings
 
 #: deedsBCV adds 1024 to every intensity, as CT scans need it, in float32.  There intensities of 0 to 1 would keep
 #: 13 bits, and their differences lose them; 0 to 1000 is the range that the program was written for.
@@ -27,64 +26,18 @@ class Deeds(External):
     It ignores the geometry of the images: everything is in voxels, which should be isotropic.
     """
 
-    presets: ClassVar[dict[str, dict]] = {
-        "published": {},
-        "brain": {"grid": [6, 5, 4, 3, 2], "search": [6, 5, 4, 3, 2], "quantisation": [3, 2, 2, 1, 1]},
-    }
-    properties: ClassVar[dict] = {
-        "preset": {
-            "description": "published (the program's own, for abdominal CT) or brain (finer grids, better for brains "
-            "in 2 mm voxels)",
-            "enum": ["published", "brain"],
-            "default": "published",
-        },
-        "alpha": {
-            "description": "weight of the smoothness term",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 1.6,
-        },
-        "grid": {
-            "description": "distance of the control points at each level in voxels, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [8, 7, 6, 5, 4],
-        },
-        "search": {
-            "description": "farthest displacement that each level searches, in units of its quantisation",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [8, 7, 6, 5, 4],
-        },
-        "quantisation": {
-            "description": "step of the search at each level in voxels",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [5, 4, 3, 2, 1],
-        },
-        "executable": {
-            "description": "the program deedsBCV: its path, or its name where it is on the PATH",
-            "type": ["string", "null"],
-            "default": None,
-        },
-    }
-
-    def __init__(self, settings: Mapping, where: str = "method"):
-        super().__init__(settings, where)
-        if len({len(self.settings[name]) for name in ("grid", "search", "quantisation")}) > 1:
-            raise InputError(f"{where}: 'grid', 'search' and 'quantisation' must have equally many numbers")
+    settings_type: ClassVar = DeedsSettings
+    dimensions: ClassVar = (3,)
+    settings: DeedsSettings
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        missing = requirements.deeds(self.settings)
+        missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         save_images(*[volume.with_data(INTENSITY_SCALE * volume.data) for volume in (fixed, moving)], folder)
-        program = requirements.program(self.settings["executable"])
+        program = requirements.program(self.settings.executable)
         typed = run_program([str(program), *self.arguments()], folder, self.threads)
-        coarse = read_displacements(folder / DISPLACEMENTS, fixed.grid.shape, self.settings["grid"][-1])
+        coarse = read_displacements(folder / DISPLACEMENTS, fixed.grid.shape, self.settings.grid[-1])
         return Registration(
             from_voxels(upsampled(coarse, fixed.grid.shape), fixed.grid),
             None,
@@ -95,9 +48,9 @@ class Deeds(External):
     def arguments(self) -> list[str]:
         """What is passed to deedsBCV."""
         settings = self.settings
-        levels = (("-G", "grid"), ("-L", "search"), ("-Q", "quantisation"))
-        lists = [text for flag, name in levels for text in (flag, "x".join(map(str, settings[name])))]
-        return ["-F", FIXED, "-M", MOVING, "-O", STEM, "-a", f"{settings['alpha']:g}", *lists]
+        levels = {"-G": settings.grid, "-L": settings.search, "-Q": settings.quantisation}
+        lists = [text for flag, numbers in levels.items() for text in (flag, "x".join(map(str, numbers)))]
+        return ["-F", FIXED, "-M", MOVING, "-O", STEM, "-a", f"{settings.alpha:g}", *lists]
 
 
 def read_displacements(path: Path, shape: tuple[int, ...], spacing: int) -> np.ndarray:

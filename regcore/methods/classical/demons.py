@@ -1,10 +1,8 @@
 """Demons, through SimpleITK."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from regcore.errors import InputError
 from regcore.images.field import read_field
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
@@ -17,6 +15,7 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
+from regcore.methods.settings.classical import DemonsSettings
 
 #: Class in SimpleITK of each kind.
 FILTERS = {
@@ -35,44 +34,8 @@ class Demons(External):
     Demons compares intensities, so that the moving image's histogram is first brought to that of the fixed one.
     """
 
-    properties: ClassVar[dict] = {
-        "kind": {
-            "description": "fast_symmetric (adds updates) or diffeomorphic (composes their exponentials)",
-            "enum": ["fast_symmetric", "diffeomorphic"],
-            "default": "fast_symmetric",
-        },
-        "shrink": {
-            "description": "by how much the images are shrunk at each resolution, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [4, 2, 1],
-        },
-        "iterations": {
-            "description": "iterations at each resolution, as many numbers as shrink has",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "default": [100, 80, 40],
-        },
-        "standard_deviation": {
-            "description": "Gaussian smoothing of the field after each iteration, in voxels of the resolution",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 1.5,
-        },
-        "match_histograms": {
-            "description": "bring the moving image's histogram to that of the fixed one first; false only for equal "
-            "intensities",
-            "type": "boolean",
-            "default": True,
-        },
-    }
-
-    def __init__(self, settings: Mapping, where: str = "method"):
-        super().__init__(settings, where)
-        if len(self.settings["shrink"]) != len(self.settings["iterations"]):
-            raise InputError(f"{where}: 'shrink' and 'iterations' must have equally many numbers")
+    settings_type: ClassVar = DemonsSettings
+    settings: DemonsSettings
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
         import SimpleITK as sitk
@@ -95,13 +58,13 @@ class Demons(External):
         import SimpleITK as sitk
 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(self.threads)
-        if self.settings["match_histograms"]:
+        if self.settings.match_histograms:
             moving = sitk.HistogramMatching(moving, fixed, 1024, 7, True)
-        demons = getattr(sitk, FILTERS[self.settings["kind"]])()
-        demons.SetStandardDeviations(self.settings["standard_deviation"])
+        demons = getattr(sitk, FILTERS[self.settings.kind])()
+        demons.SetStandardDeviations(self.settings.standard_deviation)
         found = sitk.Image(fixed.GetSize(), sitk.sitkVectorFloat64)
         found.CopyInformation(fixed)
-        for factor, iterations in zip(self.settings["shrink"], self.settings["iterations"], strict=True):
+        for factor, iterations in zip(self.settings.shrink, self.settings.iterations, strict=True):
             small = [_shrunk(image, factor) for image in (fixed, moving)]
             demons.SetNumberOfIterations(iterations)
             found = demons.Execute(*small, _resampled(found, small[0]))
@@ -110,16 +73,16 @@ class Demons(External):
     def commands(self) -> list[str]:
         """The calls, those that only carry data around left out."""
         settings = self.settings
-        matching = ["moving = HistogramMatching(moving, fixed, 1024, 7, True)"] if settings["match_histograms"] else []
+        matching = ["moving = HistogramMatching(moving, fixed, 1024, 7, True)"] if settings.match_histograms else []
         return [
             f"ProcessObject.SetGlobalDefaultNumberOfThreads({self.threads})",
             *matching,
-            f"demons = {FILTERS[settings['kind']]}()",
-            f"demons.SetStandardDeviations({settings['standard_deviation']})",
+            f"demons = {FILTERS[settings.kind]}()",
+            f"demons.SetStandardDeviations({settings.standard_deviation})",
             *(
                 f"demons.SetNumberOfIterations({iterations}); field = demons.Execute(fixed, moving, field)  # smoothed "
                 f"and shrunk by {factor}"
-                for factor, iterations in zip(settings["shrink"], settings["iterations"], strict=True)
+                for factor, iterations in zip(settings.shrink, settings.iterations, strict=True)
             ),
         ]
 

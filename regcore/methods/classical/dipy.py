@@ -8,6 +8,7 @@ import numpy as np
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
+from regcore.methods.settings.classical import DipySettings
 
 
 class DipySyN(External):
@@ -17,33 +18,8 @@ class DipySyN(External):
     It computes in voxels and in a single thread, whatever the process may use.
     """
 
-    properties: ClassVar[dict] = {
-        "radius": {
-            "description": "radius of the window of the local cross-correlation in voxels",
-            "type": "integer",
-            "minimum": 1,
-            "default": 2,
-        },
-        "iterations": {
-            "description": "iterations at each resolution, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "default": [100, 50, 25],
-        },
-        "sigma_diff": {
-            "description": "Gaussian smoothing of each update, standard deviation in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 2.0,
-        },
-        "step": {
-            "description": "length of the longest vector of an update in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 0.25,
-        },
-    }
+    settings_type: ClassVar = DipySettings
+    settings: DipySettings
 
     @property
     def threads(self) -> int:
@@ -57,10 +33,9 @@ class DipySyN(External):
             from_voxels(np.asarray(found.get_forward_field()), fixed.grid),
             from_voxels(np.asarray(found.get_backward_field()), moving.grid),
             [
-                f"metric = CCMetric({fixed.grid.ndim}, sigma_diff={settings['sigma_diff']}, "
-                f"radius={settings['radius']})",
-                f"SymmetricDiffeomorphicRegistration(metric, level_iters={settings['iterations']}, "
-                f"step_length={settings['step']}).optimize(fixed, moving)  # threads: {self.threads}",
+                f"metric = CCMetric({fixed.grid.ndim}, sigma_diff={settings.sigma_diff}, radius={settings.radius})",
+                f"SymmetricDiffeomorphicRegistration(metric, level_iters={settings.iterations}, "
+                f"step_length={settings.step}).optimize(fixed, moving)  # threads: {self.threads}",
             ],
             package_version("dipy"),
         )
@@ -76,8 +51,8 @@ class DipySyN(External):
 
         settings = self.settings
         with failing_as_tool_error("DIPY"):
-            metric = CCMetric(fixed.grid.ndim, sigma_diff=settings["sigma_diff"], radius=settings["radius"])
+            metric = CCMetric(fixed.grid.ndim, sigma_diff=settings.sigma_diff, radius=settings.radius)
             search = SymmetricDiffeomorphicRegistration(
-                metric, level_iters=settings["iterations"], step_length=settings["step"]
+                metric, level_iters=settings.iterations, step_length=settings.step
             )
             return search.optimize(np.ascontiguousarray(fixed.data), np.ascontiguousarray(moving.data))

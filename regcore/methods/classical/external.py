@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ class External(Method):
 
     Both images are on one grid, aligned already, so only the deformable stage of a tool is used.
     """
+
+    external: ClassVar = True
 
     @property
     def threads(self) -> int:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from regcore.experiments import Needs
 from regcore.experiments import autoreg as paper
+from regcore.experiments.settings import asked
 from regcore.networks.architecture import LAMBDAS, OBJECTIVE
 from regcore.reporting import architectures
 from regcore.reporting.figures import structure_boxes
@@ -26,7 +27,7 @@ def title(name: str) -> str:
 
 def _started(results: Results, names: Sequence[str]) -> dict[str, list[str]]:
     """Entry → its networks among ``names``."""
-    settings = results.settings("autoreg")
+    settings = asked(results.experiments.autoreg)
     found = {name: [one for one in paper.starts(name, settings) if one in names] for name in paper.TITLES}
     return {name: networks for name, networks in found.items() if networks}
 

@@ -12,6 +12,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from regcore.experiments import hypermorph as paper
 from regcore.experiments.hypermorph import SIMILARITIES, Landscape
+from regcore.experiments.settings import asked
 from regcore.study.results import Results
 from regcore.tuning.amortised import curve, optimum
 
@@ -25,8 +26,8 @@ DIGITS = 6
 
 def planned(results: Results) -> dict[str, Landscape]:
     """The study's landscapes in the paper's order."""
-    settings = results.settings("hypermorph")
-    found = paper.landscapes(settings, labelled="gamma" in settings["landscapes"])  # else it would not be planned
+    settings = asked(results.experiments.hypermorph)
+    found = paper.landscapes(settings, labelled=settings.landscapes.gamma is not None)  # else it would not be planned
     return {name: found[name] for name in (*SIMILARITIES, *paper.SECOND) if name in found}
 
 

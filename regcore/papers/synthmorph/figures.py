@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from regcore.experiments import Needs
 from regcore.experiments import synthmorph as paper
+from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, ComparedPair, method_panels, plt
 from regcore.reporting.tables import html_table
 from regcore.study.results import Results
@@ -118,15 +119,15 @@ def by_layer(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 def by_setting(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 13: overlap against each of the generator's settings."""
-    chosen = results.settings("synthmorph")
-    table = _swept(results, chosen["kinds"], chosen["sweeps"])
-    columns = min(3, len(chosen["sweeps"]))
-    lines = -(-len(chosen["sweeps"]) // columns)
+    chosen = asked(results.experiments.synthmorph)
+    table = _swept(results, chosen.kinds, chosen.sweeps)
+    columns = min(3, len(chosen.sweeps))
+    lines = -(-len(chosen.sweeps) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.4 * lines), squeeze=False, sharey=True)
-    for axis, setting in zip(axes.flat, chosen["sweeps"], strict=False):
+    for axis, setting in zip(axes.flat, chosen.sweeps, strict=False):
         _lines(axis, table[table["setting"] == setting], OVERLAP)
         axis.set_xlabel(SETTINGS[setting])
-    for axis in axes.flat[len(chosen["sweeps"]) :]:
+    for axis in axes.flat[len(chosen.sweeps) :]:
         axis.remove()
     for line in axes:
         line[0].set_ylabel("Dice (mean ± SE over pairs)")
@@ -137,8 +138,8 @@ def by_setting(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 def by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 14: overlap, folds and the Jacobian against λ; the mean without what the affine alignment changes."""
-    chosen = results.settings("synthmorph")
-    table = _swept(results, chosen["kinds"], {"lambda": chosen["lambda"]})
+    chosen = asked(results.experiments.synthmorph)
+    table = _swept(results, chosen.kinds, {"lambda": chosen.lambda_})
     panels = {
         OVERLAP: "Dice",
         "folds_percent": "folded voxels (%)",

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from regcore.experiments import Needs
 from regcore.experiments import voxelmorph as paper
+from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, plt, structure_boxes
 from regcore.reporting.tables import html_table
 from regcore.study.results import Results
@@ -88,11 +89,11 @@ def boxes_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Fi
 
 def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 7: validation Dice against λ, one panel for each similarity, whose λ have other scales."""
-    values = results.settings("voxelmorph")["lambda"]
+    values = asked(results.experiments.voxelmorph).lambda_
     rows = [
         {"similarity": similarity, "lambda": value, "validation_dice": training["best_validation_dice"]}
         for similarity in paper.LOSSES
-        for value in sorted(values[similarity])
+        for value in sorted(values.value(similarity))
         for training in [results.training(paper.with_lambda(similarity, value))]
     ]
     table = pd.DataFrame(rows)
@@ -171,13 +172,13 @@ def dice_by_gamma(results: Results, needs: Needs, references: Sequence[str]) -> 
 
 def _gamma_curve(results: Results) -> Sequence[tuple[str, float | str, list[str]]]:
     """Scenario, γ, and the networks of all its draws; γ = 0 is the network without labels."""
-    settings = results.settings("voxelmorph")
+    settings = asked(results.experiments.voxelmorph)
     return [
         (scenario, gamma, [paper.with_gamma(scenario, fold, gamma) for fold in paper.folds_of(settings, scenario)])
         if gamma
         else (scenario, 0, [paper.base("mse")])
         for scenario in paper.SCENARIOS
-        for gamma in (0, *settings["gamma"])
+        for gamma in (0, *settings.gamma)
     ]
 
 
@@ -186,8 +187,8 @@ def _codes(results: Results, scenario: str, names: Sequence[str], seen: str) -> 
 
     The network without labels is compared on those of every draw of the scenario.
     """
-    settings = results.settings("voxelmorph")
-    draws = [paper.with_gamma(scenario, fold, settings["gamma"][0]) for fold in paper.folds_of(settings, scenario)]
+    settings = asked(results.experiments.voxelmorph)
+    draws = [paper.with_gamma(scenario, fold, settings.gamma[0]) for fold in paper.folds_of(settings, scenario)]
     if len(names) < len(draws):
         names = [names[0]] * len(draws)
     found = []

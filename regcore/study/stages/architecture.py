@@ -66,7 +66,7 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
             method, facts, trace = stage(data, method, search, checkpoints)
             stages |= facts
             rows.append(trace)
-            log.info("found %s", json.dumps({"architecture": method.settings["architecture"], **method.weights}))
+            log.info("found %s", json.dumps({"architecture": method.settings.architecture, **method.weights}))
         _write(folder, search, method, {"training_step_bytes": memory, "stages": stages}, rows)
         for left in checkpoints.glob("*.safetensors"):
             left.unlink()
@@ -79,7 +79,7 @@ def found_values(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def _start(plan: Plan, search: CellSearch) -> dict[str, Any]:
-    start = search.settings["start"]
+    start = search.settings.start
     if start is None:
         return {}
     return read_found(plan.files.architecture(start) if start in search.others else start, "start")
@@ -90,8 +90,8 @@ class _Data:
 
     def __init__(self, plan: Plan, name: str, method: AutoReg):
         self.plan, self.name, self.method = plan, name, method
-        self.seed = training_seed(plan.config["seed"], method.settings["replicate"])
-        self.grid = common_grid(reference_image(plan), plan.config["preprocess"])
+        self.seed = training_seed(plan.settings.seed, method.settings.replicate)
+        self.grid = common_grid(reference_image(plan), plan.settings.preprocess)
         self.device = default_device()
         pairs = plan.entries[name].training_pairs
         self.sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, self.seed)
@@ -102,7 +102,7 @@ class _Data:
 
     def training(self, step: int) -> dict[str, Any]:
         """The batch of training pairs of a step."""
-        batch = self.sampler.batch(step, self.method.settings["batch_size"])
+        batch = self.sampler.batch(step, self.method.settings.batch_size)
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
     def validation(self, step: int, labels: bool = False) -> dict[str, Any]:
@@ -122,7 +122,7 @@ _Outcome = tuple[AutoReg, dict[str, Any], pd.DataFrame]
 
 def _stages(search: CellSearch) -> list[Callable[..., _Outcome]]:
     cells = tuple(stage for stage in search.what if stage in CELLS)
-    if search.settings["by"] == GRADIENT:
+    if search.settings.by == GRADIENT:
         found: list[Callable[..., _Outcome]] = [partial(_cells_by_gradient, kind=kind) for kind in cells]
     else:
         found = [partial(_cells_by_trying, kinds=cells)] if cells else []
@@ -177,8 +177,8 @@ def _cells_by_trying(
 ) -> _Outcome:
     """The control: cells of all kinds at once, by trying architectures for as long as the other search took."""
     settings = search.settings
-    allowed = _facts_of(data.plan, settings["as_long_as"])["cells_cpu_seconds"]
-    torch.manual_seed(data.stage_seed(settings["by"]))
+    allowed = _facts_of(data.plan, str(settings.as_long_as))["cells_cpu_seconds"]
+    torch.manual_seed(data.stage_seed(settings.by))
     network = method.super_network(data.grid.ndim, kinds).to(data.device)
 
     def loss(batch: Mapping[str, Any], path: Architecture) -> Tensor:
@@ -189,15 +189,15 @@ def _cells_by_trying(
         with torch.inference_mode():
             return float(np.mean([loss(batch, path).item() for batch in batches]))
 
-    identity = fingerprint(data.identity, settings, allowed)
+    identity = fingerprint(data.identity, settings.as_dict(), allowed)
     found = PathSearch(
         network,
         lambda step, path: loss(data.training(step), path),
         score,
-        settings["by"],
+        settings.by,
         allowed,
-        settings["optimiser"],
-        settings["learning_rate"],
+        settings.optimiser,
+        settings.learning_rate,
         data.seed,
         checkpoints,
         identity,
@@ -210,9 +210,9 @@ def _cells_by_trying(
         "cpu_seconds": tried.cpu_seconds,
         "parameters": sum(weight.numel() for weight in network.weights()),
     }
-    trace = pd.DataFrame({"stage": settings["by"], "validation_loss": [trial["loss"] for trial in tried.trials]})
+    trace = pd.DataFrame({"stage": settings.by, "validation_loss": [trial["loss"] for trial in tried.trials]})
     best = found.architecture(tried.best)
-    return _with(data, method, {"architecture": best.as_json()}), {settings["by"]: facts}, trace
+    return _with(data, method, {"architecture": best.as_json()}), {settings.by: facts}, trace
 
 
 def _objective(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path) -> _Outcome:
@@ -232,7 +232,7 @@ def _objective(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Pa
         displacement = method.displacement(flow(batch), batch["fixed"])
         return soft_dice(batch["fixed_labels"], batch["moving_labels"], displacement, batch["codes"])
 
-    tolerance = search.settings["tolerance"]
+    tolerance = search.settings.tolerance
 
     def same(row: Mapping[str, float], other: Mapping[str, float]) -> bool:
         return all(abs(row[name] - other[name]) <= tolerance * abs(other[name]) for name in objective.values())
@@ -256,19 +256,19 @@ def _run(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     settings, own = search.settings, stage == OBJECTIVE
     schedule = Schedule(
-        settings["objective_warmup" if own else "warmup"],
-        settings["objective_epochs" if own else "epochs"],
-        settings["epoch"],
-        settings["stable"],
-        settings["learning_rate"],
-        settings["objective_rate" if own else "architecture_rate"],
-        settings["epsilon"],
-        own and settings["keep_length"],
-        settings["optimiser"],
+        settings.warmup_of(own),
+        settings.epochs_of(own),
+        settings.epoch,
+        settings.stable,
+        settings.learning_rate,
+        settings.objective_rate if own else settings.architecture_rate,
+        settings.epsilon,
+        own and settings.keep_length,
+        settings.optimiser,
     )
-    size = method.settings["batch_size"]
+    size = method.settings.batch_size
     check_memory(step_bytes(method, problem.module, data.grid.shape, size), data.device)
-    identity = fingerprint(data.identity, settings, stage, method.settings)
+    identity = fingerprint(data.identity, settings.as_dict(), stage, method.settings.as_dict())
     trace = Stage(stage, problem, schedule, checkpoints, identity).run()
     facts = {
         "epochs": len(trace.rows),
@@ -297,7 +297,7 @@ def _training_bytes(data: _Data) -> int:
 
 def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
     """The method with other settings."""
-    return AutoReg({**method.settings, **values}, f"methods.{data.name}")
+    return AutoReg({**method.settings.as_dict(), **values}, f"methods.{data.name}")
 
 
 def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
@@ -311,7 +311,7 @@ def _write(
     stages = measured["stages"]
     cells = [facts for stage, facts in stages.items() if stage != OBJECTIVE]
     facts = {
-        "settings": search.settings,
+        "settings": search.settings.as_dict(),
         **measured,
         "cpu_seconds": sum(facts["cpu_seconds"] for facts in stages.values()),
         "cells_cpu_seconds": sum(facts["cpu_seconds"] for facts in cells),
@@ -323,8 +323,8 @@ def _write(
         path.write_text(json.dumps(facts, indent=1))
     with atomic_write(folder / FOUND) as path:
         objective = {name: float(f"{value:.6g}") for name, value in method.weights.items()}
-        sizes = {name: method.settings[name] for name in SIZES}
-        path.write_text(_readable({**method.settings["architecture"], OBJECTIVE: objective, NETWORK: sizes}))
+        sizes = {name: method.settings.value(name) for name in SIZES}
+        path.write_text(_readable({**method.settings.cells.as_json(), OBJECTIVE: objective, NETWORK: sizes}))
 
 
 def _readable(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -66,7 +66,7 @@ def check_scans(cohort: Cohort) -> str:
 
 def reference_image(plan: Plan) -> Volume:
     """The image that scans are aligned to, normalised on its own grid."""
-    settings = plan.config["preprocess"]
+    settings = plan.settings.preprocess
     if plan.reference in plan.cohort.table.index:
         return read_scan(plan.cohort.files(plan.reference), settings)
     return prepare_image(read_volume(plan.reference), settings)
@@ -74,10 +74,10 @@ def reference_image(plan: Plan) -> Volume:
 
 def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
     """Align scans to the reference and bring them onto the common grid, in ``folder``."""
-    settings = plan.config["preprocess"]
+    settings = plan.settings.preprocess
     reference = reference_image(plan)
     grid = common_grid(reference, settings)
     for scan in tracked(scans, "prepared"):
         files = plan.cohort.files(scan)
-        prepared = prepare(read_scan(files, settings), reference, grid, settings, plan.config["seed"])
+        prepared = prepare(read_scan(files, settings), reference, grid, settings.affine, plan.settings.seed)
         save_prepared(prepared, folder / scan, files.get("labels"))

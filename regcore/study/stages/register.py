@@ -59,8 +59,8 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             path = Path(plan.field(name, pair))
             try:
                 if entry.info.external:
-                    job = (entry.method, method.settings, *stems, str(path))
-                    limit = plan.config["registration"]["time_limit"]
+                    job = (entry.method, method.settings.as_dict(), *stems, str(path))
+                    limit = plan.settings.registration.time_limit
                     took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
                 else:
                     took = register_pair(method, *stems, path)
@@ -72,7 +72,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
                 path,
                 pair=pair,
                 method=entry.method,
-                settings=method.settings,
+                settings=method.settings.as_dict(),
                 threads=torch.get_num_threads(),
                 processor=processor_name(),
                 device=method.device.type,
@@ -138,7 +138,7 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
         except RegistrationFailed as error:
             took = unmeasured(str(error))
             log.warning("%s  %s  FAILED: %s", name, pair, error)
-        facts = {"method": entry.method, "settings": method.settings, "source": source}
+        facts = {"method": entry.method, "settings": method.settings.as_dict(), "source": source}
         elsewhere = dict.fromkeys(("threads", "processor", "device"))
         write_facts(path, pair=pair, versions=versions(), **facts, **elsewhere, **took)
 

@@ -69,7 +69,7 @@ def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
             )
         )
     found = pd.concat(frames, ignore_index=True)
-    return found.assign(study=plan.config["study"], method=name, seed=plan.config["seed"])[COLUMNS]
+    return found.assign(study=plan.settings.study, method=name, seed=plan.settings.seed)[COLUMNS]
 
 
 def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
@@ -79,7 +79,7 @@ def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
         absent = sorted(set(read_label_table(plan.label_table)["index"]) - found)
         if absent:
             log.warning("%s: in no test scan, and so without rows: labels %s", plan.label_table, absent)
-    return list(scored_labels(found, plan.config["labels"], plan.label_table)["index"])
+    return list(scored_labels(found, plan.settings.labels, plan.label_table)["index"])
 
 
 def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes: Sequence[int]) -> pd.DataFrame:
@@ -90,8 +90,8 @@ def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes
         _landmarks(plan.cohort, pair.fixed, pair.moving, fixed.grid.ndim),
     )
     images = [read_volume(plan.cohort.file(scan, "image")) for scan in (pair.fixed, pair.moving)]
-    seed = int(fingerprint(plan.config["seed"], pair.pair), 16) % 2**32
-    points = plan.config["evaluation"]["points"]
+    seed = int(fingerprint(plan.settings.seed, pair.pair), 16) % 2**32
+    points = plan.settings.evaluation.points
     return evaluate_field(_field_on(fixed, path), fixed, moving, codes, known, points, seed, images)
 
 

@@ -39,7 +39,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
         method = load_model(plan.files.model(entry)).method
         for split, (labelled, codes) in pairs.items():
             rows = sweep(method, labelled, codes) if method.hyperparameters else score(method, labelled, codes)
-            own = {"entry": entry, "replicate": method.settings["replicate"], "split": split}
+            own = {"entry": entry, "replicate": method.settings.replicate, "split": split}
             frames.append(rows.assign(**own, **_fixed_hyperparameters(method, planned)))
             if method.hyperparameters and split == "validation":
                 found.append({"entry": entry, **_tuning(method, labelled, codes, rows)})
@@ -51,7 +51,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
 
 def _fixed_hyperparameters(method: LearnedMethod, planned: Sweep) -> dict[str, float]:
     """The hyperparameters of a network that was trained at one point of a sweep's landscape."""
-    return {} if method.hyperparameters else {key: method.settings[key] for key in planned.hyperparameters}
+    return {} if method.hyperparameters else {key: method.settings.value(key) for key in planned.hyperparameters}
 
 
 def _tuning(method: LearnedMethod, labelled, codes: list[int], rows: pd.DataFrame) -> dict[str, Any]:

@@ -77,20 +77,20 @@ def _train(
     checkpoints: Path,
     watch: Callable[[int, float], bool] | None,
 ) -> None:
-    seed = training_seed(plan.config["seed"], method.settings["replicate"])
+    seed = training_seed(plan.settings.seed, method.settings.replicate)
     reference = reference_image(plan)
-    grid = common_grid(reference, plan.config["preprocess"])
+    grid = common_grid(reference, plan.settings.preprocess)
     method.settle(grid.shape)
     pairs = plan.entries[name].training_pairs
-    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    classes = None if method.observed is None else _observed_classes(plan, name, method)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
-    log.info("settings %s", json.dumps(method.settings))
+    log.info("settings %s", json.dumps(method.settings.as_dict()))
     identity = training_identity(plan, name, method, classes)
     labelled, codes = validation_pairs(plan, name)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
+        return look(method, module, labelled, codes, method.settings.select == "loss", classes)
 
     trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, None, processes, watch)
     trained = trainer.run()
@@ -109,7 +109,7 @@ def _train(
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
     trained.facts["observed"] = sorted(classes or {})
     trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
-    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.config["preprocess"])
+    save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.settings.preprocess)
     trainer.checkpoint.remove()
 
 
@@ -123,24 +123,31 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
     training, validation = plan.entries[name].training_pairs, plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
-        plan.entries[name].method,
-        method.settings,
-        method.hyperparameters,  # their order, which is not that of keys in a fingerprint
-        plan.config["seed"],
-        training.identity,
-        list(validation["pair"]),
-        plan.config["labels"],
-        sorted((classes or {}).items()),
+        *planned_identity(plan, name, method, classes),
         [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         stage_version("train", plan.entries[name].method),
     )
+
+
+def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> list[Any]:
+    """What the study says that a training's outcome depends on: all but the images' files, JSON-like."""
+    return [
+        plan.entries[name].method,
+        method.settings.as_dict(),
+        method.hyperparameters,  # their order, which is not that of keys in a fingerprint
+        plan.settings.seed,
+        plan.entries[name].training_pairs.identity,
+        list(plan.validation_pairs(name)["pair"]),
+        plan.settings.labels.as_dict(),
+        sorted((classes or {}).items()),
+    ]
 
 
 def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
     """Pairs of prepared scans, and the codes of the labels that are scored."""
     scans = {scan for pair in pairs for scan in pair}
     labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
-    labels = scored_labels(found_labels(labelled.labels.values()), plan.config["labels"], plan.label_table)
+    labels = scored_labels(found_labels(labelled.labels.values()), plan.settings.labels, plan.label_table)
     return labelled, list(labels["index"])
 
 
@@ -169,19 +176,19 @@ def training_dice(
         return look(method, module, labelled, codes)["dice"]
 
 
-def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
+def _observed_classes(plan: Plan, name: str, method: LearnedMethod) -> dict[int, int]:
     """Label code → class of a training with labels: of the scored ones that occur in training or validation scans.
 
     Where images are made of the label maps, of all labels in training scans.
     """
     entry = plan.entries[name]
-    if observed == BY_SIZE:
+    if method.observed == BY_SIZE:
         training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in entry.training_pairs.scans)
         return classes_by_size(training, f"methods.{name}")
     scans = sorted(entry.training_pairs.scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
-    labels = scored_labels(found_labels(maps), plan.config["labels"], plan.label_table)
-    return observed_classes(labels, observed, f"methods.{name}.observed", entry.observed_draw)
+    labels = scored_labels(found_labels(maps), plan.settings.labels, plan.label_table)
+    return observed_classes(labels, method.observed, f"methods.{name}.observed", method.observed_draw)
 
 
 def _listed(pairs: pd.DataFrame) -> list[tuple[str, str]]:

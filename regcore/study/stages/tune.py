@@ -66,7 +66,7 @@ def store_of(plan: Plan, name: str) -> Store:
     method = entry.make()
     search = settled(entry.search, method)
     identity = fingerprint(search.identity, training_identity(plan, name, method, None))
-    return Store(plan.files.search(name), name, search, identity, plan.config["seed"])
+    return Store(plan.files.search(name), name, search, identity, plan.settings.seed)
 
 
 def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path) -> None:
@@ -196,5 +196,5 @@ def _found(bayes: Bayes, table: pd.DataFrame, best: FrozenTrial) -> dict[str, An
         "failed": sum(trial.state == TrialState.FAIL for trial in bayes.trials()),
         "steps": int(table["steps"].sum()),
         "importances": bayes.importances(),
-        "ranges": bayes.search.ranges,
+        "ranges": bayes.search.identity["ranges"],
     }

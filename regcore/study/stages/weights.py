@@ -93,7 +93,7 @@ def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mappi
     for at in _points(method):
         flow = at.predict(at.module, fixed, moving)
         displacement = at.displacement(flow, fixed)
-        own = {name: at.settings[name] for name in PRIORS[at.settings["prior"]]}
+        own = {name: at.settings.value(name) for name in PRIORS[at.settings.prior]}
         found = {
             "weights": at.weights(flow, fixed)[0, 0],
             "displacement": displacement[0],
