@@ -73,6 +73,7 @@ class Distinct:
     --------
     >>> from typing import Annotated
     >>> from regcore.settings.base import Settings
+    >>> from regcore.settings.fields import Distinct
     >>> class Scan(Settings):
     ...     contrasts: Annotated[list[str], Distinct()]
     >>> Scan.read({"contrasts": ["T1w", "T1w"]}, "scan")
@@ -105,9 +106,9 @@ class Told:
 
     Examples
     --------
+    >>> from typing import Annotated
     >>> from regcore.settings.base import Settings
     >>> from regcore.settings.fields import Told
-    >>> from typing import Annotated
     >>> class Scan(Settings):
     ...     size: Annotated[int | list[int], Told("give one size, or a list")]
     >>> Scan.read({"size": ["a"]}, "scan")

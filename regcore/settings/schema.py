@@ -27,8 +27,8 @@ def plain_schema(model: type[BaseModel]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from regcore.settings.schema import plain_schema
     >>> from pydantic import BaseModel, Field
+    >>> from regcore.settings.schema import plain_schema
     >>> class Smoothing(BaseModel):
     ...     window: int | None = Field(9, ge=2)
     >>> plain_schema(Smoothing)["properties"]["window"]
