@@ -28,7 +28,7 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if "$ref" in schema:
         named = definitions[schema["$ref"].rpartition("/")[2]]
         schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("$defs", "title") and not (key == "title" and isinstance(value, dict)):
             continue
