@@ -77,7 +77,7 @@ def _sentence(place: list[int | str], errors: list[Any], schema: Mapping, given:
         known = _rule(schema, parents).get("properties", {})
         return f"{subject}: unknown key '{key}'{did_you_mean(str(key), known)}"
     subject, rule, value = _subject(place, where), _rule(schema, place), _value(given, place)
-    explained = f" ({rule['description']})" if "description" in rule else ""
+    explained = f" ({rule['description']})" if place and "description" in rule else ""
     if kind == "value_error":
         return f"{subject}: {first['ctx']['error']}"
     if kind in BOUNDS:
