@@ -63,6 +63,13 @@ class Cohort:
         value = self.table.at[scan, column]
         return Path(str(value)) if value else None
 
+    def existing(self, scan: str, column: str) -> Path:
+        """As :meth:`file`, where there has to be one."""
+        path = self.file(scan, column)
+        if path is None:
+            raise InputError(f"{self.path}: {scan} has no {column}; fill the column '{column}'")
+        return path
+
     def files(self, scan: str) -> dict[str, str]:
         """All files of a scan by column, as plain text."""
         return {column: str(self.table.at[scan, column]) for column in FILE_COLUMNS if self.table.at[scan, column]}

@@ -72,11 +72,12 @@ class Landscape:
 
     def networks(self) -> dict[str, dict[str, Any]]:
         """Name → settings of all of the grid's networks."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for replicate in range(1, self.replicates + 1):
             points = grid(self.points if replicate == 1 else self.again)
             for name, point in zip(names(points), points.to_dict("records"), strict=True):
-                found[f"{self._named('grid', replicate)}-{name}"] = {**point, "replicate": replicate}
+                values = {str(hyperparameter): value for hyperparameter, value in point.items()}
+                found[f"{self._named('grid', replicate)}-{name}"] = {**values, "replicate": replicate}
         return found
 
     def _named(self, kind: str, replicate: int) -> str:
