@@ -1,4 +1,4 @@
-"""Registering two image files: what ``regcore register`` does."""
+"""Registration of two image files: the work of ``regcore register``."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
 from regcore.process.versions import versions
 
-#: How images are prepared for methods that bring no preparation of their own.
+#: Preprocessing for methods that have none of their own.
 PREPARATION = PreprocessSettings(affine="affine", mask=False, percentiles=[0.5, 99.5])
 
 
@@ -46,11 +46,11 @@ def register_files(
     method_name : str
         A method that needs no training or has a released model, or the folder of a trained model.
     settings : mapping
-        Of the method; of a trained model the hyperparameters that its hypernetwork is told.
+        Settings of the method. For a trained hypernetwork, its hyperparameters.
     centre : bool
-        Start from aligned image centres; without it the images must overlap in space.
+        Start from aligned image centres. Otherwise the images must overlap in space.
     fixed_mask_path, moving_mask_path : path, optional
-        0 where the image must not pull, on the grid of its image.
+        Zero where the image is to be ignored. On the grid of its image.
 
     Returns
     -------
@@ -60,8 +60,8 @@ def register_files(
     Raises
     ------
     InputError
-        An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, the method
-        is unknown, or a trained model has no such hyperparameter, or none that is chosen.
+        An image cannot be used, the images differ in dimension or do not overlap, a mask does not fit, the method
+        is unknown, or a trained model lacks a hyperparameter that is given, or a value for one that it has.
     """
     cost = Cost()
     method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
@@ -75,7 +75,7 @@ def register_files(
     if model and model.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
     if method_name in known_methods() and fixed.grid.ndim not in method_info(method_name).dimensions:
-        raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
+        raise InputError(f"--method {method_name}: cannot register {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
     if centre and not method.aligned:
         raise InputError(f"--centre: '{method_name}' leaves the images where their headers put them; use affine")
@@ -128,9 +128,9 @@ def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, 
             model = _trained(str(folder), settings)
             return model.method, model
         if info.learned:
-            raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
+            raise InputError(f"--method {name}: needs training first; give the folder of a trained model")
         if info.imported:
-            raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
+            raise InputError(f"--method {name}: does not register; to score a field, use regcore evaluate")
         if info.pretrained:
             raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
         method = make_method(name, settings, f"--method {name}")
@@ -151,7 +151,7 @@ def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, 
 
 
 def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
-    """A trained model; one with a hypernetwork at the ``settings``, and at its own where they say nothing."""
+    """Load a trained model. A hypernetwork takes ``settings``, and its tuned values for the rest."""
     model = load_model(folder)
     if settings:
         model = replace(model, method=_at(model, settings, folder))
@@ -159,19 +159,19 @@ def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
         unchosen = [name for name, value in model.method.values.items() if value is None]
         if unchosen:
             raise InputError(
-                f"{folder}: the model is not tuned: no {', '.join(unchosen)} is chosen. regcore tune finds good "
-                "values; regcore register --method <this model> takes them by --lambda and --set KEY=VALUE"
+                f"{folder}: the model is not tuned: no value for {', '.join(unchosen)}. Find good values with regcore "
+                "tune, or set them: regcore register --method <this model> --lambda or --set KEY=VALUE"
             )
     return model
 
 
 def _at(model: Model, settings: Mapping[str, Any], where: str) -> Method:
-    """A trained model's method at other hyperparameters."""
+    """The method of a trained model with other hyperparameters."""
     method = model.method
     if not method.hyperparameters:
         raise InputError(
-            f"{where}: --lambda and --set change nothing in a model of the method {model.name}, whose settings were "
-            "fixed in training; only a hypernetwork takes other hyperparameters"
+            f"{where}: --lambda and --set have no effect on a model of the method {model.name}: its settings were "
+            "fixed in training. Only a hypernetwork takes other hyperparameters"
         )
     for name, value in settings.items():
         if name in method.hyperparameters and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -187,23 +187,23 @@ def _mask(path: Path | None, image: Volume) -> Volume | None:
         return None
     mask = read_labels(path)
     if not mask.grid.same_as(image.grid, tolerance_mm=0.01):
-        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that")
+        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that grid")
     if not mask.data.any():
         raise InputError(f"{path}: the mask is empty (all zero)")
     return mask
 
 
 def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = None) -> Prepared:
-    """Bring a scan into a model's space, normalised as the model's training scans were.
+    """Resample a scan onto a model's grid and normalise it like the model's training scans.
 
     Parameters
     ----------
     scan : Volume
         On its own grid, with its own intensities.
     seed : int
-        Of the affine alignment's sampling.
+        Seed of the sampling in the affine alignment.
     mask : Volume, optional
-        On the scan's grid; used where the training's scans were masked.
+        On the scan's grid; used if the training scans were masked.
 
     Raises
     ------
@@ -224,7 +224,7 @@ def _prepared(
     shift: np.ndarray,
     seed: int,
 ) -> tuple[Prepared, Prepared]:
-    """Bring both scans onto one grid: the model's, one around the fixed image's content, or the fixed image's own."""
+    """Resample both scans to one grid: the model's, one around the fixed image's content, or the fixed image's."""
     if model and model.space:
         return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
     settings = model.preprocess if model else PREPARATION
@@ -243,11 +243,11 @@ def _prepared(
 
 
 def _grid_around(image: Volume, voxels: int) -> Grid:
-    """An axis-aligned grid around an image's content, as fine as the image but with ``voxels`` an axis at most."""
+    """An axis-aligned grid around an image's content, as fine as the image but at most ``voxels`` per axis."""
     grid = common_grid(image, PreprocessSettings())
     longest = max(grid.shape)
     if longest <= voxels:
         return grid
-    # A hair coarser, or rounding makes it one voxel more.
+    # Slightly coarser, so that rounding does not add a voxel.
     spacing = float(grid.spacing[0]) * longest / voxels * (1 + 1e-6)
     return common_grid(image, PreprocessSettings(spacing=spacing))

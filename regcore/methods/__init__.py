@@ -1,7 +1,7 @@
-"""Registration methods, each behind the contract of :mod:`regcore.methods.base`.
+"""Registration methods. All follow the contract of :mod:`regcore.methods.base`.
 
-The registry is light on purpose: it can be read, and a study planned, without loading torch.  Beside the methods of
-regcore it knows those of installed packages, which name them under the entry points ``regcore.methods``
+The registry needs no torch, so that it can be read and a study planned quickly.  Besides regcore's own methods it
+knows those of installed packages, which declare them under the entry points ``regcore.methods``
 (docs/new-method.md).
 """
 
@@ -15,35 +15,35 @@ from typing import Any
 from regcore.errors import InputError, did_you_mean
 from regcore.methods.settings.base import MethodSettings
 
-#: Where installed packages name their methods: ``name = "module:Class"``.
+#: Entry points for the methods of installed packages: ``name = "module:Class"``.
 ENTRY_POINTS = "regcore.methods"
 SETTINGS, CLASSICAL = "regcore.methods.settings", "regcore.methods.classical"
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """Where a method lives, and what a plan has to know about it.
+    """Where a method is defined, and what a plan needs to know about it.
 
     Parameters
     ----------
     location : str
         ``module:class``.
     settings : str or None
-        ``module:class`` of its settings, which is loaded without torch.  None: the method's class knows it.
+        ``module:class`` of its settings, loaded without torch.  None: the method's class names it.
     learned : bool
-        It is trained.
+        Whether the study trains it.
     refines : bool
-        It starts from one that was.
+        Whether it starts from the field of a trained network.
     external : bool
-        A tool that is not ours does the work.
+        Whether it runs an external tool.
     imported : bool
-        Its fields were made elsewhere: they are read, not found.
+        Whether its fields are read from files rather than computed.
     pretrained : bool
-        It was trained elsewhere: its setting ``model`` is a folder.
+        Whether it uses an existing model, whose folder is its setting ``model``.
     dimensions : tuple of int
-        Of the images that it can register.
+        Dimensions of the images that it can register.
     gpu : bool
-        It computes on a GPU where there is one, though it has no network.
+        Whether it uses a GPU if there is one, although it has no network.
     """
 
     location: str
@@ -58,11 +58,11 @@ class MethodInfo:
 
     @property
     def wants_gpu(self) -> bool:
-        """Whether registering with it is faster on a GPU."""
+        """Whether registration is faster on a GPU."""
         return self.gpu or self.learned or self.refines or self.pretrained
 
 
-#: What a method's class says of itself under the same names.
+#: Attributes that a method's class has under the same names.
 FACTS = ("learned", "refines", "external", "imported", "pretrained", "dimensions", "gpu")
 
 
@@ -106,7 +106,7 @@ METHODS = {
 
 @cache
 def installed_methods() -> dict[str, importlib.metadata.EntryPoint]:
-    """The methods of installed packages, by name; regcore's own names are not given away."""
+    """The methods of installed packages, by name. They cannot replace regcore's own."""
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {point.name: point for point in found if point.name not in METHODS}
 
@@ -117,13 +117,13 @@ def known_methods() -> list[str]:
 
 
 def method_info(name: str, where: str = "method") -> MethodInfo:
-    """Look a method up.
+    """Look up a method.
 
     Raises
     ------
     InputError
-        Nothing has this name, with the nearest that something has; or an installed package promises a method that it
-        does not have.
+        No method has this name (the message suggests the nearest one), or an installed package declares a method
+        that it does not have.
     """
     if name in METHODS:
         return METHODS[name]
@@ -146,7 +146,7 @@ def method_type(name: str, where: str = "method") -> type:
 
 
 def settings_type(name: str, where: str = "method") -> type[MethodSettings]:
-    """The class of a method's settings; torch is not loaded for those of regcore.
+    """The class of a method's settings. For regcore's own methods this does not load torch.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def settings_type(name: str, where: str = "method") -> type[MethodSettings]:
 def read_settings(name: str, values: Mapping | None = None, where: str = "method") -> MethodSettings:
     """Check a method's settings and fill in defaults, as :func:`make_method` does, without loading the method.
 
-    What only the network can tell is left to the method itself.
+    Checks that need the network are left to the method.
 
     Raises
     ------
@@ -192,20 +192,20 @@ def _loaded(location: str) -> type:
 
 @cache
 def _installed(name: str, where: str) -> type:
-    """The class that an installed package has for a method."""
+    """The class of a method in an installed package."""
     point = installed_methods()[name]
     package = point.dist.name if point.dist else point.value
     try:
         found = point.load()
     except Exception as error:
         raise InputError(
-            f"{where}: the package '{package}' has the method '{name}' at {point.value}, which cannot be loaded "
-            f"({type(error).__name__}: {error}); mend or remove the package"
+            f"{where}: the package '{package}' has the method '{name}', but {point.value} cannot be loaded "
+            f"({type(error).__name__}: {error}); repair or remove the package"
         ) from error
     settings = getattr(found, "settings_type", None)
     if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
         raise InputError(
-            f"{where}: the method '{name}' of the package '{package}' must be a class with 'settings_type', a class of "
+            f"{where}: the method '{name}' of the package '{package}' must be a class whose 'settings_type' is a "
             f"MethodSettings; {point.value} is {found!r} (see docs/new-method.md)"
         )
     return found

@@ -1,7 +1,7 @@
-"""AutoReg (Fan et al., TIP 2023): cells and an objective that can be searched for the task at hand.
+"""AutoReg (Fan et al., TIP 2023): cells and an objective that can be searched for each task.
 
-This is the network that a search has found, or one by hand, and the objective of Eq. 4 and 5, whose weights λ are
-numbers here; :mod:`regcore.autoreg.bilevel` searches for both.
+This is the network of given cells, found by a search or chosen by hand, with the objective of Eq. 4 and 5, whose
+weights λ are plain numbers here.  :mod:`regcore.autoreg.bilevel` searches for both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from regcore.networks.design import Design
 from regcore.networks.unet import UNetDesign
 from regcore.spatial import integrate, pad_to_multiple, resample, resample_displacement, smooth, warp
 
-#: Sides of the windows of local correlation, in voxels, at full, half and quarter resolution, as in the authors' code.
+#: Windows of local correlation: edges in voxels at full, half and quarter resolution, as in the authors' code.
 WINDOWS = {"full": 9, "half": 7, "quarter": 5}
 FACTORS = {"half": 2, "quarter": 4}
 SMOOTHNESS = "diffusion"
@@ -38,11 +38,11 @@ class AutoReg(FlowMethod):
 
     @property
     def stride(self) -> int:
-        """At least that of the cells: the coarsest of the losses needs a quarter of the images."""
+        """At least the stride of the cells: the coarsest loss needs images at a quarter of the resolution."""
         return max(STRIDE, self.design.stride)
 
     def super_network(self, ndim: int, mixed: tuple[str, ...]) -> CellNetwork:
-        """The network with mixtures of all candidates in the cells of the kinds ``mixed``."""
+        """The network with mixtures of all operations in the kinds of cells in ``mixed``."""
         return self._cells(mixed).build(ndim)
 
     def _cells(self, mixed: tuple[str, ...]) -> CellDesign:
@@ -68,7 +68,7 @@ class AutoReg(FlowMethod):
     def weighed_losses(
         self, flow: Tensor, batch: Mapping[str, Any], weights: Mapping[str, Tensor | float]
     ) -> dict[str, Tensor]:
-        """:meth:`losses` under other weights λ, which may be tensors that the loss is differentiable with respect to.
+        """:meth:`losses` with other weights λ, which may be tensors that require gradients.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class AutoReg(FlowMethod):
         return {"total": total, **found}
 
     def _warped_pair(self, level: str, flow: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """The fixed image, and the moving one warped by the field, at one resolution."""
+        """The fixed and the warped moving image at one resolution."""
         fixed, moving = batch["fixed"], batch["moving"]
         if level == "full":
             return fixed, warp(moving, self.displacement(flow, fixed))
@@ -97,7 +97,7 @@ class AutoReg(FlowMethod):
         space = [2 * n // factor for n in flow.shape[2:]]
         if level == "half":
             velocity = flow[:, :ndim]
-        elif flow.shape[1] == 2 * ndim:  # each voxel of what the network finds at a quarter is there twice an axis
+        elif flow.shape[1] == 2 * ndim:  # the network's quarter-resolution flow has each voxel twice along each axis
             velocity = flow[(slice(None), slice(ndim, None), *[slice(None, None, 2)] * ndim)]
         else:
             velocity = resample_displacement(flow, space)
@@ -114,7 +114,7 @@ class AutoReg(FlowMethod):
         return found
 
     def refinable(self, flow: Tensor) -> Tensor:
-        """The velocity that registers; the coarser one is made of it, or the last term of Eq. 5 would not hold it."""
+        """The velocity used to register. The coarser one comes from it, so that the last term of Eq. 5 acts on it."""
         return flow[:, : flow.ndim - 2]
 
     def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
@@ -122,5 +122,5 @@ class AutoReg(FlowMethod):
 
 
 def coarser(image: Tensor, space: Sequence[int], factor: int) -> Tensor:
-    """``image`` on a grid ``factor`` times as coarse, smoothed before."""
+    """``image``, smoothed, on a grid ``factor`` times as coarse."""
     return resample(smooth(image, factor / 2), space)

@@ -1,4 +1,4 @@
-"""What VoxelMorph and its descendants share: a network that predicts a flow, and what a flow does to an image."""
+"""Shared by VoxelMorph and its descendants: a network that predicts a flow, and how a flow warps an image."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from regcore.spatial import crop_to, integrate, pad_to_multiple, resample_displa
 
 #: Channels of a pair of descriptors in two and three dimensions.
 DESCRIPTORS = {2: 8, 3: 24}
-#: Patches of three voxels: larger ones blur the boundaries that labels are told by.
+#: Patches of three voxels: larger ones blur the boundaries of labels.
 DESCRIPTOR = {"radius": 1, "dilation": 2}
 
 
@@ -37,7 +37,7 @@ class FlowMethod(LearnedMethod):
         return self.design.build(ndim)
 
     def network_input(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        """What the network sees of image pairs (B, 1, *space): (B, C, *padded)."""
+        """The network's input (B, C, *padded) for image pairs (B, 1, *space)."""
         shown = [moving, fixed]
         if self.settings.input == MIND:
             with torch.no_grad():
@@ -47,10 +47,10 @@ class FlowMethod(LearnedMethod):
     def predict(
         self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor, passes: int | None = None
     ) -> Tensor:
-        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid; ``passes``: not those set.
+        """Flow on the padded grid at ``flow_resolution``, in voxels of that grid. ``passes`` overrides the setting.
 
-        The sum of velocities is to first order that of the composed warps, exp(v) ∘ exp(δ) ≈ exp(v + δ), as in
-        log-domain demons (Vercauteren et al., MICCAI 2008); the weights are shared as in recursive cascades (Zhao et
+        To first order, the sum of velocities is that of the composed warps, exp(v) ∘ exp(δ) ≈ exp(v + δ), as in
+        log-domain demons (Vercauteren et al., MICCAI 2008). The weights are shared as in recursive cascades (Zhao et
         al., ICCV 2019).
         """
         flow = self._look(module, fixed, moving)
@@ -59,9 +59,9 @@ class FlowMethod(LearnedMethod):
         return flow
 
     def predict_in_training(self, module: Callable[[Tensor], Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        """Flow after a number of passes that is drawn from torch's global random state; the last alone is learned.
+        """Flow after a random number of passes, drawn from torch's global state. Only the last pass is learned.
 
-        What the passes before it cost is their forward calls alone.
+        Earlier passes cost only their forward calls.
         """
         if self.settings.passes == 1:
             return self.predict(module, fixed, moving)
@@ -93,5 +93,5 @@ class FlowMethod(LearnedMethod):
 
 
 def unet_design(settings: UNetSettings, sees: str) -> UNetDesign:
-    """The U-Net that settings ask for, which ``sees`` images or their descriptors."""
+    """The U-Net for some settings, with images or descriptors as its input."""
     return UNetDesign(settings.architecture, settings.width, DESCRIPTORS if sees == MIND else None)

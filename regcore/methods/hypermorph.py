@@ -1,8 +1,8 @@
 """HyperMorph (Hoopes et al., IPMI 2021): one network for all values of the loss's hyperparameters.
 
-A hypernetwork writes the weights of VoxelMorph's network from the hyperparameters Λ, and at every training step
-each pair meets its own Λ, in the network and in the loss (Eq. 1 to 3).  Afterwards a value is chosen without
-training anything: :mod:`regcore.tuning.amortised`.
+A hypernetwork generates the weights of VoxelMorph's network from the hyperparameters Λ.  In every training step, each
+pair has its own Λ, in the network and in the loss (Eq. 1 to 3).  Afterwards a value is chosen without training:
+:mod:`regcore.tuning.amortised`.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from regcore.methods.voxelmorph import VoxelMorph
 
 
 class HyperMorph(Hypernetworked[VoxelMorph]):
-    """VoxelMorph with a hypernetwork over λ, and over the window of lncc or γ.
+    """VoxelMorph with a hypernetwork over λ, and optionally the window of lncc or γ.
 
-    The settings of these names hold the value to register with; null where none is chosen yet.
+    The settings with these names are the values to register with; null if not chosen yet.
     """
 
     settings_type: ClassVar = HyperMorphSettings
@@ -42,7 +42,7 @@ class AnyWindow(VoxelMorph):
 
 
 def interpolated_lncc(fixed: Tensor, warped: Tensor, window: float) -> Tensor:
-    """LNCC for any size of the window from 3 on: of the odd sizes around it, interpolated linearly."""
+    """LNCC for any window size from 3 on, interpolated linearly between the neighbouring odd sizes."""
     below = 2 * int((window - 1) // 2) + 1
     share = (window - below) / 2
     loss = lncc(fixed, warped, below, "voxelmorph")

@@ -1,8 +1,8 @@
-"""Methods whose network's weights are written by a hypernetwork, for all values of the loss's hyperparameters.
+"""Methods with a hypernetwork, which generates the network's weights for all hyperparameters of the loss.
 
-Section 3.1 of HyperMorph (Hoopes et al., IPMI 2021) around a method of VoxelMorph's kind: at every training step each
-pair meets its own hyperparameters Λ, in the network and in the loss (Eq. 1 to 3).  Afterwards a value is chosen without
-training anything: :mod:`regcore.tuning.amortised`.
+Section 3.1 of HyperMorph (Hoopes et al., IPMI 2021), around any method like VoxelMorph: in every training step, each
+pair has its own hyperparameters Λ, in the network and in the loss (Eq. 1 to 3).  Afterwards a value is chosen without
+training: :mod:`regcore.tuning.amortised`.
 """
 
 import copy
@@ -21,20 +21,20 @@ from regcore.methods.settings.hypernetwork import HypernetworkSettings
 from regcore.networks.hypernetwork import HypernetworkDesign
 from regcore.settings.base import Number
 
-#: Decimals of a value: inputs are in single precision.
+#: Decimals of a value, because inputs are in single precision.
 DIGITS = 6
 
 Inner = TypeVar("Inner", bound=ObjectiveMethod)
 
 
 class Hypernetworked(LearnedMethod, Generic[Inner]):
-    """A method behind a hypernetwork.
+    """A method with a hypernetwork around it.
 
     Attributes
     ----------
     inner : ObjectiveMethod
-        The method itself, at the hyperparameters that this one registers with.  Where none is chosen it has None for
-        them, and may be asked only for what does not depend on them.
+        The wrapped method at the hyperparameters to register with.  Hyperparameters that are not chosen yet are
+        None there; then use it only for what does not depend on them.
     """
 
     settings: HypernetworkSettings
@@ -51,10 +51,10 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
     @property
     @abstractmethod
     def inner_type(self) -> type[Inner]:
-        """The class of the method that is wrapped."""
+        """The class of the wrapped method."""
 
     def _wrapped(self) -> Inner:
-        """The wrapped method at these settings."""
+        """The wrapped method with these settings."""
         return self.inner_type(self.settings.as_settings_of(self.inner_type.settings_type))
 
     @property
@@ -91,7 +91,7 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
 
     @property
     def ranges(self) -> dict[str, list[Number]]:
-        """Each hyperparameter and the range over which training draws it, in the order of the hypernetwork's inputs."""
+        """Each hyperparameter and its range in training, in the order of the hypernetwork's inputs."""
         return self.settings.ranges_of_hyperparameters
 
     @property
@@ -104,7 +104,7 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
         Raises
         ------
         InputError
-            The hypernetwork is not told such a hyperparameter, or the value lies outside of what it has met.
+            The hypernetwork has no such hyperparameter, or the value lies outside the range of training.
         """
         for name, value in values.items():
             if name not in self.hyperparameters:
@@ -113,14 +113,14 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
         return self._at(values)
 
     def _at(self, values: Mapping[str, float]) -> Self:
-        """:meth:`at` without looking."""
+        """:meth:`at` without checks."""
         other = copy.copy(self)
         other.settings = self.settings.with_values(values)
         other.inner = other._wrapped()
         return other
 
     def inputs(self, values: Mapping[str, float]) -> Tensor:
-        """A row (1, n) of the hypernetwork's inputs: each hyperparameter's place in its range, 0 to 1."""
+        """A row (1, n) of the hypernetwork's inputs: each hyperparameter's position in its range, 0 to 1."""
         return torch.tensor([[(values[name] - low) / (high - low) for name, (low, high) in self.ranges.items()]])
 
     def values_of(self, row: Tensor) -> dict[str, float]:
@@ -134,16 +134,16 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
     def predict(self, module: Callable[..., Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
         values = {name: value for name, value in self.values.items() if value is not None}
         if missing := [name for name in self.hyperparameters if name not in values]:
-            raise InputError(f"no value of {', '.join(missing)} is chosen: tune the model, or give one")
+            raise InputError(f"no value is chosen for {', '.join(missing)}: tune the model, or set a value")
         return self.predict_at(module, fixed, moving, self.inputs(values))
 
     def predict_at(self, module: Callable[..., Tensor], fixed: Tensor, moving: Tensor, inputs: Tensor) -> Tensor:
-        """Flow of image pairs as for :meth:`predict`, with ``inputs`` (1, n), or (B, n) for a row to each pair."""
+        """Flow of image pairs as for :meth:`predict`, with ``inputs`` (1, n), or (B, n) with one row per pair."""
         inputs = inputs.to(fixed.device)
         return self.inner.predict(lambda pair: module(pair, inputs), fixed, moving)
 
     def network_input(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        """What the wrapped network sees of image pairs."""
+        """The wrapped network's input for image pairs."""
         return self.inner.network_input(fixed, moving)
 
     def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
         return self.inner.losses(flow, batch)
 
     def training_step(self, module: Callable[..., Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Losses, averaged over pairs of which each has drawn its own hyperparameters."""
+        """Losses, averaged over pairs, each with its own random hyperparameters."""
         drawn = self.draw(len(batch["fixed"]))
         batch, seen = self.inner.augmented(batch)
         flow = self.predict_at(module, seen["fixed"], seen["moving"], drawn)
@@ -171,13 +171,13 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
         return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
     def draw(self, rows: int) -> Tensor:
-        """Rows (rows, n) of inputs: uniform, some at an end; they follow torch's seed."""
+        """Rows (rows, n) of inputs: uniform, some at an end of a range; drawn from torch's global state."""
         places = torch.rand(rows, len(self.hyperparameters))
         at_end = torch.rand_like(places) < self.settings.end_points
         return torch.where(at_end, places.round(), places)
 
     def looks(self) -> Sequence[Self]:
-        """The method at values that cover the ranges evenly, where none is chosen: five, or three for each of two."""
+        """If no values are chosen: the method at values spread over the ranges, five, or three for each of two."""
         if None not in self.values.values():
             return [self]
         count = 5 if len(self.hyperparameters) == 1 else 3

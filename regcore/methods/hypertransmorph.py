@@ -1,10 +1,10 @@
 """Hyper-TransMorph and Hyper-TM-SPR (Chen et al., 2024, Section 6.2): one TransMorph for all strengths of smoothness.
 
 The hypernetwork of HyperMorph around TransMorph, over λ, or around TM-SPR, over the hyperparameters of its prior.  To
-write all of TransMorph's weights a hypernetwork needs a hundred times as many of its own (over 70 GB in the paper).  So
-only the layers that make the field and the weight volume of the encoder's features are written; all of them are with
-``generated`` naming every part, where a short last layer (``hidden``) bounds the memory, because the matrix that writes
-them has its rank.
+generate all of TransMorph's weights, a hypernetwork needs a hundred times as many of its own (over 70 GB in the
+paper).  So by default it generates only the layers that compute the field and the weight volume from the encoder's
+features.  ``generated`` can name every part; a short last layer (``hidden``) then bounds the memory, because it is the
+rank of the matrix that generates the weights.
 """
 
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Fields made elsewhere: read and checked, so that any method can enter a report without its code being run."""
+"""Imported fields: read and checked, so that any method can be compared without running its code."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -11,9 +11,9 @@ from regcore.methods.settings.imported import ImportedSettings
 
 
 class Imported(Method):
-    """Displacement fields of another program, one file for each test pair.
+    """Displacement fields of another program, one file per test pair.
 
-    Fields lead from the native fixed scan to the native moving one, alignment included: what they miss, nobody adds.
+    Fields map the native fixed scan to the native moving one, including any alignment; nothing is added to them.
     """
 
     settings_type: ClassVar = ImportedSettings
@@ -21,7 +21,7 @@ class Imported(Method):
     settings: ImportedSettings
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
-        raise InputError("'imported' registers nothing: its fields are scored in a study")
+        raise InputError("'imported' cannot register: its fields are only scored in a study")
 
     def read(self, path: str | Path | None, fixed: Grid, moving: Grid) -> DisplacementField:
         """Read the field of a pair whose native scans are on these grids.
@@ -29,7 +29,7 @@ class Imported(Method):
         Raises
         ------
         RegistrationFailed
-            There is none, it cannot be read, or it is on another grid than the fixed scan.
+            There is no field, it cannot be read, or it is not on the grid of the fixed scan.
         """
         if path is None:
             raise RegistrationFailed("the list names no field for this pair")
@@ -41,7 +41,7 @@ class Imported(Method):
             raise RegistrationFailed(str(error)) from error
         if not field.grid.same_as(fixed, tolerance_mm=0.01):
             raise RegistrationFailed(
-                f"{path}: the field is on another grid (shape {field.grid.shape}) than the fixed image ({fixed.shape}, "
-                "or another position); resample it onto that"
+                f"{path}: the field is not on the grid of the fixed image (shape {field.grid.shape} and {fixed.shape}, "
+                "or another position); resample it onto that grid"
             )
         return field

@@ -1,4 +1,4 @@
-"""VoxelMorph's objective, under which VoxelMorph, TransMorph and TM-SPR train: images, smoothness, and labels.
+"""VoxelMorph's objective, also used by TransMorph and TM-SPR: similarity, smoothness and labels.
 
 Similarity plus λ times the smoothness of the field (Eq. 4 of VoxelMorph, TMI 2019), and with segmentations γ times the
 overlap of warped labels (Eq. 10).
@@ -21,7 +21,7 @@ from regcore.synthesis.noise import random_generator
 
 
 class ObjectiveMethod(FlowMethod):
-    """A flow under VoxelMorph's objective."""
+    """A method that trains its flow with VoxelMorph's objective."""
 
     settings: ObjectiveSettings
 
@@ -52,7 +52,7 @@ class ObjectiveMethod(FlowMethod):
         return self.losses(self.predict_in_training(module, seen["fixed"], seen["moving"]), batch)
 
     def augmented(self, batch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """What the losses see, and what the network does."""
+        """The images for the losses, and the images for the network."""
         kind = self.settings.augmentation
         if kind is None and not self.settings.flips:
             return batch, batch
@@ -69,7 +69,7 @@ class ObjectiveMethod(FlowMethod):
         return self.losses_of(flow, batch, self.deformed(flow, batch))
 
     def deformed(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the losses compare: the displacement, the warped moving image, and the fixed one warped back."""
+        """Inputs of the losses: the displacement, the warped moving image, and the fixed image warped back."""
         fixed, moving = batch["fixed"], batch["moving"]
         found = {"displacement": self.displacement(flow, fixed)}
         if not self.settings.labels_alone:
@@ -79,7 +79,7 @@ class ObjectiveMethod(FlowMethod):
         return found
 
     def losses_of(self, flow: Tensor, batch: Mapping[str, Any], deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """:meth:`losses`, from what :meth:`deformed` has made."""
+        """:meth:`losses` from the result of :meth:`deformed`."""
         found = {}
         if "warped" in deformed:
             unlikeness = self._unlikeness(batch["fixed"], deformed["warped"])
@@ -93,7 +93,7 @@ class ObjectiveMethod(FlowMethod):
 
     @abstractmethod
     def _terms(self, flow: Tensor, deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What holds the field smooth."""
+        """The smoothness term."""
 
     def _total(self, found: Mapping[str, Tensor]) -> Tensor:
         weights = self._weights("label_dice" in found)

@@ -1,7 +1,7 @@
-"""A network's field, refined for each pair: instance-specific optimisation, Section V-D of VoxelMorph.
+"""Refinement of a network's field on each pair: instance-specific optimisation, Section V-D of VoxelMorph.
 
-The flow that a trained network predicts becomes the parameters of an optimisation of the network's own
-loss on that one pair.  The network is only read.
+The flow predicted by a trained network becomes the parameters of an optimisation of the network's own loss on that
+one pair.  The network does not change.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ def require_comparing_images(method: LearnedMethod, where: str) -> None:
     """Raise InputError for a network whose loss cannot refine a pair."""
     if not method.compares_images:
         raise InputError(
-            f"{where}: the loss that this network was trained with looks at labels alone and cannot refine a pair of "
-            "images; start from another, or take 'method: instance'"
+            f"{where}: this network's loss needs labels, so it cannot refine a pair of images; start from another "
+            "network, or use 'method: instance'"
         )
 
 
 class Refine(Method):
-    """Continue from a trained network's field with some iterations on the pair itself."""
+    """Refine a trained network's field with some iterations on the pair itself."""
 
     settings_type: ClassVar = RefineSettings
     refines: ClassVar = True
@@ -38,12 +38,12 @@ class Refine(Method):
         self.start: LearnedMethod | None = None
 
     def start_from(self, method: LearnedMethod) -> None:
-        """Take the network, whose weights are loaded, whose fields are refined.
+        """Set the network, with loaded weights, whose fields to refine.
 
         Raises
         ------
         InputError
-            Its loss looks at labels alone, which a pair to register does not have.
+            Its loss uses only labels, which a pair to register does not have.
         """
         require_comparing_images(method, "start")
         self.start = method

@@ -1,4 +1,4 @@
-"""How alike two images are: the function that learned and optimised methods share."""
+"""Image similarity as a loss, shared by learned methods and optimisers."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from regcore.methods.settings.objective import ObjectiveSettings
 def similarity(
     settings: ObjectiveSettings | InstanceSettings, lncc_variant: str = "ants", sigma: float = 1
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function (fixed, warped) → loss that a method's settings ask for; lower is more alike.
+    """The function (fixed, warped) → loss for a method's settings; lower means more similar.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""TM-SPR (Chen et al., 2024): how strongly the field is held smooth is itself predicted, voxel by voxel.
+"""TM-SPR (Chen et al., 2024): the strength of smoothing is itself predicted at every voxel.
 
-A head on the network's features draws the weight volume λ(p), which a prior keeps near its largest or mean value
-(Eq. 19: similarity + weighted diffusion - log prior).  The head fits TransMorph and U-Nets alike; it takes no part in
-registering.
+A head on the network's features predicts the weight volume λ(p), which a prior keeps near its largest or mean value
+(Eq. 19: similarity + weighted diffusion - log prior).  The head works with TransMorph and U-Nets, and is not needed to
+register.
 """
 
 from collections.abc import Mapping, Sequence

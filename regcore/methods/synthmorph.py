@@ -1,7 +1,7 @@
-"""SynthMorph (Hoffmann et al., TMI 2022): registration of any contrast, learned from images that nobody acquired.
+"""SynthMorph (Hoffmann et al., TMI 2022): registration of any contrast, learned from synthetic images.
 
-Every training step draws label maps, from noise or from a cohort's segmentations, makes a pair of images with random
-contrasts of them, and looks at the overlap of the labels.  The images of the training scans are not looked at.
+Every training step draws label maps, from noise or from a cohort's segmentations, synthesises a pair of images with
+random contrasts from them, and measures the overlap of the labels.  The images of the training scans are not used.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,12 +57,12 @@ class SynthMorph(FlowMethod):
         return flow
 
     def training_step(self, module: Callable[[Tensor], Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Losses of the network's prediction for pairs that are drawn here, from torch's global random state."""
+        """Losses of the network's prediction for synthetic pairs, drawn from torch's global state."""
         drawn = self.synthesised(batch)
         return self.losses(self.predict_in_training(module, drawn["fixed"], drawn["moving"]), drawn)
 
     def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Of a batch from :meth:`synthesised`."""
+        """Losses for a batch from :meth:`synthesised`."""
         displacement = self.displacement(flow, batch["fixed"])
         found = {"diffusion": diffusion(displacement)}
         if self.settings.loss == "dice":
@@ -76,13 +76,13 @@ class SynthMorph(FlowMethod):
         return {"total": unlikeness + self.settings.lambda_ * found["diffusion"], **found}
 
     def synthesised(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Pairs of images of the batch's label maps, or of shapes.
+        """Pairs of images synthesised from the batch's label maps, or from shapes.
 
         Returns
         -------
         dict
-            ``fixed`` and ``moving`` images, ``fixed_labels``, ``moving_labels``, the ``codes`` that count, and where
-            both maps of a pair are the same one the ``velocity`` and ``displacement`` between them.
+            ``fixed`` and ``moving`` images, ``fixed_labels``, ``moving_labels``, the ``codes`` that count and, if both
+            images come from one map, the ``velocity`` and ``displacement`` between them.
         """
         device, space = batch["fixed"].device, tuple(batch["fixed"].shape[2:])
         if self.settings.shape_voxels:
@@ -104,7 +104,7 @@ class SynthMorph(FlowMethod):
     def _pair_of_maps(
         self, batch: Mapping[str, Any], number: int, space: tuple[int, ...], device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Label maps (1, 1, *space) that a moving and a fixed image are made of; the true warp needs one map twice."""
+        """Label maps (1, 1, *space) of a moving and a fixed image; the same map twice if the true warp is needed."""
         if self.settings.maps == SHAPES:
             shapes = self._shapes(int(torch.randint(self.settings.shape_maps, ())), space, device)
             return shapes, shapes
@@ -112,7 +112,7 @@ class SynthMorph(FlowMethod):
         return (moving, fixed) if self.settings.loss == "dice" else (fixed, fixed)
 
     def _shapes(self, number: int, space: tuple[int, ...], device: torch.device) -> Tensor:
-        """One of the maps of shapes, which are made once."""
+        """One of the maps of shapes, which are cached."""
         key = (number, space, device)
         if key not in self._maps:
             chosen = self.settings
@@ -125,9 +125,9 @@ class SynthMorph(FlowMethod):
         return list(batch["codes"])[: self.settings.loss_labels]
 
     def _truth(self, pairs: list[Pair], space: tuple[int, ...]) -> dict[str, Tensor]:
-        """The warp from the fixed to the moving image, both deformed from one map: of the fixed one, then back.
+        """The warp between two images of one map: the fixed image's warp, then the inverse of the moving one's.
 
-        Its velocity is taken to be the difference of the two, which it is to first order.
+        Its velocity is taken to be the difference of both velocities, which is correct to first order.
         """
         steps = self._warps.steps
         moving, fixed = (torch.cat([pair.velocities[side] for pair in pairs]) for side in (0, 1))

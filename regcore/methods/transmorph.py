@@ -1,6 +1,6 @@
-"""TransMorph with a diffeomorphic field of several steps (Chen et al., 2022), the backbone of TM-SPR.
+"""TransMorph with a diffeomorphic field composed of several steps (Chen et al., 2022), the backbone of TM-SPR.
 
-The objective is VoxelMorph's; what differs is the network, and that the displacement itself is held smooth, at full
+The objective is VoxelMorph's.  The network differs, and the smoothness term acts on the displacement at full
 resolution, as in the authors' code.
 """
 
@@ -38,7 +38,7 @@ class TransMorph(ObjectiveMethod):
 
 
 def transmorph_design(settings: TransMorphNetworkSettings) -> TransMorphDesign:
-    """The network that settings ask for."""
+    """The network for some settings."""
     return TransMorphDesign(
         window=settings.attention,
         size=settings.size,
@@ -51,7 +51,7 @@ def transmorph_design(settings: TransMorphNetworkSettings) -> TransMorphDesign:
 
 
 def settled_attention(window: list[int] | None, shape: Sequence[int]) -> list[int]:
-    """The window of attention for images of ``shape``: the one that is set, if it fits, or the one that suits them."""
+    """The window of attention for images of ``shape``: the given one if it fits, or the default."""
     if window is None:
         return window_for(shape)
     if len(window) != len(shape):

@@ -1,8 +1,8 @@
 """VoxelMorph (Balakrishnan et al., TMI 2019), and its diffeomorphic variant (Dalca et al., MedIA 2019).
 
-A U-Net predicts a flow from the pair: the displacement itself (the paper), or a stationary velocity, which
-is integrated by scaling and squaring (the authors' current code).  The flow is held smooth at the resolution at which
-it is used.
+A U-Net predicts a flow from the pair: the displacement itself (the paper), or a stationary velocity, which is
+integrated by scaling and squaring (the authors' current code).  The smoothness term acts on the flow at the
+resolution at which it is used.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class VoxelMorph(ObjectiveMethod):
 
 
 def weights_of_terms(settings: VoxelMorphObjectiveSettings, with_labels: bool) -> dict[str, float]:
-    """Weight of each term of the objective, for a batch ``with_labels`` or without."""
+    """Weight of each term of the objective, for a batch with or without labels."""
     amount, gamma = settings.lambda_, settings.overlap_weight
     if settings.weighting == "convex":
         gamma = gamma if with_labels else 0

@@ -556,7 +556,7 @@ def test_a_path_that_cannot_be_scored_is_the_worst(tmp_path, by):
             "begins with 'lambda1' inside (0, 1)",
         ),
         ({"autosearch": False}, "autosearch: False is not a mapping of keys to values"),
-        ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' is searched so"),
+        ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' has this search"),
         ({"autosearch": {}, "lambda1": 1}, "a search for the objective begins with 'lambda1' inside (0, 1), not at 1"),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_bad_image_ends_in_one_message_and_no_output(pair, tmp_path, kind, rem
         (["--method", "syn", "--set", "radius=0"], "radius"),
         (["--method", "syn", "--set", "radius"], "KEY=VALUE"),
         (["--method", "syn", "--lambda", "0.3"], "--method syn: unknown key 'lambda'"),
-        (["--method", "hypermorph", "--lambda", "0.3"], "has to be trained first"),
+        (["--method", "hypermorph", "--lambda", "0.3"], "needs training first"),
         (["--method", "identity", "--centre"], "use affine"),
     ],
 )

@@ -156,7 +156,7 @@ def test_the_presets():
         ({"prior": {"lambda": [0, 2]}}, r"lambda: \[0, 2\] must ascend within \[0, 1\]"),
         ({"prior": {"lambda": [1, 0]}}, "must ascend"),
         ({"prior": {"window": [3, 9]}, "lambda": 0.2}, "'mse' has no window; set 'similarity: lncc'"),
-        ({"prior": {"gamma": [0, 1]}}, "set 'lambda', or a range of it in 'prior'"),
+        ({"prior": {"gamma": [0, 1]}}, "set 'lambda', or give its range in 'prior'"),
         ({"prior": {}}, "prior"),
         ({"lambda": 1.5}, "1.5"),
         ({"prior": {"lambda": [0.2, 0.8]}, "lambda": 0.1}, r"lambda = 0.1 lies outside \[0.2, 0.8\]"),
@@ -204,7 +204,7 @@ def test_the_codes_smoothness_counts_twice():
 
 def test_without_a_value_nothing_is_registered():
     method, data = hypermorph(), batch(1)
-    with pytest.raises(InputError, match="no value of lambda is chosen"):
+    with pytest.raises(InputError, match="no value is chosen for lambda"):
         method.predict(method.build(2), data["fixed"], data["moving"])
 
 

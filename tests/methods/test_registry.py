@@ -104,8 +104,8 @@ def test_a_name_of_regcores_stays_its_own(monkeypatch):
     [
         ("their_module:Absent", "AttributeError"),
         ("no_such_module:Theirs", "ModuleNotFoundError"),
-        ("their_module:Without", "must be a class with 'settings_type'"),
-        ("their_module:MethodSettings", "must be a class with 'settings_type'"),
+        ("their_module:Without", "must be a class whose 'settings_type'"),
+        ("their_module:MethodSettings", "must be a class whose 'settings_type'"),
     ],
 )
 def test_a_broken_package_is_named_in_one_message(installed, location, words):

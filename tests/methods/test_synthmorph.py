@@ -160,7 +160,7 @@ def test_a_map_of_a_single_label_makes_no_images(maps):
     [
         ({"a_mu": 230}, "'a_mu: 230' is above 'b_mu: 225'"),
         ({"a_sigma": 30}, "'a_sigma: 30' is above 'b_sigma: 25'"),
-        ({"symmetric": True, "passes": 2}, "'symmetric' looks once; set 'passes: 1'"),
+        ({"symmetric": True, "passes": 2}, "'symmetric' works with one pass; set 'passes: 1'"),
         ({"loss": "svf", "architecture": "paper", "flow_resolution": 1}, "set 'flow_resolution: 2'"),
         ({"select": "loss"}, "set 'select: dice'"),
         ({"J": 300}, "J"),
@@ -281,5 +281,5 @@ def test_a_single_pass_draws_nothing():
 
 
 def test_displacements_are_not_added():
-    with pytest.raises(InputError, match="'passes: 2' adds velocities; set 'flow: velocity'"):
+    with pytest.raises(InputError, match="'passes: 2' needs velocities; set 'flow: velocity'"):
         make_method("voxelmorph", {"passes": 2, "flow": "displacement"})

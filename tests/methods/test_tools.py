@@ -414,8 +414,8 @@ def test_deeds_upsampling_keeps_what_the_control_points_say(generator, tmp_path)
     [
         ("niftyreg", {"bin_dir": "nowhere"}, "nowhere lacks the programs reg_f3d"),
         ("deeds", {}, "'executable' is not set. deedsBCV comes as source"),
-        ("deeds", {"executable": "nowhere"}, "nowhere is no executable file. deedsBCV comes as source"),
-        ("elastix", {"executable": "nowhere"}, "nowhere is not there, or has no transformix"),
+        ("deeds", {"executable": "nowhere"}, "nowhere is not an executable file. deedsBCV comes as source"),
+        ("elastix", {"executable": "nowhere"}, "nowhere is not installed, or transformix is not beside it"),
     ],
 )
 def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
@@ -452,7 +452,7 @@ def write_elsewhere(path: Path, grid: Grid) -> None:
 
 @pytest.mark.parametrize(
     ("leave", "message"),
-    [(write_nothing, "no such file"), (write_nan, "NaN or infinite"), (write_elsewhere, "on another grid")],
+    [(write_nothing, "no such file"), (write_nan, "NaN or infinite"), (write_elsewhere, "not on the grid")],
 )
 def test_an_unusable_field_is_a_tool_error(leave, message):
     with pytest.raises(ToolError, match=message):
@@ -472,7 +472,7 @@ def test_greedy_s_own_failure_is_a_tool_error(tmp_path):
 
 @pytest.mark.parametrize("convert", [from_voxels, from_ras])
 def test_a_field_of_another_shape_is_a_tool_error(convert):
-    with pytest.raises(ToolError, match=r"has the shape \(64, 47, 2\), not that of the image \(64, 48\)"):
+    with pytest.raises(ToolError, match=r"has the shape \(64, 47, 2\), the image has \(64, 48\)"):
         convert(np.zeros((64, 47, 2)), oblique_grid(2))
 
 

@@ -144,13 +144,13 @@ def test_no_axis_of_its_grid_has_more_voxels_than_the_model(longest):
 def test_without_a_model_of_the_dimension_a_method_must_be_trained(models, tmp_path):
     volume = ellipse(tmp_path, "fixed.nii.gz", 2, (30, 30, 30), (20, 25, 22), (200, 120, 60))
     result = register(volume, volume, "-o", tmp_path / "out", "--method", "synthmorph")
-    assert result.exit_code == 2 and "has to be trained first" in result.output
+    assert result.exit_code == 2 and "needs training first" in result.output
 
 
 def test_settings_change_nothing_in_it(models, tmp_path):
     image = ellipse(tmp_path, "fixed.nii.gz", 1, (60, 60), (20, 25), (200, 120, 60))
     result = register(image, image, "-o", tmp_path / "out", "--method", "synthmorph", "--lambda", "0.2")
-    assert result.exit_code == 2 and "change nothing in a model of the method synthmorph" in result.output
+    assert result.exit_code == 2 and "have no effect on a model of the method synthmorph" in result.output
 
 
 def test_a_model_is_named_by_its_folder_alone(models, tmp_path):

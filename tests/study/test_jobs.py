@@ -92,7 +92,7 @@ def test_an_experiment_needs_what_it_declares(jobs):
         f"results/x/sweeps/{name}.{kind}" for name in ("mse-hyper", "mse-grid") for kind in ("parquet", "csv")
     ]
     assert jobs.experiments("hypermorph")[-1] == "results/x/experiments/hypermorph/table1.html"
-    with pytest.raises(InputError, match=r"plans no experiments of spr: add 'experiments: {spr: {}}'"):
+    with pytest.raises(InputError, match=r"no experiments of spr are planned: add 'experiments: {spr: {}}'"):
         jobs.experiments("spr")
 
 

@@ -67,7 +67,7 @@ def test_a_checked_study_is_the_same_checked_again(file):
         ({"preprocess": {"affine": "afine"}}, "preprocess.affine: 'afine' is not possible; did you mean 'affine'"),
         ({"registration": {"time_limit": 0}}, r"registration.time_limit: 0 is not greater than 0 \(seconds after"),
         ({"preprocess": {"shape": [15, 20]}}, "preprocess.shape.0: 15 is less than the minimum of 16"),
-        ({"seed": 1.5}, r"configuration: seed: 1.5 is not a whole number \(every random draw"),
+        ({"seed": 1.5}, r"configuration: seed: 1.5 is not a whole number \(seed of every random"),
         ({"methods": {}}, "configuration: methods: {} has fewer than 1 item"),
         ({"methods": {"a b": None}}, r"configuration: methods: 'a b' does not match '\^\[A-Za-z0-9._-\]\+\$'"),
         ({"methods": {"syn": 3}}, "configuration: methods.syn: 3 is not a mapping of keys to values"),

@@ -694,7 +694,7 @@ def test_training_scans_need_no_labels_unless_the_method_looks_at_them(tmp_path)
     plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", **SETTINGS}}, unlabelled=range(5)))
     train(plan, "net", tmp_path / "model", tmp_path / "checkpoints")
     assert load_model(tmp_path / "model").facts["training_dice"] is None
-    with pytest.raises(InputError, match=r"methods.net: its training looks at labels, but 1 .*'s3_1_T1w'"):
+    with pytest.raises(InputError, match=r"methods.net: this training needs labels, but 1 .*'s3_1_T1w'"):
         small_study(tmp_path, {"net": {"method": "voxelmorph", "gamma": 0.1}}, unlabelled=[3])
 
 

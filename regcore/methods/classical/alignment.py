@@ -1,4 +1,4 @@
-"""Baselines that move nothing, or only what the affine alignment moves."""
+"""Baselines without deformation: no registration, and affine alignment."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from regcore.methods.settings.classical import NoSettings
 
 
 class Identity(Method):
-    """No registration: the scans as their headers place them."""
+    """No registration: the scans stay where their headers place them."""
 
     settings_type: ClassVar = NoSettings
     aligned: ClassVar = False
@@ -19,6 +19,6 @@ class Identity(Method):
 
 
 class Affine(Identity):
-    """The affine alignment that every other method starts from, and nothing else."""
+    """Only the affine alignment from which all other methods start."""
 
     aligned: ClassVar = True

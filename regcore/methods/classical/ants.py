@@ -14,8 +14,8 @@ from regcore.methods.settings.classical import SyNSettings
 class SyN(External):
     """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), deformable stage only (``SyNOnly``).
 
-    Of the variants that antspyx offers, this one alone takes every setting: ``SyNCC`` ignores step, smoothing and
-    iterations, ``antsRegistrationSyN[so,4]`` the radius.
+    Of the variants in antspyx, only this one takes every setting: ``SyNCC`` ignores step, smoothing and iterations,
+    ``antsRegistrationSyN[so,4]`` the radius.
     """
 
     settings_type: ClassVar = SyNSettings
@@ -35,7 +35,7 @@ class SyN(External):
             "total_sigma": settings.total_variance,
             "reg_iterations": tuple(settings.iterations),
         }
-        prefix = str(folder / "pair_")  # antspyx collects its results by a glob on it
+        prefix = str(folder / "pair_")  # antspyx finds its results with a glob on this prefix
         found = ants.registration(*images, outprefix=prefix, **arguments)
         forward = _composed(*images, found["fwdtransforms"], prefix + "forward_")
         inverse = _composed(

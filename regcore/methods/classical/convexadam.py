@@ -1,4 +1,4 @@
-"""ConvexAdam, through its package."""
+"""ConvexAdam, through its Python package."""
 
 import math
 from pathlib import Path
@@ -30,7 +30,7 @@ class ConvexAdam(External):
 
     @property
     def device(self) -> torch.device:
-        """The GPU where there is one."""
+        """The GPU if there is one."""
         return default_device()
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
@@ -46,9 +46,9 @@ class ConvexAdam(External):
         )
 
     def displacement(self, fixed: Volume, moving: Volume) -> np.ndarray:
-        """The package's own result, (*space, 3) in voxels, for images padded to what its grids divide.
+        """The package's result, (*space, 3) in voxels, for images padded to a multiple of its grids.
 
-        Without the padding the package stretches a coarse field over the voxels that are left over.
+        Without padding, the package stretches a coarse field over the remaining voxels.
         """
         from convexAdam.convex_adam_MIND import convex_adam_pt
 

@@ -1,4 +1,4 @@
-"""deedsBCV, through a program that the user has built."""
+"""deedsBCV, through a program that the user builds."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -12,18 +12,18 @@ from regcore.methods.base import Registration
 from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, from_voxels, run_program, save_images
 from regcore.methods.settings.classical import DeedsSettings
 
-#: deedsBCV adds 1024 to every intensity, as CT scans need it, in float32.  There intensities of 0 to 1 would keep
-#: 13 bits, and their differences lose them; 0 to 1000 is the range that the program was written for.
+#: deedsBCV adds 1024 to every intensity, for CT scans, in float32.  That would leave intensities of 0 to 1 only
+#: 13 bits, too few for their differences.  The program was written for a range such as 0 to 1000.
 INTENSITY_SCALE = 1000
 
-#: What deedsBCV appends to the name of its result.
+#: Suffix that deedsBCV appends to the name of its result.
 STEM, DISPLACEMENTS = "pair", "pair_displacements.dat"
 
 
 class Deeds(External):
     """deeds with self-similarity context (Heinrich et al., IEEE Trans. Med. Imaging 32:1239, 2013, and MICCAI 2013).
 
-    It ignores the geometry of the images: everything is in voxels, which should be isotropic.
+    It ignores the geometry of the images: everything is in voxels, so voxels should be isotropic.
     """
 
     settings_type: ClassVar = DeedsSettings
@@ -46,7 +46,7 @@ class Deeds(External):
         )
 
     def arguments(self) -> list[str]:
-        """What is passed to deedsBCV."""
+        """Arguments of deedsBCV."""
         settings = self.settings
         levels = {"-G": settings.grid, "-L": settings.search, "-Q": settings.quantisation}
         lists = [text for flag, numbers in levels.items() for text in (flag, "x".join(map(str, numbers)))]
@@ -56,19 +56,19 @@ class Deeds(External):
 def read_displacements(path: Path, shape: tuple[int, ...], spacing: int) -> np.ndarray:
     """Read the displacements of the finest control points, (*points, 3) in voxels, components i, j, k.
 
-    The file is float32 without a header: a block for j, one for i and one for k, in each i runs fastest.
+    The file is float32 without a header: a block for j, one for i and one for k; in each block i varies fastest.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the images.
+        Shape of the images.
     spacing : int
-        Of the finest control points in voxels.
+        Spacing of the finest control points in voxels.
 
     Raises
     ------
     ToolError
-        There is no such file, or it has another size.
+        The file is missing or has the wrong size.
     """
     points = tuple(length // spacing for length in shape)
     if not path.is_file():
@@ -81,9 +81,9 @@ def read_displacements(path: Path, shape: tuple[int, ...], spacing: int) -> np.n
 
 
 def upsampled(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Displacements at every voxel, interpolated linearly as deedsBCV does it.
+    """Displacements at every voxel, interpolated linearly as in deedsBCV.
 
-    The first control point is at the first voxel; beyond the last one its displacement holds.
+    The first control point is at the first voxel. Beyond the last one, its displacement is repeated.
     """
     positions = [np.arange(n) * (m / n) for n, m in zip(shape, coarse.shape[:-1], strict=True)]
     where = np.stack(np.meshgrid(*positions, indexing="ij"))

@@ -17,13 +17,13 @@ from regcore.methods.classical.external import (
 )
 from regcore.methods.settings.classical import DemonsSettings
 
-#: Class in SimpleITK of each kind.
+#: SimpleITK's class for each kind.
 FILTERS = {
     "fast_symmetric": "FastSymmetricForcesDemonsRegistrationFilter",
     "diffeomorphic": "DiffeomorphicDemonsRegistrationFilter",
 }
 
-#: Axes shorter than this are not shrunk further: the filters look at neighbours.
+#: Axes are not shrunk below this size, because the filters use neighbours.
 SHORTEST = 8
 
 
@@ -31,7 +31,7 @@ class Demons(External):
     """Demons (Thirion, Med. Image Anal. 2:243, 1998) with symmetric forces, or diffeomorphic (Vercauteren et al.,
     NeuroImage 45:S61, 2009), at several resolutions.
 
-    Demons compares intensities, so that the moving image's histogram is first brought to that of the fixed one.
+    Demons compares intensities, so the moving image's histogram is first matched to that of the fixed image.
     """
 
     settings_type: ClassVar = DemonsSettings
@@ -54,7 +54,7 @@ class Demons(External):
         )
 
     def displacement(self, fixed, moving):
-        """SimpleITK's own result, an image of vectors, for two of its images."""
+        """SimpleITK's result, an image of vectors, for two SimpleITK images."""
         import SimpleITK as sitk
 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(self.threads)
@@ -71,7 +71,7 @@ class Demons(External):
         return _resampled(found, fixed)
 
     def commands(self) -> list[str]:
-        """The calls, those that only carry data around left out."""
+        """The calls, without those that only convert data."""
         settings = self.settings
         matching = ["moving = HistogramMatching(moving, fixed, 1024, 7, True)"] if settings.match_histograms else []
         return [
@@ -88,7 +88,7 @@ class Demons(External):
 
 
 def _shrunk(image, factor: int):
-    """The image at a lower resolution, smoothed first with half a new voxel."""
+    """The image at a lower resolution, first smoothed with half a new voxel."""
     import SimpleITK as sitk
 
     factors = [min(factor, max(1, length // SHORTEST)) for length in image.GetSize()]
@@ -100,7 +100,7 @@ def _shrunk(image, factor: int):
 
 
 def _resampled(field, reference):
-    """A field on another grid; beyond the centres of the outer voxels the nearest vector holds."""
+    """A field on another grid. Beyond the centres of the outer voxels, the nearest vector is repeated."""
     import SimpleITK as sitk
 
     resample = sitk.ResampleImageFilter()

@@ -1,4 +1,4 @@
-"""Symmetric normalisation as DIPY has it."""
+"""Symmetric normalisation, through DIPY."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +12,10 @@ from regcore.methods.settings.classical import DipySettings
 
 
 class DipySyN(External):
-    """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), the implementation of DIPY
+    """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), as implemented in DIPY
     (Garyfallidis et al., Front. Neuroinform. 8:8, 2014), with local cross-correlation.
 
-    It computes in voxels and in a single thread, whatever the process may use.
+    It computes in voxels and always in a single thread.
     """
 
     settings_type: ClassVar = DipySettings
@@ -23,7 +23,7 @@ class DipySyN(External):
 
     @property
     def threads(self) -> int:
-        """DIPY's registration knows no threads."""
+        """DIPY registers in one thread."""
         return 1
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
@@ -41,9 +41,9 @@ class DipySyN(External):
         )
 
     def mapping(self, fixed: Volume, moving: Volume):
-        """DIPY's own result, a ``DiffeomorphicMap`` between voxels.
+        """DIPY's result, a ``DiffeomorphicMap`` between voxels.
 
-        The matrices of the images are kept from DIPY: it misreads permuted and oblique ones, and the images are on
+        The matrices of the images are not passed to DIPY: it misreads permuted and oblique ones, and the images are on
         one grid anyway.
         """
         from dipy.align.imwarp import SymmetricDiffeomorphicRegistration

@@ -19,7 +19,7 @@ from regcore.methods.classical.external import (
 )
 from regcore.methods.settings.classical import ElastixSettings
 
-#: Names in elastix of the similarity measures.
+#: elastix' names of the similarity measures.
 METRICS = {"mattes": "AdvancedMattesMutualInformation", "ncc": "AdvancedNormalizedCorrelation"}
 
 PARAMETERS, TRANSFORM = "parameters.txt", "TransformParameters.0.txt"
@@ -29,7 +29,7 @@ class Elastix(External):
     """B-spline registration with adaptive stochastic gradient descent (Klein et al., IEEE Trans. Med. Imaging 29:196,
     2010; Int. J. Comput. Vis. 81:227, 2009).
 
-    The recommended settings are those of elastix' own default parameter map for B-splines.
+    The recommended settings are those of elastix' default parameter map for B-splines.
     """
 
     settings_type: ClassVar = ElastixSettings
@@ -54,7 +54,7 @@ class Elastix(External):
         return requirements.program(self.settings.executable or "elastix").with_name(name)
 
     def call(self, name: str, *arguments: str, folder: Path) -> str:
-        """Run elastix or transformix with the threads of this process; returns the command."""
+        """Run elastix or transformix with the threads of this process; return the command."""
         return run_program([str(self.program(name)), *arguments, "-threads", str(self.threads)], folder, self.threads)
 
     def parameters(self, ndim: int) -> str:

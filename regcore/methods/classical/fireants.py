@@ -1,4 +1,4 @@
-"""FireANTs, through its package."""
+"""FireANTs, through its Python package."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -21,18 +21,18 @@ from regcore.methods.classical.external import (
 from regcore.methods.settings.classical import FireANTsSettings
 from regcore.process.devices import default_device
 
-#: FireANTs shrinks no axis below this many voxels, and fails on images that have fewer.
+#: FireANTs shrinks no axis below this many voxels, and fails on smaller images.
 SHORTEST = 32
 
-#: Class in FireANTs of each kind.
+#: FireANTs' class for each kind.
 KINDS = {"greedy": "GreedyRegistration", "syn": "SyNRegistration"}
 
 
 class FireANTs(External):
     """Riemannian adaptive optimisation of a diffeomorphism (Jena et al., Nat. Commun., arXiv:2404.01249, 2024).
 
-    The package is made for GPUs; without one it is slow but works.  Its licence adds terms to Apache's.  No inverse is
-    given: FireANTs would find it by a second search, as long as the first.
+    The package is made for GPUs; it works without one, but slowly.  Its licence adds terms to Apache's.  There is no
+    inverse: FireANTs would compute it by a second search, as long as the first.
     """
 
     settings_type: ClassVar = FireANTsSettings
@@ -42,12 +42,12 @@ class FireANTs(External):
 
     @property
     def device(self) -> torch.device:
-        """The GPU where there is one."""
+        """The GPU if there is one."""
         return default_device()
 
     @property
     def arguments(self) -> dict:
-        """What FireANTs is given beside the images."""
+        """Arguments of FireANTs besides the images."""
         settings = {name: value for name, value in self.settings.as_dict().items() if name != "kind"}
         return {**settings, "loss_type": "cc", "deformation_type": "compositive", "optimizer": "Adam"}
 
@@ -73,7 +73,7 @@ class FireANTs(External):
         )
 
     def search(self, folder: Path) -> tuple:
-        """FireANTs' own result, a registration that has been optimised, and its two images."""
+        """FireANTs' result, an optimised registration, and its two images."""
         import fireants.registration.greedy
         import fireants.registration.syn
         from fireants.io.image import BatchedImages, Image

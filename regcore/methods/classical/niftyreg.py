@@ -19,7 +19,7 @@ from regcore.methods.classical.external import (
 )
 from regcore.methods.settings.classical import NiftyRegSettings
 
-#: Control points of the two directions, as reg_f3d names them.
+#: File names of the control points of both directions, as reg_f3d names them.
 CONTROL, CONTROL_BACKWARD = "cpp.nii.gz", "cpp_backward.nii.gz"
 
 
@@ -27,7 +27,7 @@ class NiftyReg(External):
     """B-spline free-form deformation (Modat et al., Comput. Methods Programs Biomed. 98:278, 2010).
 
     With ``velocity`` the spline is a stationary velocity field and both directions are found together (Modat et al.,
-    J. Med. Imaging 1:024003, 2014): no folds, an inverse, and several times the time.
+    J. Med. Imaging 1:024003, 2014). This gives an inverse and no folds, but takes several times as long.
     """
 
     settings_type: ClassVar = NiftyRegSettings
@@ -49,11 +49,11 @@ class NiftyReg(External):
 
     @property
     def version(self) -> str:
-        """What reg_f3d says that it is."""
+        """The version that reg_f3d reports."""
         return program_version(requirements.niftyreg_folder(self.settings.bin_dir) / "reg_f3d")
 
     def arguments(self) -> list[str]:
-        """What is passed to reg_f3d beside the threads."""
+        """Arguments of reg_f3d besides the threads."""
         settings = self.settings
         similarity = {"nmi": ["--nmi"], "lncc": ["--lncc", f"{settings.lncc_sd:g}"], "ssd": ["--ssd"]}
         return [
@@ -66,17 +66,17 @@ class NiftyReg(External):
         ]
 
     def call(self, name: str, *arguments: str, folder: Path) -> str:
-        """Run one of NiftyReg's programs with the threads of this process; returns the command."""
+        """Run one of NiftyReg's programs with the threads of this process; return the command."""
         program = requirements.niftyreg_folder(self.settings.bin_dir) / name
         return run_program([str(program), *arguments, "-omp", str(self.threads)], folder, self.threads)
 
 
 def _to_displacement(image: str, control: str, result: str) -> tuple[str, ...]:
-    """The call that makes a dense field on the grid of ``image`` from the control points."""
+    """The call that computes a dense field on the grid of ``image`` from the control points."""
     return "reg_transform", "-ref", image, "-disp", control, result
 
 
 def read_displacement(path: Path, grid: Grid) -> DisplacementField:
-    """Read what ``reg_transform -disp`` wrote: (x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, RAS millimetres."""
+    """Read the output of ``reg_transform -disp``: (x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, RAS millimetres."""
     stored = load_values(open_nifti(path), path)
     return from_ras(stored.reshape(*stored.shape[: grid.ndim], stored.shape[-1]), grid)

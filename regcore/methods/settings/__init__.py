@@ -1,4 +1,4 @@
-"""What each method can be told: one class of settings for each, which needs no torch.
+"""The settings of all methods: one class per method, without torch.
 
-A plan checks a study with these alone.  The methods themselves are in :mod:`regcore.methods`.
+A plan needs only these to check a study.  The methods themselves are in :mod:`regcore.methods`.
 """

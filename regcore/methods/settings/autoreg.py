@@ -1,4 +1,4 @@
-"""Settings of AutoReg's network and objective; those of its search are :mod:`regcore.autoreg.search`'s."""
+"""Settings of AutoReg's network and objective. Those of its search are in :mod:`regcore.autoreg.settings`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,37 +20,37 @@ class AutoRegSettings(FlowSettings):
     presets: ClassVar = {"code": {"separable": "code"}}
 
     preset: Literal["code"] | None = Field(
-        None, description="code (the authors' separable convolutions) or null: the paper's"
+        None, description="code (the authors' separable convolutions) or null (the paper's)"
     )
     network: Literal["cells", "unet"] = Field(
         "cells",
-        description="cells (the paper's two scales), or unet (see unet): only the objective is AutoReg's then",
+        description="cells (the paper's two scales) or unet (see unet; then only the objective is AutoReg's)",
     )
     architecture: str | dict[str, Any] = Field(
         "manual-medium",
-        description="the cells: a network by hand (manual-small, -medium or -large: 1-, 3- or 7-convolutions "
-        "everywhere), the path of an architecture file, or what such a file holds",
+        description="the cells: a network chosen by hand (manual-small, -medium or -large: all 1-, 3- or "
+        "7-convolutions), the path of an architecture file, or the content of such a file",
     )
-    channels: Count = Field(16, description="features of an image at half resolution; the other sizes follow from it")
+    channels: Count = Field(16, description="features per image at half resolution; other sizes follow from it")
     separable: Literal["true", "code"] = Field(
         "true",
-        description="true (one kernel to a feature, then a mixing of features) or code (what the authors' code has "
-        "under that name: a full convolution before them)",
+        description="true (one kernel per feature, then a mixing of features) or code (what the authors' code calls "
+        "separable: a full convolution before them)",
     )
     downsampling: Literal["first", "last"] = Field(
         "first",
-        description="convolution of a feature cell that takes steps of two: first (the authors' code; what fits the "
-        "paper's memory) or last (the paper's text)",
+        description="convolution with stride two in a feature cell: first (the authors' code; fits the paper's memory) "
+        "or last (the paper's text)",
     )
     checkpointing: bool = Field(
         False,
-        description="in a search, compute candidates again in the backward pass: less memory, longer steps",
+        description="in a search, recompute operations in the backward pass: less memory, slower steps",
     )
     unet: UNetName = Field(
-        "paper", description="the U-Net, where 'network: unet'; see regcore/networks/unet_architecture.py"
+        "paper", description="the U-Net, with 'network: unet'; see regcore/networks/unet_architecture.py"
     )
     lambda1: Share = Field(
-        0.5, description="λ1, share of local correlation in the similarity; the rest is MIND (Eq. 4)"
+        0.5, description="λ1, weight of local correlation in the similarity; MIND has 1 - λ1 (Eq. 4)"
     )
     lambda2: NonNegative = Field(
         1.5,
@@ -61,8 +61,8 @@ class AutoRegSettings(FlowSettings):
     lambda4: NonNegative = Field(
         0.08, description="λ4, weight of the similarity at a quarter of the resolution (Eq. 5)"
     )
-    input: Literal["images"] = Field("images", description="what the network sees: images")
-    passes: Literal[1] = Field(1, description="how often the network looks at a pair: once")
+    input: Literal["images"] = Field("images", description="input of the network: images")
+    passes: Literal[1] = Field(1, description="runs of the network per pair: one")
     flow: Literal["velocity"] = Field("velocity", description="what the network predicts: a velocity")
     flow_resolution: Literal[2] = Field(2, description="the flow is at half the resolution of the images")
 
@@ -76,7 +76,7 @@ class AutoRegSettings(FlowSettings):
 
     @property
     def architecture_file(self) -> Path | None:
-        """The file that the architecture was read from; None where it was none."""
+        """The file of the architecture; None if it is not from a file."""
         return self._file
 
     @property
@@ -92,7 +92,7 @@ class AutoRegSettings(FlowSettings):
 
 
 def architecture_of(value: str | Mapping[str, Any], where: str) -> Architecture:
-    """An architecture by hand, of a file, or as it stands.
+    """An architecture: chosen by hand, from a file, or given directly.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the settings of all methods have in common."""
+"""The base class of all methods' settings."""
 
 from collections.abc import Mapping
 from inspect import get_annotations
@@ -15,16 +15,16 @@ Other = TypeVar("Other", bound="MethodSettings")
 
 
 class MethodSettings(Settings):
-    """Settings under the names of a method's paper; every one has a default.
+    """Settings with the names of a method's paper. Each has a default.
 
-    A class with ``presets`` has the setting ``preset``, which changes defaults.  What is given beside it stands.
+    A class with ``presets`` has the setting ``preset``, which changes defaults.  Given values take precedence.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str) -> Self:
-        """Check ``values``, fill in the preset's and then all other defaults, and settle the rest.
+        """Check ``values``, fill in the preset's and then all other defaults, and call :meth:`settle`.
 
         Raises
         ------
@@ -38,14 +38,14 @@ class MethodSettings(Settings):
         return found
 
     def settle(self, given: Mapping[str, Any], where: str) -> None:
-        """Fill in what follows from other settings, and check those that must fit each other.
+        """Fill in settings that follow from others, and check that settings fit each other.
 
         Parameters
         ----------
         given : mapping
-            What was given, without any default.
+            The given values, without defaults.
         where : str
-            What the settings are called in messages.
+            Name of the settings in messages.
 
         Raises
         ------
@@ -55,20 +55,20 @@ class MethodSettings(Settings):
 
     @property
     def unused(self) -> set[str]:
-        """Keys that change nothing beside the others."""
+        """Keys that have no effect with the other settings."""
         return set()
 
     def missing(self) -> str | None:
-        """What the method needs and does not find here, and how to get it; None where nothing is missing."""
+        """What the method needs and is missing here, and how to install it; None if nothing is missing."""
         return None
 
     @classmethod
     def schema_of_keys(cls) -> dict[str, dict[str, Any]]:
-        """As of all settings; what is peculiar to the method comes before what it shares with others."""
+        """JSON schema as for all settings. Keys of this method come before those it shares with others."""
         rules = super().schema_of_keys()
         declared = [key_of(name) for declaring in cls.__mro__ for name in get_annotations(declaring)]
         return {key: rules[key] for key in dict.fromkeys(declared) if key in rules}
 
     def as_settings_of(self, other: type[Other]) -> Other:
-        """The values of the keys of another class, all of which this one has; they are not checked."""
+        """The values of another class's keys, all of which this one has. They are not checked."""
         return other.model_construct(**{key: self.value(key) for key in other.attributes()})

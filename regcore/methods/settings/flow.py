@@ -18,43 +18,43 @@ UNetName = Literal["paper", "paper-vm1", "paper-diff", "strided", "strided-vm1",
 
 
 class FlowSettings(TrainingSettings):
-    """What the network sees, and what its flow is."""
+    """Input and output of the network."""
 
     input: Literal["images", "mind"] = Field(
         "images",
-        description="what the network sees: images (the papers), or mind, their self-similarity descriptors "
-        "(MIND-SSC), which hardly change with contrast",
+        description="input of the network: images (as in the papers), or mind: self-similarity descriptors (MIND-SSC), "
+        "which hardly change with contrast",
     )
     passes: Count = Field(
         1,
-        description="how often the network looks at a pair; from the second time on it sees the moving image as "
-        "warped so far, and what it finds is added to the velocity (the papers: 1)",
+        description="runs of the network per pair (1 in the papers); from the second on it sees the moving image as "
+        "warped so far, and its output is added to the velocity",
     )
     flow: Literal["velocity", "displacement"] = Field(
-        "velocity", description="what the network predicts: velocity (integrated; invertible) or displacement"
+        "velocity", description="output of the network: velocity (integrated; invertible) or displacement"
     )
     flow_resolution: Literal[1, 2] = Field(
-        2, description="1: the flow is used on the images' grid; 2: on one half as fine"
+        2, description="grid of the flow: 1 (the images' grid) or 2 (half the resolution)"
     )
-    integration_steps: Whole = Field(7, description="squarings of scaling and squaring")
+    integration_steps: Whole = Field(7, description="squarings in scaling and squaring")
 
     def settle(self, given: Mapping[str, Any], where: str) -> None:
         super().settle(given, where)
         if self.passes > 1 and self.flow != "velocity":
-            raise InputError(f"{where}: 'passes: {self.passes}' adds velocities; set 'flow: velocity'")
+            raise InputError(f"{where}: 'passes: {self.passes}' needs velocities; set 'flow: velocity'")
 
 
 class UNetSettings(MethodSettings):
-    """Which U-Net predicts the flow."""
+    """The U-Net that predicts the flow."""
 
     architecture: UNetName = Field("paper", description="the U-Net; see regcore/networks/unet_architecture.py")
     width: Positive = Field(
         1,
-        description="multiplies the features of every layer (2 is VoxelMorph's ×2; 4 makes the 256 of SynthMorph)",
+        description="factor for the features of every layer (2: VoxelMorph ×2; 4: the 256 features of SynthMorph)",
     )
 
     def check_unet(self, flow_resolution: int, where: str) -> None:
-        """Raise :class:`InputError` for a U-Net that cannot predict a flow at this resolution, or has no features."""
+        """Raise :class:`InputError` if the U-Net cannot predict a flow at this resolution or has no features."""
         architecture = ARCHITECTURES[self.architecture]
         if architecture.resolution > flow_resolution:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Settings of HyperMorph: VoxelMorph behind a hypernetwork."""
+"""Settings of HyperMorph: VoxelMorph with a hypernetwork."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from regcore.settings.base import Number, Positive
 
 
 class HyperMorphSettings(HypernetworkSettings, UNetSettings, WeightingSettings, ImageTermsSettings):
-    """VoxelMorph's, and those of a hypernetwork over λ, and over the window of lncc or γ."""
+    """Settings of VoxelMorph, and of a hypernetwork over λ, and optionally the window of lncc or γ."""
 
     ranges_key: ClassVar = "prior"
     presets: ClassVar = {
@@ -24,37 +24,36 @@ class HyperMorphSettings(HypernetworkSettings, UNetSettings, WeightingSettings, 
 
     preset: Literal["paper", "code"] | None = Field(
         None,
-        description="where the hypernetwork's defaults come from: paper (4 layers of 64 units, tanh; all weights are "
-        "generated), code (6 of 128, the flow's convolution is trained as usual, end points drawn more often) or null, "
+        description="source of the hypernetwork's defaults: paper (4 layers of 64 units, tanh; all weights are "
+        "generated), code (6 of 128; the flow's convolution is trained as usual; end points drawn more often) or null, "
         "regcore's own",
     )
     prior: Ranges = Field(
         {"lambda": [0, 1]},
-        description="the hyperparameters of the hypernetwork (lambda, window, gamma), each with the range over which "
+        description="the hyperparameters of the hypernetwork (lambda, window, gamma), each with the range from which "
         "training draws it uniformly",
     )
     lambda_: Share | None = Field(
-        None, description="λ of Eq. 2 to register with; null: the one that is best on the validation pairs"
+        None, description="λ of Eq. 2 to register with; null: the best on the validation pairs"
     )
     window: Annotated[Number, Field(ge=2)] | None = Field(
         9,
-        description="side of the windows of lncc in voxels; as a hyperparameter any number, which stands for the "
-        "losses of the odd sizes around it, interpolated linearly; null: the best one on the validation pairs",
+        description="side of the windows of lncc in voxels; as a hyperparameter any number, interpolated linearly "
+        "between the losses of neighbouring odd sizes; null: the best on the validation pairs",
     )
     gamma: Share | None = Field(
         0,
-        description="γ of Eq. 3, the share of the overlap of labels; as a hyperparameter the value to register with, "
-        "null: the best one on the validation pairs",
+        description="γ of Eq. 3, weight of the overlap of labels; as a hyperparameter the value to register with, "
+        "null: the best on the validation pairs",
     )
     architecture: UNetName = Field("half", description="the U-Net; see regcore/networks/unet_architecture.py")
-    passes: Literal[1] = Field(1, description="how often the network looks at a pair: once")
+    passes: Literal[1] = Field(1, description="runs of the network per pair: one")
     weighting: Literal["convex"] = Field(
-        "convex", description="how terms are weighed: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness"
+        "convex", description="weighting of the terms: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness"
     )
     image_sigma: Positive = Field(
         0.05,
-        description="standard deviation of the images' noise that mse is measured in: it is divided by the square; 1 "
-        "leaves it as it is",
+        description="standard deviation of the noise in the images; mse is divided by its square; 1 for no scaling",
     )
 
     @property

@@ -17,20 +17,18 @@ class InstanceSettings(SimilaritySettings):
     window: Several = Field(5, description=WINDOW)
     transformation: Literal["displacement", "velocity"] = Field(
         "displacement",
-        description="displacement (every step is composed into it; fast and accurate) or velocity (integrated, at half "
+        description="displacement (steps are composed; fast and accurate) or velocity (integrated, at half "
         "resolution; its inverse is exact)",
     )
     shrink: Annotated[list[Annotated[Number, Field(ge=1)]], Field(min_length=1)] = Field(
         [8, 4, 2, 1],
-        description="how much coarser each level is than the images' finest spacing, coarse to fine",
+        description="voxel size of each level relative to the images' finest spacing, coarse to fine",
     )
     iterations: Annotated[list[Whole], Field(min_length=1)] = Field(
-        [50, 50, 50, 25], description="most iterations at each level"
+        [50, 50, 50, 25], description="maximum of iterations at each level"
     )
     step: Annotated[Number, Field(gt=0, le=1)] = Field(0.5, description="length of a step in voxels of the level")
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.9, description="share of the steps before that a step keeps"
-    )
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="weight of earlier steps in each step")
     smooth_gradient: NonNegative = Field(
         1.0,
         description="standard deviation of the Gaussian that smooths each gradient, in voxels of the level",
@@ -40,7 +38,7 @@ class InstanceSettings(SimilaritySettings):
         description="standard deviation of the Gaussian that smooths the field after each step, in voxels of the level",
     )
     tolerance: NonNegative = Field(
-        1e-3, description="a level ends where ten iterations lower the loss by less than this share of it"
+        1e-3, description="a level ends when ten iterations lower the loss by less than this fraction"
     )
 
     def settle(self, given: Mapping[str, Any], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a network that was trained elsewhere."""
+"""Settings of an existing trained model."""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from regcore.settings.base import Number
 
 
 class PretrainedSettings(MethodSettings):
-    """Which model, and a hypernetwork's hyperparameters."""
+    """The model, and the hyperparameters of a hypernetwork."""
 
     model: str | None = Field(
         None,
@@ -16,5 +16,5 @@ class PretrainedSettings(MethodSettings):
     )
     values: dict[str, Number] = Field(
         {},
-        description="of a hypernetwork: the hyperparameters to register with; left out: those stored in the model",
+        description="for a hypernetwork: the hyperparameters to register with; default: those stored in the model",
     )

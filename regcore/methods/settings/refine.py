@@ -7,11 +7,11 @@ from regcore.settings.base import Positive, Whole
 
 
 class RefineSettings(MethodSettings):
-    """Where the field starts, and the steps."""
+    """Start of the field, and the steps."""
 
     start: str | None = Field(
         None,
-        description="where the field starts: a learned method of the study, or the folder of a trained model",
+        description="source of the initial field: a learned method of the study, or the folder of a trained model",
     )
     iterations: Whole = Field(100, description="steps of Adam on the flow (100 in the paper)")
     step: Positive = Field(0.1, description="learning rate of Adam, in voxels of the flow")

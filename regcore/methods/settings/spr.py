@@ -1,4 +1,4 @@
-"""Settings of TM-SPR, and of TM-SPR behind a hypernetwork."""
+"""Settings of TM-SPR, and of TM-SPR with a hypernetwork."""
 
 import math
 from collections.abc import Mapping
@@ -16,40 +16,37 @@ from regcore.networks.unet_architecture import ARCHITECTURES
 from regcore.settings.base import NonNegative, Number, Positive
 
 TRANSMORPH, UNET = "transmorph", "unet"
-#: The ranges of brain MRI in Table 1, from 0 on as in Section 6.2.1.
+#: The ranges for brain MRI in Table 1, but from 0, as in Section 6.2.1.
 TABLE_1: dict[str, list[Number]] = {
     "lambda_max": [0, 5],
     "alpha": [0, 0.2],
     "lambda_mean": [0, 5],
     "sigma": [0, 4],
 }
-CHOSEN = (
-    "the value to register with; null: the one that is best on the validation pairs; a constant where 'ranges' does "
-    "not name it"
-)
+CHOSEN = "the value to register with; null: the best on the validation pairs; a constant if 'ranges' does not name it"
 
 
 class WeightVolumeSettings(UNetSettings, TransMorphPredictionSettings, ObjectiveSettings):
-    """The weight volume's network and the kind of its prior."""
+    """The network and prior of the weight volume."""
 
     presets: ClassVar = {"code": {"compose": "code", "features": 2}}
 
     preset: Literal["code"] | None = Field(
         None,
-        description="code (the authors': their composition of steps, weights from features at half resolution), or "
-        "null: the paper's",
+        description="code (the authors': their composition of steps; weights from features at half resolution) or null "
+        "(the paper's)",
     )
-    passes: Literal[1] = Field(1, description="how often the network looks at a pair: once")
+    passes: Literal[1] = Field(1, description="runs of the network per pair: one")
     network: Literal["transmorph", "unet"] = Field("transmorph", description="transmorph, or unet (see architecture)")
     architecture: UNetName = Field(
-        "paper-diff", description="the U-Net, where 'network: unet'; see regcore/networks/unet_architecture.py"
+        "paper-diff", description="the U-Net, with 'network: unet'; see regcore/networks/unet_architecture.py"
     )
     prior: Literal["beta", "gaussian"] = Field(
-        "beta", description="of the weight volume: beta (Eq. 18) or gaussian (Eq. 16)"
+        "beta", description="prior of the weight volume: beta (Eq. 18) or gaussian (Eq. 16)"
     )
     features: Literal[4, 2] = Field(
         4,
-        description="resolution of the features that weights are drawn from: 4 (a quarter, the paper) or 2 (half, the "
+        description="resolution of the features behind the weights: 4 (a quarter, the paper) or 2 (half, the "
         "authors' code)",
     )
 
@@ -74,27 +71,27 @@ class WeightVolumeSettings(UNetSettings, TransMorphPredictionSettings, Objective
 
 
 class SPRSettings(WeightVolumeSettings):
-    """The weight volume, its prior, and VoxelMorph's objective without its λ."""
+    """The weight volume, its prior, and VoxelMorph's objective without λ."""
 
     lambda_max: Positive = Field(
         3.354,
-        description="λ_max: the largest weight of smoothness, with the Beta prior (the best one on IXI)",
+        description="λ_max: the largest weight of smoothness, with the Beta prior (default: best on IXI)",
     )
     alpha: NonNegative = Field(
-        0.175, description="α′ = α - 1 of the Beta prior: larger draws the weights to λ_max (that of IXI)"
+        0.175, description="α′ = α - 1 of the Beta prior: pulls the weights towards λ_max (default: best on IXI)"
     )
     lambda_mean: Positive = Field(
         3.796,
-        description="λ_mean: the mean weight of smoothness, with the Gaussian prior (the best one on IXI)",
+        description="λ_mean: the mean weight of smoothness, with the Gaussian prior (default: best on IXI)",
     )
     sigma: NonNegative = Field(
         0.525,
-        description="σ′ = 1 / 2σ² of the Gaussian prior: larger draws the weights to λ_mean (that of IXI)",
+        description="σ′ = 1 / 2σ² of the Gaussian prior: pulls the weights towards λ_mean (default: best on IXI)",
     )
 
 
 class HyperSPRSettings(FromFeaturesSettings, WeightVolumeSettings):
-    """TM-SPR's, and those of a hypernetwork over the hyperparameters of the prior."""
+    """Settings of TM-SPR, and of a hypernetwork over the hyperparameters of the prior."""
 
     ranges_key: ClassVar = "ranges"
 
@@ -104,7 +101,7 @@ class HyperSPRSettings(FromFeaturesSettings, WeightVolumeSettings):
     sigma: NonNegative | None = Field(None, description=f"σ′ = 1 / 2σ² of the Gaussian prior: {CHOSEN}")
     ranges: Ranges | None = Field(
         None,
-        description=f"{RANGES}; null: of those without a value λ up to 5, α′ up to 0.2 (Beta), σ′ up to 4 (Gaussian), "
+        description=f"{RANGES}; null: those without a value: λ up to 5, α′ up to 0.2 (Beta), σ′ up to 4 (Gaussian), "
         "as for brain MRI in Table 1",
     )
 
@@ -118,7 +115,7 @@ class HyperSPRSettings(FromFeaturesSettings, WeightVolumeSettings):
             self.ranges = {name: TABLE_1[name] for name in PRIORS[self.prior] if given.get(name) is None}
             if not self.ranges:
                 raise InputError(
-                    f"{where}: both hyperparameters are set; give 'ranges' of those that the network is told"
+                    f"{where}: both hyperparameters are set; give 'ranges' of those that the hypernetwork takes"
                 )
         if self.generated is None and self.network != UNET:
             self.generated = [*(f"network.{part}" for part in AFTER_ENCODER), "head"]

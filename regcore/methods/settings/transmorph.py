@@ -1,4 +1,4 @@
-"""Settings of TransMorph, and of TransMorph behind a hypernetwork."""
+"""Settings of TransMorph, and of TransMorph with a hypernetwork."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,32 +20,31 @@ class TransMorphNetworkSettings(MethodSettings):
     )
     attention: Annotated[list[Count], Field(min_length=2, max_length=3)] | None = Field(
         None,
-        description="tokens of eight voxels along each axis of a window of attention; null: 1/32 of the training "
-        "grid's voxels, rounded up",
+        description="tokens of eight voxels along each axis of an attention window; null: 1/32 of the training grid's "
+        "voxels, rounded up",
     )
-    time_steps: Count = Field(7, description="displacements that the field is composed of")
+    time_steps: Count = Field(7, description="number of displacements that compose the field")
     compose: Literal["paper", "code"] = Field(
         "paper",
-        description="paper (steps are composed as maps) or code (the authors' shortcut: an increment is warped by "
-        "itself)",
+        description="paper (maps are composed) or code (the authors' shortcut: an increment is warped by itself)",
     )
     norm: Literal["batch", "instance"] = Field(
-        "batch", description="of convolutions outside the decoder: batch (the authors' code) or instance"
+        "batch", description="normalisation of convolutions outside the decoder: batch (the authors' code) or instance"
     )
     drop_path: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.3, description="how often training leaves out residuals of the last block of the encoder"
+        0.3, description="probability that training skips residuals in the last block of the encoder"
     )
     checkpointing: bool = Field(
-        False, description="compute the encoder again in the backward pass: less memory, longer steps"
+        False, description="recompute the encoder in the backward pass: less memory, slower steps"
     )
 
 
 class TransMorphPredictionSettings(TransMorphNetworkSettings):
-    """What is settled with that network: it sees images and predicts a velocity at half resolution."""
+    """Fixed settings of that network: its input is images, its output a velocity at half resolution."""
 
     similarity: Literal["mse", "lncc", "nmi", "mind"] = Field("lncc", description=SIMILARITY)
-    input: Literal["images"] = Field("images", description="what the network sees: images")
-    flow: Literal["velocity"] = Field("velocity", description="what the network predicts: a velocity")
+    input: Literal["images"] = Field("images", description="input of the network: images")
+    flow: Literal["velocity"] = Field("velocity", description="output of the network: a velocity")
     flow_resolution: Literal[2] = Field(2, description="the flow is at half the resolution of the images")
 
 
@@ -55,22 +54,20 @@ class TransMorphSettings(TransMorphPredictionSettings, VoxelMorphObjectiveSettin
     presets: ClassVar = {"code": {"compose": "code"}}
 
     preset: Literal["code"] | None = Field(
-        None, description="code (the authors' composition of steps) or null: the paper's"
+        None, description="code (the authors' composition of steps) or null (the paper's)"
     )
 
 
 class HyperTransMorphSettings(FromFeaturesSettings, TransMorphSettings):
-    """TransMorph's, and those of a hypernetwork over λ."""
+    """Settings of TransMorph, and of a hypernetwork over λ."""
 
     ranges_key: ClassVar = "prior"
 
-    passes: Literal[1] = Field(1, description="how often the network looks at a pair: once")
+    passes: Literal[1] = Field(1, description="runs of the network per pair: one")
     weighting: Literal["convex"] = Field(
-        "convex", description="how terms are weighed: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness"
+        "convex", description="weighting of the terms: (1 - λ) ((1 - γ) similarity + γ overlap) + λ smoothness"
     )
-    lambda_: Share | None = Field(
-        None, description="λ to register with; null: the one that is best on the validation pairs"
-    )
+    lambda_: Share | None = Field(None, description="λ to register with; null: the best on the validation pairs")
     prior: Ranges = Field({"lambda": [0, 1]}, description=RANGES)
 
     @property

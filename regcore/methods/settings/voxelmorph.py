@@ -14,17 +14,17 @@ PUBLISHED_LAMBDA = {"mse": 0.02, "lncc": 1.0}
 
 
 class VoxelMorphObjectiveSettings(WeightingSettings, ObjectiveSettings):
-    """The objective of VoxelMorph, whatever the network."""
+    """The objective of VoxelMorph, for any network."""
 
     def settle(self, given: Mapping[str, Any], where: str) -> None:
         super().settle(given, where)
         self.settle_weights(given, where)
 
     def settle_weights(self, given: Mapping[str, Any], where: str) -> None:
-        """Fill in the published λ where there is none, and look whether the weights fit the weighting."""
+        """Fill in the published λ if none is given, and check that the weights fit the weighting."""
         if self.lambda_ is None:
             if self.weighting == "convex" or self.similarity not in PUBLISHED_LAMBDA:
-                raise InputError(f"{where}: no λ is published for {self.similarity} so weighed; set 'lambda'")
+                raise InputError(f"{where}: no λ is published for {self.similarity} with this weighting; set 'lambda'")
             self.lambda_ = PUBLISHED_LAMBDA[self.similarity]
         if self.weighting == "convex":
             for name, value in (("lambda", self.lambda_), ("gamma", self.gamma)):
@@ -37,14 +37,14 @@ class VoxelMorphSettings(UNetSettings, VoxelMorphObjectiveSettings):
 
     presets: ClassVar = {
         "paper": {"flow": "displacement", "flow_resolution": 1, "similarity": "lncc"},
-        # λ is 0.01 there, times the factor 2 that goes with half resolution (loss_mult).
+        # λ is 0.01 there, times the factor 2 for half resolution (loss_mult).
         "code": {"architecture": "code", "similarity": "mse", "lambda": 0.02},
     }
 
     preset: Literal["paper", "code"] | None = Field(
         None,
-        description="where the defaults come from: paper (displacement at full resolution, lncc), code (the authors' "
-        "current repository: max pooling, velocity at half resolution, mse) or null, regcore's own",
+        description="source of the defaults: paper (displacement at full resolution, lncc), code (the authors' current "
+        "repository: max pooling, velocity at half resolution, mse) or null (regcore's own)",
     )
 
     def settle(self, given: Mapping[str, Any], where: str) -> None:
