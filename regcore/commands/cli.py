@@ -186,6 +186,7 @@ def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
     The columns are label, metric and value; label -1 marks measures of the whole field.
     """
     from regcore.cohort.labels import found_labels, scored_labels
+    from regcore.cohort.settings import LabelSettings
     from regcore.evaluation.evaluate import evaluate_field
     from regcore.images.field import read_field
     from regcore.images.volume import read_labels
@@ -193,8 +194,8 @@ def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
 
     field, fixed, moving = read_field(displacement), read_labels(fixed_labels), read_labels(moving_labels)
     _same_dimensions(displacement, field.grid.ndim, moving_labels, moving.grid.ndim)
-    labels = scored_labels(found_labels([fixed.data, moving.data]), {"exclude": [], "groups": {}}, None)
-    table = evaluate_field(field, fixed, moving, labels["index"])
+    labels = scored_labels(found_labels([fixed.data, moving.data]), LabelSettings(), None)
+    table = evaluate_field(field, fixed, moving, labels["index"].tolist())
     if output is None:
         click.echo(table.to_csv(index=False), nl=False)
         return

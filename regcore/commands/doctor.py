@@ -199,9 +199,9 @@ def seconds(function: Callable[[], object], device: torch.device, budget: float 
             end.synchronize()
             times.append(start.elapsed_time(end) / 1000)
         else:
-            start = time.perf_counter()
+            called = time.perf_counter()
             function()
-            times.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - called)
     return times
 
 
@@ -301,7 +301,8 @@ def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[st
     formats = {"error": "{:.1e}", "ms": "{:.3g}", "of reference": "{:.3g}", "of copy bandwidth": "{:.0%}"}
     for column, form in formats.items():
         shown[column] = [form.format(x) if x == x else "" for x in rows.get(column, [float("nan")] * len(rows))]
-    shown["agrees"] = [{True: "yes", False: "NO"}.get(x, "") for x in rows.get("agrees", [None] * len(rows))]
+    agreed: dict[object, str] = {True: "yes", False: "NO"}
+    shown["agrees"] = [agreed.get(x, "") for x in rows.get("agrees", [None] * len(rows))]
     lines = [
         "  ".join(f"{name} {number}" for name, number in versions().items()),
         f"{device}: {device_name(device)}; copies {bandwidth / 1e9:.0f} GB/s",

@@ -17,6 +17,7 @@ from regcore.evaluation.regularity import folds
 from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
 from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
+from regcore.methods.hypernetworked import Hypernetworked
 from regcore.methods.registration import register_scans
 from regcore.models.released import released_model
 from regcore.models.trained import Model, load_model
@@ -165,10 +166,10 @@ def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
     return model
 
 
-def _at(model: Model, settings: Mapping[str, Any], where: str) -> Method:
+def _at(model: Model, settings: Mapping[str, Any], where: str) -> Hypernetworked:
     """The method of a trained model with other hyperparameters."""
     method = model.method
-    if not method.hyperparameters:
+    if not isinstance(method, Hypernetworked):
         raise InputError(
             f"{where}: --lambda and --set have no effect on a model of the method {model.name}: its settings were "
             "fixed in training. Only a hypernetwork takes other hyperparameters"
@@ -208,8 +209,10 @@ def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = Non
     Raises
     ------
     InputError
-        The scan cannot be aligned to the model's reference.
+        The model has no reference, or the scan cannot be aligned to it.
     """
+    if model.space is None:
+        raise InputError(f"the model of the method {model.name} has no reference image to bring scans to")
     kind = model.preprocess.affine
     own = "affine" if kind == "none" else kind
     return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, own, seed)
@@ -226,7 +229,7 @@ def _prepared(
 ) -> tuple[Prepared, Prepared]:
     """Resample both scans to one grid: the model's, one around the fixed image's content, or the fixed image's."""
     if model and model.space:
-        return tuple(prepare_for(model, volume, seed) for volume in (fixed, moving))
+        return prepare_for(model, fixed, seed), prepare_for(model, moving, seed)
     settings = model.preprocess if model else PREPARATION
     fixed_image, moving_image = (prepare_image(volume, settings) for volume in (fixed, moving))
     grid = _grid_around(fixed_image, model.voxels) if model else fixed.grid
@@ -242,11 +245,11 @@ def _prepared(
     )
 
 
-def _grid_around(image: Volume, voxels: int) -> Grid:
+def _grid_around(image: Volume, voxels: int | None) -> Grid:
     """An axis-aligned grid around an image's content, as fine as the image but at most ``voxels`` per axis."""
     grid = common_grid(image, PreprocessSettings())
     longest = max(grid.shape)
-    if longest <= voxels:
+    if voxels is None or longest <= voxels:
         return grid
     # Slightly coarser, so that rounding does not add a voxel.
     spacing = float(grid.spacing[0]) * longest / voxels * (1 + 1e-6)

@@ -100,10 +100,10 @@ def tune_model(
     _check_groups(cohort, table, per)
     scans = sorted({*table["fixed"], *table["moving"]})
     _check_scans(cohort, scans, model, folder)
-    codes = _codes(cohort, scans, labels)
+    wanted = _codes(cohort, scans, labels)
     _check_writable(output)
     labelled = _prepared(model, cohort, scans, list(zip(table["fixed"], table["moving"], strict=True)), seed)
-    codes = sorted(codes & found_labels(labelled.labels.values()))
+    codes = sorted(wanted & found_labels(labelled.labels.values()))
     seconds = {"prepare": time.perf_counter() - began}
 
     log.info("following the gradient on %d pairs", len(table))
@@ -196,7 +196,7 @@ def _ends(along: pd.DataFrame, names: Sequence[str]) -> list[tuple[float, float]
 
 
 def _hypernetwork(model: Model, folder: str | Path) -> Hypernetworked:
-    if not model.method.hyperparameters:
+    if not isinstance(model.method, Hypernetworked):
         raise InputError(
             f"{folder}: a model of the method {model.name} has no hypernetwork, so there is nothing to tune; give a "
             "model of the method hypermorph, hypertransmorph or hyperspr"
@@ -257,7 +257,7 @@ def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str
             "pairs that have them (--pair-table)"
         )
     check_files(Cohort(cohort.table.loc[list(scans)], cohort.path))
-    image = cohort.file(scans[0], "image")
+    image = cohort.existing(scans[0], "image")
     ndim = read_grid(image).ndim
     if ndim != model.ndim:
         raise InputError(f"{folder}: a {model.ndim}-D model cannot register {ndim}-D images such as {image}")
@@ -265,7 +265,7 @@ def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str
 
 def _codes(cohort: Cohort, scans: Sequence[str], labels: Iterable[int | str]) -> set[int]:
     """The labels to score: all labels of the scans, or the selected ones."""
-    found = found_labels(read_labels(cohort.file(scan, "labels")).data for scan in scans) - {0}
+    found = found_labels(read_labels(cohort.existing(scan, "labels")).data for scan in scans) - {0}
     if not found:
         raise InputError(f"{cohort.path}: the label maps of the pairs are empty (all zero)")
     wanted = expand_codes(labels, "--labels")
@@ -291,7 +291,7 @@ def _prepared(
         for scan in tracked(scans, "prepared"):
             path = cohort.file(scan, "mask") if model.preprocess.mask else None
             mask = read_labels(path) if path else None
-            prepared = prepare_for(model, read_volume(cohort.file(scan, "image")), seed, mask)
+            prepared = prepare_for(model, read_volume(cohort.existing(scan, "image")), seed, mask)
             save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))
         return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
 

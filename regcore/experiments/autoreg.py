@@ -84,10 +84,10 @@ def experiments(settings: AutoRegExperiments, classical: Sequence[str]) -> Paper
         for number in range(settings.starts)
     }
     for number in range(settings.starts):
-        cells = start(CELLS_ALONE, number + 1)
+        first = start(CELLS_ALONE, number + 1)
         for name, key in [(SEARCHED, "start"), *((name, "as_long_as") for name in settings.controls)]:
             own = variants[start(name, number + 1)]
-            own[KEY] = {**own[KEY], key: cells}
+            own[KEY] = {**own[KEY], key: first}
     if settings.transfer:
         variants |= _transferred(settings)
 

@@ -32,8 +32,7 @@ class Landscape:
     Parameters
     ----------
     name : str
-    settings : dict
-        Settings of this landscape: the similarity, the labels used in training.
+    similarity : str
     prior : dict of str → list
         The range of each hyperparameter.
     points : dict of str → list
@@ -42,14 +41,23 @@ class Landscape:
         Values trained from further random starts; empty for none.
     replicates : int
         Number of trainings of each, including the first.
+    observed : str, list or None
+        The labels used in training; None for training without labels.
     """
 
     name: str
-    settings: dict[str, Any]
+    similarity: str
     prior: dict[str, list[float]]
     points: dict[str, list[float]]
     again: dict[str, list[float]]
     replicates: int
+    observed: Any = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of all of its networks."""
+        seen = {} if self.observed is None else {"observed": self.observed}
+        return {"similarity": self.similarity, **seen}
 
     @property
     def hyperparameters(self) -> list[str]:
@@ -64,11 +72,12 @@ class Landscape:
 
     def networks(self) -> dict[str, dict[str, Any]]:
         """Name → settings, for all networks of the grid."""
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for replicate in range(1, self.replicates + 1):
             points = grid(self.points if replicate == 1 else self.again)
             for name, point in zip(names(points), points.to_dict("records"), strict=True):
-                found[f"{self._named('grid', replicate)}-{name}"] = {**point, "replicate": replicate}
+                values = {str(hyperparameter): value for hyperparameter, value in point.items()}
+                found[f"{self._named('grid', replicate)}-{name}"] = {**values, "replicate": replicate}
         return found
 
     def _named(self, kind: str, replicate: int) -> str:
@@ -102,8 +111,7 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
         again = settings.replicates.lambda_.get(similarity, [])
         count = settings.replicates.count if again else 1
         points = {"lambda": sorted({*values, *again})}
-        own: dict[str, Any] = {"similarity": similarity}
-        found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
+        found[similarity] = Landscape(similarity, similarity, {"lambda": [0, 1]}, points, {"lambda": again}, count)
     for second, wanted in settings.landscapes.wanted.items():
         if second == "gamma" and not labelled:
             raise InputError(
@@ -115,12 +123,10 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
         if beyond:
             odd = ", and windows must be odd" if odd_alone else ""
             raise InputError(f"{WHERE}.landscapes.{second}: {beyond} must lie within 'range', [{low:g}, {high:g}]{odd}")
-        own = {"similarity": wanted.similarity}
-        if isinstance(wanted, GammaLandscape):
-            own["observed"] = wanted.observed
+        observed = wanted.observed if isinstance(wanted, GammaLandscape) else None
         prior = {"lambda": [0, 1], second: wanted.range}
         points = {"lambda": wanted.lambda_, second: wanted.value(second)}
-        found[second] = Landscape(second, own, prior, points, {}, 1)
+        found[second] = Landscape(second, wanted.similarity, prior, points, {}, 1, observed)
     return found
 
 

@@ -32,7 +32,7 @@ class Folds(Section):
     """Numbers of random draws of the observed structures."""
 
     one: Count = Field(4, description="one structure")
-    half: Count = Field(5, description="draws of half the structures")
+    half: Count = Field(5, description="half the structures")
 
     def of(self, scenario: str) -> int:
         """Number of draws of a scenario; one if nothing is drawn."""

@@ -33,6 +33,12 @@ def swept(kind: str, setting: str, value: float) -> str:
     return f"{KINDS[kind]}-{setting}-{value:g}"
 
 
+def series_and_number(contrasts: Iterable[str]) -> dict[str, list[Any]]:
+    """Columns ``series`` and ``number`` for contrasts; None for one that is of no series."""
+    found = [of_series(contrast) for contrast in contrasts]
+    return {"series": [own and own[0] for own in found], "number": [own and own[1] for own in found]}
+
+
 def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[tuple[str, list[str]]]]:
     """Series → fixed scan and moving scans, for each pair of subjects with at least two contrasts of the series.
 
@@ -44,17 +50,15 @@ def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[
     pairs, scans : DataFrame
         Pairs with ``fixed`` and ``moving``; the cohort's table.
     """
-    found = [of_series(contrast) for contrast in scans.loc[pairs["moving"], "contrast"]]
+    moving_scans = scans.loc[pairs["moving"]]
     table = pairs.assign(
-        series=[own and own[0] for own in found],
-        number=[own and own[1] for own in found],
-        subject=scans.loc[pairs["moving"], "subject"].to_numpy(),
+        **series_and_number(moving_scans["contrast"]), subject=moving_scans["subject"].to_numpy()
     ).dropna(subset="series")
     groups: dict[str, list[tuple[str, list[str]]]] = {}
     for (series, fixed, _), rows in table.groupby(["series", "fixed", "subject"], sort=True):
         moving = rows.sort_values("number", ascending=False)["moving"].to_list()
         if len(moving) > 1:
-            groups.setdefault(series, []).append((fixed, moving))
+            groups.setdefault(str(series), []).append((str(fixed), moving))
     return groups
 
 

@@ -20,14 +20,16 @@ from regcore.networks.unet_architecture import ARCHITECTURES, Architecture, name
 
 
 class UNet(nn.Module):
-    """Image pair → features.
+    """Image pair → features: the U-Net of VoxelMorph [1]_.
 
     Parameters
     ----------
     ndim : {2, 3}
+        D.
     in_channels : int
         2 for a pair of grey-scale images.
     architecture : Architecture
+        Its convolutions.
     width : float
         Multiplies the features of every convolution; 2 is the "×2" of Table III.
 
@@ -38,6 +40,19 @@ class UNet(nn.Module):
     resolution : int
         1 if the features are at full resolution, 2 if they are at half.
     out_channels : int
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Fig. 3 and Table III.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.unet import UNet
+    >>> network = UNet(ndim=2)
+    >>> network.stride, tuple(network(torch.zeros(1, 2, 16, 16)).shape)
+    (16, (1, 16, 16, 16))
     """
 
     def __init__(
@@ -116,7 +131,22 @@ class UNet(nn.Module):
 
 
 class FlowHead(nn.Module):
-    """Features → displacement or velocity: one convolution whose weights start near zero, N(0, 1e-5)."""
+    """Features → displacement or velocity: one convolution whose weights start near zero, N(0, 1e-5).
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+        D.
+    in_channels : int
+        Channels of the features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.unet import FlowHead
+    >>> tuple(FlowHead(2, in_channels=16)(torch.zeros(1, 16, 8, 8)).shape)
+    (1, 2, 8, 8)
+    """
 
     def __init__(self, ndim: int, in_channels: int):
         super().__init__()
@@ -135,6 +165,7 @@ class FlowNetwork(nn.Module):
     Parameters
     ----------
     ndim : {2, 3}
+        D.
     architecture : str or Architecture
         A name in :data:`ARCHITECTURES`, or your own architecture.
     width : float
@@ -153,6 +184,14 @@ class FlowNetwork(nn.Module):
     ------
     ValueError
         ``architecture`` is not known, or ``width`` leaves a convolution without features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.unet import FlowNetwork
+    >>> network = FlowNetwork(2, "paper-diff", width=0.5)
+    >>> network.resolution, tuple(network(torch.zeros(1, 2, 16, 16)).shape)
+    (2, (1, 2, 8, 8))
     """
 
     def __init__(self, ndim: int, architecture: str | Architecture = "paper", width: float = 1, in_channels: int = 2):
@@ -191,9 +230,18 @@ class UNetDesign:
     Attributes
     ----------
     architecture : str
+        A name in :data:`ARCHITECTURES`.
     width : float
+        Multiplies the features of every convolution.
     channels : mapping of int → int, optional
         Dimensions of the images → channels of a pair; two by default.
+
+    Examples
+    --------
+    >>> from regcore.networks.unet import UNetDesign
+    >>> design = UNetDesign("paper", width=0.5)
+    >>> design.stride, type(design.build(ndim=2)).__name__
+    (16, 'FlowNetwork')
     """
 
     architecture: str

@@ -49,6 +49,13 @@ class Architecture:
     initialisation : {"uniform", "he"}
         Distribution of the initial weights: torch's narrow uniform one, or He's normal one, with which features are as
         large in deep layers as in the first.
+
+    Examples
+    --------
+    >>> from regcore.networks.unet_architecture import Architecture
+    >>> architecture = Architecture((16, 32), (32, 32), at_full=(16,))
+    >>> architecture.stride, architecture.resolution, architecture.widened(0.5).encoder
+    (4, 1, (8, 16))
     """
 
     encoder: tuple[int, ...]

@@ -15,6 +15,24 @@ def plain_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a class of settings, without references and titles.
 
     Types that may be null or one of several are one list of ``type``, as a person would write it.
+
+    Parameters
+    ----------
+    model : type
+        A class derived from :class:`~regcore.settings.base.Settings`.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> from pydantic import BaseModel, Field
+    >>> from regcore.settings.schema import plain_schema
+    >>> class Smoothing(BaseModel):
+    ...     window: int | None = Field(9, ge=2)
+    >>> plain_schema(Smoothing)["properties"]["window"]
+    {'type': ['integer', 'null'], 'minimum': 2, 'default': 9}
     """
     schema = model.model_json_schema(by_alias=True)
     return _plain(schema, schema.get("$defs", {}))

@@ -17,6 +17,7 @@ from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohor
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Paper, Sweep
 from regcore.experiments.planned import Study, planned_papers
+from regcore.methods.settings.imported import ImportedSettings
 from regcore.study.checks import (
     check_contrasts,
     check_entries,
@@ -200,6 +201,17 @@ def things_in(things: Sequence[str], part: str, size: int) -> list[str]:
     return list(things[number * size : (number + 1) * size])
 
 
+def read_study(config: Mapping) -> StudySettings:
+    """The settings of a study, read from YAML or from the configuration of a plan.
+
+    Raises
+    ------
+    InputError
+        Naming each key that is wrong, and the remedy.
+    """
+    return StudySettings.read({key: value for key, value in config.items() if key != UNAVAILABLE}, "configuration")
+
+
 def plan_study(config: Mapping, results: str = "results", check: bool = True) -> Plan:
     """Check a study's configuration, cohort and pairs, and plan it.
 
@@ -216,9 +228,7 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     InputError
         Names the wrong key, row or file and the remedy.
     """
-    decided = config.get(UNAVAILABLE)
-    config = {key: value for key, value in config.items() if key != UNAVAILABLE}
-    study = StudySettings.read(config, "configuration")
+    study, decided = read_study(config), config.get(UNAVAILABLE)
     folder = Path(results) / study.study
     cohort = _cohort(study.cohort, folder)
     files = Layout(folder)
@@ -273,10 +283,12 @@ def _available(entries: Mapping[str, Entry], unavailable: Mapping[str, str]) -> 
 
 def _imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[str, str]:
     """Test pair → path of its field, for the pairs in the list of an import."""
-    where, values, folder = entry.where, entry.values, entry.values.get("folder")
+    settings = entry.checked
+    assert isinstance(settings, ImportedSettings)
+    folder = settings.folder
     if not folder or not Path(folder).is_dir():
-        raise InputError(f"{where}.folder: {folder!r} is not a folder; give the folder with the fields")
-    path = values.get("pairs") or str(Path(folder) / "pairs.tsv")
+        raise InputError(f"{entry.where}.folder: {folder!r} is not a folder; give the folder with the fields")
+    path = settings.pairs or str(Path(folder) / "pairs.tsv")
     listed = read_pairs(path, cohort, "field")
     files = {(row.fixed, row.moving): str(Path(folder) / row.field) for row in listed.itertuples() if row.field}
     found = {row.pair: files[row.fixed, row.moving] for row in pairs.itertuples() if (row.fixed, row.moving) in files}

@@ -25,6 +25,7 @@ from regcore.study.plan import (
     Plan,
     part_names,
     plan_study,
+    read_study,
     things_in,
 )
 from regcore.study.versions import Versions
@@ -52,7 +53,7 @@ def decided_plan(config: Mapping, first: bool) -> Plan:
     InputError
         As for :func:`regcore.study.plan.plan_study`.
     """
-    decision = DECISIONS / f"regcore-{config.get('study')}.json"
+    decision = DECISIONS / f"regcore-{read_study(config).study}.json"
     if not first and decision.is_file():
         config = {**config, UNAVAILABLE: json.loads(decision.read_text())}
     plan = plan_study(config, check=first)

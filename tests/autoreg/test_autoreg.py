@@ -555,7 +555,7 @@ def test_a_path_that_cannot_be_scored_is_the_worst(tmp_path, by):
             {"autosearch": {"start": "edge", "what": ["objective"]}, "channels": None},
             "must start with 'lambda1' inside (0, 1)",
         ),
-        ({"autosearch": False}, "autosearch: False is not of type 'object'"),
+        ({"autosearch": False}, "autosearch: False is not a mapping of keys to values"),
         ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' has this search"),
         (
             {"autosearch": {}, "lambda1": 1},
@@ -592,7 +592,7 @@ def test_a_model_without_cells_is_no_start(tmp_path, method, network):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"objective": None}, "objective: None is not of type 'object'"),
+        ({"objective": None}, "objective: None is not a mapping of keys to values"),
         ({"objective": {"lamda1": 0.3}}, "objective: unknown key 'lamda1'; did you mean 'lambda1'"),
         ({"objective": {"lambda1": 1.5}}, "objective: lambda1: 1.5 is greater than the maximum of 1"),
         ({"network": {"steps": 1}}, "network: unknown key 'steps'"),

@@ -34,6 +34,9 @@ def test_paths_are_relative_to_the_table(tmp_path):
     cohort = read_cohort(write_table(tmp_path, [row("a")]))
     assert cohort.file("a_1_T1w", "image") == tmp_path / "a_1.nii.gz"
     assert cohort.file("a_1_T1w", "mask") is None
+    assert cohort.existing("a_1_T1w", "image") == tmp_path / "a_1.nii.gz"
+    with pytest.raises(InputError, match="a_1_T1w has no mask"):
+        cohort.existing("a_1_T1w", "mask")
     assert set(cohort.files("a_1_T1w")) == {"image", "labels"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.cohort.table import read_cohort
 from regcore.commands import tune as cohort_module
 from regcore.commands.cli import main
+from regcore.commands.register import prepare_for
 from regcore.commands.tune import tune_model
 from regcore.errors import InputError
 from regcore.images.field import read_field
@@ -347,6 +349,12 @@ def test_register_moves_as_far_as_lambda_says(folder, tmp_path, options, amount)
     assert field[0, 0, 8:-8, 8:-8].numpy() == pytest.approx(amount * REACH[0], abs=1e-3)
     assert field[0, 1].abs().max() < 1e-3
     assert json.loads((tmp_path / "register.json").read_text())["settings"]["lambda"] == amount
+
+
+def test_a_model_without_a_reference_prepares_no_scan(folder):
+    model = replace(load_model(folder / "hyper"), space=None)
+    with pytest.raises(InputError, match="hypermorph has no reference image"):
+        prepare_for(model, read_volume(folder / "a0.nii.gz"), seed=0)
 
 
 def test_register_takes_every_hyperparameter(folder, tmp_path):

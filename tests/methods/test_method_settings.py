@@ -1,11 +1,13 @@
 """Settings of methods: what they were when they were dictionaries, so that no finished training is made again."""
 
 import json
+import re
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from support.paths import ROOT
 
 from regcore.errors import InputError
 from regcore.methods import METHODS, make_method, read_settings, settings_type
@@ -104,3 +106,10 @@ def test_what_is_wrong_is_named(name, given, words):
     with pytest.raises(InputError) as raised:
         make_method(name, given, "mine")
     assert words in str(raised.value) and str(raised.value).startswith("mine")
+
+
+def test_no_method_reads_its_settings_by_string():
+    """Attributes are what a type checker sees."""
+    by_string = re.compile(r"(method|self|chosen|at)\.settings(\[|\.get\()|\bproperties: ClassVar")
+    found = [path.name for path in (ROOT / "regcore").rglob("*.py") if by_string.search(path.read_text())]
+    assert not found

@@ -84,5 +84,5 @@ def test_the_example_runs_in_a_study_beside_imported_fields(known, tmp_path):
     assert done.returncode == 0, done.output
     summary = pd.read_csv(tmp_path / "results" / "mine" / "tables" / "summary.csv", index_col="method")
     assert (summary["pairs"] == 2).all() and (summary["failed"] == 0).all()
-    assert summary.loc["descent", "dice"] > summary.loc["theirs", "dice"] + 0.05
-    assert summary.loc["descent", "dice"] > summary.loc["rigid", "dice"] + 0.05
+    assert summary.loc["descent", "dice_mean"] > summary.loc["theirs", "dice_mean"] + 0.05
+    assert summary.loc["descent", "dice_mean"] > summary.loc["rigid", "dice_mean"] + 0.05

@@ -125,7 +125,8 @@ def write_model(folder, shape, name, own):
         "observed": sorted(OBSERVED) if shape.name == "gamma" else [],
     }
     (folder / "models" / name).mkdir(parents=True)
-    content = {"settings": {**RULE, **own}, "training": training}
+    method = "hypermorph" if hyper else "voxelmorph"
+    content = {"method": method, "settings": {**RULE, **shape.settings, **own}, "training": training}
     (folder / "models" / name / "model.json").write_text(json.dumps(content))
 
 
@@ -382,7 +383,7 @@ def test_robustness_and_cost(known):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"patience": None}, "training takes 9000 steps"),
+        ({"schedule": "constant", "patience": None}, "training takes 9000 steps"),
         (
             {"schedule": "constant", "tolerance": 0, "select": "dice"},
             "training ends when none of 3 successive values of the Dice",
@@ -399,7 +400,7 @@ def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
 
     def fixed_steps(results, name):
         steps = 9000 if name.startswith("hyper") else 6000
-        return stored(results, name) | {"settings": RULE | {"patience": None, "steps": steps}}
+        return stored(results, name) | {"settings": RULE | {"schedule": "constant", "patience": None, "steps": steps}}
 
     monkeypatch.setattr(Results, "model", fixed_steps)
     _, html = show(known, "hypermorph", "table1")

@@ -329,7 +329,7 @@ def test_far_from_the_ventricles_nothing_changes(dilated):
         forth = {key: read_field(folder / f"{subject}_to_template.nii.gz") for key, folder in dilated.items()}
         template = settings()
         changed = np.linalg.norm(forth[6].targets() - forth[None].targets(), axis=-1)
-        anatomy = build_anatomy(template["ndim"], template["spacing"], template["coronal_mm"])
+        anatomy = build_anatomy(template.ndim, template.spacing, template.coronal_mm)
         near = np.isin(anatomy.labels, anatomy.table.loc[anatomy.table["name"].str.contains("ventricle"), "index"])
         distance = distance_transform_edt(~near)
         there = forth[None].at(anatomy.grid.to_world(np.argwhere(np.ones(anatomy.grid.shape))))

@@ -1,6 +1,7 @@
 """The tables and figures of the AutoReg paper, drawn from a study's scores and searches."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +79,7 @@ def transfer(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     """Table II: which parts of another study's model to search again; Dice, and correlation of the images."""
     rows = []
     for name, (what, _) in paper.TRANSFER.items():
-        row = {"entry": name, "found_anew": what}
+        row: dict[str, Any] = {"entry": name, "found_anew": what}
         for metric in ("dice", "correlation"):
             values = results.of_pairs(name, metric)
             row |= {f"{metric}_mean": values.mean(), f"{metric}_sd": values.std(ddof=1)}

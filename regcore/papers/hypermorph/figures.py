@@ -5,6 +5,7 @@ Hypernetworks and grids are those of the first random start, unless stated other
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +22,9 @@ from regcore.study.results import Results
 from regcore.tuning.amortised import INTERVAL, Optimum, optimum
 
 #: Markers of the values found by tuning and by the grid.
-STAR = {"marker": "*", "markersize": 14, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
-RING = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none"}
+MARK: dict[str, Any] = {"markeredgecolor": "black", "linestyle": "none"}
+STAR = MARK | {"marker": "*", "markersize": 14, "markerfacecolor": "white"}
+RING = MARK | {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
 
 
 def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
@@ -88,7 +90,7 @@ def dice_by_start(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]
         axis.fill_between(table["lambda"], low, high, color="#9ecae1", linewidth=0, label="± SD over starts")
         axis.plot(table["lambda"], table["hyper_mean"], color="black", label="hypernetworks, mean")
         several = table.dropna(subset="grid_sd")
-        style = {"fmt": "o", "color": "0.35", "capsize": 4, "linewidth": 1.4, "markersize": 4}
+        style: dict[str, Any] = {"fmt": "o", "color": "0.35", "capsize": 4, "linewidth": 1.4, "markersize": 4}
         label = "networks, mean ± SD"
         axis.errorbar(several["lambda"], several["grid_mean"], several["grid_sd"], label=label, **style)
         found, best = table[["lambda_hyper", "lambda_grid"]].iloc[0]
@@ -202,7 +204,7 @@ def _draw_curves(axis: Axes, dense: pd.DataFrame, table: pd.DataFrame, pairs: in
     error = dense["sd"] / math.sqrt(pairs)
     axis.fill_between(dense["lambda"], dense["mean"] - error, dense["mean"] + error, color="0.9", linewidth=0)
     axis.plot(dense["lambda"], dense["mean"], color="black", label="hypernetwork (± SE over pairs)")
-    networks = {"marker": "o", "markersize": 5, "color": "0.5", "linewidth": 0.7, "linestyle": "--"}
+    networks: dict[str, Any] = {"marker": "o", "markersize": 5, "color": "0.5", "linewidth": 0.7, "linestyle": "--"}
     axis.plot(table["lambda"], table["dice_grid"], label="networks of the grid", **networks)
     found, best = table["lambda_tuned"].iloc[0], table["lambda_grid"].iloc[0]
     axis.plot(
@@ -222,8 +224,9 @@ def _draw_landscape(axis: Axes, names: Sequence[str], dense: pd.DataFrame, table
     lowest = table["dice_hyper"].min()  # below it are places without a network, and failed networks
     levels = np.linspace(lowest, max(dense["mean"].max(), table["dice_grid"].max()), 15)
     filled = axis.contourf(wide.columns, wide.index, wide, levels=levels, cmap="viridis", extend="min")
-    points = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "edgecolors": "black", "s": 45}
-    axis.scatter(table[names[0]], table[names[1]], **points, clip_on=False, zorder=3, label="networks of the grid")
+    points: dict[str, Any] = {"c": table["dice_grid"], "norm": filled.norm, "cmap": filled.cmap, "s": 45}
+    points |= {"edgecolors": "black", "clip_on": False, "zorder": 3}
+    axis.scatter(table[names[0]], table[names[1]], **points, label="networks of the grid")
     for how, style, label in (
         ("tuned", STAR, "best of the hypernetwork"),
         ("grid", RING, "best of the grid"),
@@ -240,7 +243,7 @@ def _draw_groups(axis: Axes, parts: Mapping[str, pd.DataFrame], rows: Sequence[M
     for place, row in enumerate(rows):
         marker, line, colour = CURVES[place % len(CURVES)]
         tested = landscapes.tested(parts[row["group"]], ["lambda"])
-        style = {"marker": marker, "markersize": 4, "markevery": (5 + 3 * place, 20), "color": colour}
+        style: dict[str, Any] = {"marker": marker, "markersize": 4, "markevery": (5 + 3 * place, 20), "color": colour}
         if place >= len(CURVES):
             style["markerfacecolor"] = "white"
         label = f"{row['group']} (λ* = {row['lambda_star']:.2f})"
@@ -266,7 +269,7 @@ def _draw_boxes(axis: Axes, part: pd.DataFrame, drawn: Sequence[np.ndarray], com
         boxprops={"facecolor": "0.85", "linewidth": 0.6},
         medianprops={"color": "black", "linewidth": 0.8},
     )
-    diamonds = {"marker": "D", "markersize": 5, "color": "black", "linestyle": "none", "zorder": 3}
+    diamonds: dict[str, Any] = {"marker": "D", "markersize": 5, "color": "black", "linestyle": "none", "zorder": 3}
     axis.plot(part["lambda_star"], range(len(part)), **diamonds, label="λ* of all validation pairs")
     axis.axvline(common, color="0.5", linewidth=0.8, linestyle=(0, (5, 5)))
     axis.set_yticks(range(len(part)), part["structure"])

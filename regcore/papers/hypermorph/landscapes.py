@@ -53,12 +53,13 @@ def title(shape: Landscape) -> str:
 
 def similarity(shape: Landscape) -> str:
     """The paper's name of a landscape's similarity."""
-    return SIMILARITIES[shape.settings["similarity"]]
+    return SIMILARITIES[shape.similarity]
 
 
-def tuned(results: Results, shape: Landscape) -> Mapping[str, Any]:
+def tuned(results: Results, shape: Landscape) -> dict[str, Any]:
     """Tuned values of a landscape's first hypernetwork."""
-    return results.optima(paper.dense(shape.name)).loc[next(iter(shape.hypernetworks()))].to_dict()
+    line = results.optima(paper.dense(shape.name)).loc[next(iter(shape.hypernetworks()))]
+    return {str(column): value for column, value in line.to_dict().items()}
 
 
 def first_sweep(results: Results, name: str) -> pd.DataFrame:
@@ -168,9 +169,9 @@ def by_group(results: Results, rows: pd.DataFrame) -> dict[str, dict[str, pd.Dat
     """Kind of group → name → rows of its validation and test pairs; all pairs, and kinds with several groups."""
     pairs = results.plan.pairs[["split", "fixed", "moving", *GROUPS]]
     rows = with_dice(rows).merge(pairs, on=["split", "fixed", "moving"])
-    found = {}
+    found: dict[str, dict[str, pd.DataFrame]] = {}
     for kind in GROUPS:
-        parts = {name: part for name, part in rows.groupby(kind) if name and part["split"].nunique() == 2}
+        parts = {str(name): part for name, part in rows.groupby(kind) if name and part["split"].nunique() == 2}
         if len(parts) > 1:
             found[kind] = parts
     return {**found, "all": {"all": rows}}

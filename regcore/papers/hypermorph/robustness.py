@@ -42,7 +42,7 @@ def robustness_and_cost(results: Results, needs: Needs) -> tuple[pd.DataFrame, s
                 }
             )
         )
-    columns = {"Training": titles, "Networks of the grid": table["points"]}
+    columns: dict[str, pd.Series | list[str]] = {"Training": titles, "Networks of the grid": table["points"]}
     for seconds, heading in (("seconds", "s"), ("cpu_seconds", "CPU s")):
         if table[f"grid_{seconds}"].notna().any():
             columns[f"Grid, {heading}"] = _numbers(table[f"grid_{seconds}"], "{:.0f}")

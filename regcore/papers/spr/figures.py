@@ -109,7 +109,7 @@ def amortised(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
     facts = [results.training(name) for name in table["entry"]]
     table["parameters"] = [fact["parameters"] for fact in facts]
     table["cpu_seconds"] = [_cpu_seconds(results, name, fact) for name, fact in zip(table["entry"], facts, strict=True)]
-    searched = table.set_index("entry").loc["tm-spr-beta", "dice_mean"]
+    searched = table.set_index("entry")["dice_mean"]["tm-spr-beta"]
     table["points_over_search"] = 100 * (table["dice_mean"] - searched)
     return table, html_table(
         {

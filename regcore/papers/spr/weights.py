@@ -58,13 +58,14 @@ def over_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     """Fig. 11: weight volumes and fields of one pair, at values of both hyperparameters of a hypernetwork."""
     (name,) = needs.weights
     table, example = results.weights(name), Example(results, name)
-    settings = table.drop_duplicates("row").set_index("row")
+    settings = table.drop_duplicates("row")
     down, across = [key for key in AXES if key in settings]
     lines = {key: sorted(settings[key].unique()) for key in (down, across)}
     _, width, _, height = example.view.extent
     size = (2 * 1.7 * len(lines[across]) + 1, 1.7 * height / width * len(lines[down]) + 1)
     figure, axes = plt.subplots(len(lines[down]), 2 * len(lines[across]), figsize=size, squeeze=False)
-    for row, values in settings.iterrows():
+    for _, values in settings.iterrows():
+        row = int(values["row"])
         at = lines[down].index(values[down]), lines[across].index(values[across])
         left, right = axes[at[0], at[1]], axes[at[0], at[1] + len(lines[across])]
         shown = left.imshow(example.slice(row, "weights"), **WEIGHTS, **example.view.frame)
@@ -83,17 +84,15 @@ def over_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 def beside_field(results: Results, needs: Needs, titles: Mapping[str, str]) -> tuple[pd.DataFrame, Figure]:
     """Fig. 12: displacement, field, local variance and weights of one pair, and the weights overlaid on both."""
-    figure, axes = None, None
+    first = Example(results, needs.weights[0])
+    _, width, _, height = first.view.extent
+    size = (15, (2.4 * height / width + 0.3) * len(needs.weights))
+    figure, axes = plt.subplots(len(needs.weights), 6, figsize=size, squeeze=False)
     for place, name in enumerate(needs.weights):
-        example = Example(results, name)
-        if figure is None:
-            _, width, _, height = example.view.extent
-            figure, axes = plt.subplots(
-                len(needs.weights), 6, figsize=(15, (2.4 * height / width + 0.3) * len(needs.weights)), squeeze=False
-            )
+        example = Example(results, name) if place else first
         row, weights = axes[place], example.slice(0, "weights")
         frame = example.view.frame
-        size = row[0].imshow(example.size(0), cmap="viridis", vmin=0, **frame)
+        moved = row[0].imshow(example.size(0), cmap="viridis", vmin=0, **frame)
         draw_grid(row[1], example.view, example.moves(0))
         variance = example.view.slice(local_variance(example.fixed))
         row[2].imshow(variance, cmap="magma", **frame)
@@ -115,7 +114,7 @@ def beside_field(results: Results, needs: Needs, titles: Mapping[str, str]) -> t
             if place == 0:
                 axis.set_title(head, fontsize=9)
         row[0].set_ylabel(titles[name], fontsize=9)
-        figure.colorbar(size, ax=row[0], shrink=0.7)
+        figure.colorbar(moved, ax=row[0], shrink=0.7)
         figure.colorbar(shown, ax=row[3], shrink=0.7)
     figure.tight_layout(pad=0.5)
     return _means_of(results, needs.weights), figure

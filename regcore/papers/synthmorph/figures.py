@@ -1,6 +1,7 @@
 """The tables and figures of the SynthMorph paper, drawn from the scores of a study's methods and variants."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, ComparedPair, method_panels, plt
 from regcore.reporting.tables import html_table
 from regcore.study.results import Results
-from regcore.synthesis.mr_contrast import of_series
 
 #: Metrics of the first two figures.
 OVERLAP, DISTANCE = "dice", "mean_surface_distance_mm"
@@ -43,15 +43,14 @@ def of_pairs(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
         means = by_pair.mean()[by_pair.count() == by_pair.count().max()].sort_values()
         pair = means.index[len(means) // 2]
         chosen.append(rows[rows["pair"] == pair])
-        shown.append(_compared(results, pair, contrasts, chosen[-1].set_index("method")[OVERLAP]))
+        shown.append(_compared(results, pair, str(contrasts), chosen[-1].set_index("method")[OVERLAP]))
     return pd.concat(chosen)[["contrasts", "pair", "method", *MEASURES]], method_panels(shown)
 
 
 def _compared(results: Results, pair: str, title: str, overlaps: pd.Series) -> ComparedPair:
     fixed, moving = results.scans_of(pair)
-    fields = {f"{name}  {overlap:.3f}": results.field(name, pair) for name, overlap in overlaps.items()}
-    images = (results.normalised(scan) for scan in (fixed, moving))
-    return ComparedPair(title, *images, results.label_map(fixed), fields)
+    fields = {f"{name}  {overlap:.3f}": results.field(str(name), pair) for name, overlap in overlaps.items()}
+    return ComparedPair(title, results.normalised(fixed), results.normalised(moving), results.label_map(fixed), fields)
 
 
 def by_contrast(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
@@ -67,7 +66,7 @@ def by_contrast(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     axes[0].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     figure.tight_layout()
     numbers = table.groupby(["contrasts", "method"], sort=False)[list(MEASURES)].agg(["mean", "std", "count"])
-    numbers.columns = [f"{measure}_{what}" for measure, what in numbers.columns]
+    numbers.columns = ["_".join(levels) for levels in numbers.columns]
     return numbers.reset_index(), figure
 
 
@@ -76,8 +75,7 @@ def along_series(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
     names = needs.scores
     table = _of_pairs(results, names)
     contrast = results.plan.cohort.table["contrast"]
-    found = [of_series(contrast[moving]) for moving in table["moving"]]
-    table = table.assign(series=[s and s[0] for s in found], number=[s and s[1] for s in found]).dropna(subset="series")
+    table = table.assign(**paper.series_and_number(contrast[table["moving"]])).dropna(subset="series")
     means = (
         table.groupby(["series", "method", "number"], sort=False)[OVERLAP].agg(["mean", "std", "count"]).reset_index()
     )
@@ -217,7 +215,7 @@ def _lines(axis: Axes, table: pd.DataFrame, measure: str) -> None:
     for place, (kind, part) in enumerate(table.groupby("kind", sort=False)):
         part = part.sort_values("value")
         marker, line, colour = CURVES[place % len(CURVES)]
-        style = {"fmt": marker + line, "color": colour, "capsize": 3, "markersize": 4}
+        style: dict[str, Any] = {"fmt": marker + line, "color": colour, "capsize": 3, "markersize": 4}
         axis.errorbar(part["value"], part[measure], part[f"{measure}_se"], label=kind, **style)
     axis.grid(linewidth=0.3)
 

@@ -66,10 +66,10 @@ def folds_by_gamma(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
             row |= _mean_and_sd(measure, _mean_over_draws([_values(score, measure) for score in scores]))
         rows.append(row)
     table = pd.DataFrame(rows)
-    shown = {"Setting": [], **{_gamma_text(gamma): [] for gamma in table["gamma"].unique()}}
-    for scenario, part in table.groupby("setting", sort=False):
+    shown: dict[str, list[str]] = {"Setting": [], **{_gamma_text(gamma): [] for gamma in table["gamma"].unique()}}
+    for setting, part in table.groupby("setting", sort=False):
         for what, number in (("folds_count", "{:.1f}"), ("folds_percent", "{:.3f}")):
-            shown["Setting"].append(f"{scenario} ({'%' if what == 'folds_percent' else 'count'})")
+            shown["Setting"].append(f"{setting} ({'%' if what == 'folds_percent' else 'count'})")
             for gamma, text in zip(part["gamma"], _pairs_of_numbers(part, what, number), strict=True):
                 shown[_gamma_text(gamma)].append(text)
     return table, html_table(shown)
@@ -102,7 +102,7 @@ def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure
         part = table[table["similarity"] == similarity]
         marker, line, colour = style
         axis.plot(part["lambda"], part["validation_dice"], line, marker=marker, color=colour)
-        best = part.loc[part["validation_dice"].idxmax()]
+        best = part.iloc[int(part["validation_dice"].argmax())]
         axis.plot(best["lambda"], best["validation_dice"], "o", ms=13, mfc="none", color=colour)
         axis.set(xlabel="λ", title=f"VoxelMorph ({loss}); circled: λ = {best['lambda']:g}")
         axis.grid(linewidth=0.3)
