@@ -1,9 +1,9 @@
-"""Which form of an operator runs: the plain-torch reference, the Numba kernel or the Triton kernel.
+"""Chooses the implementation of an operator: the plain-torch reference, the Numba kernel or the Triton kernel.
 
-On a GPU a kernel is used where it was measured to be faster than the reference and to agree with it, on a GPU and not
-in Triton's interpreter alone.  ``benchmarks/gpu.py`` measures both, ``docs/results/gpu`` holds what it found, and a
-test holds the tables below to it.  On a CPU every Numba kernel is faster than its reference at every size
-(``docs/results/operators.md``), and none is listed here.
+On a GPU a kernel is used if measurements on a GPU, not only in Triton's interpreter, showed that it is faster than the
+reference and agrees with it.  ``benchmarks/gpu.py`` measures this, ``docs/results/gpu`` has the results, and a test
+compares the tables below with them.  On a CPU every Numba kernel is faster than its reference at every size
+(``docs/results/operators.md``), so none is listed here.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from regcore.kernels import launch
 
-#: Entries of the largest argument (a displacement has three for each voxel) from which on the kernel is used.  All were
-#: faster at 160×192×224, by factors of 11 to 350.  Smaller sizes were not timed: there launches count, of which a
-#: kernel makes a few where the reference makes dozens.
+#: Entries of the largest argument (a displacement has three per voxel) from which the kernel is used.  All kernels were
+#: faster at 160×192×224, by factors of 11 to 350.  Smaller sizes were not timed. Launches dominate there, and a kernel
+#: makes a few where the reference makes dozens.
 FEWEST_ENTRIES = {
     "warp": 1,
     "integrate": 1,
@@ -32,19 +32,19 @@ FEWEST_ENTRIES = {
     "joint_histogram": 1,
 }
 
-#: Triton kernels that are there and are not used, and why.  They are in :mod:`regcore.kernels.not_validated`.
+#: Triton kernels that are not used, and why.  They are in :mod:`regcore.kernels.not_validated`.
 NOT_USED = {
-    "weighted_diffusion": "the gradient of its weights has not been tried on a GPU yet",
-    "mind_ssc": "its gradient was wrong on a GPU, was mended, and has not been tried again",
-    "philox_normal": "it has not been tried on a GPU yet",
-    "shading": "it has not been tried on a GPU yet",
-    "sample_convolution": "it has not been tried on a GPU yet",
+    "weighted_diffusion": "the gradient of its weights has not been tested on a GPU",
+    "mind_ssc": "its gradient was wrong on a GPU; the fix has not been tested there",
+    "philox_normal": "not tested on a GPU",
+    "shading": "not tested on a GPU",
+    "sample_convolution": "not tested on a GPU",
 }
 
-#: Compute capability below which nothing was measured or compiled.
+#: Lowest compute capability on which kernels were measured or compiled.
 OLDEST_GPU = (8, 0)
 
-#: Types a label map may have.
+#: Possible types of a label map.
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 _reference_depth = 0
@@ -78,11 +78,11 @@ def reference_only() -> Iterator[None]:
 def has_kernel(
     *tensors: Tensor, kinds: Sequence[torch.dtype] = (torch.float32, torch.float64), operator: str = ""
 ) -> bool:
-    """Whether a kernel can, and should, take these tensors.
+    """Whether a kernel can and should run on these tensors.
 
-    On a CPU a Numba kernel takes tensors of one type, out of ``kinds``.  On a GPU the Triton kernel of ``operator``
-    does where one exists that is faster than the reference, :data:`FEWEST_ENTRIES`; the last
-    tensor then has the type of the arithmetic, and others may be stored in 16 bits.
+    On a CPU, a Numba kernel takes tensors of one type, out of ``kinds``.  On a GPU, the Triton kernel of ``operator``
+    is used if :data:`FEWEST_ENTRIES` lists it as faster than the reference; the last tensor then has the type of the
+    arithmetic, and others may be stored in 16 bits.
     """
     if _reference_depth:
         return False
@@ -96,17 +96,17 @@ def has_kernel(
 
 
 def has_gpu_kernel(*tensors: Tensor, operator: str) -> bool:
-    """:func:`has_kernel` for an operator that has a Triton kernel and no Numba one: on a CPU the reference runs."""
+    """:func:`has_kernel` for an operator with a Triton kernel but no Numba kernel: on a CPU the reference runs."""
     return tensors[-1].is_cuda and has_kernel(*tensors, operator=operator)
 
 
 @functools.cache
 def why_no_gpu_kernels(device: torch.device) -> str | None:
-    """What keeps Triton kernels from running on a device; None where nothing does."""
+    """Why Triton kernels cannot run on a device; None if they can."""
     if device.type != "cuda" or not torch.cuda.is_available():
         return "no CUDA device"
     if torch.version.hip:
-        return "not a GPU of NVIDIA's"
+        return "not an NVIDIA GPU"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     capability = torch.cuda.get_device_capability(device)

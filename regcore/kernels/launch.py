@@ -1,9 +1,9 @@
-"""How a kernel is run: compiled by Numba and spread over threads on a CPU, launched on the right device on a GPU.
+"""Runs kernels: compiled by Numba and split over threads on a CPU, launched on the right device on a GPU.
 
-A Numba kernel is a function ``kernel(start, stop, *arrays_and_numbers)`` that does the work items ``start`` to
-``stop`` and releases the interpreter lock.  Ranges of items go to a pool of Python threads of our own:
-unlike Numba's ``prange`` this needs no OpenMP or TBB library, sleeps between calls instead of spinning
-against torch's threads, survives a fork, and compiles several times faster.
+A Numba kernel is a function ``kernel(start, stop, *arrays_and_numbers)`` that processes the work items ``start`` to
+``stop`` and releases the interpreter lock.  Ranges of items go to our own pool of Python threads.  Unlike Numba's
+``prange``, it needs no OpenMP or TBB library, sleeps between calls instead of spinning against torch's threads,
+survives a fork, and compiles several times faster.
 """
 
 import contextlib
@@ -19,20 +19,20 @@ from torch import Tensor
 
 try:
     import numba
-except ImportError:  # every operator then runs as its plain-torch reference
+except ImportError:  # then every operator runs as its reference
     numba = None
 
-#: Voxels below which a second thread costs more than it brings.
+#: Number of voxels below which a second thread does not pay off.
 VOXELS_PER_THREAD = 8192
 
 
-#: How kernels are compiled.  Multiply-add is fused; other liberties with floating point are not taken, so that NaN
-#: stays NaN.
+#: Options of compilation.  Multiply-add is fused.  Other liberties with floating point are not taken, so that NaN is
+#: kept.
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _digest_of_sources(folder: Path) -> str:
-    """What tells one version of all sources in ``folder`` and below from another: names and contents."""
+    """A stamp of all sources in ``folder`` and below, from names and contents."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
@@ -43,7 +43,7 @@ _SOURCES = _digest_of_sources(Path(__file__).parent)
 
 
 def jit(function: Callable) -> Callable:
-    """Compile ``function`` on its first call, and keep the result on disk where that is possible and safe."""
+    """Compile ``function`` on its first call, and cache the result on disk if that is possible and safe."""
     if numba is None:
         return function
     try:
@@ -54,11 +54,11 @@ def jit(function: Callable) -> Callable:
 
 
 def _made_stale_by_any_source(kernel: Callable) -> bool:
-    """Let a change of any file of this room make the compiled ``kernel`` on disk stale; False where that fails.
+    """Invalidate the compiled ``kernel`` on disk if any file of this package changes; False if that fails.
 
-    Numba itself looks at the file of the function alone.  But kernels call each other across files, and a compiled
-    kernel holds what it calls.  The stamp that Numba compares is private: a version without it gets no cache on disk,
-    since a cache with Numba's own stamp could give results of old code.
+    Numba only checks the file of the function.  But kernels call each other across files, and a compiled kernel
+    includes what it calls.  The stamp that Numba compares is private.  A version of Numba without it gets no cache on
+    disk, because a cache with Numba's own stamp could give results of old code.
     """
     file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
     if not hasattr(file, "_source_stamp"):
@@ -68,7 +68,7 @@ def _made_stale_by_any_source(kernel: Callable) -> bool:
 
 
 def on_its_device(function: Callable) -> Callable:
-    """Let a function of tensors launch on the device of the first, whatever device is the current one."""
+    """Make a function of tensors launch on the device of the first, whatever the current device."""
 
     @functools.wraps(function)
     def launched(*arguments):
@@ -85,16 +85,16 @@ def run(kernel: Callable, count: int, voxels: int, *arguments) -> None:
     Parameters
     ----------
     voxels : int
-        In all items together: small work stays on the calling thread.
+        Voxels of all items: small work stays on the calling thread.
     *arguments
-        Tensors are handed over as NumPy arrays that share their memory; they must be contiguous.
+        Tensors are passed as NumPy arrays that share their memory. They must be contiguous.
     """
     arguments = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     threads = min(torch.get_num_threads(), count, 1 + voxels // VOXELS_PER_THREAD)
     if threads == 1:
         kernel(0, count, *arguments)
         return
-    # A few ranges for each thread, so that one that is held up does not hold up all.
+    # A few ranges per thread, so that one slow thread does not delay the rest.
     parts = min(count, 4 * threads)
     ranges = [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
     list(_pool(threads).map(lambda bounds: kernel(*bounds, *arguments), ranges))
@@ -105,10 +105,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="regcore-kernel")
 
 
-if hasattr(os, "register_at_fork"):  # threads do not live on in a forked child
+if hasattr(os, "register_at_fork"):  # threads do not survive in a forked child
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def as_planes(tensor: Tensor) -> Tensor:
-    """View (B, C, H, W) as (B, C, H, 1, W); leave three dimensions as they are."""
+    """View (B, C, H, W) as (B, C, H, 1, W); three dimensions stay as they are."""
     return (tensor if tensor.ndim == 5 else tensor.unsqueeze(3)).contiguous()

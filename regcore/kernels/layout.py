@@ -1,9 +1,9 @@
-"""The layout of features in memory that convolutions are fastest in: channels innermost."""
+"""The memory layout of features in which convolutions are fastest: channels innermost."""
 
 import torch
 from torch import Tensor
 
-#: The layout (B, *space, C), in which convolutions are fastest on CPUs and GPUs alike.
+#: The layout (B, *space, C), in which convolutions are fastest on CPUs and GPUs.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -13,5 +13,5 @@ def laid_out(tensor: Tensor) -> Tensor:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """View (B, C, *space), in the layout of that name, as (B, *space, C)."""
+    """View (B, C, *space), in this layout, as (B, *space, C)."""
     return tensor.contiguous(memory_format=CHANNELS_LAST[tensor.ndim]).movedim(1, -1)

@@ -1,4 +1,4 @@
-"""Losses whose forward pass makes their gradients: the backward only multiplies them by what arrives."""
+"""Losses whose forward pass computes gradients; the backward pass multiplies them by the incoming gradient."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from regcore.kernels.launch import on_its_device
 
 @torch.library.custom_op("regcore::scale_ready", mutates_args=(), device_types="cpu")
 def _scale_ready(gradient: Tensor, ready: Tensor) -> Tensor:
-    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
+    """A separate operator without a derivative, so that second derivatives raise an error instead of being zero."""
     return gradient * ready
 
 
@@ -27,7 +27,7 @@ def _(gradient: Tensor, ready: Tensor) -> Tensor:
 def returns_its_gradients(operator: CustomOpDef) -> None:
     """Register the derivative of an operator that returns a loss, and its gradients for its first two inputs.
 
-    Gradients that were not asked for are empty.
+    Gradients that are not needed are empty.
     """
 
     def remember(ctx, inputs, output) -> None:

@@ -1,4 +1,4 @@
-"""What every Triton kernel shares: blocks of voxels, their place in the volume, and the type of arithmetic."""
+"""Shared by all Triton kernels: blocks of voxels, their place in the volume, and the type of arithmetic."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: Rows and voxels along a row of a program that does one plane, by the number of axes.
+#: Rows, and voxels along a row, of a program for one plane, by number of axes.
 BLOCK = {3: (8, 32), 2: (1, 256)}
-#: Planes, rows and voxels along a row of a program that gathers from displaced voxels.  A voxel to a thread, so that
-#: the threads of a warp gather from neighbouring cells; several planes, because starting a program takes time too.
+#: Planes, rows, and voxels along a row, of a program that gathers from displaced voxels.  One voxel per thread, so that
+#: the threads of a warp gather from neighbouring cells; several planes, because starting a program also takes time.
 GATHER = {3: (4, 1, 128), 2: (4, 1, 128)}
-#: The same of a program that reads the neighbours of each voxel, a few voxels to a thread.
+#: The same for a program that reads the neighbours of each voxel, with a few voxels per thread.
 TILE = {3: (8, 4, 64), 2: (8, 1, 256)}
-if triton.knobs.runtime.interpret:  # there programs run one after the other, and one takes as long whatever its size
+if triton.knobs.runtime.interpret:  # there, programs run one after the other, and their size does not matter
     GATHER = {3: (8, 8, 32), 2: (8, 1, 256)}
 
 
@@ -37,7 +37,7 @@ class Volume(NamedTuple):
 
     @property
     def block(self) -> dict[str, int]:
-        """Shape of a program's block in one plane, as the kernels' constants."""
+        """Shape of a program's block in one plane, as constants of kernels."""
         return dict(zip(("BLOCK_Y", "BLOCK_X"), BLOCK[self.axes], strict=True))
 
     @property
@@ -47,7 +47,7 @@ class Volume(NamedTuple):
 
     @property
     def gather(self) -> dict[str, int]:
-        """Shape of a program's block, planes first, where it gathers."""
+        """Shape of the block of a gathering program, planes first."""
         return dict(zip(("PLANES", "BLOCK_Y", "BLOCK_X"), GATHER[self.axes], strict=True))
 
     @property
@@ -57,12 +57,12 @@ class Volume(NamedTuple):
 
     @property
     def tile(self) -> dict[str, int]:
-        """Shape of a program's block, planes first, where it reads neighbours."""
+        """Shape of the block of a program that reads neighbours, planes first."""
         return dict(zip(("PLANES", "BLOCK_Y", "BLOCK_X"), TILE[self.axes], strict=True))
 
     @property
     def tiles(self) -> tuple[int, int, int]:
-        """Programs that read neighbours, as :attr:`gathers`."""
+        """Programs that read neighbours, like :attr:`gathers`."""
         return self._programs(*TILE[self.axes])
 
     def _programs(self, planes: int, rows: int, voxels: int) -> tuple[int, int, int]:
@@ -78,7 +78,7 @@ def volume(tensor: Tensor) -> Volume:
 
 
 def arithmetic(tensor: Tensor) -> tl.dtype:
-    """The type that values of ``tensor`` are computed in."""
+    """The type in which values of ``tensor`` are computed."""
     return tl.float64 if tensor.dtype == torch.float64 else tl.float32
 
 

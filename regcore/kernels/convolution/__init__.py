@@ -1,8 +1,8 @@
-"""Convolutions of features: kept off torch's slow path, and on a finer grid without making the finer features.
+"""Convolutions of features that avoid torch's slow path, and of up-sampled features without storing them.
 
-:mod:`~regcore.kernels.convolution.reference` says how an up-sampled convolution is made on the coarse grid, and
-:mod:`~regcore.kernels.convolution.cpu` has the Numba kernels that put its features where they belong; on a GPU the
-reference runs.  Where every sample has weights of its own, :mod:`regcore.kernels.sample_convolution` takes over.
+:mod:`~regcore.kernels.convolution.reference` explains how an up-sampled convolution is computed on the coarse grid.
+:mod:`~regcore.kernels.convolution.cpu` has the Numba kernels that rearrange its features; on a GPU the reference runs.
+For weights that differ between samples, see :mod:`regcore.kernels.sample_convolution`.
 """
 
 import math
@@ -19,7 +19,7 @@ from regcore.kernels.layout import CHANNELS_LAST, laid_out
 from regcore.kernels.sample_convolution import differs_by_sample, of_samples
 from regcore.kernels.sample_convolution.reference import CONVOLUTION
 
-#: Batch 1, and channels times the first two sizes up to this number: torch then leaves oneDNN aside.
+#: With batch 1 and channels times the first two sizes up to this number, torch does not use oneDNN.
 SLOW_PATH = 20480
 
 
@@ -95,7 +95,7 @@ def rectified_convolution(
 
 
 def upsampled_convolution(image: Tensor, weight: Tensor) -> Tensor:
-    """As :func:`upsampled_convolution_reference`, by the kernel where it can.
+    """As :func:`upsampled_convolution_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ _interleave.register_autograd(_backward)
 
 
 def _over_samples(operator):
-    """The rule of ``vmap`` for an operator that treats every sample alike: one more axis of samples."""
+    """The ``vmap`` rule of an operator that treats all samples alike: one more axis of samples."""
 
     def rule(info, in_dims: tuple[int | None, ...], tensor: Tensor) -> tuple[Tensor, int]:
         moved = tensor.movedim(in_dims[0], 0)

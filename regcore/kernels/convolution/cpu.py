@@ -1,4 +1,4 @@
-"""Features of all parities put where they belong on the finer grid, and back, in Numba; a work item is a row."""
+"""Interleaving of the features of all parities on the finer grid, and its transpose, in Numba; a work item is a row."""
 
 import math
 
@@ -26,7 +26,7 @@ def interleave_rows(start, stop, by_parity, out):
 
 @jit
 def separate_rows(start, stop, fine, out):
-    """The transpose of :func:`interleave_rows`: what no voxel was taken from is zero."""
+    """The transpose of :func:`interleave_rows`; entries that no voxel was taken from are zero."""
     depth, height, width, features = fine.shape[1:]
     for item in range(start, stop):
         b = item // ((depth // 2 + 1) * (height // 2 + 1))
@@ -87,7 +87,7 @@ def fine_shape(by_parity: Tensor) -> tuple[int, ...]:
 
 
 def interleave(by_parity: Tensor) -> Tensor:
-    """Put features of all parities, (B, 2^D F, *(n + 1)), where they belong: (B, F, *2n)."""
+    """Interleave features of all parities: (B, 2^D F, *(n + 1)) → (B, F, *2n)."""
     out = by_parity.new_empty(fine_shape(by_parity)).contiguous(memory_format=CHANNELS_LAST[by_parity.ndim])
     ndim = by_parity.ndim - 2
     source = channels_last(by_parity).unflatten(-1, (*[2] * ndim, out.shape[1]))

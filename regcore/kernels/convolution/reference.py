@@ -1,10 +1,9 @@
 """Convolution of an image that is up-sampled by two, in plain torch.
 
-After nearest-neighbour up-sampling a kernel of three voxels sees only two different ones along each axis.
-For even voxels 2i the taps (a, b, c) meet the coarse voxels (i - 1, i, i), for odd ones 2i + 1 (i, i, i + 1):
-so a kernel of two, (a, b + c) or (a + b, c), does on the coarse image.  One convolution with 2^D times the
-features and kernels of two voxels gives all parities, with (3/2)^D times fewer multiplications; what is
-left is to put its features where they belong.
+After nearest-neighbour up-sampling, a kernel of three voxels covers only two different ones along each axis.  For
+even voxels 2i the taps (a, b, c) meet the coarse voxels (i - 1, i, i), for odd ones 2i + 1 (i, i, i + 1).  So a kernel
+of two, (a, b + c) or (a + b, c), on the coarse image is enough.  One convolution with 2^D times the features and
+kernels of two voxels gives all parities, with (3/2)^D times fewer multiplications.  Its features are then interleaved.
 """
 
 import torch

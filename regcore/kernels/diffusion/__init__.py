@@ -1,8 +1,8 @@
 """Diffusion regulariser: the mean squared forward difference of a field, and its gradient.
 
 :mod:`~regcore.kernels.diffusion.reference` has the equation, :mod:`~regcore.kernels.diffusion.cpu` the Numba kernels,
-:mod:`~regcore.kernels.diffusion.gpu` the Triton kernels.  Value and gradient each take one reading of the field.
-With a weight at every voxel it is another operator, :mod:`regcore.kernels.weighted_diffusion`.
+:mod:`~regcore.kernels.diffusion.gpu` the Triton kernels.  Value and gradient each read the field once.
+For a weight at every voxel, see :mod:`regcore.kernels.weighted_diffusion`.
 """
 
 import torch
@@ -15,7 +15,7 @@ from regcore.kernels.launch import on_its_device
 
 
 def diffusion(field: Tensor) -> Tensor:
-    """As :func:`diffusion_reference` [1]_, by the kernel where it can.
+    """As :func:`diffusion_reference` [1]_, with the kernel if possible.
 
     Parameters
     ----------

@@ -49,14 +49,14 @@ def set_differences(here, below, above, before, after, left, right, scales, out)
 
 @jit
 def difference_planes(start, stop, field, scales, out):
-    """Gradient: ``scales`` (of Z, Y, X) times what each voxel differs by from its two neighbours."""
+    """Gradient: ``scales`` (of Z, Y, X) times each voxel's differences from its two neighbours."""
     depth, height, width = field.shape[1:]
     for item in range(start, stop):
         volume, z = field[item // depth].reshape(depth, height * width), item % depth
         target = out[item // depth, z].reshape(height * width)
-        # At a border the neighbour is the voxel itself.
+        # At a border, the neighbour is the voxel itself.
         plane, below, above = volume[z], volume[max(z - 1, 0)], volume[min(z + 1, depth - 1)]
-        # The first row, all inner ones, the last: within each, neighbours are a fixed number of voxels away.
+        # The first row, all inner rows, the last row: in each case neighbours are at a fixed offset.
         for first, last in ((0, 1), (1, height - 1), (height - 1, height)):
             back, ahead = width if first > 0 else 0, width if last < height else 0
             i, j = first * width + 1, last * width - 1
@@ -65,7 +65,7 @@ def difference_planes(start, stop, field, scales, out):
                     plane[i:j], below[i:j], above[i:j], plane[i - back : j - back], plane[i + ahead : j + ahead],
                     plane[i - 1 : j - 1], plane[i + 1 : j + 1], scales, target[i:j],
                 )  # fmt: skip
-        # At the two ends of a row the loop above looked into the next one.
+        # At both ends of a row, the loop above used a voxel of another row.
         for y in range(height):
             back, ahead = width if y > 0 else 0, width if y < height - 1 else 0
             for i, neighbour in ((y * width, 1), (y * width + width - 1, -1)):
@@ -83,7 +83,7 @@ def volumes(field: Tensor) -> Tensor:
 
 
 def shares(field: Tensor) -> list[float]:
-    """One over :func:`numbers`; 0 for no axis."""
+    """One over :func:`numbers`; 0 for a missing axis."""
     return [1 / number if number else 0.0 for number in numbers(field)]
 
 

@@ -1,4 +1,4 @@
-"""Squared forward differences of a field, and their gradient, in Triton; each takes one reading of the field."""
+"""Squared forward differences of a field, and their gradient, in Triton; each reads the field once."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from regcore.kernels.triton_launch import arithmetic, volume, where_am_i
 
 @triton.jit
 def step(values, offset, exists, here, TYPE: tl.constexpr):
-    """What the voxels at ``offset`` hold more than those ``here``; 0 where there is none."""
+    """Values at ``offset`` minus those ``here``; 0 where there is no such voxel."""
     return tl.load(values + offset, exists, 0).to(TYPE) - tl.where(exists, here, 0.0)
 
 
 @triton.jit
 def one_over(number, TYPE: tl.constexpr):
-    """1 / ``number``, and 0 for 0.  Whole numbers come to a kernel as they are, others in float32."""
+    """1 / ``number``, and 0 for 0.  Kernels receive integers exactly, other numbers in float32."""
     number = number.to(TYPE)
     return tl.where(number > 0, 1.0, 0.0) / tl.maximum(number, 1.0)
 
@@ -28,7 +28,7 @@ def value_kernel(
     field, sums, depth, height, width, pairs_z, pairs_y, pairs_x,
     TYPE: tl.constexpr, PLANES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """``sums`` (programs): squared differences in a block of ``field`` (B, 1, Z, Y, X), over numbers of pairs."""
+    """``sums`` (programs): squared differences in a block of ``field`` (B, 1, Z, Y, X), divided by numbers of pairs."""
     b, group, y, x, inside = where_am_i(height, width, BLOCK_Y, BLOCK_X)
     along_z, along_y, along_x = (
         tl.full(inside.shape, 0, TYPE), tl.full(inside.shape, 0, TYPE), tl.full(inside.shape, 0, TYPE)
@@ -79,12 +79,12 @@ def gradient_kernel(
 
 
 def value(field: Tensor, pairs: Sequence[int]) -> Tensor:
-    """Σ over axes of squared differences of ``field`` (B, C, *space), each over a number; a scalar.
+    """Σ over axes of squared differences of ``field`` (B, C, *space), each divided by a number; a scalar.
 
     Parameters
     ----------
     pairs : sequence of int
-        These numbers along (Z, Y, X); in 2-D the first is that of the axis which does not exist.
+        These numbers along (Z, Y, X); in 2-D the first belongs to the missing axis.
     """
     field = field.contiguous()
     sizes = volume(field.flatten(0, 1).unsqueeze(1))
@@ -107,5 +107,5 @@ def gradient(upstream: Tensor, field: Tensor, pairs: Sequence[int]) -> Tensor:
 
 
 def without_rows(pairs: Sequence[int], field: Tensor) -> Sequence[int]:
-    """Numbers of (Z, Y, X): in 2-D, where the first is none, those of Y and X for the axes Z and X of the kernels."""
+    """Numbers of (Z, Y, X). In 2-D, those of Y and X, for the axes Z and X of the kernels."""
     return pairs if field.ndim == 5 else (pairs[1], 0, pairs[2])

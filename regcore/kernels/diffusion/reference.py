@@ -1,8 +1,8 @@
 """Mean squared forward difference in plain torch.
 
-For a field u of D axes, L = 1/D Σₐ mean((u(p + eₐ) − u(p))²), where a mean is over all components and all voxels that
-have a neighbour along axis a.  Its gradient is ∂L/∂u(p) = Σₐ 2 / (D Nₐ) Σ (u(p) − u(q)), summed over the neighbours
-q = p ± eₐ that exist, where Nₐ is the number of differences along a.
+For a field u of D axes, L = 1/D Σₐ mean((u(p + eₐ) − u(p))²), where each mean is over all components and all voxels
+that have a neighbour along axis a.  Its gradient is ∂L/∂u(p) = Σₐ 2 / (D Nₐ) Σ (u(p) − u(q)), summed over the
+neighbours q = p ± eₐ that exist, where Nₐ is the number of differences along a.
 """
 
 import torch
@@ -16,6 +16,6 @@ def diffusion_reference(field: Tensor) -> Tensor:
 
 
 def numbers(field: Tensor) -> list[int]:
-    """How many differences there are along (Z, Y, X), times the number of axes; 0 for no axis."""
+    """Number of differences along (Z, Y, X), times the number of axes; 0 for a missing axis."""
     space = field.shape[2:]
     return [0] * (3 - len(space)) + [field.numel() // size * (size - 1) * len(space) for size in space]

@@ -1,8 +1,8 @@
-"""Scaling and squaring of a stationary velocity field, and its gradient, with a backward that keeps no state.
+"""Scaling and squaring of a stationary velocity field, and its gradient, with a backward pass that stores no states.
 
 :mod:`~regcore.kernels.integrate.reference` has the equation, :mod:`~regcore.kernels.integrate.cpu` the Numba kernels,
-:mod:`~regcore.kernels.integrate.gpu` the Triton kernels.  Nothing but the velocity is kept for the backward, which
-squares the states anew.  That is exact, because the same steps give the same bits.
+:mod:`~regcore.kernels.integrate.gpu` the Triton kernels.  Only the velocity is stored for the backward pass, which
+repeats the squarings.  That is exact, because the same steps give the same bits.
 """
 
 import torch
@@ -15,7 +15,7 @@ from regcore.kernels.launch import on_its_device
 
 
 def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
-    """As :func:`integrate_reference` [1]_, by the kernel where it can; that of a CPU does not round.
+    """As :func:`integrate_reference` [1]_, with the kernel if possible; the CPU kernel does not round.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
     >>> integrate(torch.full((1, 2, 8, 8), 0.5), steps=7)[0, :, 4, 4].tolist()
     [0.5, 0.5]
     """
-    # Between the steps a field may have a fourth number for each voxel.
+    # Between steps, a field may have a fourth number per voxel.
     fits = min(velocity.shape[2:]) > 1 and velocity.numel() // 3 * 4 < 2**31 and steps > 0
     if fits and has_kernel(velocity, operator="integrate"):
         return torch.ops.regcore.integrate(velocity, steps, half)

@@ -1,8 +1,8 @@
 """Scaling and squaring and its gradient in Numba.
 
-A field is interleaved, (B, Z, Y, X, 3): the three components at a voxel lie side by side and arrive with one line of
-cache.  In 2-D Z = 1 and the first component is zero.  The backward needs the displacement before every squaring; it
-squares them anew from the velocity, from one remembered half-way.
+A field is interleaved, (B, Z, Y, X, 3): the three components of a voxel are adjacent and share a cache line.  In 2-D,
+Z = 1 and the first component is zero.  The backward pass needs the displacement before every squaring.  It repeats the
+squarings from the velocity, from one state stored half-way.
 """
 
 import numpy as np
@@ -66,7 +66,7 @@ def square_rows(start, stop, field, out):
 
 @jit
 def pull_rows(start, stop, gradient, field, reach, out):
-    """``out`` = gradient + Σ_c gradient_c ∇u_c(p + u(p)), and the planes that each row was read from."""
+    """``out`` = gradient + Σ_c gradient_c ∇u_c(p + u(p)), and the planes from which each row was read."""
     depth, height, width = field.shape[1:4]
     kind = field.dtype.type
     base = np.empty(width, np.int32)
@@ -100,7 +100,7 @@ def pull_rows(start, stop, gradient, field, reach, out):
             j = np.uint64(corner + 3 * width)
             k = np.uint64(corner + deep)
             m = np.uint64(corner + deep + 3 * width)
-            # With the border at the edge the slopes are -1 and 1, or both 0: one number does for the two.
+            # With border "edge", the slopes are -1 and 1, or both 0, so one number is enough.
             to_z, to_y, to_x = kind(0), kind(0), kind(0)
             for c in range(3):
                 here, next_ = np.uint64(c), np.uint64(c + 3)
@@ -122,13 +122,13 @@ def pull_rows(start, stop, gradient, field, reach, out):
 
 @jit
 def push_slabs(start, stop, slabs, gradient, field, reach, out):
-    """Add to ``out`` what its voxels gave to the interpolation; a work item is a slab of ``out``."""
+    """Add to ``out`` the gradient through the interpolation; a work item is a slab of ``out``."""
     batch, depth, height, width = field.shape[:4]
     base = np.empty(width, np.int32)
     w = np.empty((6, width), field.dtype)
     shift = np.empty((3, width), field.dtype)
     deep = np.int64(height * width) if depth > 1 else np.int64(0)
-    # Slabs are of planes; in 2-D, where there is one plane, of its rows.
+    # Slabs consist of planes; in 2-D, with one plane, of its rows.
     size, unit = (depth, np.int64(height * width)) if depth > 1 else (height, np.int64(width))
     first, end = size * start // slabs, size * stop // slabs
     least, most = first * unit, end * unit
@@ -162,7 +162,7 @@ def push_slabs(start, stop, slabs, gradient, field, reach, out):
 
 
 def interleaved(field: Tensor, out: Tensor | None = None) -> Tensor:
-    """Copy (B, D, *space) to (B, Z, Y, X, 3), into ``out`` where it is given."""
+    """Copy (B, D, *space) to (B, Z, Y, X, 3), into ``out`` if given."""
     axes = field.shape[1]
     if out is None:
         space = field.shape[2:] if axes == 3 else (1, *field.shape[2:])
@@ -180,7 +180,7 @@ def planar(field: Tensor, ndim: int) -> Tensor:
 
 
 def square(field: Tensor, times: int, spare: tuple[Tensor, Tensor]) -> Tensor:
-    """Square an interleaved field; the result is ``field`` itself or one of the two ``spare`` ones."""
+    """Square an interleaved field; the result is in ``field`` or one of the two ``spare`` fields."""
     rows = field.shape[0] * field.shape[1] * field.shape[2]
     for step in range(times):
         out = spare[step % 2]
@@ -190,7 +190,7 @@ def square(field: Tensor, times: int, spare: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def integrate(velocity: Tensor, steps: int, half: bool) -> Tensor:
-    """Displacement of exp(v), for one squaring or more."""
+    """Displacement of exp(v), for at least one squaring."""
     field = interleaved(velocity).div_(2**steps)
     return planar(square(field, steps, (torch.empty_like(field), field)), velocity.shape[1])
 
@@ -215,5 +215,5 @@ def backward(gradient: Tensor, velocity: Tensor, steps: int, half: bool) -> Tens
         run(pull_rows, rows, voxels, gradient, state, reach, other)
         run(push_slabs, slabs, voxels, slabs, gradient, state, reach, other)
         gradient, other = other, gradient
-    del known, other, spare, state  # memory is at its peak here
+    del known, other, spare, state  # memory use peaks here
     return planar(gradient.div_(2**steps), velocity.shape[1])

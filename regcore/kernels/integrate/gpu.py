@@ -1,14 +1,14 @@
-"""Scaling and squaring, one launch for each squaring and one for each step back.
+"""Scaling and squaring, with one launch per squaring, forward and backward.
 
-Between the steps a field of three components is interleaved, (B, Z, Y, X, 4): a corner of a cell is one load of 16
-bytes (of 8, where states are held in 16 bits) instead of three.
+Between the steps, a field of three components is interleaved, (B, Z, Y, X, 4): a corner of a cell is one load of 16
+bytes (8 if states are stored in 16 bits) instead of three.
 
-A step back, from the gradient g of u(p) + u(p + u(p)) to that of u, is g + (∇u)ᵀ g at every voxel, and what the voxel
-gave to the interpolation at its eight corners.  All of it is added to memory by atomics, so that positions, weights and
-g are made once.  In a smooth field the cell of the next voxel is nearly everywhere the next cell: so what a voxel gives
-to the corners that both share is handed on, along z from plane to plane, and along x, on compute capability 9, from
-thread to thread.  There the three components are added in one instruction too: in all about three for each voxel
-instead of 27.
+A backward step, from the gradient g of u(p) + u(p + u(p)) to that of u, is g + (∇u)ᵀ g at every voxel, plus the
+contributions of each voxel to the eight corners of its interpolation.  All of it is added to memory by atomics, so that
+positions, weights and g are computed once.  In a smooth field, the cell of the next voxel is nearly always the next
+cell.  So a voxel's contributions to corners that both share are passed on: along z from plane to plane, and along x, on
+compute capability 9, from thread to thread.  There, the three components are also added in one instruction.  This takes
+about three instructions per voxel instead of 27.
 """
 
 import torch
@@ -22,7 +22,7 @@ from regcore.kernels.warp.gpu import add_at, cell_of, fixed_point_scale, from_fi
 
 @triton.jit
 def load_vector(place, mask, TYPE: tl.constexpr, MASKED: tl.constexpr):
-    """The first three of four numbers that lie side by side at each of ``place`` (rows, columns)."""
+    """The first three of four adjacent numbers at each of ``place`` (rows, columns)."""
     places = place[:, :, None] + tl.arange(0, 4)[None, None, :]
     numbers = tl.load(places, mask[:, :, None], 0).to(TYPE) if MASKED else tl.load(places).to(TYPE)
     even, odd = tl.split(tl.reshape(numbers, (place.shape[0], place.shape[1], 2, 2)))
@@ -33,7 +33,7 @@ def load_vector(place, mask, TYPE: tl.constexpr, MASKED: tl.constexpr):
 
 @triton.jit
 def store_vector(place, first, second, third, mask):
-    """Store three numbers, and a zero, side by side at each of ``place``."""
+    """Store three numbers and a zero, adjacent, at each of ``place``."""
     numbers = tl.join(tl.join(first, third), tl.join(second, tl.zeros_like(first)))
     places = place[:, :, None] + tl.arange(0, 4)[None, None, :]
     tl.store(places, tl.reshape(numbers, (place.shape[0], place.shape[1], 4)), mask[:, :, None])
@@ -96,7 +96,7 @@ def square_kernel(
 
 @triton.jit
 def add_vector(target, a, b, c, mask):
-    """Add three numbers to three that lie side by side, in one instruction (compute capability 9)."""
+    """Add three numbers to three adjacent ones in one instruction (compute capability 9)."""
     tl.inline_asm_elementwise(
         """{
         .reg .pred exists;
@@ -114,7 +114,7 @@ def add_vector(target, a, b, c, mask):
 
 @triton.jit
 def of_lane_before(value):
-    """What the thread one lane before in the warp holds; the first lane gets its own."""
+    """The value of the thread one lane before in the warp; the first lane gets its own."""
     return tl.inline_asm_elementwise(
         "shfl.sync.up.b32 $0, $1, 1, 0, 0xffffffff;", "=r,r", [value], dtype=value.dtype, is_pure=False, pack=1
     )
@@ -122,7 +122,7 @@ def of_lane_before(value):
 
 @triton.jit
 def of_lane_after(value):
-    """What the thread one lane after in the warp holds; the last lane gets its own."""
+    """The value of the thread one lane after in the warp; the last lane gets its own."""
     return tl.inline_asm_elementwise(
         "shfl.sync.down.b32 $0, $1, 1, 31, 0xffffffff;", "=r,r", [value], dtype=value.dtype, is_pure=False, pack=1
     )
@@ -132,7 +132,7 @@ def of_lane_after(value):
 def add_components(
     target, gz, gy, gx, step, factor, mask, AXES: tl.constexpr, VECTOR: tl.constexpr, FIXED: tl.constexpr
 ):
-    """Add a vector to the one at ``target``, whose components are ``step`` apart."""
+    """Add a vector to the one at ``target``, with components ``step`` apart."""
     if VECTOR:
         add_vector(target, gz, gy, gx, mask)
     else:
@@ -149,8 +149,8 @@ def add_pair(
 ):  # fmt: skip
     """Add two vectors to two neighbouring voxels along a row, ``apart`` from each other in memory.
 
-    A thread that ``takes`` also adds the second vector of the thread before it, whose second voxel is its first; one
-    that ``gives`` leaves that to the thread after it.
+    A thread that ``takes`` also adds the second vector of the thread before it, because that one's second voxel is
+    its first.  A thread that ``gives`` leaves that to the thread after it.
     """
     second = mask
     if VECTOR:
@@ -164,7 +164,7 @@ def add_pair(
 
 @triton.jit
 def and_kept(share, gz, gy, gx, same, kz, ky, kx):
-    """``share`` of a vector, and where it goes to the ``same`` place the one that was kept."""
+    """``share`` of a vector, plus the stored one if that goes to the ``same`` place."""
     return (
         share * gz + tl.where(same, kz, 0.0),
         share * gy + tl.where(same, ky, 0.0),
@@ -174,10 +174,10 @@ def and_kept(share, gz, gy, gx, same, kz, ky, kx):
 
 @triton.jit
 def neighbours(cell, mask, VECTOR: tl.constexpr):
-    """Which threads take from the one before them, and which give to the one after; see :func:`add_pair`."""
+    """Which threads take from the one before, and which give to the one after; see :func:`add_pair`."""
     if not VECTOR:
         return mask, mask
-    known = tl.where(mask, cell, -2)  # no cell is before or after one that is not there
+    known = tl.where(mask, cell, -2)  # a missing cell has no neighbours
     return mask & (of_lane_before(known) == known - 1), mask & (of_lane_after(known) == known + 1)
 
 
@@ -190,8 +190,8 @@ def back_kernel(
 ):  # fmt: skip
     """Add to ``out`` ``share`` times the gradient with respect to u = ``scale`` · ``field``.
 
-    What a voxel gives to the far plane of its cell is kept for the next plane of the program, whose voxel in the same
-    place mostly has the next cell, and there it goes to the near plane.
+    A voxel's contributions to the far plane of its cell are stored for the program's next plane. There, the voxel in
+    the same place mostly has the next cell, and they belong to its near plane.
     """
     b, group, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
     voxels, plane = depth * height * width, height * width
@@ -201,7 +201,7 @@ def back_kernel(
     step, apart = (1, 4) if PACKED_OUT else (voxels, 1)
     factor = tl.load(fixed_scale) if FIXED else 1.0
     zero = tl.full(mask.shape, 0, TYPE)
-    # Of the cell before: its place in the next plane, and what is kept for its corners there, by (row, voxel).
+    # For the previous cell: its place in the next plane, and stored contributions to its corners, by (row, voxel).
     kept = tl.full(mask.shape, -1, tl.int32)
     az, ay, ax, bz, by, bx = zero, zero, zero, zero, zero, zero
     cz, cy, cx, dz, dy, dx = zero, zero, zero, zero, zero, zero
@@ -229,7 +229,7 @@ def back_kernel(
                 if AXES == 3:
                     own_y += along * (wz * sy * wx)
         add_components(out + here * apart, own_z, own_y, own_x, step, factor, mask, AXES, VECTOR, FIXED)
-        # What was kept for another cell than this one goes to memory.
+        # Contributions to another cell than this one go to memory.
         other = mask & (kept >= 0) & (kept != cell)
         target = out + kept * apart
         add_components(target, az, ay, ax, step, factor, other, AXES, VECTOR, FIXED)
@@ -265,7 +265,7 @@ def back_kernel(
 
 
 def square(field: Tensor, out: Tensor, scale: float, sizes) -> Tensor:
-    """``out`` = the displacement ``scale`` · ``field`` composed with itself; planar or interleaved, as they are."""
+    """``out`` = the displacement ``scale`` · ``field`` composed with itself; both planar or interleaved."""
     square_kernel[sizes.gathers](
         field, out, scale, *sizes.space,
         AXES=sizes.channels, PACKED=is_packed(field, sizes), PACKED_OUT=is_packed(out, sizes), TYPE=arithmetic(field),
@@ -287,7 +287,7 @@ def is_packed(field: Tensor, sizes) -> bool:
 
 
 def integrate(velocity: Tensor, steps: int, stored: torch.dtype) -> Tensor:
-    """Displacement of exp(v), for one squaring or more; what lies between the steps is held as ``stored``."""
+    """Displacement of exp(v), for at least one squaring; states between steps have the type ``stored``."""
     field = velocity.contiguous()
     sizes = volume(field)
     spare = [between_steps(field, stored) for _ in range(min(2, steps - 1))]
@@ -300,8 +300,8 @@ def integrate(velocity: Tensor, steps: int, stored: torch.dtype) -> Tensor:
 def backward(gradient: Tensor, velocity: Tensor, steps: int, stored: torch.dtype) -> Tensor:
     """Gradient with respect to the velocity.
 
-    States are squared anew, and kept until they were used.  The order of float additions is not the same every time;
-    where torch is asked for deterministic algorithms sums are in fixed point.
+    The squarings are repeated, and their states stored until used.  The order of float additions varies; if torch is
+    asked for deterministic algorithms, sums are in fixed point.
     """
     gradient, velocity = gradient.contiguous(), velocity.contiguous()
     sizes = volume(velocity)

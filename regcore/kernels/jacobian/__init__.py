@@ -1,8 +1,8 @@
-"""Jacobian determinants of p + u(p), and the counts that say whether it is a digital diffeomorphism.
+"""Jacobian determinants of p + u(p), and the counts that tell whether it is a digital diffeomorphism.
 
 :mod:`~regcore.kernels.jacobian.reference` has the equations and the backward, :mod:`~regcore.kernels.jacobian.cpu` the
-Numba kernels, :mod:`~regcore.kernels.jacobian.gpu` the Triton kernels.  The backward of the determinant is plain torch
-on every device; the counts have no gradient.
+Numba kernels, :mod:`~regcore.kernels.jacobian.gpu` the Triton kernels.  The backward pass of the determinant is plain
+torch on every device; the counts have no gradient.
 """
 
 import torch
@@ -19,7 +19,7 @@ from regcore.kernels.launch import on_its_device
 
 
 def determinant(displacement: Tensor) -> Tensor:
-    """As :func:`determinant_reference`, by the kernel where it can.
+    """As :func:`determinant_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def determinant(displacement: Tensor) -> Tensor:
 
 
 def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
-    """As :func:`digital_folds_reference` [1]_, by the kernel where it can.
+    """As :func:`digital_folds_reference` [1]_, with the kernel if possible.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def edges_of_row(field, z, y, dz, dy, dx, out):
 def triples_of_row(a, b, c, sign, out):
     """``sign`` times the determinants of three edges (3, width) each."""
     a0, a1, a2, b0, b1, b2, c0, c1, c2 = a[0], a[1], a[2], b[0], b[1], b[2], c[0], c[1], c[2]
-    # In two loops: with more than eight arrays to read the compiler does one voxel at a time.
+    # Two loops, because with more than eight input arrays the compiler does not vectorise.
     for x in range(out.size):
         out[x] = a0[x] * (b1[x] * c2[x] - b2[x] * c1[x])
     for x in range(out.size):
@@ -80,7 +80,7 @@ def triples_of_row(a, b, c, sign, out):
 def simplices_of_row(edges, out):
     """The ten determinants (10, width) at the inner voxels of a row, all positive for the identity."""
     for simplex in range(8):
-        z, y, x = simplex // 4, simplex // 2 % 2, simplex % 2  # 1 where the neighbour is ahead
+        z, y, x = simplex // 4, simplex // 2 % 2, simplex % 2  # 1 if the neighbour is ahead
         sign = 1.0 if (z + y + x) % 2 else -1.0
         triples_of_row(edges[z], edges[2 + y], edges[4 + x], sign, out[simplex])
     triples_of_row(edges[6], edges[7], edges[8], 1.0, out[8])
@@ -104,7 +104,7 @@ def digital_fold_rows(start, stop, field, mask, counts):
         counts[item, 0] = chosen.sum()
         if counts[item, 0] == 0:
             continue
-        # Face neighbours 0-5: behind and ahead along z, y, x; diagonal ones 6-8 behind and 9-11 ahead.
+        # Face neighbours 0-5: behind and ahead along z, y, x. Diagonal neighbours: 6-8 behind, 9-11 ahead.
         for side in range(2):
             step = 2 * side - 1
             edges_of_row(field, z, y, step, 0, 0, edges[side])

@@ -1,7 +1,7 @@
-"""Central Jacobian determinants, and the counts of a digital diffeomorphism without a map of its ten determinants.
+"""Central Jacobian determinants, and the counts of a digital diffeomorphism without storing its ten determinants.
 
-The counts tell signs apart, and are those of float64.  But where the determinants of float32 are all further above
-zero than rounding can put them, they are positive in float64 too; there are no others in most blocks of a smooth map.
+The counts depend on signs in float64.  But if all float32 determinants are further above zero than rounding errors,
+they are positive in float64 too.  In most blocks of a smooth map there are no others.
 """
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from regcore.kernels.triton_launch import arithmetic, volume, where_am_i
 
-#: Rows and voxels along a row of a program that counts; one voxel for each thread.
+#: Rows, and voxels along a row, of a counting program; one voxel per thread.
 FOLDS_BLOCK = (2, 32)
-#: Determinants in float32 of edges up to m voxels long are right to this times (m + 1)³.  With u = 2⁻²⁴ an edge is
-#: right to u (2 m + 1), which moves the six products by 18 m² of that; their own rounding adds 30 u m³: 66 u in all.
+#: Float32 determinants of edges up to m voxels long have at most this error, times (m + 1)³.  With u = 2⁻²⁴, an edge
+#: has an error of u (2 m + 1), which changes the six products by 18 m² of that; their rounding adds 30 u m³: 66 u in
+#: all.
 ROUNDING = tl.constexpr(2.0**-17)
 
 
@@ -27,7 +28,7 @@ def cross(b, c, first: tl.constexpr, second: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def triple(a, b, c, EXACT: tl.constexpr):
-    """Determinant of the rows a, b, c; ``EXACT``: each product is rounded, so that equal ones cancel."""
+    """Determinant of the rows a, b, c; ``EXACT``: each product is rounded, so that equal products cancel."""
     x, y, z = cross(b, c, 1, 2, EXACT), cross(b, c, 0, 2, EXACT), cross(b, c, 0, 1, EXACT)
     if EXACT:
         return a[0] * x - a[1] * y + a[2] * z
@@ -42,7 +43,7 @@ def slope(field, low, high, scale, TYPE: tl.constexpr):
 
 @triton.jit
 def sides(i, size, stride, TYPE: tl.constexpr):
-    """Offsets of both neighbours along an axis, of the voxel itself at a border, and one over their distance."""
+    """Offsets of both neighbours along an axis (at a border, the voxel itself), and one over their distance."""
     low = tl.where(i > 0, -stride, 0)
     high = tl.where(i < size - 1, stride, 0)
     return low, high, tl.where((i > 0) & (i < size - 1), 0.5, 1.0).to(TYPE)
@@ -55,7 +56,7 @@ def determinant_kernel(
 ):  # fmt: skip
     """``out`` (B, Z, Y, X) = determinant of the slopes of p + ``field`` (B, AXES, Z, Y, X)."""
     b, z, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
-    y, x = tl.minimum(y, height - 1), tl.minimum(x, width - 1)  # so that no reading needs a mask
+    y, x = tl.minimum(y, height - 1), tl.minimum(x, width - 1)  # so that no load needs a mask
     voxels = depth * height * width
     place = (z * height + y) * width + x
     z_low, z_high, by_z = sides(z, depth, height * width, TYPE)
@@ -126,7 +127,7 @@ def eleven(field, deep, width, voxels, mask, TYPE: tl.constexpr, EXACT: tl.const
     z0, z1 = edge(here, z_behind, -1, 0, 0), edge(here, z_ahead, 1, 0, 0)
     y0, y1 = edge(here, y_behind, 0, -1, 0), edge(here, y_ahead, 0, 1, 0)
     x0, x1 = edge(here, x_behind, 0, 0, -1), edge(here, x_ahead, 0, 0, 1)
-    # Across two axes at a time, behind on both or ahead on both.
+    # Diagonal neighbours: behind or ahead along two axes.
     a0 = edge(here, displacement_at(field - deep - width, voxels, mask, TYPE), -1, -1, 0)
     b0 = edge(here, displacement_at(field - deep - 1, voxels, mask, TYPE), -1, 0, -1)
     c0 = edge(here, displacement_at(field - width - 1, voxels, mask, TYPE), 0, -1, -1)
@@ -135,7 +136,7 @@ def eleven(field, deep, width, voxels, mask, TYPE: tl.constexpr, EXACT: tl.const
     c1 = edge(here, displacement_at(field + width + 1, voxels, mask, TYPE), 0, 1, 1)
     faces = tl.maximum(longest(z0, y0, x0), longest(z1, y1, x1))
     length = tl.maximum(faces, tl.maximum(longest(a0, b0, c0), longest(a1, b1, c1)))
-    # The sign that makes all of them positive for the identity.
+    # The sign that makes all determinants positive for the identity.
     return (
         central,
         triple(z1, y1, x1, EXACT), -triple(z1, y1, x0, EXACT), -triple(z1, y0, x1, EXACT), triple(z1, y0, x0, EXACT),
@@ -147,7 +148,7 @@ def eleven(field, deep, width, voxels, mask, TYPE: tl.constexpr, EXACT: tl.const
 
 @triton.jit
 def all_above_zero(field, deep, width, voxels, mask):
-    """Where no determinant is negative or zero, for certain: not where float32 cannot tell, or one is not a number."""
+    """Where all determinants are certainly positive: not where float32 cannot tell, or where one is NaN."""
     c, d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, length = eleven(field, deep, width, voxels, mask, tl.float32, False)
     least = (length + 1) * (length + 1) * (length + 1) * ROUNDING
     above = (c > least) & (d0 > least) & (d1 > least) & (d2 > least) & (d3 > least) & (d4 > least)
@@ -191,7 +192,7 @@ def folds_kernel(
 
 @triton.jit
 def inside_out(determinant):
-    """What is below zero, or not a number."""
+    """Values below zero, or NaN."""
     return tl.where(determinant > 0, 0.0, -determinant)
 
 
@@ -213,7 +214,7 @@ def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
     rows, columns = FOLDS_BLOCK
     across = triton.cdiv(height - 2, rows) * triton.cdiv(width - 2, columns)
     counts = torch.zeros(depth - 2, across, 5, dtype=torch.float64, device=displacement.device)
-    # Products are not fused with sums: two that are equal must cancel, as they do in the reference.
+    # Products are not fused with sums: equal products must cancel, as in the reference.
     folds_kernel[across, depth - 2, 1](
         displacement, mask, counts, depth, height, width, QUICK=displacement.dtype == torch.float32,
         BLOCK_Y=rows, BLOCK_X=columns, num_warps=rows * columns // 32, enable_fp_fusion=False,

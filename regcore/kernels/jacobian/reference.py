@@ -1,11 +1,11 @@
-"""Jacobian determinants of φ(p) = p + u(p): central, one-sided, and what they say of a digital diffeomorphism.
+"""Jacobian determinants of φ(p) = p + u(p): central, one-sided, and those of a digital diffeomorphism.
 
 Liu et al. (IJCV 2024, "On finite difference Jacobian computation in deformable image registration") call a
-map on a grid a digital diffeomorphism where it is one after linear interpolation on every tetrahedron that
-a voxel forms with its neighbours: in 3-D the eight of one-sided differences (a face neighbour along each
-axis), and the two of the diagonal neighbours, p - eᵢ - eⱼ and p + eᵢ + eⱼ.  In 2-D these are the four
-triangles of one-sided differences.  The volume that is turned inside out is the sum of ½ max(-J, 0) / 6
-over the ten (in 2-D of ½ max(-J, 0) / 2 over the four): of the identity the same sum of +J is one voxel.
+map on a grid a digital diffeomorphism if it is a diffeomorphism after linear interpolation on every tetrahedron that a
+voxel forms with its neighbours.  In 3-D these are the eight of one-sided differences (a face neighbour along each
+axis), and the two of the diagonal neighbours, p - eᵢ - eⱼ and p + eᵢ + eⱼ; in 2-D the four triangles of one-sided
+differences.  The volume turned inside out is the sum of ½ max(-J, 0) / 6 over the ten (in 2-D of ½ max(-J, 0) / 2 over
+the four); for the identity, the same sum of +J is one voxel.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-#: Planes that the reference of the digital folds looks at together.
+#: Planes that the reference of the digital folds processes together.
 SLAB = 16
 
 
@@ -31,7 +31,7 @@ def determinant_reference(displacement: Tensor) -> Tensor:
 
 
 def determinant_of(matrix: Tensor) -> Tensor:
-    """Determinant of (..., D, D) with D 2 or 3, written out: quicker than a factorisation, and exact on integers."""
+    """Determinant of (..., D, D) with D 2 or 3, written out: faster than a factorisation, and exact for integers."""
     rows = matrix.unbind(-2)
     if len(rows) == 2:
         return rows[0][..., 0] * rows[1][..., 1] - rows[0][..., 1] * rows[1][..., 0]
@@ -56,7 +56,7 @@ def central_adjoint(values: Tensor, axis: int) -> Tensor:
     values = values.movedim(axis, -1)
     scaled = torch.cat([values[..., :1], values[..., 1:-1] / 2, values[..., -1:]], -1)
     zero = torch.zeros_like(scaled[..., :1])
-    # Voxel q hands its value to q + 1 and takes it from q - 1; at the ends, to and from itself.
+    # Voxel q gives its value to q + 1 and takes it from q - 1; at the ends, to and from itself.
     given = torch.cat([zero, scaled[..., :-1]], -1) - torch.cat([scaled[..., 1:], zero], -1)
     ends = torch.cat([-scaled[..., :1], torch.zeros_like(scaled[..., 1:-1]), scaled[..., -1:]], -1)
     return (given + ends).movedim(-1, axis)
@@ -112,7 +112,7 @@ def digital_folds_reference(displacement: Tensor, mask: Tensor) -> Tensor:
         volume turned inside out, in voxels.
     """
     counts = torch.zeros(5, dtype=torch.float64, device=displacement.device)
-    # A slab at a time, with a plane more on both sides: all simplices of all voxels would fill the memory.
+    # One slab at a time, with one more plane on both sides: all simplices of all voxels would need too much memory.
     for first in range(0, displacement.shape[2] - 2, SLAB):
         slab = displacement[:, :, first : first + SLAB + 2].double()
         counts += _slab_folds(slab, mask[first : first + SLAB + 2])

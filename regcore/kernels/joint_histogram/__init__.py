@@ -1,8 +1,8 @@
-"""The joint histogram of two images seen through smooth windows, and its gradients; mutual information is made of it.
+"""The joint histogram of two images with smooth windows, and its gradients. It is the basis of mutual information.
 
 :mod:`~regcore.kernels.joint_histogram.reference` has the equation and the backward in plain torch,
-:mod:`~regcore.kernels.joint_histogram.gpu` the Triton kernels.  There is no Numba kernel; on a CPU the reference's
-products of matrices are torch's.
+:mod:`~regcore.kernels.joint_histogram.gpu` the Triton kernels.  There is no Numba kernel; on a CPU the reference uses
+torch's matrix products.
 """
 
 import torch
@@ -12,12 +12,12 @@ from regcore.kernels.dispatch import has_gpu_kernel
 from regcore.kernels.joint_histogram.reference import gradients, histogram, joint_histogram_reference
 from regcore.kernels.launch import on_its_device
 
-#: More bins than this do not fit the registers of a GPU.
+#: More bins than this do not fit into the registers of a GPU.
 MOST_GPU_BINS = 64
 
 
 def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
-    """As :func:`joint_histogram_reference`, by the kernel where it can.
+    """As :func:`joint_histogram_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> T
     >>> joint_histogram(positions, positions, bins=2, width=0.1)[0].round(decimals=3).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    # No GPU has yet tried the gradient of the fixed image.
+    # The gradient of the fixed image has not been tested on a GPU.
     fits = bins <= MOST_GPU_BINS and fixed.numel() < 2**31 and not fixed.requires_grad
     if fits and has_gpu_kernel(fixed, warped, operator="joint_histogram"):
         return torch.ops.regcore.joint_histogram(fixed, warped, bins, width)
@@ -70,7 +70,7 @@ def _(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
 def _joint_histogram_backward(
     gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
 ) -> tuple[Tensor, Tensor]:
-    """An operator of its own without a derivative, so that a second one is refused and not taken for zero."""
+    """A separate operator without a derivative, so that second derivatives raise an error instead of being zero."""
     return gradients(gradient, fixed, warped, width, for_fixed, for_warped)
 
 

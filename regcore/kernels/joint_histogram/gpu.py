@@ -1,7 +1,7 @@
 """The joint histogram of two images as a product of matrices, W_fᵀ W_m, and its gradients.
 
-The windows of a block of voxels are made in registers and never stored.  Every program sums over many blocks, and
-torch adds what the programs found, so that the result is the same every time.
+The windows of a block of voxels are computed in registers and never stored.  Every program sums over many blocks, and
+torch adds the programs' results, so that runs are reproducible.
 """
 
 import math
@@ -13,28 +13,28 @@ from torch import Tensor
 
 from regcore.kernels.triton_launch import arithmetic
 
-#: How windows in float32 are multiplied: "tf32x3" is about as exact as float32 itself, "tf32" (10 bits) is faster,
-#: and "ieee" goes without tensor cores.
+#: Arithmetic for products of float32 windows: "tf32x3" is about as exact as float32, "tf32" (10 bits) is faster,
+#: and "ieee" does not use tensor cores.
 PRECISION = "tf32x3"
-#: Programs that share the voxels: twice what the 132 processors of an H100 run at once, 13 each by their registers, so
-#: that none runs alone at the end; their histograms take 14 MB at 32 bins.
+#: Programs that share the voxels: twice what the 132 processors of an H100 run at once (13 each, limited by registers),
+#: so that none runs alone at the end; their histograms take 14 MB with 32 bins.
 PROGRAMS = 3432
-#: Voxels of a block and warps of a program, by the largest number of bins that they are for.  Warps of one program
-#: that share a histogram read the windows twice, so that one is best while the histogram fits.
+#: Voxels per block and warps per program, by the largest number of bins they are for.  Warps of one program that share
+#: a histogram read the windows twice, so one warp is best as long as the histogram fits.
 HISTOGRAM_BLOCK = {32: (32, 1), 64: (32, 4)}
 GRADIENT_BLOCK = {32: (128, 4), 64: (64, 8)}
 
-# Windows are (bins, voxels): as many lanes as there are voxels, and all bins of a voxel in its lane, where their sums
-# need nothing from other lanes.
+# Windows are (bins, voxels): one lane per voxel with all of its bins, so that their sums
+# need no other lanes.
 
 
 @triton.jit
 def windows(x, SHARPNESS: tl.constexpr, BINS: tl.constexpr, PADDED: tl.constexpr, FAST: tl.constexpr):
-    """Positions x (1, voxels) less the centres of the bins, d, and 2^(−SHARPNESS d²), scaled for the largest to be 1.
+    """Differences d of positions x (1, voxels) and the centres of bins, and 2^(−SHARPNESS d²), with maximum 1.
 
     Both (PADDED, voxels); the second is zero beyond the last bin.
     """
-    # The square of the distance to the nearest centre is the smallest; a comparison with NaN fails, so that NaN stays.
+    # The smallest squared distance belongs to the nearest centre. Comparisons with NaN are false, so NaN is kept.
     nearest = tl.floor(x + 0.5)
     nearest = tl.where(nearest < 0, 0.0, nearest)
     nearest = tl.where(nearest > BINS - 1, BINS - 1.0, nearest)
@@ -42,7 +42,7 @@ def windows(x, SHARPNESS: tl.constexpr, BINS: tl.constexpr, PADDED: tl.constexpr
     centres = tl.arange(0, PADDED)[:, None]
     d = x - centres.to(x.dtype)
     exponent = least - SHARPNESS * (d * d)
-    if FAST:  # without the instructions that keep subnormal numbers
+    if FAST:  # without instructions for subnormal numbers
         gaussian = tl.inline_asm_elementwise(
             "ex2.approx.ftz.f32 $0, $1;", "=f,f", [exponent], dtype=tl.float32, is_pure=True, pack=1
         )
@@ -53,14 +53,14 @@ def windows(x, SHARPNESS: tl.constexpr, BINS: tl.constexpr, PADDED: tl.constexpr
 
 @triton.jit
 def leading_bits(values):
-    """Values cut off after the 10 bits that a tensor core takes."""
+    """Values truncated to the 10 bits of a tensor core."""
     return (values.to(tl.int32, bitcast=True) & -(2**13)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def multiply(a, b, total, PRECISION: tl.constexpr):
     """``total`` + a · b."""
-    if PRECISION == "tf32x3":  # with fewer instructions than Triton's own, which rounds and looks for NaN
+    if PRECISION == "tf32x3":  # fewer instructions than Triton's version, which rounds and checks for NaN
         high_a, high_b = leading_bits(a), leading_bits(b)
         total = tl.dot(a - high_a, high_b, total, input_precision="tf32")
         total = tl.dot(high_a, b - high_b, total, input_precision="tf32")
@@ -92,7 +92,7 @@ def histogram_kernel(
     for _ in range(start, end, BLOCK):
         exists = place < end
         place += BLOCK
-        # The next block is on its way while this one is computed.
+        # The next block is loaded while this one is computed.
         next_x, next_y = positions(fixed, place, end, TYPE), positions(warped, place, end, TYPE)
         _, by_fixed = windows(x[None, :], SHARPNESS, BINS, PADDED, FAST)
         _, by_warped = windows(y[None, :], SHARPNESS, BINS, PADDED, FAST)
@@ -110,9 +110,9 @@ def slope_kernel(
     SHARPNESS: tl.constexpr, BINS: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, TYPE: tl.constexpr,
     PRECISION: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
-    """``out`` (R, voxels) = Σₖ u wₖ (k − Σⱼ j wⱼ) over the windows w of positions ``own``, u being their gradient.
+    """``out`` (R, voxels) = Σₖ u wₖ (k − Σⱼ j wⱼ) over the windows w of positions ``own``, with their gradient u.
 
-    That is ``gradient`` (R, BINS, BINS), with its strides along the bins of the two images, times the windows of
+    u is ``gradient`` (R, BINS, BINS), with its strides along the bins of the two images, times the windows of
     ``other``.
     """
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -156,7 +156,7 @@ def forward(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
 def backward(
     gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the positions for that of their histogram, (R, bins, bins); empty where not wanted."""
+    """Gradients of the positions for that of their histogram, (R, bins, bins); empty if not needed."""
     gradient = (gradient / (fixed.shape[1] * width**2)).contiguous()
     fixed, warped = fixed.contiguous(), warped.contiguous()
     bins = gradient.shape[1]
@@ -185,7 +185,7 @@ def constants(positions: Tensor, bins: int, width: float) -> dict:
     return {
         "SHARPNESS": math.log2(math.e) / (2 * width**2),
         "BINS": bins,
-        "PADDED": max(16, triton.next_power_of_2(bins)),  # the least that tensor cores take
+        "PADDED": max(16, triton.next_power_of_2(bins)),  # the smallest size for tensor cores
         "TYPE": kind,
         "PRECISION": "ieee" if kind == tl.float64 else PRECISION,
         "FAST": kind == tl.float32 and positions.is_cuda,
@@ -199,6 +199,6 @@ def block_for(blocks: dict[int, tuple[int, int]], positions: Tensor, bins: int) 
 
 
 def shares(rows: int, voxels: int, block: int) -> tuple[int, int]:
-    """Number of programs for each row, and voxels that each of them takes, in whole blocks."""
+    """Number of programs per row, and voxels per program, in whole blocks."""
     chunk = block * triton.cdiv(voxels, block * max(1, PROGRAMS // rows))
     return triton.cdiv(voxels, chunk), chunk

@@ -1,11 +1,11 @@
-"""The joint histogram of two images seen through smooth windows, and its gradients, in plain torch.
+"""The joint histogram of two images with smooth windows, and its gradients, in plain torch.
 
 P(a, b) is the mean over voxels of w(a; x) w(b; y), where x and y are the intensities in bins, and the Gaussian window
 w(k; x) ∝ exp(−(x − k)² / 2 width²) sums to one over the bins k.  With G = ∂L/∂P,
 ∂L/∂x = Σₐ ∂w(a; x)/∂x Σ_b G(a, b) w(b; y) / voxels, where ∂wₖ/∂x = wₖ (k − Σⱼ j wⱼ) / width², and likewise for y.
 
-Windows are never kept: the reference makes them for a chunk of voxels at a time, in both directions, and memory grows
-with the voxels, not with voxels times bins.
+Windows are never stored: the reference computes them for one chunk of voxels at a time, in both directions, so memory
+grows with the voxels, not with voxels times bins.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Window values held at a time: what fits a CPU's cache, and what keeps a GPU busy (16 MiB in float32).
+#: Window values in memory at once: enough to fit a CPU's cache, and to keep a GPU busy (16 MiB in float32).
 CPU_CHUNK = 2**16
 GPU_CHUNK = 2**22
 
@@ -44,14 +44,14 @@ def histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
     dtype = torch.promote_types(fixed.dtype, warped.dtype)
     total = torch.zeros(len(fixed), bins, bins, dtype=dtype, device=fixed.device)
     for _, fixed_windows, warped_windows in _chunks(fixed, warped, bins, width):
-        total.baddbmm_(fixed_windows.mT, warped_windows)  # autocast leaves what is done in place alone
+        total.baddbmm_(fixed_windows.mT, warped_windows)  # autocast does not change in-place operations
     return total / fixed.shape[1]
 
 
 def gradients(
     gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the positions for that of the histogram, (R, bins, bins); empty where not wanted."""
+    """Gradients of the positions for that of the histogram, (R, bins, bins); empty if not needed."""
     bins = gradient.shape[1]
     gradient = gradient / fixed.shape[1]
     centres = torch.arange(bins, dtype=gradient.dtype, device=gradient.device)
@@ -69,7 +69,7 @@ def gradients(
 
 
 def _chunks(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield parts of the voxels and the windows of both images there, a bounded number of values of each."""
+    """Yield chunks of voxels and the windows of both images there, with a bounded number of values."""
     rows, voxels = fixed.shape
     dtype = torch.promote_types(fixed.dtype, warped.dtype)
     centres = torch.arange(bins, dtype=dtype, device=fixed.device)

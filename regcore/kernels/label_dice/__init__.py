@@ -1,8 +1,8 @@
-"""Overlap of label maps under linear interpolation, and its gradient, without a channel for every label.
+"""Overlap of label maps under linear interpolation, and its gradient, without one channel per label.
 
 :mod:`~regcore.kernels.label_dice.reference` has the equations, :mod:`~regcore.kernels.label_dice.cpu` the Numba
 kernels, :mod:`~regcore.kernels.label_dice.gpu` the Triton kernels.  ``place`` turns label codes into indices,
-``overlaps`` makes the sums that Dice needs.
+``overlaps`` computes the sums for Dice.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from regcore.kernels.label_dice import cpu
 from regcore.kernels.label_dice.reference import overlaps_reference, place_reference, place_type
 from regcore.kernels.launch import on_its_device
 
-#: Most labels that a program on a GPU can count; with more of them the reference runs there.
+#: Most labels that the GPU kernel can count; with more labels, the reference runs.
 MOST_COUNTED = 1023
 
 
 def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
-    """As :func:`place_reference`, by the kernel where it can.
+    """As :func:`place_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
 
 
 def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`overlaps_reference` (Eqs. 8–10 of VoxelMorph [1]_), by the kernel where it can.
+    """As :func:`overlaps_reference` (Eqs. 8–10 of VoxelMorph [1]_), with the kernel if possible.
 
     Parameters
     ----------

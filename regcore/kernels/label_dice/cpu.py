@@ -1,6 +1,6 @@
 """Look-up of label codes, and the overlap of labels with its gradient, in Numba.
 
-Most voxels are drawn from a cell whose corners share one label: they need one look-up, and have no gradient.
+Most voxels map into a cell whose corners share one label. They need one look-up, and have no gradient.
 """
 
 import math
@@ -17,7 +17,7 @@ from regcore.kernels.warp.cpu import locate_row, slopes
 
 @jit
 def look_up(start, stop, labels, table, out):
-    """``out`` = ``table`` at each label; its last entry stands for every label beyond it."""
+    """``out`` = ``table`` at each label; its last entry is for every label beyond it."""
     last = table.size - 1
     for x in range(start, stop):
         label = np.int64(labels[x])
@@ -26,7 +26,7 @@ def look_up(start, stop, labels, table, out):
 
 @jit
 def one_label(labels, i, j, k, m):
-    """Whether the eight corners of a cell, at i, j, k, m and one further, share a label."""
+    """Whether the eight corners of a cell, at i, j, k, m and the next voxels, share a label."""
     one = np.uint64(1)
     first = labels[i]
     near = (labels[i + one] == first) & (labels[j] == first) & (labels[j + one] == first)
@@ -109,7 +109,7 @@ def overlap_gradient_rows(start, stop, fixed, moving, displacement, by_both, by_
             j = np.uint64(base[x] + down)
             k = np.uint64(base[x] + deep)
             m = np.uint64(base[x] + deep + down)
-            # Inside one label the gradient is zero, but for the rim beyond the border where weights fall off.
+            # Inside one label the gradient is zero, except at the border, where weights fall to zero.
             inner = (s[0, x] + s[1, x] == 0) & (s[2, x] + s[3, x] == 0) & (s[4, x] + s[5, x] == 0)
             if inner and one_label(labels, i, j, k, m):
                 continue
@@ -129,7 +129,7 @@ def overlap_gradient_rows(start, stop, fixed, moving, displacement, by_both, by_
 
 
 def places(labels: Tensor, codes: Sequence[int]) -> Tensor:
-    """The place of each label in the ascending ``codes``, else their number."""
+    """The index of each label in the ascending ``codes``, or their number for other labels."""
     table = torch.full((codes[-1] + 2,), len(codes), dtype=place_type(codes))
     table[list(codes)] = torch.arange(len(codes), dtype=table.dtype)
     out = torch.empty(labels.shape, dtype=table.dtype)

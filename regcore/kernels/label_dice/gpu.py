@@ -1,9 +1,9 @@
 """Look-up of label codes, and the overlap of labels under linear interpolation with its gradient.
 
-Most voxels are drawn from a cell whose corners share one label, wholly inside the image: they weigh exactly 1, and a
-program counts them together.  The others, on the borders of labels, add their weights to the sums one by one, in fixed
-point, so that the sums are the same bits whatever the order.  Programs add to one of several copies of the sums, or
-all would wait for the same few addresses.
+Most voxels map into a cell whose corners share one label, inside the image.  Their weight is exactly 1, and a program
+counts them together.  The others, on the borders of labels, add their weights to the sums one by one, in fixed point,
+so that the sums do not depend on the order.  Programs add to one of several copies of the sums, because otherwise all
+would wait for the same few addresses.
 """
 
 import functools
@@ -16,28 +16,28 @@ from torch import Tensor
 from regcore.kernels.triton_launch import Volume, arithmetic, volume, where_am_i
 from regcore.kernels.warp.gpu import blend, corners, slopes
 
-#: Rows and voxels along a row of a program's block, by the number of axes: a single warp, which waits for no other
-#: and skips what is the same all around it.
+#: Rows, and voxels along a row, of a program's block, by number of axes: one warp, which waits for no other and can
+#: skip uniform regions.
 BLOCK = {3: (2, 32), 2: (1, 64)}
-#: The same with as many labels as would not fit in the registers of one warp.
+#: The same for more labels than fit into the registers of one warp.
 MANY_LABELS = 128
 WIDE_BLOCK = {3: (8, 32), 2: (1, 256)}
-#: Planes that a program goes through, one after the other.
+#: Planes that a program processes one after the other.
 PLANES = 4
-#: Labels that a program of :func:`look_up_kernel` does.
+#: Labels per program of :func:`look_up_kernel`.
 LOOK_UP = 1024
 #: Copies of the sums; a power of two.
 REPLICAS = 64
-#: Bits of the sums below one: fewer than 2³¹ voxels leave them 31 bits above, and a sign.
+#: Fractional bits of the sums: fewer than 2³¹ voxels leave 31 bits above, and a sign.
 FRACTION = tl.constexpr(32)
 ONE = tl.constexpr(2.0**32)
-#: Labels whose sums a program of :func:`finish_kernel` adds up.
+#: Labels per program of :func:`finish_kernel`.
 COLUMNS = 32
 
 
 @triton.jit
 def look_up_kernel(labels, table, out, count, last, BLOCK: tl.constexpr):
-    """``out`` = ``table`` at each label; its entry at ``last`` stands for every label that is not in 0 ... last - 1."""
+    """``out`` = ``table`` at each label; its entry at ``last`` is for every label outside 0 ... last - 1."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = i < count
     label = tl.load(labels + i, mask, 0)
@@ -55,9 +55,9 @@ def load_shift(shift, place, voxels, mask, AXES: tl.constexpr, TYPE: tl.constexp
 
 @triton.jit
 def cell_along(p, size):
-    """The cell of positions along an axis, as the first of its two voxels, and whether a position is truly in it."""
+    """The cell of positions along an axis, given by its first voxel, and whether the position is inside it."""
     below = tl.floor(p)
-    cell = tl.where(below > 0, below, 0.0)  # of NaN too, which is nowhere inside
+    cell = tl.where(below > 0, below, 0.0)  # also for NaN, which is never inside
     cell = tl.where(cell < size - 2, cell, size - 2)
     return cell, below == cell
 
@@ -76,7 +76,7 @@ def cell_of(pz, py, px, depth, height, width, AXES: tl.constexpr):
 
 @triton.jit
 def weights(p, cell):
-    """Weights of the two voxels of a cell along an axis: they fall to zero outside, and NaN stays."""
+    """Weights of the two voxels of a cell along an axis. They fall to zero outside, and NaN is kept."""
     low = 1 - tl.abs(p - cell)
     high = 1 - tl.abs(p - cell - 1)
     return tl.where(low < 0, 0.0, low), tl.where(high < 0, 0.0, high)
@@ -90,8 +90,8 @@ def share_one(a, b, c, d, e, f, g, h):
 
 @triton.jit
 def add_share(sums, label, weight, count):
-    """Add ``weight`` to the sum of ``label``: nothing where it is 0, or where the label is none of those counted."""
-    # The way from float to integer cuts off, and no weight is negative: this rounds.
+    """Add ``weight`` to the sum of ``label``: nothing if it is 0, or if the label is not counted."""
+    # Conversion to integer truncates, and no weight is negative, so this rounds.
     share = (weight * ONE + 0.5).to(tl.int64)
     tl.atomic_add(sums + label, share, (weight > 0) & (label < count), sem="relaxed")
 
@@ -122,15 +122,15 @@ def overlaps_kernel(
 ):  # fmt: skip
     """Add A, P and F to one of ``sums`` (replicas, B, 3, count + 1), as multiples of 2⁻³².
 
-    The last entry of F is the number of voxels whose displacement is not a number.
+    The last entry of F is the number of voxels with a NaN displacement.
     """
     b, slab, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
     replica = (slab * tl.num_programs(0) + tl.program_id(0)) % REPLICAS
     both = sums + (replica * tl.num_programs(2) + b) * 3 * (count + 1)
     warped = both + count + 1
     sizes = warped + count + 1
-    # Voxels by their label in the fixed image; and those inside one label of the moving image by that label, where
-    # the upper half is of those that have it in the fixed image too.  What is not to be counted is at ``count``.
+    # Count voxels by their label in the fixed image; and voxels inside one label of the moving image by that label, in
+    # the upper half if the fixed image has it too.  Voxels that do not count are at ``count``.
     of_fixed = tl.zeros([BINS], tl.int32)
     of_moving = tl.zeros([2 * BINS], tl.int32)
     voxels = rows * columns * length
@@ -139,7 +139,7 @@ def overlaps_kernel(
     uz, uy, ux = load_shift(shift, place, voxels, mask, AXES, TYPE)
     for z in range(slab * PLANES, tl.minimum(slab * PLANES + PLANES, rows)):
         pz, py, px = z + uz, y + uy, x + ux
-        # Asked for a plane ahead: there are not enough programs at a time to wait for memory.
+        # Loaded one plane ahead, because too few programs run at once to hide the latency of memory.
         ahead = place + columns * length
         uz, uy, ux = load_shift(shift, ahead, voxels, mask & (z + 1 < rows), AXES, TYPE)
         cell, cz, cy, cx, inside = cell_of(pz, py, px, depth, height, width, AXES)
@@ -150,7 +150,7 @@ def overlaps_kernel(
         whole = inside & share_one(l0, l1, l2, l3, l4, l5, l6, l7)
         edge = mask & (whole == 0)
         whole = mask & whole & (l0 < count)
-        # Outside the head there is nothing to count.
+        # Skip background.
         if tl.max((edge | whole | (here < count)).to(tl.int32)) > 0:
             of_fixed += tl.histogram(tl.ravel(here, can_reorder=True), BINS)
             bin = tl.where(whole, tl.where(l0 == here, l0 + BINS, l0), count)
@@ -166,7 +166,7 @@ def overlaps_kernel(
             w4, w5, w6, w7 = z1 * y0 * x0, z1 * y0 * x1, z1 * y1 * x0, z1 * y1 * x1
             to_both = sum_of(here, l0, l1, l2, l3, l4, l5, l6, l7, w0, w1, w2, w3, w4, w5, w6, w7)
             add_share(both, here, to_both, count)
-            # Most borders are between two labels: what a voxel gives to either is added up first.
+            # Most borders are between two labels, so a voxel's weights for each are summed first.
             to_first = sum_of(l0, l0, l1, l2, l3, l4, l5, l6, l7, w0, w1, w2, w3, w4, w5, w6, w7)
             add_share(warped, l0, to_first, count)
             second = tl.where(l6 == l0, l7, l6)
@@ -214,7 +214,7 @@ def finish_kernel(sums, both, warped, sizes, count, REPLICAS: tl.constexpr, COLU
 
 @triton.jit
 def worth(label, here, own, by_warped, count):
-    """∂L/∂p of a corner's ``label``, where ``own`` is what the label of the fixed image adds."""
+    """∂L/∂p of a corner's ``label``, where ``own`` is the term of the fixed image's label."""
     value = tl.load(by_warped + label, label < count, 0.0)
     return value + tl.where(label == here, own, 0.0)
 
@@ -238,7 +238,7 @@ def gradient_kernel(
         cell, cz, cy, cx, inside = cell_of(pz, py, px, depth, height, width, AXES)
         labels = moving + b * depth * height * width + cell
         l0, l1, l2, l3, l4, l5, l6, l7 = corners(labels, width, height * width, AXES, tl.int32)
-        # Inside one label the gradient is zero, but for the rim beyond the border where weights fall off.
+        # Inside one label the gradient is zero, except at the border, where weights fall to zero.
         flat = inside & share_one(l0, l1, l2, l3, l4, l5, l6, l7)
         edge = mask & (flat == 0)
         to_z, to_y, to_x = tl.zeros_like(pz), tl.zeros_like(pz), tl.zeros_like(pz)
@@ -260,7 +260,7 @@ def gradient_kernel(
             if AXES == 3:
                 dy0, dy1 = slopes(py, height, False)
                 to_y = blend(v0, v1, v2, v3, v4, v5, v6, v7, z0, z1, dy0, dy1, x0, x1)
-            # Weights that do not quite add up to 1 leave a trace of a gradient where there is none.
+            # Weights that do not sum exactly to 1 give a small gradient where it should be zero.
             to_z, to_y, to_x = tl.where(edge, to_z, 0.0), tl.where(edge, to_y, 0.0), tl.where(edge, to_x, 0.0)
         tl.store(out + place, to_z, mask)
         tl.store(out + place + (AXES - 1) * voxels, to_x, mask)
@@ -271,14 +271,14 @@ def gradient_kernel(
 
 @functools.lru_cache(maxsize=64)
 def table_of(codes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Place of each label up to the largest of ``codes``, and at the end of any other; copied to a device once."""
+    """Index of each label up to the largest of ``codes``, then the index for all others; cached per device."""
     table = torch.full((codes[-1] + 2,), len(codes), dtype=dtype)
     table[list(codes)] = torch.arange(len(codes), dtype=dtype)
     return table.to(device)
 
 
 def places(labels: Tensor, codes: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """The place of each label in the ascending ``codes``, else their number."""
+    """The index of each label in the ascending ``codes``, or their number for other labels."""
     labels = labels.contiguous()
     table = table_of(codes, dtype, labels.device)
     out = torch.empty(labels.shape, dtype=dtype, device=labels.device)
@@ -288,7 +288,7 @@ def places(labels: Tensor, codes: tuple[int, ...], dtype: torch.dtype) -> Tensor
 
 
 def blocks(grid: Volume, bins: int = 0) -> tuple[tuple[int, int, int], dict]:
-    """Programs for the voxels of ``grid``, and what they are compiled for."""
+    """Programs for the voxels of ``grid``, and their compile-time constants."""
     rows, voxels = (WIDE_BLOCK if bins > MANY_LABELS else BLOCK)[grid.channels]
     constants = {"AXES": grid.channels, "PLANES": PLANES, "BLOCK_Y": rows, "BLOCK_X": voxels}
     across = triton.cdiv(grid.height, rows) * triton.cdiv(grid.width, voxels)

@@ -1,14 +1,14 @@
 """Overlap of labels under linear interpolation in plain torch.
 
-A moving label map, taken as K indicator images and warped, gives p_k(x) = Σ_i w_i(x) [M_i(x) = k] with the
-eight corners i of the cell that x is drawn from.  All that Dice needs are K sums of each of
+A moving label map, as K indicator images, warped, gives p_k(x) = Σ_i w_i(x) [M_i(x) = k] with the eight corners i of
+the cell at x.  Dice needs only K sums of each of
 
     A_k = Σ_x p_k(x) [F(x) = k],    P_k = Σ_x p_k(x),    F_k = Σ_x [F(x) = k].
 
-Their derivatives, a_k = ∂L/∂A_k and b_k = ∂L/∂P_k, turn the gradient with respect to the displacement into
-that of warping one image, whose value at corner i is b[M_i] + [M_i = F(x)] a[F(x)].
+The derivatives a_k = ∂L/∂A_k and b_k = ∂L/∂P_k turn the gradient with respect to the displacement into that of warping
+one image, whose value at corner i is b[M_i] + [M_i = F(x)] a[F(x)].
 
-Label maps hold indices here: 0 ... K - 1, and K for every other label.
+Label maps contain indices here: 0 ... K - 1, and K for every other label.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from regcore.kernels.warp.reference import identity
 
 
 def place_reference(labels: Tensor, codes: Sequence[int]) -> Tensor:
-    """Index map of a label map of any shape: the place of each code in the ascending ``codes``, else their number."""
+    """Index map of a label map: the index of each code in the ascending ``codes``, or their number for other labels."""
     known = torch.as_tensor(codes, dtype=torch.int64, device=labels.device)
     labels = labels.long()
     place = torch.searchsorted(known, labels).clamp(max=len(codes) - 1)
@@ -29,7 +29,7 @@ def place_reference(labels: Tensor, codes: Sequence[int]) -> Tensor:
 
 
 def place_type(codes: Sequence[int]) -> torch.dtype:
-    """The smallest type that holds the indices, so that as many as possible lie close together."""
+    """The smallest type for the indices, to save memory traffic."""
     return torch.uint8 if len(codes) < 256 else torch.int32
 
 
@@ -56,7 +56,7 @@ def overlaps_reference(
             weight = weight * weights[axis][side]
             inside = inside & (voxel >= 0) & (voxel < size)
             index = index * size + voxel.clamp(0, size - 1).long()
-        # A NaN in the displacement is in the weight, and stays.
+        # A NaN in the displacement is also in the weight, so it is kept.
         weight = torch.where(inside | weight.isnan(), weight, 0).flatten(1)
         labels = flat_moving.gather(1, index.flatten(1))
         warped = warped.scatter_add(1, labels, weight)

@@ -2,8 +2,8 @@
 
 :mod:`~regcore.kernels.lncc.reference` has the equation and both variants.  :mod:`~regcore.kernels.lncc.cpu` has the
 Numba kernels, on the running sums of :mod:`~regcore.kernels.lncc.cpu_box_sums`; :mod:`~regcore.kernels.lncc.gpu` the
-Triton kernels, on the sums of :mod:`~regcore.kernels.lncc.gpu_box_sums`.  The forward pass makes the gradients too,
-so the backward only scales them.
+Triton kernels, on the sums of :mod:`~regcore.kernels.lncc.gpu_box_sums`.  The forward pass also computes the gradients,
+so the backward pass only scales them.
 """
 
 import torch
@@ -17,7 +17,7 @@ from regcore.kernels.precomputed_gradients import returns_its_gradients
 
 
 def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
-    """As :func:`lncc_reference` (Eq. 6 of VoxelMorph [1]_), by the kernel where it can.
+    """As :func:`lncc_reference` (Eq. 6 of VoxelMorph [1]_), with the kernel if possible.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: boo
     -1.0
     """
     kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[: 2 if moving.is_cpu else 4]
-    # Loops over an image in steps of many voxels end before 32 bits do.  No GPU has yet tried the kernel in 2-D, or
-    # with the gradient of the fixed image.
+    # Loops over an image in steps of many voxels overflow earlier than 32 bits.  The kernel has not been tested on a
+    # GPU in 2-D, or with the gradient of the fixed image.
     tried = moving.is_cpu or (moving.ndim == 5 and not fixed.requires_grad)
     fits = tried and fixed.dtype == moving.dtype and moving.numel() < 2**31 - 2**21
     if gaussian or not (fits and has_kernel(fixed, moving, kinds=kinds, operator="lncc")):
@@ -81,8 +81,8 @@ def _(
 def _(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # In float32 for images of 16 bits, as the gradient of a mean over many voxels is too small for float16; autograd
-    # casts it to their type when it has been multiplied by what comes in.
+    # In float32 for images of 16 bits, because the gradient of a mean over many voxels is too small for float16;
+    # autograd casts it to their type after multiplying by the incoming gradient.
     kind = moving.dtype if moving.dtype == torch.float64 else torch.float32
     return (
         fixed.new_empty((), dtype=kind),

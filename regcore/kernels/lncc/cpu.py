@@ -1,7 +1,7 @@
 """Squared local correlation and its gradients in Numba.
 
-The kernels slide: a sum over the planes of the box moves on by one plane, adding the one that enters and taking away
-the one that leaves; from these sums one over its rows moves on by one row, and from those one along the row by a voxel.
+The kernels slide.  A sum over the planes of the box moves on by one plane: it adds the one that enters and subtracts
+the one that leaves.  From these sums, one over rows moves on by one row, and from those, one along the row by a voxel.
 A work item is a part of the planes and a part of the rows of one image.
 """
 
@@ -15,15 +15,15 @@ from regcore.kernels.launch import as_planes, jit, run
 from regcore.kernels.lncc.cpu_box_sums import inside_count, slide_along, slide_field_planes, slide_planes, slide_rows
 from regcore.kernels.lncc.reference import EPSILON, FLAT
 
-#: Planes of a work item; a constant, so that results do not depend on the number of threads.
+#: Planes per work item; constant, so that results do not depend on the number of threads.
 PLANES = 80
-#: Bytes of running sums that a work item keeps, to stay in a core's second-level cache.
+#: Bytes of running sums per work item, to stay in a core's second-level cache.
 CACHE = 600_000
 
 
 @jit
 def plane_moments(start, stop, images, moments):
-    """Sums of I and I², less the image's first voxel, over each plane of ``images`` (N, Z, Y, X)."""
+    """Sums of I and I², minus the image's first voxel, over each plane of ``images`` (N, Z, Y, X)."""
     depth, height, width = images.shape[1:]
     sums = np.empty((2, width))
     for item in range(start, stop):
@@ -49,7 +49,7 @@ def centred(products, s, t, reciprocal, out):
 
 @jit
 def beyond_border(inside, reciprocal, mean_s, s, mean_t, t, out):
-    """What the value 0 instead of the mean, in the part of a box beyond the border, adds to :func:`centred`."""
+    """The correction to :func:`centred` for the value 0 instead of the mean in the part of a box beyond the border."""
     for x in range(out.size):
         cut = 1 - inside[x] * reciprocal[x]
         out[x] += cut * (mean_s * t[x] + mean_t * s[x] + mean_s * mean_t * inside[x])
@@ -57,8 +57,8 @@ def beyond_border(inside, reciprocal, mean_s, s, mean_t, t, out):
 
 @jit
 def cut_off(inside, whole):
-    """The two ends of a row where boxes of ``whole`` voxels reach beyond the border; all of it is one of them
-    where they do along another axis."""
+    """The two ends of a row where boxes of ``whole`` voxels reach beyond the border. The whole row counts as one of
+    them if boxes do so along another axis."""
     first, last = 0, inside.size
     while first < last and inside[first] < whole - 0.5:
         first += 1
@@ -71,9 +71,9 @@ def cut_off(inside, whole):
 def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints, where, total):
     """Add the squared correlations of one row to ``total``, and set the adjoints of its sums.
 
-    ``adjoints`` (fields, N, Z, Y, X), with 0, 3 or 5 fields, and ``where`` the row is in them: what a voxel of
-    the box multiplies the other image by, J by, and adds, in the gradient with respect to J; then the last
-    two for I; see :func:`combine_items`.
+    ``adjoints`` (fields, N, Z, Y, X) has 0, 3 or 5 fields, and ``where`` is the row in them.  In the gradient with
+    respect to J, the fields are the factor of the other image, the factor of J, and the offset, for each voxel of the
+    box; then the last two for I.  See :func:`combine_items`.
     """
     s, t = sums[0], sums[1]
     image, z, y = where
@@ -88,7 +88,7 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
             beyond_border(n, r, means[0], s[i:j], means[1], t[i:j], cross[i:j])
             beyond_border(n, r, means[0], s[i:j], means[0], s[i:j], v[i:j])
             beyond_border(n, r, means[1], t[i:j], means[1], t[i:j], w[i:j])
-        # Where a variance is only rounding so is the correlation, and small as 1e-5 is, it would make it large.
+        # If a variance is only rounding, so is the correlation, and the small 1e-5 would make it large.
         for x in range(total.size):
             cross[x] = cross[x] if (v[x] > 0) & (w[x] > 0) else 0 * cross[x]
         for x in range(total.size):
@@ -96,7 +96,7 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
             scale[x] = 1 / (product + EPSILON)
     else:
         for x in range(total.size):
-            # A comparison with NaN fails, so that NaN goes on to the result.
+            # Comparisons with NaN are false, so NaN is kept in the result.
             level_v, level_w = v[x] * reciprocal[x], w[x] * reciprocal[x]
             scale[x] = 0.0 if (level_v <= flat[0]) | (level_w <= flat[1]) else 1 / (v[x] * w[x])
     for x in range(total.size):
@@ -105,7 +105,7 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
     fields = adjoints.shape[0]
     if fields == 0:
         return
-    # Means in the box less the global means, times n.
+    # Means in the box minus the global means, times n.
     if voxelmorph:
         middle_i[: s.size] = s
         middle_j[: t.size] = t
@@ -120,7 +120,7 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
         by_cross[x] = 2 * cross[x] * scale[x]
     for x in range(total.size):
         by_w[x] = -2 * (cross[x] * scale[x]) * (cross[x] * scale[x]) * v[x]
-    # From the numbers as they are stored, so that their rounding cancels in the gradient.
+    # From the stored numbers, so that their rounding cancels in the gradient.
     for x in range(total.size):
         added[x] = (by_cross[x] * middle_i[x] + by_w[x] * middle_j[x]) * reciprocal[x]
     if fields == 5:
@@ -189,13 +189,13 @@ def correlate_items(start, stop, fixed, moving, statistics, window, ndim, voxelm
 def combine_items(
     start, stop, fixed, moving, statistics, window, tiles, scale, adjoints, for_fixed, to_fixed, to_moving
 ):
-    """Gradients: J gets I Σa + J Σb − Σc over all boxes that hold the voxel, I gets J Σa + I Σd − Σe.
+    """Gradients: J gets I Σa + J Σb − Σc over all boxes that contain the voxel, I gets J Σa + I Σd − Σe.
 
-    ``to_fixed`` or ``to_moving`` is empty where it is not wanted.
+    ``to_fixed`` or ``to_moving`` is empty if not needed.
     """
     depth, height, width = fixed.shape[1:]
     parts, strips = tiles
-    # The boxes that hold a voxel are centred in the mirrored box around it.
+    # The boxes that contain a voxel are centred in the mirrored box around it.
     left, right = window // 2, (window - 1) // 2
     tall = (height + strips - 1) // strips + window - 1
     fields = adjoints.shape[0]
@@ -240,7 +240,7 @@ def combine_items(
 def lncc(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Minus the mean of cc², and its gradients where they are wanted (else empty)."""
+    """Minus the mean of cc², and its gradients if needed (else empty)."""
     shape, ndim = moving.shape, moving.ndim - 2
     fixed, moving = (as_planes(image).flatten(0, 1) for image in (fixed, moving))
     images, depth, height, width = fixed.shape
@@ -255,7 +255,7 @@ def lncc(
     tiles = (math.ceil(depth / PLANES), math.ceil(height / strip))
     items = images * tiles[0] * tiles[1]
     voxels = fixed.numel()
-    # With a gradient of the moving image alone, three adjoint fields do.
+    # For the gradient of only the moving image, three adjoint fields are enough.
     fields = 5 if for_fixed else 3 if for_moving else 0
     adjoints = fixed.new_empty(fields, images, depth, height, width)
     totals = torch.empty(items, dtype=torch.float64)

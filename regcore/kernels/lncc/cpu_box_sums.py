@@ -1,18 +1,18 @@
-"""Running sums over a box in Numba, which :mod:`regcore.kernels.lncc.cpu` moves on.
+"""Running sums over a box in Numba, for :mod:`regcore.kernels.lncc.cpu`.
 
-A sum over the planes of a box moves on by one plane, adding the one that enters and taking away the one that
-leaves; from these sums one over its rows moves on by one row, and from those one along the row by a voxel.
+A sum over the planes of a box moves on by one plane: it adds the one that enters and subtracts the one that leaves.
+From these sums, one over rows moves on by one row, and from those, one along the row by a voxel.
 """
 
 from regcore.kernels.launch import jit
 
-# A loop over a row writes to one array and reads few: with more the compiler gives up telling them apart,
-# and does one voxel at a time instead of a vector of them.
+# A loop over a row writes to one array and reads few: with more arrays the compiler can no longer tell them apart and
+# does not vectorise.
 
 
 @jit
 def read_row(image, z, y, mean, out):
-    """``out`` = row (z, y) of the image less ``mean``; zero where the plane is outside the image."""
+    """``out`` = row (z, y) of the image minus ``mean``; zero if the plane is outside the image."""
     if 0 <= z < image.shape[0]:
         row = image[z, y]
         for x in range(row.size):
@@ -35,9 +35,9 @@ def add_products(total, plus_a, plus_b, minus_a, minus_b):
 
 @jit
 def slide_planes(sums, fixed, moving, mean_fixed, mean_moving, top, left, enter, leave, work):
-    """Add plane ``enter`` to the sums of I, J, I², J², I J over planes, and take away plane ``leave``.
+    """Add plane ``enter`` to the sums of I, J, I², J², I J over planes, and subtract plane ``leave``.
 
-    ``sums`` (5, rows, width + window - 1) begins at row ``top`` of the images, ``left`` columns early.
+    ``sums`` (5, rows, width + window - 1) starts at row ``top`` of the images, ``left`` columns early.
     Planes outside the images are zero.
     """
     plus_i, plus_j, minus_i, minus_j = work[0], work[1], work[2], work[3]
@@ -55,7 +55,7 @@ def slide_planes(sums, fixed, moving, mean_fixed, mean_moving, top, left, enter,
 
 @jit
 def slide_rows(sums, planes, enter, leave):
-    """Add row ``enter`` of the sums over planes to the sums over rows, and take away row ``leave`` (or none: -1)."""
+    """Add row ``enter`` of the sums over planes to the sums over rows, and subtract row ``leave`` (-1 for none)."""
     for field in range(sums.shape[0]):
         total, plus = sums[field], planes[field, enter]
         if leave < 0:
@@ -69,7 +69,7 @@ def slide_rows(sums, planes, enter, leave):
 
 @jit
 def slide_along(rows, field, window, sums):
-    """``sums``[x] = Σ of ``rows``[x ... x + window - 1], of three fields at once: one waits while others add."""
+    """``sums``[x] = Σ of ``rows``[x ... x + window - 1], of three fields at once, to hide the latency of additions."""
     a, b, c = rows[field], rows[field + 1], rows[field + 2]
     out_a, out_b, out_c = sums[field], sums[field + 1], sums[field + 2]
     sum_a, sum_b, sum_c = 0.0, 0.0, 0.0
@@ -88,7 +88,7 @@ def slide_along(rows, field, window, sums):
 
 @jit
 def inside_count(position, size, window):
-    """Voxels of the box around ``position`` that lie inside the image, along one axis."""
+    """Number of voxels along one axis of the box around ``position`` that are inside the image."""
     return min(size - 1, position + window // 2) - max(0, position - (window - 1) // 2) + 1
 
 

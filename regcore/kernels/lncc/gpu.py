@@ -1,21 +1,20 @@
 """Squared local correlation and its gradient from box sums, in four passes over the volume.
 
-The sums Σ I, Σ J, Σ I², Σ J², Σ I J over a box are taken over x and y in one pass, which stores five fields, and over z
-in a second, which turns them into the squared correlation and, where a gradient is wanted, its three or five adjoint
-fields; two more passes take the sums of those and make the gradients.  With three adjoints that is 28 + 32 + 24 + 24
-bytes of float32 for each voxel.
+The sums Σ I, Σ J, Σ I², Σ J², Σ I J over a box are computed over x and y in one pass, which stores five fields, and
+over z in a second, which turns them into the squared correlation and, if gradients are needed, its three or five
+adjoint fields. Two more passes sum those and compute the gradients.  With three adjoints this moves 28 + 32 + 24 + 24
+bytes per voxel in float32.
 
-Sums are right to a few units of rounding of the box's own Σ I² (:mod:`~regcore.kernels.lncc.gpu_box_sums`).  That
-error is what a flat box has for a variance: at most 1.5e-6 of the box's mean square, for 200 000 random values in
-boxes of 2 to 16 voxels' side.  So a box also counts as flat where its variance is below :data:`ROUNDING` of its mean
-square: for float32 one whose standard deviation is less than 1.4e-3 of its root mean square, once the mean of the image
-is taken off.  The reference, in float64, has only the comparison with the variance of the whole image, of variant
-``ants``.
+Sums have an error of a few units of rounding of the box's own Σ I² (:mod:`~regcore.kernels.lncc.gpu_box_sums`).  A
+flat box has this error as its variance: at most 1.5e-6 of the box's mean square, for 200 000 random values in boxes of
+2 to 16 voxels' side.  So a box also counts as flat if its variance is below :data:`ROUNDING` of its mean square: in
+float32, if its standard deviation is below 1.4e-3 of its root mean square, after subtraction of the image's mean.  The
+reference, in float64, only compares with the variance of the whole image, for variant ``ants``.
 
 Formulas are for the box's sums times the number of its voxels n: n V = n Σ I² − (Σ I)², which needs no division.
 """
 
-# ruff: noqa: RUF005 - a Triton function has no `*` within a tuple
+# ruff: noqa: RUF005 - Triton does not support `*` within a tuple
 
 import torch
 import triton
@@ -38,11 +37,11 @@ from regcore.kernels.lncc.gpu_box_sums import (
 from regcore.kernels.lncc.reference import EPSILON, FLAT
 from regcore.kernels.triton_launch import arithmetic
 
-#: Programs that sum an image up, and voxels that each reads at a time.
+#: Programs that sum over an image, and voxels that each reads at once.
 PARTS, PART = 1024, 1024
-#: A box is flat below this part of its mean square, by the type of arithmetic (more for windows above 16) ...
+#: A box is flat if its variance is below this fraction of its mean square, by type (more for windows above 16) ...
 ROUNDING = {tl.float32: 2e-6, tl.float64: 4e-15}
-#: ... and below a variance whose inverse is not a number of that type.
+#: ... or if the inverse of its variance overflows that type.
 TINY = {tl.float32: 1e-37, tl.float64: 1e-300}
 
 
@@ -51,7 +50,7 @@ TINY = {tl.float32: 1e-37, tl.float64: 1e-300}
 
 @triton.jit
 def partial_sums_kernel(fixed, moving, sums, size, PARTS: tl.constexpr, PART: tl.constexpr, TYPE: tl.constexpr):
-    """``sums`` (images, 4, PARTS) of I, J, I² and J², less the first voxel, for images (images, ``size``)."""
+    """``sums`` (images, 4, PARTS) of I, J, I² and J², minus the first voxel, for images (images, ``size``)."""
     image, part = tl.program_id(1), tl.program_id(0)
     fixed += image * size
     moving += image * size
@@ -75,9 +74,9 @@ def partial_sums_kernel(fixed, moving, sums, size, PARTS: tl.constexpr, PART: tl
 
 @triton.jit
 def statistics_kernel(fixed, moving, sums, statistics, size, PARTS: tl.constexpr, FLAT: tl.constexpr):
-    """``statistics`` (images, 4): means of I and J, and the variances below which a box of theirs is flat.
+    """``statistics`` (images, 4): means of I and J, and the variances below which a box is flat.
 
-    Any number near the mean does for what is taken off everywhere; this one is of the type that images are stored in.
+    Any number near the mean can be subtracted everywhere; this one has the storage type of the images.
     """
     image = tl.program_id(0)
     part = sums + image * 4 * PARTS + tl.arange(0, PARTS)
@@ -98,7 +97,7 @@ def statistics_kernel(fixed, moving, sums, statistics, size, PARTS: tl.constexpr
 
 @triton.jit
 def inside_count(position, size, WINDOW: tl.constexpr):
-    """Voxels of the window around ``position`` that lie inside the image."""
+    """Number of voxels of the window around ``position`` that are inside the image."""
     return tl.minimum(size - 1, position + WINDOW // 2) - tl.maximum(0, position - (WINDOW - 1) // 2) + 1
 
 
@@ -108,11 +107,11 @@ def correlation(
     FIELDS: tl.constexpr, VOXELMORPH: tl.constexpr, EPSILON: tl.constexpr, ROUNDING: tl.constexpr,
     TINY: tl.constexpr,
 ):  # fmt: skip
-    """cc² and its adjoints: what a voxel of the box multiplies the other image by, J by, and adds, in the gradient
-    with respect to J; then the last two for I.
+    """cc² and its adjoints: in the gradient with respect to J, the factor of the other image, the factor of J, and the
+    offset, for each voxel of the box; then the last two for I.
 
     ``sums`` are those of I, J, I², J² and I J in boxes of ``whole`` voxels, ``inside`` of them inside the image;
-    ``reciprocal`` is that of the number of voxels that count.
+    ``reciprocal`` is one over the number of voxels that count.
     """
     s, t = sums[0], sums[1]
     if VOXELMORPH:
@@ -134,23 +133,23 @@ def correlation(
         lowest_v = tl.maximum(ROUNDING * count * sums[2], flat_i * count * count)
         lowest_w = tl.maximum(ROUNDING * count * sums[3], flat_j * count * count)
         middle_i, middle_j = s, t
-    # A comparison with NaN fails, so that NaN goes on to the result.
+    # Comparisons with NaN are false, so NaN is kept in the result.
     flat = (v <= tl.maximum(lowest_v, TINY)) | (w <= tl.maximum(lowest_w, TINY))
     cross = tl.where(flat, 0 * cross, cross)
     v, w = tl.where(flat, 1.0, v), tl.where(flat, 1.0, w)
-    # V W need not be a number of the type where V and W are; V W + ε is V times the inverse of this.
+    # V W may overflow although V and W do not; V W + ε is V times the inverse of this.
     inverse_v = 1 / v
     inverse_w = 1 / (w + EPSILON * count * count * inverse_v) if VOXELMORPH else 1 / w
     slope = cross * inverse_v
     squared = slope * (cross * inverse_w)
     if FIELDS == 0:
-        return tl.where(squared > 1, 1.0, squared), (squared,)  # no adjoints, and nothing looks at them
+        return tl.where(squared > 1, 1.0, squared), (squared,)  # no adjoints are needed
     else:
-        # Where rounding takes it beyond 1 it is cut off, and does not change with the images.
+        # Values beyond 1 from rounding are clipped, and have no gradient.
         slope, part = tl.where(squared > 1, 0.0, slope), tl.where(squared > 1, 0.0, squared)
         by_cross = 2 * count * slope * inverse_w
         by_w = -2 * count * part * inverse_w
-        # From the numbers as they are stored, so that their rounding cancels in the gradient.
+        # From the stored numbers, so that their rounding cancels in the gradient.
         added = (by_cross * middle_i + by_w * middle_j) * reciprocal
         squared = tl.where(squared > 1, 1.0, squared)
         if FIELDS == 3:
@@ -172,7 +171,7 @@ def correlation_kernel(
     image, area = tl.program_id(2), height * width
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     own = column < area
-    column = tl.minimum(column, area - 1)  # the last is done again rather than masked
+    column = tl.minimum(column, area - 1)  # the last is repeated rather than masked
     here = image * depth * area + column
     inside_plane = inside_count(column % width, width, WINDOW) * inside_count(column // width, height, TALL)
     inverse_plane = 1 / (tl.zeros((COLUMNS,), TYPE) + whole) if VOXELMORPH else 1 / inside_plane.to(TYPE)
@@ -190,7 +189,7 @@ def correlation_kernel(
             for k in tl.static_range(STEP):
                 row = read_plane(sums, here, z + AHEAD, depth, area, voxels, 5)
                 queue = queue + (row,)
-                inside_along = tl.maximum(inside_count(done, depth, WINDOW), 1)  # beyond the border there are none
+                inside_along = tl.maximum(inside_count(done, depth, WINDOW), 1)  # there are none beyond the border
                 inside = (inside_plane * inside_along).to(TYPE)
                 reciprocal = inverse_plane if VOXELMORPH else inverse_plane * (1 / inside_along.to(TYPE))
                 squared, found = correlation(
@@ -221,7 +220,7 @@ def gradient_kernel(
     FIELDS: tl.constexpr, FOR_MOVING: tl.constexpr, WINDOW: tl.constexpr, STEP: tl.constexpr, AHEAD: tl.constexpr,
     TYPE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of minus the mean of cc² over ``voxels``: J gets I Σa + J Σb − Σc over all boxes that hold the voxel,
+    """Gradients of minus the mean of cc² over ``voxels``: J gets I Σa + J Σb − Σc over all boxes around the voxel,
     and with five fields I gets J Σa + I Σd − Σe.  ``sums`` (FIELDS, images, Z, Y · X) are those over x and y."""
     image = tl.program_id(2)
     column = tl.minimum(tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), area - 1)
@@ -229,7 +228,7 @@ def gradient_kernel(
     mean_i, mean_j = tl.load(statistics + image * 4).to(TYPE), tl.load(statistics + image * 4 + 1).to(TYPE)
     scale = tl.full((COLUMNS,), -1, TYPE) / voxels
     first = tl.program_id(1) * blocks * WINDOW
-    z, done = first - WINDOW // 2, first  # boxes that hold a voxel are centred in the mirrored box around it
+    z, done = first - WINDOW // 2, first  # boxes that contain a voxel are centred in the mirrored box around it
     none = zeros(tl.zeros((COLUMNS,), TYPE), FIELDS)
     behind, queue = first_window(sums, here, z, depth, area, voxels, none, WINDOW, STEP, AHEAD, FIELDS)
     z += WINDOW
@@ -263,13 +262,13 @@ def gradient_kernel(
 def lncc(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Minus the mean of cc², and its gradients where they are wanted (else empty), in float32 for 16-bit images."""
+    """Minus the mean of cc², and its gradients if needed (else empty), in float32 for 16-bit images."""
     fixed, moving = fixed.contiguous(), moving.contiguous()
     shape = shape_of(fixed, window)
     kind = arithmetic(fixed)
     stored = torch.float64 if kind == tl.float64 else torch.float32
     statistics = statistics_of(fixed, moving, shape, kind)
-    # With a gradient of the moving image alone, three adjoint fields do.
+    # For the gradient of only the moving image, three adjoint fields are enough.
     fields = 5 if for_fixed else 3 if for_moving else 0
     sums = fixed.new_empty((5, shape.voxels), dtype=stored)
     plane_sums(fixed, moving, statistics, sums, shape, window, kind, images=True, mirrored=False)

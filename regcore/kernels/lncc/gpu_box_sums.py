@@ -1,15 +1,15 @@
-"""Sums over the window of a box, along x and y of a plane and along z from plane to plane, by marching.
+"""Sums over a box window, along x and y of a plane and along z from plane to plane, by marching.
 
-Along x the voxels of a thread share what their windows have in common.  Along y, and along z, a program marches: with
-the window's w rows in blocks of w, the sum over a window is that of the last rows of one block, which are summed up
-backwards when the block has been read, and that of the first rows of the next, which grows while it is read
-(van Herk; Gil and Werman).  Three additions a row whatever the window, every row read once, and no number enters a sum
-that is not in its window: nothing has to be taken away again.  So there is no drift, a bright or undefined voxel leaves
-no trace in boxes without it, and sums of squares have only positive terms: float32 does, with an error that is a few
-units of rounding of the box's own Σ I².
+Along x, the voxels of a thread share the common part of their windows.  Along y and z, a program marches (van Herk; Gil
+and Werman).  Take the rows in blocks of the window's length w.  The sum over a window is that of the last rows of one
+block, summed backwards after the block was read, plus that of the first rows of the next block, accumulated while it is
+read.  This takes three additions per row for any window, every row is read once, and a sum has only numbers of its own
+window: nothing is subtracted again.  So there is no drift, a bright or undefined voxel has no effect on boxes without
+it, and sums of squares have only positive terms.  Float32 is enough, with an error of a few units of rounding of the
+box's own Σ I².
 """
 
-# ruff: noqa: RUF005 - a Triton function has no `*` within a tuple
+# ruff: noqa: RUF005 - Triton does not support `*` within a tuple
 
 from typing import NamedTuple
 
@@ -17,27 +17,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: Registers of a thread for the sums over the rows of a window, where several (1, 2 or 4) of its neighbours along x
-#: are a thread's too, so that they share what their windows have in common.
+#: Registers per thread for the sums over the rows of a window, if a thread has several (1, 2 or 4) neighbours along x,
+#: whose windows share a common part.
 REGISTERS = 90
-#: Threads of a program that sums over x and y, and voxels along x; the rest of the threads are for other planes.
+#: Threads of a program that sums over x and y, and voxels along x; the other threads are for other planes.
 THREADS, TILE = 64, 32
 #: Voxels of a plane of a program that sums over z.
 COLUMNS = 128
-#: Most rows, and planes, of a program: it reads a window more.
+#: Maximum of rows and planes per program; it reads one window more.
 ROWS_OF_PROGRAM, PLANES_OF_PROGRAM = 36, 54
-#: Fewer of them where there would not be as many programs as this.
+#: Fewer if there would be fewer programs than this.
 PROGRAMS = 528
-#: Rows, and planes, that are read before their turn.
+#: Rows and planes that are loaded ahead.
 ROWS_AHEAD, PLANES_AHEAD = 1, 1
-#: Rows, or planes, of a program's loop at most: more save moves between registers, and take longer to compile.
+#: Maximum of rows or planes in a step of the loop: more saves register moves but takes longer to compile.
 MOST_UNROLLED = 5
-#: Longest window whose sums along x are unrolled.
+#: Longest window for which sums along x are unrolled.
 UNROLLED = 16
 
 
 class Shape(NamedTuple):
-    """Sizes of (images, Z, Y, X) and the window's along Y: 1 in two dimensions, where Y is one row."""
+    """Sizes of (images, Z, Y, X) and of the window along Y: 1 in two dimensions, where Y has one row."""
 
     images: int
     depth: int
@@ -79,7 +79,7 @@ def without_first(values, FIRST: tl.constexpr, COUNT: tl.constexpr):
 
 @triton.jit
 def zeros(like, FIELDS: tl.constexpr):
-    """Sums of nothing."""
+    """Empty sums: zeros."""
     none = ()
     for _ in tl.static_range(FIELDS):
         none = none + (like,)
@@ -103,7 +103,7 @@ def apart(values, PER: tl.constexpr):
 
 @triton.jit
 def together(values, PER: tl.constexpr):
-    """What :func:`apart` took apart."""
+    """The inverse of :func:`apart`."""
     if PER == 1:
         return values[0]
     elif PER == 2:
@@ -117,7 +117,7 @@ def together(values, PER: tl.constexpr):
 def sums_along(values, FIRST: tl.constexpr, WINDOW: tl.constexpr, PER: tl.constexpr):
     """Sums over ``values``[FIRST + v ... FIRST + v + WINDOW - 1] for the voxels v of a thread.
 
-    What all of them hold is summed once, if they have anything in common.
+    The common part of all windows, if any, is summed once.
     """
     sums = ()
     if WINDOW < PER:
@@ -150,7 +150,7 @@ def products(a, b, COUNT: tl.constexpr):
 
 @triton.jit
 def centred(raw, mean, COUNT: tl.constexpr, PER: tl.constexpr, TYPE: tl.constexpr):
-    """Values of a window less the mean, voxel by voxel."""
+    """Values of a window minus the mean, voxel by voxel."""
     values = ()
     for k in tl.static_range(COUNT):
         values = values + apart(raw[k].to(TYPE) - mean, PER)
@@ -162,7 +162,7 @@ def vectors_of(row, lane, vectors, other, FROM: tl.constexpr, TO: tl.constexpr, 
     """Vectors ``lane`` + FROM to ``lane`` + TO of PER voxels, of a row of ``vectors`` of them; others are ``other``."""
     found = ()
     for k in tl.static_range(FROM, TO + 1):
-        # As unsigned numbers, those before the row are behind it.
+        # As unsigned numbers, those before the row are larger than its length.
         inside = (lane + k).to(tl.uint32, bitcast=True) < vectors
         found = found + (tl.load(row + k * PER, inside, other=other),)
     return found
@@ -173,7 +173,7 @@ def read_row(
     sources, others, here, y, lane, height, vectors,
     IMAGES: tl.constexpr, FROM: tl.constexpr, TO: tl.constexpr, PER: tl.constexpr,
 ):  # fmt: skip
-    """For two images, or one field, the vectors that the windows in row ``y`` need."""
+    """The vectors for the windows in row ``y``, of two images or one field."""
     existing = tl.where((y >= 0) & (y < height), vectors, 0).to(tl.uint32)
     row = here + y * (vectors * PER)
     if IMAGES:
@@ -216,7 +216,7 @@ def sum_long_row(
     sources, means, here, y, lane, height, width,
     IMAGES: tl.constexpr, LEFT: tl.constexpr, WINDOW: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
-    """:func:`sum_row` in a loop, for windows so long that nobody would wait for the program that they unroll to."""
+    """:func:`sum_row` as a loop, for windows too long to unroll."""
     existing = tl.where((y >= 0) & (y < height), width, 0)
     none = tl.zeros(here.shape, TYPE)
     row = here + y * width
@@ -248,15 +248,15 @@ def plane_sums_kernel(
 ):  # fmt: skip
     """Sums over WINDOW voxels along x, LEFT of them before the voxel, and TALL rows, UP of them above it.
 
-    With IMAGES the five moments of ``first`` and ``second`` (planes, Y, X) less their means; without, one of the
-    fields ``first`` (fields, planes, Y, X), each by programs of its own.  A row has ``vectors`` of PER voxels.  A
-    program does ``blocks`` times TALL rows.
+    With IMAGES, the five moments of ``first`` and ``second`` (planes, Y, X) minus their means. Otherwise one of the
+    fields ``first`` (fields, planes, Y, X), each by its own programs.  A row has ``vectors`` of PER voxels.  A program
+    processes ``blocks`` times TALL rows.
     """
     FIELDS: tl.constexpr = 5 if IMAGES else 1
     FROM: tl.constexpr = -((LEFT + PER - 1) // PER)
     TO: tl.constexpr = (WINDOW - 1 - LEFT + PER - 1) // PER
     across = tl.cdiv(vectors, LANES)
-    # The last planes and vectors are done twice rather than masked.
+    # The last planes and vectors are repeated rather than masked.
     plane = tl.minimum((tl.program_id(0) // across) * PLANES + tl.arange(0, PLANES), planes - 1)[:, None]
     lane = (tl.program_id(0) % across) * LANES + tl.arange(0, LANES)[None, :]
     width = vectors * PER
@@ -273,7 +273,7 @@ def plane_sums_kernel(
         sources = (first, second)
     else:
         means, others = (), ()
-        # The product may be beyond 32 bits.
+        # The product may exceed 32 bits.
         skipped = tl.program_id(2).to(tl.int64) * field
         sources = (first + skipped,)
         sums += skipped
@@ -286,7 +286,7 @@ def plane_sums_kernel(
             queue = queue + (read_row(sources, others, here, y + k, lane, height, vectors, IMAGES, FROM, TO, PER),)
     none = zeros(tl.zeros(here.shape, TYPE), FIELDS)
     behind = zeros(none, TALL)
-    for _block in range(1 + tl.minimum(blocks, tl.cdiv(height - top, TALL))):  # the first has no sums yet
+    for _block in range(1 + tl.minimum(blocks, tl.cdiv(height - top, TALL))):  # the first block has no sums yet
         ahead = none
         for _step in range(TALL // STEP):
             for k in tl.static_range(STEP):
@@ -327,7 +327,7 @@ def first_window(
     sums, here, z, depth, area, voxels, none,
     WINDOW: tl.constexpr, STEP: tl.constexpr, AHEAD: tl.constexpr, FIELDS: tl.constexpr,
 ):  # fmt: skip
-    """Sums over the last planes of the first block, from plane ``z`` on, and the planes that are read already."""
+    """Sums over the last planes of the first block, from plane ``z`` on, and the planes that are already loaded."""
     queue = ()
     for k in tl.static_range(AHEAD):
         queue = queue + (read_plane(sums, here, z + k, depth, area, voxels, FIELDS),)
@@ -346,19 +346,19 @@ def first_window(
 
 
 def blocks_of_program(size: int, window: int, most: int, programs: int) -> int:
-    """Blocks of ``window`` rows, of ``size`` rows in all, that a program does, if ``programs`` share them so far."""
+    """Blocks of ``window`` rows per program, for ``size`` rows in all, shared by at least ``programs``."""
     blocks = triton.cdiv(size, window)
     chunks = max(triton.cdiv(size, max(most, window)), min(blocks, triton.cdiv(PROGRAMS, programs)))
     return triton.cdiv(blocks, chunks)
 
 
 def unrolled(window: int) -> int:
-    """Rows, or planes, that a step of the loop over a window does: a part of it without rest."""
+    """Rows or planes per step of the loop over a window: a divisor of the window."""
     return max(step for step in range(1, MOST_UNROLLED + 1) if window % step == 0)
 
 
 def voxels_of_thread(width: int, tall: int, fields: int, kind: tl.dtype) -> int:
-    """Neighbours along x that are read and written as one vector; one voxel where rows have no whole number of them."""
+    """Neighbours along x read and written as one vector; one voxel if rows are not a multiple."""
     registers = tall * fields * (2 if kind == tl.float64 else 1)
     return next(voxels for voxels in (4, 2, 1) if voxels == 1 or fits(width, voxels, registers))
 

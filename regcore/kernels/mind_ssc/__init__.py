@@ -1,7 +1,7 @@
 """Squared difference of the MIND-SSC descriptors (self-similarity context) of two images, and its gradients.
 
 :mod:`~regcore.kernels.mind_ssc.reference` has the equation.  There is no Numba kernel: on a CPU the reference runs.
-The Triton kernels are in :mod:`regcore.kernels.not_validated.mind_ssc` and not used yet.
+The Triton kernels are in :mod:`regcore.kernels.not_validated.mind_ssc` and not used.
 """
 
 import torch
@@ -14,7 +14,7 @@ from regcore.kernels.precomputed_gradients import returns_its_gradients
 
 
 def mind_ssc(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tensor:
-    """As :func:`mind_ssc_reference` (MIND-SSC [1]_), by the kernel where it can.
+    """As :func:`mind_ssc_reference` (MIND-SSC [1]_), with the kernel if possible.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def mind_ssc(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tenso
 def _mind_ssc(
     fixed: Tensor, moving: Tensor, radius: int, dilation: int, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss and, where wanted, its gradients; those not wanted are empty."""
+    """The loss and its gradients, which are empty if not needed."""
     from regcore.kernels.not_validated import mind_ssc as gpu
 
     return gpu.loss_and_gradients(fixed, moving, radius, dilation, for_fixed, for_moving)

@@ -39,20 +39,22 @@ def _variance(distances: Tensor) -> Tensor:
     """V(p), (B, 1, *space); positive also for a constant image, whose distances are all 0."""
     variance = distances.mean(1, keepdim=True)
     mean = variance.mean(tuple(range(1, variance.ndim)), keepdim=True)
-    smallest = torch.finfo(variance.dtype).tiny ** 0.5  # the gradient divides by its square, which must not be 0
+    smallest = (
+        torch.finfo(variance.dtype).tiny ** 0.5
+    )  # the gradient divides by its square, which must not underflow to 0
     return variance.clamp(0.001 * mean, 1000 * mean).clamp_min(smallest)
 
 
 def _shift(values: Tensor, axis: int, offset: int) -> Tensor:
-    """values(p + offset along ``axis``), the edge repeated."""
+    """values(p + offset along ``axis``), with the edge repeated."""
     return _repeat_edge(values, axis, abs(offset)).narrow(axis, abs(offset) + offset, values.shape[axis])
 
 
 def _moving_average(values: Tensor, axis: int, radius: int) -> Tensor:
-    """Mean over 2 · radius + 1 neighbours along ``axis``, the edge repeated.
+    """Mean over 2 · radius + 1 neighbours along ``axis``, with the edge repeated.
 
-    Adding slices keeps nothing for the backward pass, and unlike the pooling layers it is deterministic
-    on a GPU; unlike a running sum it does not cancel.
+    Adding slices stores nothing for the backward pass and, unlike pooling layers, is deterministic on a GPU; unlike a
+    running sum, it does not cancel.
     """
     size = values.shape[axis]
     padded = _repeat_edge(values, axis, radius)

@@ -1,28 +1,28 @@
-"""Triton kernels that no GPU has validated.  Nothing runs them but tests, ``benchmarks/gpu.py`` and you.
+"""Triton kernels that were not validated on a GPU.  Only tests and ``benchmarks/gpu.py`` run them.
 
-A module here has the name of its operator's folder in :mod:`regcore.kernels`, which keeps the reference and the
-registration.  On a GPU that operator runs as its plain-torch reference: its kernel is listed in
+A module here has the name of its operator's folder in :mod:`regcore.kernels`, which has the reference and the
+registration.  On a GPU, that operator runs as its plain-torch reference: its kernel is listed in
 :data:`regcore.kernels.dispatch.NOT_USED` with the reason, and :func:`regcore.kernels.dispatch.has_kernel` refuses it.
 
 **What "not validated" means.**  The kernel agrees with its reference in Triton's interpreter on a CPU, and compiles for
-sm_80 and sm_90 within its budget of registers and instructions; tests hold both.  But the interpreter runs one program
-after the other, in other instructions than a GPU's, so that races and compiler faults do not show.
+sm_80 and sm_90 within its budget of registers and instructions; tests check both.  But the interpreter runs one program
+after the other, with other instructions than a GPU, so it does not show races and compiler faults.
 
-**How to settle one.**  On a machine with an NVIDIA GPU of compute capability 8.0 or more::
+**How to validate one.**  On a machine with an NVIDIA GPU of compute capability 8.0 or more::
 
     python benchmarks/gpu.py --output docs/results/gpu
     python -m pytest tests/kernels -k gpu
 
-The first tries these kernels too, whatever :mod:`~regcore.kernels.dispatch` says.  ``checks.csv`` then has the error of
-each against its reference and whether two runs gave the same bits; ``dispatch.csv`` has the times of both.  The second
-runs the tests of all Triton kernels on the GPU instead of in the interpreter.
+The first command tests these kernels too, whatever :mod:`~regcore.kernels.dispatch` says.  ``checks.csv`` then has the
+error of each against its reference and whether two runs gave the same bits; ``dispatch.csv`` has the times of both.
+The second command runs the tests of all Triton kernels on the GPU instead of in the interpreter.
 
-**How one moves back.**  Where the errors are within :data:`regcore.commands.doctor.TOLERANCE`, the bits are the same
-twice and the kernel is at least as fast as the reference:
+**How one moves back.**  If the errors are within :data:`regcore.commands.doctor.TOLERANCE`, two runs give the same bits
+and the kernel is at least as fast as the reference:
 
 1. move the module to ``gpu.py`` in the operator's folder, and change the imports in that folder's ``__init__.py``;
 2. move its line in :mod:`~regcore.kernels.dispatch` from ``NOT_USED`` to ``FEWEST_ENTRIES``;
-3. commit the tables with it, to which a test holds ``FEWEST_ENTRIES``.
+3. commit the tables with it; a test compares ``FEWEST_ENTRIES`` with them.
 
-Where a kernel is wrong or slower it is mended, or goes.
+A kernel that is wrong or slower is fixed or removed.
 """

@@ -1,17 +1,17 @@
 """Squared difference of the MIND-SSC descriptors of two images, and its gradients, in six passes.
 
-Descriptors are never stored.  The first pass and the last two are those of
+Descriptors are never stored.  The first pass and the last two are in
 :mod:`~regcore.kernels.not_validated.mind_ssc_patch_sums`:
 
 1. sums over x and y of the squared differences of each pair of neighbours, for either image;
 2. sums over z, and the mean of V over the image;
-3. descriptors of both images, the loss, and the gradient of the patch sums without what passes through the mean of V,
-   of which the pass adds up how much that is;
+3. descriptors of both images, the loss, and the gradient of the patch sums, except the part through the mean of V,
+   which the pass adds up;
 4. the rest of that gradient, and the adjoint of the sums over z;
 5. the adjoint of the sums over y and x;
-6. every voxel collects the gradient from the differences that it has part in.
+6. every voxel collects the gradient of the differences it is part of.
 
-Pairs are numbered as there.  Where the minimum over the pairs is tied its gradient is shared evenly, as torch does; the
+Pairs are numbered as there.  If the minimum over the pairs is tied, its gradient is shared evenly, as in torch; the
 gradient of a clamped V is that of the clamp.  No result depends on the order of programs.
 """
 
@@ -31,8 +31,8 @@ def patch_distances(
 ):
     """D of every pair, V before it is clamped, from sums over x and y.
 
-    D of the least pair is exactly 0, which tells the ties.  Hence sums are scaled after the least is subtracted: a
-    product before would be fused into the subtraction, unrounded, and differ from the rounded least.
+    D of the smallest pair is exactly 0, which identifies ties.  So sums are scaled after the minimum is subtracted: a
+    product before would be fused into the subtraction, unrounded, and differ from the rounded minimum.
     """
     found = ()
     place = y * width + tl.minimum(x, width - 1)
@@ -70,7 +70,7 @@ def variance_kernel(
 
 @triton.jit
 def clamp_variance(variance, mean, SMALLEST: tl.constexpr):
-    """V; comparisons with NaN fail, so that NaN stays."""
+    """V, clamped; comparisons with NaN are false, so NaN is kept."""
     v = tl.where(variance < 0.001 * mean, 0.001 * mean, variance)
     v = tl.where(v > 1000 * mean, 1000 * mean, v)
     return tl.where(v < SMALLEST, SMALLEST, v)
@@ -81,7 +81,7 @@ def store_gradient(
     target, ties_target, distances, own, other, variance, mean, mask, voxels, CHANNELS: tl.constexpr,
     SMALLEST: tl.constexpr,
 ):  # fmt: skip
-    """Store the gradient of the patch sums of an image, but for what passes through the mean of V; return that.
+    """Store the gradient of an image's patch sums, except the part through the mean of V; return that part.
 
     ``own`` and ``other`` are the descriptors of this and the other image.
     """
@@ -116,9 +116,9 @@ def compare_kernel(
 ):  # fmt: skip
     """``parts`` (3, B, programs): sums of the loss, and of the gradients of the means of V of the two images.
 
-    From sums over x and y ``fixed``, ``moving`` (B, CHANNELS, Z, Y, X) and means of V (B,); the gradients of the
-    patch sums go to ``to_fixed`` and ``to_moving``, which pairs are the least to ``fixed_ties``, ``moving_ties``
-    (B, Z, Y, X): a bit for each pair, and above these how many they are.
+    From the sums over x and y ``fixed``, ``moving`` (B, CHANNELS, Z, Y, X) and the means of V (B,).  The gradients of
+    the patch sums go to ``to_fixed`` and ``to_moving``, the pairs with the minimum to ``fixed_ties``,
+    ``moving_ties`` (B, Z, Y, X): one bit per pair, and above these their number.
     """
     z, x, mask = tile_of(tl.program_id(0), depth, width, BLOCK_Z, BLOCK_X)
     y, b = tl.program_id(1), tl.program_id(2)
@@ -159,7 +159,7 @@ def planes_adjoint_kernel(
     gradient, ties, through_mean, out, depth, height, width,
     CHANNELS: tl.constexpr, RADIUS: tl.constexpr, TYPE: tl.constexpr, BLOCK_Z: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """``out``: the adjoint of the sums over z, of ``gradient`` (B, CHANNELS, Z, Y, X) and of what it lacks.
+    """``out``: the adjoint of the sums over z, of ``gradient`` (B, CHANNELS, Z, Y, X) plus the part it lacks.
 
     ``through_mean`` (B,) is the gradient of V at every voxel that passes through the mean of V.
     """
@@ -191,7 +191,7 @@ def planes_adjoint_kernel(
 def loss_and_gradients(
     fixed: Tensor, moving: Tensor, radius: int, dilation: int, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of images (B, 1, *space), and its gradients where wanted."""
+    """The loss of images (B, 1, *space), and its gradients if needed."""
     images = fixed.contiguous(), moving.contiguous()
     size = volume(moving)
     groups = 3 if moving.ndim == 5 else 1
@@ -201,7 +201,7 @@ def loss_and_gradients(
     voxels = size.depth * size.height * size.width
     means = [mean_variance(field, grid, voxels, size, shared) for field in fields]
     wanted = for_fixed, for_moving
-    # What is not wanted is not written; any tensor will do.
+    # Gradients that are not needed are not written, so any tensor will do.
     adjoints = [torch.empty_like(field) if want else field for field, want in zip(fields, wanted, strict=True)]
     ties = [
         torch.empty(moving.shape, dtype=torch.int16, device=moving.device) if want else field

@@ -4,8 +4,8 @@ Pairs are in groups of four, of the axes (z, y), (z, x) and (y, x); in 2-D, wher
 4 group + 2 (sign of the first neighbour) + (sign of the second), a sign counting as 0 or 1.  Outside the image both it
 and the squared differences keep the value at the edge.
 
-Sums are taken an axis at a time, each value from its own taps and not by a running sum, which would leave what rounding
-a bright edge costs in the dark beside it.  Loops march along y, a program holding a tile of planes and columns.
+Sums are computed one axis at a time, each value from its own taps and not by a running sum, whose rounding at a bright
+edge would remain in the dark next to it.  Loops march along y; a program has a tile of planes and columns.
 """
 
 import torch
@@ -17,13 +17,13 @@ from regcore.kernels.triton_launch import Volume, arithmetic
 
 #: Planes and columns of a tile.
 TILE = {"BLOCK_Z": 8, "BLOCK_X": 32}
-#: Rows that a program marches along; 2 · radius more are read before the first.
+#: Rows per program; 2 · radius more are read before the first.
 ROWS = 32
 
 
 @triton.jit
 def tile_of(block, depth, width, BLOCK_Z: tl.constexpr, BLOCK_X: tl.constexpr):
-    """Planes (BLOCK_Z, 1), columns (1, BLOCK_X) of a tile, and which of its voxels exist."""
+    """Planes (BLOCK_Z, 1), columns (1, BLOCK_X) of a tile, and which voxels exist."""
     across = tl.cdiv(width, BLOCK_X)
     z = (block // across) * BLOCK_Z + tl.arange(0, BLOCK_Z)[:, None]
     x = (block % across) * BLOCK_X + tl.arange(0, BLOCK_X)[None, :]
@@ -37,7 +37,7 @@ def clamped(index, size):
 
 @triton.jit
 def appended(values, value):
-    """The tuple ``values`` and one more."""
+    """The tuple ``values`` with one more entry."""
     last = (value,)
     return values + last
 
@@ -152,7 +152,7 @@ def rows_adjoint_kernel(
 
 @triton.jit
 def from_pair(adjoints, image, centre, valid, low_channel, high_channel, place, low, high, voxels, TYPE: tl.constexpr):
-    """What two pairs at ``place`` add, which share one neighbour and have the others at ``low`` and ``high``."""
+    """The terms of two pairs at ``place`` that share one neighbour and have the others at ``low`` and ``high``."""
     low_value, high_value = tl.load(image + low).to(TYPE), tl.load(image + high).to(TYPE)
     found = tl.load(adjoints + low_channel * voxels + place, valid, 0) * (centre - low_value)
     return found + tl.load(adjoints + high_channel * voxels + place, valid, 0) * (centre - high_value)
@@ -165,7 +165,7 @@ def from_direction(
 ):  # fmt: skip
     """The gradient from all differences in which this voxel is the neighbour on side ``SIGN`` (0 or 1) along ``AXIS``.
 
-    A voxel at the edge is that neighbour to ``dilation`` more voxels, which takes ``steps`` more than one.
+    A voxel at the edge is that neighbour to ``dilation`` more voxels, which takes ``steps`` additional steps.
     """
     voxels = depth * height * width
     total = tl.zeros_like(centre)

@@ -1,7 +1,7 @@
-"""Random numbers by counting; :mod:`regcore.kernels.philox.reference` says how.
+"""Counter-based random numbers; the equations are in :mod:`regcore.kernels.philox.reference`.
 
-A thread makes all four numbers of a counter, and writes them side by side.  A product of two words is one instruction
-that gives both of its halves.
+A thread computes all four numbers of a counter and writes them next to each other.  A product of two words is one
+instruction that gives both halves.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regcore.kernels.philox import reference as shared
 
-#: Counters of a program, four numbers each: one for each thread, so that its numbers and labels stay in the thread.
+#: Counters per program, four numbers each: one per thread, so that its numbers and labels stay in the thread.
 COUNTERS = 128
 
 M0, M1 = tl.constexpr(shared.M0), tl.constexpr(shared.M1)
@@ -41,7 +41,7 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 @triton.jit
 def words(k0, k1, o0, o1, COUNTERS: tl.constexpr):
-    """The four words of this program's counters, by halves of key and offset that came as int32."""
+    """The four words of this program's counters, from halves of key and offset passed as int32."""
     index = (tl.program_id(0) * COUNTERS + tl.arange(0, COUNTERS)).to(tl.uint32)
     zero = tl.zeros_like(index)
     c2, c3 = zero + o0.to(tl.uint32, bitcast=True), zero + o1.to(tl.uint32, bitcast=True)
@@ -50,7 +50,7 @@ def words(k0, k1, o0, o1, COUNTERS: tl.constexpr):
 
 @triton.jit
 def normal_pair(first, second):
-    """Box and Muller's two normal numbers of two words."""
+    """Two normal numbers from two words, by Box and Muller."""
     u = ((first >> 8) + 1).to(tl.int32).to(tl.float32) * UNIT
     bits = u.to(tl.int32, bitcast=True) + (0x3F800000 - ROOT_HALF)
     exponent = ((bits >> 23) - 127).to(tl.float32)
@@ -143,7 +143,7 @@ def grid(out: Tensor) -> tuple[int]:
 
 
 def halves(number: int) -> tuple[int, int]:
-    """The two words of a 64-bit number as int32, which every value then is to Triton."""
+    """The two words of a 64-bit number as int32, so that Triton sees every value with the same type."""
     return _signed(number & shared.LOW), _signed(number >> 32 & shared.LOW)
 
 

@@ -1,9 +1,9 @@
-"""Convolutions with weights of their own for each sample: products of matrices that are gathered as they are used.
+"""Convolutions with separate weights for each sample: matrix products with gathered factors.
 
-A tile of voxels times the taps of the kernel and the channels that they meet is one factor, the weights are the other.
-Channels are innermost in memory.  Weights come as matrices, a row for each feature, whose columns are the taps and
-within each tap the channels, filled up with zeros to whole blocks, so that no load of a weight needs a mask.  Where
-there are few channels a block of columns takes several taps.
+One factor is a tile of voxels times the taps of the kernel and the channels they meet; the weights are the other.
+Channels are innermost in memory.  Weights are matrices with one row per feature; columns are the taps and, within each
+tap, the channels, padded with zeros to whole blocks, so that no load of a weight needs a mask.  With few channels, a
+block of columns has several taps.
 """
 
 from typing import NamedTuple
@@ -17,27 +17,27 @@ from torch import Tensor
 from regcore.kernels.layout import channels_last
 from regcore.kernels.triton_launch import arithmetic
 
-#: Voxels along a row that one program does, and most features.
+#: Voxels along a row per program, and maximum of features.
 VOXELS, FEATURES = 32, 64
-#: Columns of the gradient of the weights that one program makes.
+#: Columns of the weights' gradient per program.
 GRADIENT_COLUMNS = 64
-#: Programs that the voxels of all samples are shared by when that gradient is made, each with a sum of its own.
+#: Programs that share the voxels of all samples for that gradient, each with its own sum.
 SLABS = 128
 #: Tiles that are loaded ahead.
 STAGES = 3
 
 
 class Cost(NamedTuple):
-    """What a kind of arithmetic leaves room for in registers and shared memory.
+    """Block sizes that fit registers and shared memory, for a kind of arithmetic.
 
     Attributes
     ----------
     precision : str
-        How factors of 32 bits are multiplied.
+        Arithmetic for products of 32-bit factors.
     rows, gradient_rows : int
-        Rows of voxels that one program does, of a convolution and of the gradient of its weights.
+        Rows of voxels per program, for a convolution and for the gradient of its weights.
     columns : int
-        Most columns of the weights' matrix that are taken at a time.
+        Maximum of columns of the weights' matrix per step.
     """
 
     precision: str
@@ -47,7 +47,7 @@ class Cost(NamedTuple):
 
 
 SIXTEEN_BITS = Cost("tf32", 4, 4, 64)
-#: What torch's own convolutions do in float32 by default, and three products of the same kind, which round as float32.
+#: The default of torch's convolutions in float32, and three such products, which round like float32.
 TF32, TF32X3 = Cost("tf32", 4, 2, 64), Cost("tf32x3", 2, 1, 32)
 DOUBLE = Cost("ieee", 1, 1, 16)
 
@@ -59,18 +59,18 @@ def cost(image: Tensor) -> Cost:
 
 
 class Plan(NamedTuple):
-    """How a convolution of ``channels`` is cut into blocks.
+    """Division of a convolution of ``channels`` into blocks.
 
     Attributes
     ----------
     kernel : int
         Voxels of the kernel along an axis, 1 or 3.
     axes : int
-        Axes that it extends over.
+        Axes of the kernel.
     stored : int
-        Channels and the zeros that fill them up, for each tap.
+        Channels per tap, with padding.
     block : int
-        Columns, taps and channels, that are taken at a time.
+        Columns (taps and channels) per step.
     """
 
     kernel: int
@@ -80,7 +80,7 @@ class Plan(NamedTuple):
 
     @property
     def columns(self) -> int:
-        """Of the whole matrix."""
+        """Columns of the whole matrix."""
         return triton.cdiv(self.kernel**self.axes * self.stored, self.block) * self.block
 
     @property
@@ -114,7 +114,7 @@ def tile_of(block, across, height, width, BLOCK_Y: tl.constexpr, BLOCK_X: tl.con
 
 @triton.jit
 def tap_of(number, KERNEL: tl.constexpr, KERNEL_Z: tl.constexpr):
-    """The steps along Z, Y and X to the voxel that a tap meets."""
+    """The offsets along Z, Y and X of a tap."""
     dz = number // (KERNEL * KERNEL) - KERNEL_Z // 2
     dy = number // KERNEL % KERNEL - KERNEL // 2
     return dz, dy, number % KERNEL - KERNEL // 2
@@ -125,9 +125,9 @@ def gathered(
     image, column, z, y, x, exists, channels, depth, height, width,
     KERNEL: tl.constexpr, KERNEL_Z: tl.constexpr, STORED: tl.constexpr, BLOCK: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
-    """What voxels (V,) meet in the columns from ``column`` on, (V, BLOCK): zero beyond the border and the channels."""
+    """Values at voxels (V,) for the columns from ``column`` on, (V, BLOCK): zero beyond the border and the channels."""
     columns = column + tl.arange(0, BLOCK)[None, :]
-    tap = column // STORED if STORED % BLOCK == 0 else columns // STORED  # one, or one for each column
+    tap = column // STORED if STORED % BLOCK == 0 else columns // STORED  # one tap, or one per column
     channel = columns - tap * STORED
     dz, dy, dx = tap_of(tap, KERNEL, KERNEL_Z)
     inside = exists[:, None] & (z + dz >= 0) & (z + dz < depth)
@@ -135,7 +135,7 @@ def gathered(
     inside = inside & (x[:, None] + dx >= 0) & (x[:, None] + dx < width)
     if STORED % BLOCK != 0:
         inside = inside & (tap < KERNEL_Z * KERNEL * KERNEL)
-    if FULL:  # a number that is known when this is compiled: several channels are loaded at once
+    if FULL:  # known at compile time, so several channels are loaded at once
         channels = STORED
     else:
         inside = inside & (channel < channels)
@@ -153,7 +153,7 @@ def forward_kernel(
 ):  # fmt: skip
     """``out`` (B, Z, Y, X, F) = leaky ReLU of ``image`` (B, Z, Y, X, C) * ``weights`` (B, F, columns) + ``bias``.
 
-    ``weights`` and ``bias`` have rows for whole blocks of features; ``sample_stride`` is 0 where all samples are one.
+    ``weights`` and ``bias`` have rows for whole blocks of features; ``sample_stride`` is 0 if all samples are the same.
     """
     y, x, exists = tile_of(tl.program_id(0), tl.cdiv(width, BLOCK_X), height, width, BLOCK_Y, BLOCK_X)
     z = tl.program_id(1)
@@ -186,7 +186,7 @@ def weight_kernel(
 ):  # fmt: skip
     """``out`` (B, slabs, columns, F): the gradient of the weights from ``share`` of the ``tiles`` of each sample.
 
-    Programs that read the same voxels, for other columns, follow each other.
+    Programs with the same voxels and other columns are adjacent.
     """
     column = tl.program_id(0) % (COLUMNS // BLOCK) * BLOCK
     blocks = tl.cdiv(features, BLOCK_F)
@@ -242,13 +242,13 @@ def image_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
 def weight_gradient(gradient: Tensor, image: Tensor, kernel: int) -> Tensor:
     """Gradient with respect to the weights, (B, F, C, k, ...) in the type of the arithmetic.
 
-    Programs sum over slabs of the image, and torch over the slabs in float64: the same bits every time.
+    Programs sum over slabs of the image, and torch over the slabs in float64, so runs are reproducible.
     """
     channels, axes = image.shape[1], image.ndim - 2
     batch, features = gradient.shape[:2]
     costs = cost(image)
     found = plan(channels, kernel, axes, costs.columns)
-    # Columns are independent here, and more of them at a time are fewer passes over the voxels.
+    # Columns are independent here; more of them at once mean fewer passes over the voxels.
     block = max(found.block, min(GRADIENT_COLUMNS, triton.next_power_of_2(found.columns)))
     columns = triton.cdiv(found.columns, block) * block
     last, sample_stride = innermost(image)
@@ -270,7 +270,7 @@ def weight_gradient(gradient: Tensor, image: Tensor, kernel: int) -> Tensor:
 
 
 def innermost(image: Tensor) -> tuple[Tensor, int]:
-    """The image as (B, *space, C) and the step from sample to sample; samples that are all one stay one."""
+    """The image as (B, *space, C) and the stride between samples; identical samples are not copied."""
     if image.shape[0] > 1 and image.stride(0) == 0:
         return channels_last(image[:1]), 0
     last = channels_last(image)
@@ -290,6 +290,6 @@ def three_axes(last: Tensor) -> tuple[int, int, int]:
 
 
 def feature_blocks(features: int) -> tuple[int, int]:
-    """Features of a block, and how many blocks they are in."""
+    """Features per block, and number of blocks."""
     block = min(FEATURES, max(16, triton.next_power_of_2(features)))
     return block, triton.cdiv(features, block)

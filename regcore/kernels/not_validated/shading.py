@@ -1,9 +1,9 @@
-"""A bias field, clipping, normalisation and a power; :mod:`regcore.kernels.shading.reference` says of what.
+"""A bias field, clipping, normalisation and a power; the equations are in :mod:`regcore.kernels.shading.reference`.
 
-One pass multiplies, clips and finds the extremes, a second normalises.  The bias field is interpolated between its
-coarse voxels where it is needed, and never made; the coarse field stays in the cache.
+One pass multiplies, clips and finds the extremes, a second normalises.  The bias field is interpolated from its coarse
+voxels where needed and never stored; the coarse field stays in the cache.
 
-A program finds the extremes of its voxels, torch those of the programs.
+A program finds the extremes of its voxels, and torch those over programs.
 """
 
 import torch
@@ -46,7 +46,7 @@ def shade_kernel(
     d = mixed(tl.load(field + (z1 * rows + y1) * columns + x0), tl.load(field + (z1 * rows + y1) * columns + x1), wx)
     here = (z * height + y) * width + x
     value = tl.load(image + here, mask, 0) * tl.exp(mixed(mixed(a, b, wy), mixed(c, d, wy), wz))
-    # A comparison with NaN fails, so that NaN stays.
+    # Comparisons with NaN are false, so NaN is kept.
     value = tl.where(value < 0, 0.0, value)
     value = tl.where(value > brightest, brightest, value)
     tl.store(out + here, value, mask)
@@ -65,8 +65,8 @@ def stretch_kernel(image, ends, out, exponent, count, VOXELS: tl.constexpr):
     extent = tl.maximum(high + minus_low, 1.1754943508222875e-38)
     above = tl.load(image + here, mask, 0) + minus_low
     value = above * (1 / extent)
-    value = tl.where(above >= extent, 1.0, value)  # whatever the product was rounded to
-    # A comparison with NaN fails, so that NaN stays.
+    value = tl.where(above >= extent, 1.0, value)  # exactly 1, despite rounding
+    # Comparisons with NaN are false, so NaN is kept.
     power = tl.exp2(exponent * tl.log2(tl.where(value <= 0, 1.0, value)))
     tl.store(out + here, tl.where(value <= 0, 0.0, power), mask)
 

@@ -1,4 +1,4 @@
-"""Weighted squared forward differences of a field, and the gradients of field and weight, each in one reading."""
+"""Weighted squared forward differences of a field, and the gradients of field and weight; each reads inputs once."""
 
 from collections.abc import Sequence
 
@@ -101,13 +101,13 @@ def gradient_kernel(
 
 
 def value(field: Tensor, weight: Tensor, pairs: Sequence[int]) -> Tensor:
-    """Σ over axes of weighted squared differences of ``field`` (B, C, *space), each over a number; a scalar.
+    """Σ over axes of weighted squared differences of ``field`` (B, C, *space), each divided by a number; a scalar.
 
     Parameters
     ----------
     weight : Tensor, shape (B, 1, *space)
     pairs : sequence of int
-        These numbers along (Z, Y, X); in 2-D the first is that of the axis which does not exist.
+        These numbers along (Z, Y, X); in 2-D the first belongs to the missing axis.
     """
     field, weight = field.contiguous(), weight.contiguous()
     sizes = volume(field)
@@ -122,7 +122,7 @@ def value(field: Tensor, weight: Tensor, pairs: Sequence[int]) -> Tensor:
 def gradients(
     upstream: Tensor, field: Tensor, weight: Tensor, pairs: Sequence[int], for_field: bool, for_weight: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`value` with respect to field and weight; empty where they are not wanted."""
+    """Gradients of :func:`value` with respect to field and weight; empty if not needed."""
     field, weight = field.contiguous(), weight.contiguous()
     sizes = volume(field)
     out = torch.empty_like(field) if for_field else field.new_empty(0)

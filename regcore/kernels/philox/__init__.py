@@ -1,7 +1,7 @@
-"""Random numbers by counting (Philox4x32-10): uniform, normal, and images from labels; the same on every device.
+"""Counter-based random numbers (Philox4x32-10): uniform, normal, and images from labels; the same on every device.
 
 :mod:`~regcore.kernels.philox.reference` has the equations and constants, :mod:`~regcore.kernels.philox.cpu` the Numba
-kernels.  The Triton kernels are in :mod:`regcore.kernels.not_validated.philox` and not used yet.
+kernels.  The Triton kernels are in :mod:`regcore.kernels.not_validated.philox` and not used.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from regcore.kernels.philox.reference import label_image_reference, normal_refer
 
 
 def uniform(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
-    """As :func:`uniform_reference` [1]_, by the kernel where it can.
+    """As :func:`uniform_reference` [1]_, with the kernel if possible.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def uniform(shape: Sequence[int], seed: int, offset: int, device: torch.device) 
 
 
 def normal(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
-    """As :func:`normal_reference` [1]_, by the kernel where it can.
+    """As :func:`normal_reference` [1]_, with the kernel if possible.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def normal(shape: Sequence[int], seed: int, offset: int, device: torch.device) -
 
 
 def label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
-    """As :func:`label_image_reference`, by the kernel where it can.
+    """As :func:`label_image_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offse
 
 
 def _like(shape: Sequence[int], device: torch.device) -> Tensor:
-    """What stands for a result before it is drawn: of its shape, type and device, without its memory."""
+    """A stand-in for a result before it is drawn: its shape, type and device, without memory."""
     return torch.empty(1, dtype=torch.float32, device=device).expand(tuple(shape))
 
 
@@ -121,7 +121,7 @@ def _drawn_by_kernel(like: Tensor) -> bool:
 
 @torch.library.custom_op("regcore::philox_normal", mutates_args=(), device_types="cpu")
 def _normal(like: Tensor, seed: int, offset: int) -> Tensor:
-    """Draws in the shape of ``like``, of which nothing else is looked at."""
+    """Draws in the shape of ``like``, whose values do not matter."""
     return cpu.normal(like, seed, offset)
 
 

@@ -1,7 +1,7 @@
-"""Random numbers by counting in Numba.
+"""Counter-based random numbers in Numba.
 
-A work item is a block of counters.  Its words are made first, then its numbers, in loops over rows of one word each,
-which vectorise.
+A work item is a block of counters.  First its words are computed, then its numbers, in loops over rows of one word
+each, which vectorise.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from regcore.kernels.philox.reference import (
     W1,
 )
 
-#: Counters whose words a Numba kernel holds at a time.
+#: Counters whose words a kernel stores at once.
 BLOCK = 256
 
 
@@ -58,7 +58,7 @@ def count_words(first, seed, offset, words):
 
 @jit
 def normal_pairs(first, second, cosines, sines):
-    """Box and Muller's two normal numbers of two words; see :func:`_logarithm` and :func:`_circle`."""
+    """Two normal numbers from two words, by Box and Muller; see :func:`_logarithm` and :func:`_circle`."""
     for i in range(first.size):
         u = np.float32(np.int32((first[i] >> np.uint32(8)) + np.uint32(1))) * _UNIT
         bits = np.float32(u).view(np.int32) + np.int32(0x3F800000 - ROOT_HALF)
@@ -86,7 +86,7 @@ def normal_pairs(first, second, cosines, sines):
 
 @jit
 def block_of_normals(item, seed, offset, words, rows, numbers):
-    """Set ``numbers`` (BLOCK, 4) to those of block ``item``; ``words`` and ``rows`` (4, BLOCK) are room to work in."""
+    """Set ``numbers`` (BLOCK, 4) to those of block ``item``; ``words`` and ``rows`` (4, BLOCK) are work space."""
     count_words(item * BLOCK, seed, offset, words)
     normal_pairs(words[0], words[1], rows[0], rows[1])
     normal_pairs(words[2], words[3], rows[2], rows[3])
@@ -136,13 +136,13 @@ def label_blocks(start, stop, labels, means, spreads, seed, offset, out):
 
 
 def _blocks(kernel, out: Tensor, *arguments) -> Tensor:
-    """Let ``kernel`` fill ``out``."""
+    """Fill ``out`` with ``kernel``."""
     run(kernel, -(-out.numel() // (4 * BLOCK)), out.numel(), *arguments, out.view(-1))
     return out
 
 
 def normal(like: Tensor, seed: int, offset: int) -> Tensor:
-    """Draws in the shape of ``like``, of which nothing else is looked at."""
+    """Draws in the shape of ``like``, whose values do not matter."""
     return _blocks(normal_blocks, torch.empty(like.shape, dtype=torch.float32), seed, offset)
 
 

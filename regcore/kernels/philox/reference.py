@@ -1,11 +1,11 @@
-"""Random numbers by counting: Philox4x32-10 (Salmon et al., SC 2011), the same on every device.
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011), the same on every device.
 
-A draw has a 64-bit seed, the key, and a 64-bit offset.  Its element i is made of word i mod 4 of the four that Philox
-makes of the counter (i div 4, 0, offset): of nothing that depends on the shape, on threads or on the device.  Uniform
-numbers are the top 24 bits of a word.  Normal ones are Box and Muller's, the cosine and the sine of a pair of words,
-with a logarithm, a sine and a cosine of our own (the polynomials of the Cephes library): a GPU's and a CPU's would
-differ, and those that are exact everywhere are slow.  So uniform numbers are equal bit for bit, and normal ones up to
-the rounding of a few multiplications.
+A draw has a 64-bit seed, the key, and a 64-bit offset.  Its element i comes from word i mod 4 of the four that Philox
+computes from the counter (i div 4, 0, offset), so it does not depend on the shape, threads or device.  Uniform numbers
+are the top 24 bits of a word.  Normal ones are Box and Muller's, the cosine and the sine of a pair of words, with our
+own logarithm, sine and cosine (the polynomials of the Cephes library): those of GPUs and CPUs differ, and versions that
+are exact everywhere are slow.  So uniform numbers are equal bit for bit, and normal ones up to the rounding of a few
+multiplications.
 """
 
 import math
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: Factors and steps of the key, by the names of the authors' code.
+#: Factors and steps of the key, with the names of the authors' code.
 M0, M1 = 0xD2511F53, 0xCD9E8D57
 W0, W1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
@@ -26,7 +26,7 @@ LOGARITHM = (
 )  # fmt: skip
 SINE = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 COSINE = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-#: log 2 in two parts, of which the first has few bits.
+#: log 2 in two parts, the first with few bits.
 LOG2_HIGH, LOG2_LOW = 0.693359375, -2.12194440e-4
 #: Bits of the root of one half; 2π over the number of angles; one over the number of uniform numbers.
 ROOT_HALF = 0x3F3504F3
@@ -35,13 +35,13 @@ UNIT = 2.0**-24
 
 
 def philox(counter: Sequence, seed: int) -> tuple:
-    """The four words of a counter of four: of Python's integers, or of int64 tensors that hold 32-bit ones."""
+    """The four words of a counter of four: of Python integers, or of int64 tensors with 32-bit values."""
     c0, c1, c2, c3 = counter
     k0, k1 = seed & LOW, seed >> 32 & LOW
     for number in range(ROUNDS):
         if number:
             k0, k1 = k0 + W0 & LOW, k1 + W1 & LOW
-        # An int64 product runs over, and its bits are right: those that the shift brings in from the sign are cut off.
+        # An int64 product overflows, but its bits are right; sign bits from the shift are masked.
         first, second = M0 * c0, M1 * c2
         c0, c1, c2, c3 = second >> 32 & LOW ^ c1 ^ k0, second & LOW, first >> 32 & LOW ^ c3 ^ k1, first & LOW
     return c0, c1, c2, c3
@@ -67,7 +67,7 @@ def uniform_reference(shape: Sequence[int], seed: int, offset: int, device: torc
 
 
 def normal_reference(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
-    """Draws from N(0, 1), float32, none beyond 5.77."""
+    """Draws from N(0, 1), float32, with absolute values up to 5.77."""
     count = math.prod(shape)
     first, second = words_reference(count, seed, offset, device).view(-1, 2, 2).unbind(2)
     radius = torch.sqrt(-2 * _logarithm((first >> 8) + 1))
@@ -81,7 +81,7 @@ def label_image_reference(labels: Tensor, means: Tensor, spreads: Tensor, seed: 
     Parameters
     ----------
     labels : Tensor of integers
-        Codes; those beyond the tables are taken for the nearest that is not.
+        Codes; those outside the tables are clamped to them.
     means, spreads : Tensor of float32, shape (codes,)
     """
     places = labels.reshape(-1).clamp(0, len(means) - 1).int()

@@ -1,11 +1,11 @@
-"""Convolutions with weights of their own for each sample, as a hypernetwork gives them.
+"""Convolutions with separate weights for each sample, as from a hypernetwork.
 
-``vmap`` runs such a network for all samples at once.  On a GPU :func:`~regcore.kernels.convolution.convolve` then comes
-here, to a kernel that convolves each sample with its weights, through the rule that ``vmap`` has for
-:func:`sample_convolution`; elsewhere torch makes a convolution in groups of it.
+``vmap`` runs such a network for all samples at once.  On a GPU, :func:`~regcore.kernels.convolution.convolve` then
+calls a kernel that convolves each sample with its weights, through the ``vmap`` rule of :func:`sample_convolution`.
+Elsewhere torch uses a grouped convolution.
 
-:mod:`~regcore.kernels.sample_convolution.reference` is that convolution in groups.  There is no Numba kernel.  The
-Triton kernels are in :mod:`regcore.kernels.not_validated.sample_convolution` and not used yet.
+:mod:`~regcore.kernels.sample_convolution.reference` is that grouped convolution.  There is no Numba kernel.  The Triton
+kernels are in :mod:`regcore.kernels.not_validated.sample_convolution` and not used.
 """
 
 import math
@@ -20,7 +20,7 @@ from regcore.kernels.sample_convolution.reference import sample_convolution_refe
 
 
 def sample_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1) -> Tensor:
-    """As :func:`sample_convolution_reference`, by the kernel where it can.
+    """As :func:`sample_convolution_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def of_samples(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: flo
 
 
 def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors in the type that torch would convolve them in."""
+    """The tensors in the type in which torch would convolve them."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return list(tensors)
@@ -173,7 +173,7 @@ def _remember(ctx, inputs, output) -> None:
 def _backward(ctx, gradient: Tensor):
     x, weight, output = ctx.saved_tensors
     for_x, for_weight, for_bias, _ = ctx.needs_input_grad
-    if ctx.slope != 1:  # the sign of the output is that of what the LeakyReLU was given
+    if ctx.slope != 1:  # output and input of the LeakyReLU have the same sign
         gradient = torch.where(output > 0, gradient, ctx.slope * gradient)
     to_x, to_weight = torch.ops.regcore.sample_convolution_backward(gradient, x, weight, for_x, for_weight)
     to_bias = gradient.flatten(2).sum(2) if ctx.has_bias and for_bias else None
@@ -185,7 +185,7 @@ _sample_convolution.register_autograd(_backward, setup_context=_remember)
 
 @_sample_convolution.register_vmap
 def _(info, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None, slope: float):
-    """Samples of samples are samples; what all of them share is not copied."""
+    """Nested samples become one axis of samples; shared tensors are not copied."""
 
     def samples(tensor: Tensor | None, axis: int | None) -> Tensor | None:
         if tensor is None:

@@ -1,4 +1,4 @@
-"""Convolutions with weights of their own for each sample, in plain torch: one convolution in as many groups as samples.
+"""Convolutions with separate weights for each sample, in plain torch: one grouped convolution.
 
 out_b = leaky ReLU(x_b * w_b + bias_b) for each sample b.
 """
@@ -10,17 +10,17 @@ CONVOLUTION = {4: F.conv2d, 5: F.conv3d}
 
 
 def sample_convolution_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1) -> Tensor:
-    """Convolve each sample with weights of its own: torch's convolution in as many groups as there are samples.
+    """Convolve each sample with its own weights, by torch's convolution with one group per sample.
 
     Parameters
     ----------
     x : Tensor, shape (B, C, *space)
-        Half a kernel of zeros lies beyond the border.
+        Padded by half a kernel of zeros.
     weight : Tensor, shape (B, F, C, k, ...)
         With an odd k.
     bias : Tensor, shape (B, F), optional
     slope : float
-        Of a LeakyReLU for negative values; 1 is none.
+        Slope of a LeakyReLU for negative values; 1 for none.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""The last steps of an image from labels: a bias field, clipping, normalisation to 0 … 1 and a power.
+"""The last steps of image synthesis: a bias field, clipping, normalisation to 0 … 1 and a power.
 
-:mod:`~regcore.kernels.shading.reference` has the equations.  There is no Numba kernel: on a CPU drawing is what takes
-time.  The Triton kernels are in :mod:`regcore.kernels.not_validated.shading` and not used yet.
+:mod:`~regcore.kernels.shading.reference` has the equations.  There is no Numba kernel, because on a CPU most time goes
+into drawing.  The Triton kernels are in :mod:`regcore.kernels.not_validated.shading` and not used.
 """
 
 import torch
@@ -13,7 +13,7 @@ from regcore.kernels.shading.reference import shade_reference, stretch_reference
 
 
 def shade(image: Tensor, field: Tensor, brightest: float) -> tuple[Tensor, Tensor]:
-    """As :func:`shade_reference`, by the kernel where it can.
+    """As :func:`shade_reference`, with the kernel if possible.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def shade(image: Tensor, field: Tensor, brightest: float) -> tuple[Tensor, Tenso
 
 
 def stretch(image: Tensor, ends: Tensor, exponent: float) -> Tensor:
-    """As :func:`stretch_reference`, by the kernel where it can.
+    """As :func:`stretch_reference`, with the kernel if possible.
 
     Parameters
     ----------

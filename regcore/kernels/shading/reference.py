@@ -23,7 +23,7 @@ def shade_reference(image: Tensor, field: Tensor, brightest: float) -> tuple[Ten
     Returns
     -------
     tuple of Tensor
-        The image, and minus its smallest value beside the largest: two maxima.
+        The image; and minus its smallest value, with the largest.
     """
     if field.shape != image.shape:
         field = F.interpolate(field, size=image.shape[2:], mode=MODES[image.ndim], align_corners=True)

@@ -1,8 +1,8 @@
-"""Gaussian smoothing of images and fields, axis by axis; beyond the border the value at the edge goes on.
+"""Gaussian smoothing of images and fields, axis by axis; the value at the edge continues beyond the border.
 
 :mod:`~regcore.kernels.smoothing.reference` has the equation, :mod:`~regcore.kernels.smoothing.cpu` the Numba kernels,
-:mod:`~regcore.kernels.smoothing.gpu` the Triton kernel.  The kernels have no backward: where a gradient is wanted the
-reference runs.
+:mod:`~regcore.kernels.smoothing.gpu` the Triton kernel.  The kernels have no backward pass: if a gradient is needed,
+the reference runs.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from regcore.kernels.smoothing.reference import gaussian_reference, radius_of
 
 
 def gaussian(values: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """See :func:`gaussian_reference`, which also runs where a gradient is wanted.
+    """See :func:`gaussian_reference`, which also runs if a gradient is needed.
 
     Parameters
     ----------

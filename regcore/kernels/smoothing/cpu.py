@@ -1,6 +1,6 @@
 """Gaussian smoothing in Numba: all three axes of a plane in one pass.
 
-A work item is a plane.  It is smoothed over the planes around it first, then over its rows, then along them.
+A work item is a plane.  It is smoothed over neighbouring planes first, then over its rows, then along them.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def smooth_across(rows, index, column, weights, total):
 
 @jit
 def smooth_along(row, weights, total):
-    """``total`` = the inner part of ``row``, which has a margin as wide as the radius, smoothed along itself."""
+    """``total`` = the inner part of ``row``, which has a margin as wide as the radius, smoothed along the row."""
     radius, length = weights.size - 1, total.size
     scale(total, weights[0], row[radius : radius + length])
     for k in range(1, radius + 1):

@@ -1,4 +1,4 @@
-"""Gaussian smoothing along one axis at a time; beyond the border the value at the edge goes on."""
+"""Gaussian smoothing along one axis at a time; the value at the edge continues beyond the border."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from regcore.kernels.triton_launch import arithmetic, volume, where_am_i
 
-#: Gaussians that are kept at most, and what is kept.
+#: The cache of Gaussians, and its maximum size.
 MOST_KEPT = 1024
 _KEPT: dict[tuple, Tensor] = {}
-#: Longest radius whose loop is unrolled, so that all loads are under way at once.
+#: Largest radius for which the loop is unrolled, so that all loads are in flight at once.
 UNROLLED = 8
 
 
 @triton.jit
 def weighted_pair(values, weights, k, place, position, size, stride, mask, TYPE: tl.constexpr):
-    """``weights``[k] times the sum of the two voxels that are k away from ``place``, at the edge the last there is."""
+    """``weights``[k] times the sum of the two voxels that are k away from ``place``, clamped at the edge."""
     before = place - tl.minimum(position, k) * stride
     after = place + tl.minimum(size - 1 - position, k) * stride
     pair = tl.load(values + before, mask, 0).to(TYPE) + tl.load(values + after, mask, 0).to(TYPE)
@@ -33,7 +33,7 @@ def smooth_kernel(
 ):  # fmt: skip
     """``out`` = ``values`` (B, 1, Z, Y, X) smoothed along one axis by half a Gaussian, ``weights`` (radius + 1).
 
-    ``RADIUS`` is the radius where the loop over it is unrolled, else 0.
+    ``RADIUS`` is the radius if the loop over it is unrolled, else 0.
     """
     b, group, y, x, mask = where_am_i(height, width, BLOCK_Y, BLOCK_X)
     for z in range(group * PLANES, tl.minimum(group * PLANES + PLANES, depth)):
@@ -54,7 +54,7 @@ def smooth_kernel(
 
 
 def smooth(values: Tensor, sigmas: Sequence[float], radii: Sequence[int]) -> Tensor:
-    """(B, C, *space) smoothed along each axis by its own Gaussian, cut off at a radius; one of 0 leaves it as it is."""
+    """(B, C, *space) smoothed along each axis by its own Gaussian, truncated at a radius; 0 for no smoothing."""
     values = values.contiguous()
     sizes = volume(values.flatten(0, 1).unsqueeze(1))
     axes = range(3) if values.ndim == 5 else (0, 2)
@@ -71,10 +71,10 @@ def smooth(values: Tensor, sigmas: Sequence[float], radii: Sequence[int]) -> Ten
 
 
 def half_gaussian(sigma: float, radius: int, values: Tensor) -> Tensor:
-    """Half of the sampled Gaussian, centre first, as :func:`~regcore.kernels.smoothing.reference.taps` has it.
+    """Half of the sampled Gaussian, centre first, as in :func:`~regcore.kernels.smoothing.reference.taps`.
 
-    Made on the device, since a copy from the CPU would have to be waited for; and the first ones are kept, where a
-    CUDA graph finds them again.
+    Computed on the device, because a copy from the CPU would make it wait. The first ones are cached, so that a CUDA
+    graph finds them again.
     """
     key = (sigma, values.dtype, values.device)
     if key in _KEPT:

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: Where the Gaussian is cut off, in standard deviations.
+#: Truncation of the Gaussian, in standard deviations.
 TRUNCATE = 3.0
 
 
 def radius_of(sigma: float) -> int:
-    """Voxels from the centre to where the Gaussian is cut off."""
+    """Radius of the truncated Gaussian in voxels."""
     return math.ceil(TRUNCATE * sigma)
 
 
 def taps(sigma: float) -> list[float]:
-    """Half of the sampled Gaussian, centre first, so normalised that the whole sums to one."""
+    """Half of the sampled Gaussian, centre first, normalised so that the whole sums to one."""
     radius = radius_of(sigma)
     values = [math.exp(-0.5 * (k / sigma) * (k / sigma)) if k else 1.0 for k in range(radius + 1)]
     total = 2 * math.fsum(values) - 1

@@ -1,8 +1,8 @@
 """Linear interpolation of an image at displaced voxels, and its gradients with respect to image and displacement.
 
 :mod:`~regcore.kernels.warp.reference` has the equation, :mod:`~regcore.kernels.warp.cpu` the Numba kernels,
-:mod:`~regcore.kernels.warp.gpu` the Triton kernels.  In both, ``forward`` interpolates, ``pull`` makes the gradient of
-the displacement and ``push`` that of the image.
+:mod:`~regcore.kernels.warp.gpu` the Triton kernels.  In both, ``forward`` interpolates, ``pull`` computes the gradient
+of the displacement, and ``push`` that of the image.
 """
 
 import torch
@@ -15,7 +15,7 @@ from regcore.kernels.warp.reference import warp_reference
 
 
 def warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
-    """As :func:`warp_reference` (Eq. 3 of VoxelMorph [1]_), by the kernel where it can.
+    """As :func:`warp_reference` (Eq. 3 of VoxelMorph [1]_), with the kernel if possible.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Linear interpolation and its two gradients in Numba.
 
 An image is (B, C, Z, Y, X) and a displacement (B, D, z, y, x); a 2-D one has Y = y = 1 and no component for that axis.
-A work item is a row along x.  Positions, weights and indices of a row are worked out first, in loops that vectorise;
-the loop that gathers or scatters then has nothing else to do.
+A work item is a row along x.  Positions, weights and indices of a row are computed first, in loops that vectorise, so
+that the loop that gathers or scatters does nothing else.
 """
 
 import math
@@ -25,7 +25,7 @@ def locate(shift, start, step, size, edge, stride, base, low, high):
     last = low.dtype.type(size - 2)
     for x in range(shift.size):
         p = start + step * low.dtype.type(x) + shift[x]
-        # A comparison with NaN fails, so that NaN finds a cell and stays in the weights.
+        # Comparisons with NaN are false, so NaN gets a cell and is kept in the weights.
         p = least if p < least else p
         p = most if p > most else p
         cell = np.floor(p)
@@ -156,7 +156,7 @@ def pull_gradient_rows(start, stop, gradient, image, displacement, edge, out):
 
 @jit
 def cell_of(p, size):
-    """First voxel of the cell that a position beyond the border is moved into."""
+    """First voxel of the cell to which a position beyond the border is moved."""
     cell = np.floor(p)
     cell = cell if cell > 0 else cell - cell
     return np.int64(cell) if cell < size - 2 else np.int64(size - 2)
@@ -164,7 +164,7 @@ def cell_of(p, size):
 
 @jit
 def reach_rows(start, stop, displacement, depth, reach):
-    """Set the first and the last plane of the image that each row along x is interpolated from."""
+    """Set the first and last plane of the image from which each row along x is interpolated."""
     rows, columns, length = displacement.shape[2:]
     for item in range(start, stop):
         z = item // columns % rows
@@ -180,10 +180,10 @@ def reach_rows(start, stop, displacement, depth, reach):
 
 @jit
 def push_slabs(start, stop, slabs, gradient, displacement, reach, edge, out):
-    """Add to ``out`` the gradient with respect to the image: every voxel gives to the 8 it was read from.
+    """Add to ``out`` the gradient with respect to the image: every voxel adds to the 8 it was interpolated from.
 
-    A work item is a slab of ``out`` along its first axis, and only its own voxels are written: no two
-    threads meet, and each voxel adds up in the order of the rows, whatever the number of threads.
+    A work item is a slab of ``out`` along its first axis, and writes only its own voxels. So threads do not
+    conflict, and each voxel is summed in the order of the rows, whatever the number of threads.
     """
     batch, channels, depth, height, width = out.shape
     rows, columns, length = displacement.shape[2:]

@@ -1,7 +1,7 @@
 """Linear interpolation at displaced voxels, and its two gradients.
 
-Whether a corner lies within the image is part of its weight along each axis, and its index is clamped: so no corner
-needs a mask, which halves the instructions of a voxel, and these bind as much as memory does.
+Whether a corner is within the image is part of its weight along each axis, and its index is clamped.  So no corner
+needs a mask, which halves the instructions per voxel; these limit the speed as much as memory does.
 """
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from regcore.kernels.triton_launch import arithmetic, volume, where_am_i
 
-#: Bits of the fixed-point sums of the deterministic mode below the largest value that is pushed; the other 24 of the
-#: 63 are for the sum.
+#: Bits of the fixed-point sums, in the deterministic mode below, for the largest value that is pushed; the other 24 of
+#: the 63 bits are for the sum.
 FIXED_POINT_BITS = 38
 
 
@@ -20,7 +20,7 @@ FIXED_POINT_BITS = 38
 def locate(p, size, EDGE: tl.constexpr):
     """The cell of positions ``p`` along an axis, and the weights of its two voxels."""
     margin = 0 if EDGE else 1
-    # A comparison with NaN fails, so that NaN finds a cell and stays in the weights.
+    # Comparisons with NaN are false, so NaN gets a cell and is kept in the weights.
     p = tl.where(p < -margin, -margin, p)
     p = tl.where(p > size - 1 + margin, size - 1 + margin, p)
     cell = tl.floor(p)
@@ -70,7 +70,7 @@ def cell_of(pz, py, px, depth, height, width, AXES: tl.constexpr, EDGE: tl.const
 
 @triton.jit
 def corners(values, width, deep, AXES: tl.constexpr, TYPE: tl.constexpr):
-    """Values at the eight corners of cells, in the order of their offsets; in 2-D the rows of Y are the same one."""
+    """Values at the eight corners of cells, in the order of their offsets; in 2-D both rows along Y are the same."""
     a = tl.load(values).to(TYPE)
     b = tl.load(values + 1).to(TYPE)
     e = tl.load(values + deep).to(TYPE)
@@ -147,10 +147,10 @@ def pull_kernel(
 
 @triton.jit
 def add_at(target, value, scale, mask, FIXED: tl.constexpr):
-    """Add to memory that others add to as well, in fixed point where the order of additions must not matter."""
+    """Add atomically to memory, in fixed point if the order of additions must not matter."""
     if FIXED:
         value = (value * scale).to(tl.float64)
-        # Half up; the way there is no rounding to the nearest integer in the language itself.
+        # Rounds half up, because Triton has no rounding to the nearest integer.
         tl.atomic_add(target, tl.floor(value + 0.5).to(tl.int64), mask, sem="relaxed")
     else:
         tl.atomic_add(target, value, mask, sem="relaxed")
@@ -162,9 +162,9 @@ def push_kernel(
     AXES: tl.constexpr, EDGE: tl.constexpr, FIXED: tl.constexpr, TYPE: tl.constexpr,
     PLANES: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
 ):  # fmt: skip
-    """Add to ``out`` (B, C, Z, Y, X) the gradient of the image: what each voxel of it gave to the interpolation.
+    """Add to ``out`` (B, C, Z, Y, X) the gradient of the image: what the voxels contribute to the interpolation.
 
-    ``scale`` points to the number that fixed-point sums are multiples of one over.
+    ``scale`` points to the scale of fixed-point sums, which are multiples of 1 / scale.
     """
     b, group, y, x, mask = where_am_i(columns, length, BLOCK_Y, BLOCK_X)
     factor = tl.load(scale) if FIXED else 1.0
@@ -217,8 +217,8 @@ def pull(gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool) -> T
 def push(gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     """Gradient with respect to ``image``, in its shape and type.
 
-    Sums are those of float atomics, in no particular order, or where torch is asked for deterministic algorithms
-    of fixed-point ones: the same bits every time, to about 2⁻³⁸ of the largest value.
+    Sums are float atomics, in no fixed order. If torch is asked for deterministic algorithms, they are in fixed point:
+    the same bits every time, to about 2⁻³⁸ of the largest value.
     """
     gradient, displacement = gradient.contiguous(), displacement.contiguous()
     fixed = volume(gradient)

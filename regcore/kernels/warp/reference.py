@@ -1,9 +1,9 @@
 """Linear interpolation in plain torch: W(p) = I(p + u(p)).
 
-Along each axis the cell of a position p holds the voxels ``base`` and ``base + 1``, and their weights are
-the hat function max(0, 1 - |p - voxel|).  Outside the image the weights fall to zero within one voxel
-(border "zero"), or the position is clamped (border "edge").  At whole numbers the weights are exactly 1
-and 0, so that a zero displacement returns its input.
+Along each axis, the cell of a position p has the voxels ``base`` and ``base + 1``, whose weights are the hat function
+max(0, 1 - |p - voxel|).  Outside the image, weights fall to zero within one voxel (border "zero"), or the position is
+clamped (border "edge").  At integer positions the weights are exactly 1 and 0, so that a zero displacement returns its
+input.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def sample_reference(image: Tensor, points: Tensor, mode: str = "linear", border
     batch, channels = image.shape[:2]
     points = points.expand(batch, *points.shape[1:])
     margin = 0
-    if border == "zero":  # one voxel of zeros around the image, and everything beyond is that voxel
+    if border == "zero":  # one voxel of zeros around the image; positions beyond it use that voxel
         image = F.pad(image, [1, 1] * (image.ndim - 2))
         margin = 1
     shape = image.shape[2:]

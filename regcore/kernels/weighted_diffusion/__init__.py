@@ -1,7 +1,7 @@
 """Diffusion regulariser with a weight at every voxel, and its gradients with respect to field and weight.
 
-:mod:`~regcore.kernels.weighted_diffusion.reference` has the equation.  There is no Numba kernel: on a CPU the reference
-runs.  The Triton kernels are in :mod:`regcore.kernels.not_validated.weighted_diffusion` and not used yet.
+:mod:`~regcore.kernels.weighted_diffusion.reference` has the equation.  There is no Numba kernel; on a CPU the reference
+runs.  The Triton kernels are in :mod:`regcore.kernels.not_validated.weighted_diffusion` and not used.
 """
 
 import torch
@@ -14,7 +14,7 @@ from regcore.kernels.weighted_diffusion.reference import weighted_diffusion_refe
 
 
 def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
-    """As :func:`weighted_diffusion_reference` [1]_, by the kernel where it can; there is none for a CPU.
+    """As :func:`weighted_diffusion_reference` [1]_, with the kernel if possible; there is none for a CPU.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Weighted mean squared forward difference in plain torch.
 
-For a field u of C components, L = 1/C² Σₐ mean(w(p + eₐ) |u(p + eₐ) − u(p)|²), where a mean is over the voxels that
+For a field u of C components, L = 1/C² Σₐ mean(w(p + eₐ) |u(p + eₐ) − u(p)|²), where each mean is over the voxels that
 have a neighbour along axis a: a difference has the weight of the voxel in front.
 """
 
