@@ -70,7 +70,7 @@ def measure(repeats: int, device: torch.device) -> pd.DataFrame:
 def training_step(shape: tuple[int, ...], device: torch.device):
     method = make_method("synthmorph", SETTINGS)
     module = method.build(len(shape)).to(device)
-    optimiser = make_optimiser(module.parameters(), method.settings["optimiser"], method.settings["learning_rate"])
+    optimiser = make_optimiser(module.parameters(), method.settings.optimiser, method.settings.learning_rate)
     batch = {"fixed": torch.zeros(1, 1, *shape, device=device)}
 
     def step() -> None:

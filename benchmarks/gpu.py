@@ -247,8 +247,8 @@ def our_step(settings: dict, fixed: Tensor, moving: Tensor) -> Callable[[], obje
     method = make_method("voxelmorph", {"lambda": 1.0, "similarity": "lncc", **settings})
     torch.manual_seed(0)
     module = method.build(3).to(DEVICE)
-    call = forward(module, DEVICE, method.settings["precision"], method.settings["compile"])
-    gradients = GradientStep(method, module, call, 1, method.settings["record"])
+    call = forward(module, DEVICE, method.settings.precision, method.settings.compile)
+    gradients = GradientStep(method, module, call, 1, method.settings.record)
     optimiser = make_optimiser(module.parameters(), "adam", 1e-4)
 
     def step() -> None:

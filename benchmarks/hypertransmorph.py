@@ -40,8 +40,8 @@ def count(size: str, shape: tuple[int, ...]) -> pd.DataFrame:
         with torch.device("meta"):
             network = SPR.build(method, len(shape))
         plain = sum(parameter.numel() for parameter in network.parameters())
-        made = sum(weight.numel() for weight in weights_of(network, method.settings["generated"]).values())
-        sizes = [len(method.hyperparameters), *method.settings["hidden"], made]
+        made = sum(weight.numel() for weight in weights_of(network, method.settings.generated).values())
+        sizes = [len(method.hyperparameters), *method.settings.hidden, made]
         trained = plain - made + sum((before + 1) * after for before, after in itertools.pairwise(sizes))
         memory = 4 * (KEPT * trained + 2 * made)  # generated weights have gradients, too
         row = {"size": size, "generated": kind, "network": plain, "generated_weights": made}

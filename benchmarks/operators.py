@@ -132,7 +132,7 @@ def our_training_step(similarity: str) -> Callable[[], Callable]:
 
         method = VoxelMorph({"lambda": 1.0, "similarity": similarity})
         module = method.build(3)
-        optimiser = torch.optim.Adam(module.parameters(), lr=method.settings["learning_rate"])
+        optimiser = torch.optim.Adam(module.parameters(), lr=method.settings.learning_rate)
 
         def step() -> Tensor:
             losses = method.training_step(module, {"fixed": fixed, "moving": moving})

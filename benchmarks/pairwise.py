@@ -30,7 +30,7 @@ from regcore.cohort.labels import found_labels, scored_labels
 from regcore.evaluation import dice, folds
 from regcore.images.field import DisplacementField
 from regcore.images.volume import read_labels
-from regcore.methods import METHODS, make_method
+from regcore.methods import make_method, read_settings
 from regcore.process.files import atomic_write
 from regcore.process.threads import tune_process
 from regcore.process.versions import processor_name
@@ -55,7 +55,7 @@ def of_method(name: str, settings: dict) -> Contestant:
 
 def contestants(arguments: argparse.Namespace) -> dict[str, Contestant]:
     found = {"affine": of_method("affine", {}), "instance": of_method("instance", {})}
-    if METHODS["greedy"].missing({}) is None:
+    if read_settings("greedy").missing() is None:
         found["greedy NCC"] = of_method("greedy", {})
     if arguments.syn:
         found["ANTs SyN CC"] = of_method("syn", {})

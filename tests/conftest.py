@@ -25,11 +25,13 @@ if not torch.cuda.is_available():  # kernels for GPUs then run on the CPU; Trito
 from scipy.ndimage import gaussian_filter
 from support.marks import mark
 
+LONGEST = ("test_workflow.py", "test_searches.py", "test_autoreg_report.py", "test_tools.py")
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest goes first, so that no worker is left alone with it; what cannot run is skipped."""
-    items.sort(key=lambda item: item.path.name != "test_workflow.py")
+    """The files that take longest go first, so that no worker is left alone with one; what cannot run is skipped."""
+    items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
     impossible = {}
     if not torch.cuda.is_available():
         impossible["gpu"] = "no GPU"

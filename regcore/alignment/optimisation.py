@@ -30,10 +30,10 @@ def optimise_affine(
 ) -> np.ndarray:
     """Find the affine map that makes two images most similar.
 
-    6 parameters in 2-D, 12 in 3-D (Section IV-E of SynthMorph, as in its code): translation, rotation, logarithms of
-    scales, and shears, about the centre of the fixed image's intensities.  The start aligns the centres of both images.
-    All parameters are in mm: angles, scales and shears by the shift they cause at the mean distance from the centre, so
-    that steps in all of them are comparable.
+    6 parameters in 2-D, 12 in 3-D (Section IV-E of SynthMorph [1]_, as in its code): translation, rotation, logarithms
+    of scales, and shears, about the centre of the fixed image's intensities.  The start aligns the centres of both
+    images.  All parameters are in mm: angles, scales and shears by the shift they cause at the mean distance from the
+    centre, so that steps in all of them are comparable.
 
     Parameters
     ----------
@@ -53,6 +53,11 @@ def optimise_affine(
     ------
     InputError
         An image is empty.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Section IV-E.
     """
     ndim, device = fixed.grid.ndim, default_device()
     centres = [_centre(volume) for volume in (fixed, moving)]

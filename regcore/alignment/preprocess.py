@@ -44,6 +44,16 @@ class Prepared:
         The native scan's grid.
     mask : Volume or None
         On the common grid: 0 where the image is ignored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import Prepared
+    >>> from regcore.images.volume import Grid, Volume
+    >>> grid = Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0))
+    >>> scan = Prepared(Volume(np.zeros((4, 4)), grid), to_native=np.eye(3), native=grid)
+    >>> scan.native.shape, scan.mask
+    ((4, 4), None)
     """
 
     image: Volume
@@ -58,9 +68,24 @@ def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> n
     If at least a tenth of the image has the lowest value, that value is background: it becomes 0, and the upper
     percentile is taken over the rest, so that the size of the field of view does not matter.
 
+    Parameters
+    ----------
+    data : ndarray
+        Intensities of an image of any shape.
+    percentiles : (float, float)
+        Become 0 and 1.
+
     Returns
     -------
-    ndarray of float32
+    ndarray of float32, same shape
+        Between 0 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import normalise
+    >>> normalise(np.array([0, 0, 0, 5, 10]), percentiles=(0, 100)).tolist()
+    [0.0, 0.0, 0.0, 0.5, 1.0]
     """
     lowest = data.min()
     content = data[data > lowest]
@@ -87,6 +112,31 @@ def read_scan(files: Mapping[str, str], settings: PreprocessSettings) -> Volume:
     files : mapping
         The scan's ``image`` and, optionally, ``mask``.
     settings : PreprocessSettings
+        Its ``mask`` and ``percentiles`` count.
+
+    Returns
+    -------
+    Volume
+        Intensities 0 to 1.
+
+    Raises
+    ------
+    InputError
+        As for :func:`regcore.images.volume.read_volume`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import read_scan
+    >>> from regcore.alignment.settings import PreprocessSettings
+    >>> from regcore.images.volume import Grid, Volume
+    >>> scan = Volume(np.array([[0.0, 0.0], [5.0, 10.0]]), Grid.centred((2, 2), spacing=(2, 2), centre=(0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scan.save(Path(folder, "a.nii"))
+    ...     read_scan({"image": str(Path(folder, "a.nii"))}, PreprocessSettings(percentiles=[0, 100])).data.tolist()
+    [[0.0, 0.0], [0.5, 1.0]]
     """
     mask = read_labels(files["mask"]) if settings.mask and "mask" in files else None
     return prepare_image(read_volume(files["image"]), settings, mask)
@@ -98,7 +148,30 @@ def common_grid(reference: Volume, settings: PreprocessSettings) -> Grid:
     Parameters
     ----------
     reference : Volume
+        Its content decides what the grid covers.
     settings : PreprocessSettings
+        Its ``spacing`` and ``shape`` count.
+
+    Returns
+    -------
+    Grid
+        Spacing in mm.
+
+    Raises
+    ------
+    InputError
+        ``shape`` has another number of axes than the reference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import common_grid
+    >>> from regcore.alignment.settings import PreprocessSettings
+    >>> from regcore.images.volume import Grid, Volume
+    >>> reference = Volume(np.pad(np.ones((20, 30)), 5), Grid.centred((30, 40), spacing=(1, 1), centre=(0, 0)))
+    >>> grid = common_grid(reference, PreprocessSettings(spacing=2))
+    >>> grid.shape, grid.spacing.tolist()
+    ((18, 23), [2.0, 2.0])
     """
     ndim = reference.grid.ndim
     content = np.argwhere(reference.data > reference.data.min() + 0.05 * np.ptp(reference.data))
@@ -122,13 +195,32 @@ def align(reference: Volume, scan: Volume, kind: Alignment, seed: int) -> np.nda
 
     Parameters
     ----------
+    reference, scan : Volume
+        Intensities 0 to 1.
     kind : {"affine", "rigid", "centre", "none", "nmi", "mind"}
         The last two are affine too, by :func:`regcore.alignment.optimisation.optimise_affine` instead of ANTs.
+    seed : int
+        Of ANTs' random samples.
+
+    Returns
+    -------
+    ndarray, shape (D + 1, D + 1)
+        RAS mm.
 
     Raises
     ------
     InputError
         ``kind`` is "none" and the two images do not overlap in space, or ANTs found no plausible alignment.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import align
+    >>> from regcore.images.volume import Grid, Volume
+    >>> reference = Volume(np.ones((4, 4)), Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0)))
+    >>> scan = Volume(np.ones((4, 4)), Grid.centred((4, 4), spacing=(2, 2), centre=(5, -1)))
+    >>> align(reference, scan, "centre", seed=0).tolist()
+    [[1.0, 0.0, 5.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1.0]]
     """
     if kind == "none":
         if not reference.grid.overlaps(scan.grid):
@@ -175,13 +267,71 @@ def resample(volume: Volume, grid: Grid, to_native: np.ndarray, nearest: bool = 
 
 
 def prepare(volume: Volume, reference: Volume, grid: Grid, kind: Alignment, seed: int) -> Prepared:
-    """Align an image (already normalised) to the reference and resample it onto the common grid."""
+    """Align an image (already normalised) to the reference and resample it onto the common grid.
+
+    Parameters
+    ----------
+    volume : Volume
+        Intensities 0 to 1, on its native grid.
+    reference : Volume
+        What it is aligned to.
+    grid : Grid
+        The common grid.
+    kind : str
+        As for :func:`align`.
+    seed : int
+        As for :func:`align`.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    InputError
+        As for :func:`align`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import prepare
+    >>> from regcore.images.volume import Grid, Volume
+    >>> grid = Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0))
+    >>> reference = Volume(np.ones((4, 4)), grid)
+    >>> scan = Volume(np.ones((4, 4)), Grid.centred((4, 4), spacing=(2, 2), centre=(5, -1)))
+    >>> prepare(scan, reference, grid, "centre", seed=0).image.data.min().item()
+    1.0
+    """
     to_native = align(reference, volume, kind, seed)
     return Prepared(resample(volume, grid, to_native), to_native, volume.grid)
 
 
 def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) -> None:
-    """Write ``stem.nii`` and ``stem.json``, and ``stem_labels.nii`` on the common grid."""
+    """Write ``stem.nii`` and ``stem.json``, and ``stem_labels.nii`` on the common grid.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The scan.
+    stem : Path
+        Folder, and the start of the files' names.
+    labels : Path, optional
+        The scan's native label map.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import Prepared, save_prepared
+    >>> from regcore.images.volume import Grid, Volume
+    >>> grid = Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0))
+    >>> scan = Prepared(Volume(np.zeros((4, 4)), grid), to_native=np.eye(3), native=grid)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_prepared(scan, Path(folder, "a_1_T1w"))
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['a_1_T1w.json', 'a_1_T1w.nii']
+    """
     if labels is not None:
         resample(read_labels(labels), prepared.image.grid, prepared.to_native, nearest=True).save(
             stem.with_name(stem.name + "_labels.nii")
@@ -203,7 +353,32 @@ def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) ->
 
 
 def read_prepared(stem: Path) -> Prepared:
-    """Read what :func:`save_prepared` wrote."""
+    """Read what :func:`save_prepared` wrote.
+
+    Parameters
+    ----------
+    stem : Path
+        As given to :func:`save_prepared`.
+
+    Returns
+    -------
+    Prepared
+        Without a mask.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import Prepared, read_prepared, save_prepared
+    >>> from regcore.images.volume import Grid, Volume
+    >>> grid = Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0))
+    >>> scan = Prepared(Volume(np.eye(4), grid), to_native=np.eye(3), native=grid)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_prepared(scan, Path(folder, "a_1_T1w"))
+    ...     read_prepared(Path(folder, "a_1_T1w")).image.data.sum().item()
+    4.0
+    """
     facts = json.loads(stem.with_name(stem.name + ".json").read_text())
     return Prepared(
         read_volume(stem.with_name(stem.name + ".nii")),

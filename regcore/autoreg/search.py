@@ -11,6 +11,7 @@ from typing import Any
 
 from regcore.autoreg.settings import CellSearchSettings, NetworkPart, ObjectivePart
 from regcore.errors import InputError, did_you_mean
+from regcore.methods.settings.autoreg import UNET, AutoRegSettings
 from regcore.networks.architecture import (
     DEFORMATION,
     FEATURE,
@@ -69,7 +70,7 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     values, where = entries[name], f"methods.{name}.{KEY}"
     chosen = CellSearchSettings.read(values[KEY], where).settled
     what = tuple(stage for stage in STAGES if stage in chosen.what)
-    if values.get("network") == "unet" and set(what) - {OBJECTIVE}:
+    if _settings(values, f"methods.{name}").network == UNET and set(what) - {OBJECTIVE}:
         raise InputError(f"{where}.what: a U-Net has no cells; search for 'objective' alone")
     others = [other for other in (chosen.start, chosen.as_long_as) if other is not None and other in entries]
     for other in others:
@@ -82,6 +83,11 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
     if OBJECTIVE in what:
         _check_weights(_first_weights(name, entries), where)
     return CellSearch(what, tuple(dict.fromkeys(others)), chosen)
+
+
+def _settings(values: Mapping, where: str) -> AutoRegSettings:
+    """The settings of the method, of all that an entry says."""
+    return AutoRegSettings.read({key: values[key] for key in AutoRegSettings.attributes() if key in values}, where)
 
 
 def _has_search(values: Mapping) -> bool:
@@ -183,7 +189,7 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
     if file.name == MODEL:
         content = json.loads(file.read_text())
         settings = content["settings"]
-        if content["method"] != "autoreg" or settings["network"] != "cells":
+        if content["method"] != "autoreg" or _settings(settings, str(file)).network == UNET:
             raise InputError(f"{where}: {path} is a model of '{content['method']}' that has no cells")
         return {name: settings[name] for name in ("architecture", *LAMBDAS, *SIZES)}
     cells, others = parts_of(file)

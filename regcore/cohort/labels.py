@@ -18,7 +18,30 @@ BY_SIZE = "every label, the largest first"
 
 
 def expand_codes(items: Iterable[int | str], where: str) -> set[int]:
-    """Turn numbers and ranges such as ``"100-207"`` into a set of label codes."""
+    """Turn numbers and ranges such as ``"100-207"`` into a set of label codes.
+
+    Parameters
+    ----------
+    items : iterable of int or str
+        Codes, and ranges that include both ends.
+    where : str
+        The key that they came from, for error messages.
+
+    Returns
+    -------
+    set of int
+
+    Raises
+    ------
+    InputError
+        An item is neither a number nor a range.
+
+    Examples
+    --------
+    >>> from regcore.cohort.labels import expand_codes
+    >>> sorted(expand_codes([2, "41-43"], "labels.exclude"))
+    [2, 41, 42, 43]
+    """
     codes: set[int] = set()
     for item in items:
         first, _, last = str(item).partition("-")
@@ -30,7 +53,25 @@ def expand_codes(items: Iterable[int | str], where: str) -> set[int]:
 
 
 def found_labels(maps: Iterable[np.ndarray]) -> set[int]:
-    """The label codes that occur in any of the arrays."""
+    """The label codes that occur in any of the arrays.
+
+    Parameters
+    ----------
+    maps : iterable of ndarray
+        Label maps of any shape.
+
+    Returns
+    -------
+    set of int
+        With 0, if it occurs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.cohort.labels import found_labels
+    >>> sorted(found_labels([np.array([0, 2]), np.array([[2, 5]])]))
+    [0, 2, 5]
+    """
     return set().union(*(set(np.unique(data).tolist()) for data in maps))
 
 
@@ -42,6 +83,7 @@ def scored_labels(found: Iterable[int], settings: LabelSettings, table_path: str
     found : iterable of int
         Codes that occur in the label maps; 0 is background.
     settings : LabelSettings
+        ``exclude`` and ``groups``.
     table_path : path, optional
         TSV with the columns ``index name`` and optionally ``group``.
 
@@ -54,6 +96,14 @@ def scored_labels(found: Iterable[int], settings: LabelSettings, table_path: str
     ------
     InputError
         The table lacks a column, or no label is left.
+
+    Examples
+    --------
+    >>> from regcore.cohort.labels import scored_labels
+    >>> from regcore.cohort.settings import LabelSettings
+    >>> settings = LabelSettings(exclude=["41-99"], groups={"deep": [10]})
+    >>> scored_labels([0, 3, 10, 42], settings, table_path=None).values.tolist()
+    [[3, '3', 'other'], [10, '10', 'deep']]
     """
     codes = set(found) - {0} - expand_codes(settings.exclude, "labels.exclude")
     names, groups = {}, {}
@@ -73,12 +123,53 @@ def scored_labels(found: Iterable[int], settings: LabelSettings, table_path: str
 
 
 def structures(labels: pd.DataFrame) -> pd.Series:
-    """Label code → name of its structure: the label's name without its side."""
+    """Label code → name of its structure: the label's name without its side.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        Columns ``index name``, as from :func:`scored_labels`.
+
+    Returns
+    -------
+    Series of str
+        Indexed by code.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.labels import structures
+    >>> labels = pd.DataFrame({"index": [10, 49], "name": ["left thalamus", "right thalamus"]})
+    >>> structures(labels).to_dict()
+    {10: 'thalamus', 49: 'thalamus'}
+    """
     return labels.set_index("index")["name"].astype(str).str.replace("^(left|right|Left|Right)[- ]", "", regex=True)
 
 
 def drawn_codes(labels: pd.DataFrame, observed: str, draw: int) -> list[int]:
-    """The codes of one structure, which differs for every draw, or of half of them; both sides belong together."""
+    """The codes of one structure, which differs for every draw, or of half of them; both sides belong together.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        Columns ``index name``, as from :func:`scored_labels`.
+    observed : {"one", "half"}
+        How many structures.
+    draw : int
+        Which draw, from 1 on.
+
+    Returns
+    -------
+    list of int
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.labels import drawn_codes
+    >>> labels = pd.DataFrame({"index": [10, 49], "name": ["left thalamus", "right thalamus"]})
+    >>> drawn_codes(labels, "one", draw=1)
+    [10, 49]
+    """
     names = structures(labels)
     different = sorted(set(names))
     if observed == "one":
@@ -112,6 +203,16 @@ def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int 
     ------
     InputError
         Nothing is observed, or the study has no groups.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.labels import observed_classes
+    >>> labels = pd.DataFrame({"index": [3, 10, 42], "name": ["cortex", "thalamus", "cortex"], "group": list("aba")})
+    >>> observed_classes(labels, "all", "methods.mine.labels")
+    {3: 1, 10: 2, 42: 3}
+    >>> observed_classes(labels, "groups", "methods.mine.labels")
+    {3: 1, 10: 2, 42: 1}
     """
     if observed == "groups":
         group = dict(zip(labels["index"], labels["group"], strict=True))
@@ -133,10 +234,28 @@ def observed_classes(labels: pd.DataFrame, observed: Any, where: str, draw: int 
 def classes_by_size(maps: Iterable[np.ndarray], where: str) -> dict[int, int]:
     """Number all labels except 0, the largest first: label code → class, 1 to K.
 
+    Parameters
+    ----------
+    maps : iterable of ndarray of int
+        Label maps; 0 is background.
+    where : str
+        The key that asked for them, for error messages.
+
+    Returns
+    -------
+    dict of int → int
+
     Raises
     ------
     InputError
         There are fewer than two labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.cohort.labels import classes_by_size
+    >>> classes_by_size([np.array([0, 7, 4, 4])], "methods.mine.labels")
+    {4: 1, 7: 2}
     """
     sizes: Counter[int] = Counter()
     for data in maps:
@@ -154,9 +273,23 @@ def classes_by_size(maps: Iterable[np.ndarray], where: str) -> dict[int, int]:
 def classify(labels: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
     """Replace label codes by their class, and codes without one by 0.
 
+    Parameters
+    ----------
+    labels : ndarray of int
+        A label map of any shape.
+    classes : mapping of int → int
+        Label code → class.
+
     Returns
     -------
     ndarray of int16, same shape
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.cohort.labels import classify
+    >>> classify(np.array([0, 3, 10, 42]), {3: 1, 42: 2}).tolist()
+    [0, 1, 0, 2]
     """
     codes = np.array(sorted(classes))
     numbers = np.array([classes[code] for code in codes], dtype=np.int16)
@@ -165,7 +298,33 @@ def classify(labels: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
 
 
 def read_label_table(path: str | Path) -> pd.DataFrame:
-    """Read a label table; raises :class:`InputError` if it is missing or lacks a column."""
+    r"""Read a label table.
+
+    Parameters
+    ----------
+    path : path
+        TSV with the columns ``index name`` and optionally ``group``.
+
+    Returns
+    -------
+    DataFrame
+        With whole numbers in ``index``.
+
+    Raises
+    ------
+    InputError
+        The table is missing or lacks a column, or an ``index`` is not a whole number.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.cohort.labels import read_label_table
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "labels.tsv").write_text("index\tname\n10\tleft thalamus\n")
+    ...     read_label_table(Path(folder, "labels.tsv")).values.tolist()
+    [[10, 'left thalamus']]
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such label table")
     table = pd.read_csv(path, sep="\t", keep_default_na=False)

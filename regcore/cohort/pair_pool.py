@@ -49,6 +49,16 @@ class EligiblePairs(NumberedPairs):
     kind : str
         ``within-subject``: two scans of one subject; ``atlas``: any two; otherwise of different subjects.  No
         scan is paired with itself.
+
+    Examples
+    --------
+    >>> from regcore.cohort.pair_pool import EligiblePairs
+    >>> subject = {"a_1_T1w": "a", "b_1_T1w": "b", "b_2_T1w": "b"}
+    >>> pairs = EligiblePairs(list(subject), list(subject), subject, kind="random")
+    >>> len(pairs), pairs[0]
+    (4, ('a_1_T1w', 'b_1_T1w'))
+    >>> len(EligiblePairs(list(subject), list(subject), subject, kind="within-subject"))
+    2
     """
 
     def __init__(self, fixed: Sequence[str], moving: Sequence[str], subject: Mapping[str, str], kind: str):
@@ -108,7 +118,22 @@ class EligiblePairs(NumberedPairs):
 
 
 class PooledPairs(NumberedPairs):
-    """The pairs of several such sequences, one after the other, as a sequence that is never listed."""
+    """The pairs of several such sequences, one after the other, as a sequence that is never listed.
+
+    Parameters
+    ----------
+    parts : sequence of EligiblePairs or PooledPairs
+        In the order of their numbers.
+
+    Examples
+    --------
+    >>> from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
+    >>> subject = {"a_1_T1w": "a", "b_1_T1w": "b", "c_1_T2w": "c"}
+    >>> t1w, t2w = ["a_1_T1w", "b_1_T1w"], ["c_1_T2w"]
+    >>> pool = PooledPairs([EligiblePairs(t1w, t1w, subject, "all"), EligiblePairs(t1w, t2w, subject, "all")])
+    >>> len(pool), pool[2]
+    (4, ('a_1_T1w', 'c_1_T2w'))
+    """
 
     def __init__(self, parts: Sequence["EligiblePairs | PooledPairs"]):
         self.parts = list(parts)
@@ -142,6 +167,20 @@ class BalancedPairs(PooledPairs):
 
     Every pair of a task has equally many numbers, and so has every task: drawing a number uniformly draws a task
     uniformly, and then one of its pairs.
+
+    Parameters
+    ----------
+    parts : sequence of EligiblePairs or PooledPairs
+        One for each task.
+
+    Examples
+    --------
+    >>> from regcore.cohort.pair_pool import BalancedPairs, EligiblePairs
+    >>> subject = {"a_1_T1w": "a", "b_1_T1w": "b", "b_2_T1w": "b"}
+    >>> scans = list(subject)
+    >>> pool = BalancedPairs([EligiblePairs(scans, scans, subject, kind) for kind in ("within-subject", "random")])
+    >>> len(pool), pool.different
+    (8, 6)
     """
 
     def __init__(self, parts: Sequence[EligiblePairs | PooledPairs]):

@@ -46,11 +46,17 @@ def eligible_pairs(
 
     Parameters
     ----------
+    cohort : Cohort
+        Where the scans are listed.
+    split : {"train", "validation", "test"}
+        Whose scans are paired.
     pairs : PairSettings
         ``atlas`` may be a subject or a scan.
     subjects : int, optional
         Use only this many subjects, not counting the atlas.  ``seed`` decides the choice; a smaller number
         chooses among the subjects of a larger one.
+    seed : int
+        Of the choice of subjects.
     where : str
         The key that ``subjects`` came from, for error messages.
 
@@ -63,6 +69,19 @@ def eligible_pairs(
     ------
     InputError
         The split has no scan of a contrast, too few scans for a pair, or fewer subjects than requested.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.pairs import eligible_pairs
+    >>> from regcore.cohort.settings import PairSettings
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b", "c"], "split": "train", "contrast": "T1w"})
+    >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
+    >>> pairs = PairSettings(kind="random", contrasts=["T1w", "T1w"])
+    >>> len(eligible_pairs(cohort, "train", pairs)), len(eligible_pairs(cohort, "train", pairs, subjects=2))
+    (6, 2)
     """
     tasks = [
         [_of_contrasts(cohort, split, pairs, kind, *pairing) for pairing in pairs.pairings] for kind in _kinds(pairs)
@@ -172,6 +191,17 @@ def make_pairs(cohort: Cohort, split: str, pairs: PairSettings, seed: int) -> pd
     equally between the datasets that have such pairs; a dataset that has fewer gives all.  With kind ``listed`` the
     test pairs are those of the table ``table``.
 
+    Parameters
+    ----------
+    cohort : Cohort
+        Where the scans are listed.
+    split : {"train", "validation", "test"}
+        Whose scans are paired.
+    pairs : PairSettings
+        Which pairs, and how many of each split.
+    seed : int
+        Of the draw, if there are more pairs than asked for.
+
     Returns
     -------
     DataFrame
@@ -181,6 +211,19 @@ def make_pairs(cohort: Cohort, split: str, pairs: PairSettings, seed: int) -> pd
     ------
     InputError
         See :func:`eligible_pairs` and :func:`read_pairs`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.pairs import make_pairs
+    >>> from regcore.cohort.settings import PairSettings
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b"], "split": "test", "contrast": "T1w", "dataset": "OASIS"})
+    >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
+    >>> found = make_pairs(cohort, "test", PairSettings(kind="random", test=None), seed=0)
+    >>> found[["pair", "contrasts", "task", "dataset"]].values.tolist()
+    [['a_1_T1w--b_1_T1w', 'T1w to T1w', 'across', 'OASIS'], ['b_1_T1w--a_1_T1w', 'T1w to T1w', 'across', 'OASIS']]
     """
     if pairs.kind == "listed" and split == "test":
         return _listed_pairs(cohort, pairs)
@@ -214,11 +257,15 @@ def _drawn(eligible: EligiblePairs, wanted: int | None, seed: int) -> list[tuple
 
 
 def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
-    """Read a list of pairs: a tab-separated table with the columns ``fixed moving`` (scans or subjects).
+    r"""Read a list of pairs: a tab-separated table with the columns ``fixed moving`` (scans or subjects).
 
     Parameters
     ----------
-    columns : str
+    path : path
+        The list.
+    cohort : Cohort
+        Where the scans are listed.
+    *columns : str
         Further columns that it must have.
 
     Returns
@@ -231,6 +278,19 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     InputError
         The table is missing or lacks a column; a name is neither a scan of the cohort nor a subject with a single
         scan; a scan is paired with itself; or a pair is listed twice.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.pairs import read_pairs
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b"]}, index=["a_1_T1w", "b_1_T1w"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "pairs.tsv").write_text("fixed\tmoving\na\tb\n")
+    ...     read_pairs(Path(folder, "pairs.tsv"), Cohort(table, Path("cohort.tsv"))).values.tolist()
+    [['a_1_T1w', 'b_1_T1w']]
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such list of pairs; give a tab-separated table")

@@ -32,6 +32,16 @@ class Cohort:
         (relative to the working directory or absolute), empty if there is none.
     path : Path
         Path of the table, for error messages.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import Cohort
+    >>> table = pd.DataFrame({"subject": ["a", "b"], "split": ["train", "test"], "contrast": "T1w"})
+    >>> cohort = Cohort(table.set_index(table["subject"] + "_1_T1w"), Path("cohort.tsv"))
+    >>> cohort.scans("train"), cohort.scan_of("b")
+    (['a_1_T1w'], 'b_1_T1w')
     """
 
     table: pd.DataFrame
@@ -76,13 +86,34 @@ class Cohort:
 
 
 def read_cohort(path: str | Path) -> Cohort:
-    """Read a cohort table and check each row and the whole.
+    r"""Read a cohort table and check each row and the whole.
+
+    Parameters
+    ----------
+    path : path
+        A tab-separated table.
+
+    Returns
+    -------
+    Cohort
 
     Raises
     ------
     InputError
         The table is missing or lacks a column; a row is not a :class:`regcore.cohort.settings.CohortRow`; a subject is
         in two splits; a scan is listed twice; or there are no rows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import read_cohort
+    >>> row = {"subject": "a", "session": "1", "split": "test", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pd.DataFrame([row]).to_csv(Path(folder, "cohort.tsv"), sep="\t", index=False)
+    ...     read_cohort(Path(folder, "cohort.tsv")).scans("test")
+    ['a_1_T1w']
     """
     path = Path(path)
     if not path.is_file():
@@ -98,7 +129,32 @@ def read_cohort(path: str | Path) -> Cohort:
 
 
 def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
-    """Make a :class:`Cohort` from a raw table whose paths are relative to ``path``'s folder."""
+    """Make a :class:`Cohort` from a raw table.
+
+    Parameters
+    ----------
+    table : DataFrame of str
+        One row for each scan, paths relative to the folder of ``path``.
+    path : path
+        Path of the table.
+
+    Returns
+    -------
+    Cohort
+
+    Raises
+    ------
+    InputError
+        As for :func:`read_cohort`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import checked_cohort
+    >>> row = {"subject": "a", "session": "1", "split": "test", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
+    >>> checked_cohort(pd.DataFrame([row]), "data/cohort.tsv").files("a_1_T1w")
+    {'image': 'data/a.nii.gz'}
+    """
     path = Path(path)
     table = table.copy()
     for column in CohortRow.model_fields:
@@ -130,11 +186,30 @@ def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
 def check_files(cohort: Cohort) -> None:
     """Check from the headers that every file exists and fits its scan.
 
+    Parameters
+    ----------
+    cohort : Cohort
+        All of its scans are checked.
+
     Raises
     ------
     InputError
         A file is missing or unreadable; an image is not 2-D or 3-D, or has one slice; images differ in their
         number of dimensions; or labels or a mask are not on the grid of their image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import Cohort, FILE_COLUMNS, check_files
+    >>> from regcore.images.volume import Grid, Volume
+    >>> volume = Volume(np.zeros((4, 4)), Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     volume.save(Path(folder, "a.nii"))
+    ...     row = {**dict.fromkeys(FILE_COLUMNS, ""), "image": str(Path(folder, "a.nii"))}
+    ...     check_files(Cohort(pd.DataFrame([row], index=["a_1_T1w"]), Path("cohort.tsv")))
     """
     problems: list[str] = []
     dimensions: dict[int, str] = {}

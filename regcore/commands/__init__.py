@@ -1,1 +1,1 @@
-"""The command line: :mod:`regcore.commands.cli` declares the verbs, and a module each does the work."""
+"""The command line: :mod:`regcore.commands.cli` declares the commands; each has a module that does the work."""

@@ -7,7 +7,7 @@ import click
 
 import regcore
 from regcore.errors import InputError, RegistrationFailed
-from regcore.methods import METHODS
+from regcore.methods import METHODS, installed_methods
 from regcore.models.released import released_model
 from regcore.process.threads import share_cores
 
@@ -15,7 +15,7 @@ READY = [
     name
     for name, method in METHODS.items()
     if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
-]
+] + list(installed_methods())
 
 CONVENTIONS = """
 \b
@@ -112,12 +112,12 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
     nargs=2,
     multiple=True,
     metavar="FIXED MOVING",
-    help="Contrasts of the pairs; repeat it for as many pairs of each.  Required if the split has several contrasts.",
+    help="Contrasts of the pairs; repeatable, --pairs pairs of each.  Required if the split has several contrasts.",
 )
 @click.option(
     "--pair-table",
     type=click.Path(path_type=Path),
-    help="Use the pairs of this table (columns fixed and moving; scans or subjects) instead of drawing them.",
+    help="Use the pairs in this table (columns fixed and moving: scans or subjects) instead of drawing pairs.",
 )
 @click.option("--labels", multiple=True, metavar="CODES", help="Score only this label or range (1-35); repeatable.")
 @click.option(
@@ -125,11 +125,11 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
     type=click.Choice(["label", "pair", "dataset", "task", "contrasts"]),
     help="Also find the best values separately for each of these.",
 )
-@click.option("--points", type=click.IntRange(min=2), help="Number of values of each hyperparameter in the sweep.")
+@click.option("--points", type=click.IntRange(min=2), help="Values of each hyperparameter in the sweep.")
 @click.option("--seed", default=0, show_default=True, help="Seed for the pairs, the alignments and the resampling.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
 def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per, points, seed, threads) -> None:
-    """Find the best hyperparameters of a hypernetwork MODEL for the labelled scans of a COHORT, without training.
+    """Find the best hyperparameters of a hypernetwork MODEL for the labelled scans of a COHORT, without any training.
 
     MODEL is a folder (results/<study>/models/<name>).  COHORT is a tab-separated table with the columns subject,
     session, split, contrast, image and labels; paths are relative to it.  Scans are prepared as by regcore register.
@@ -226,7 +226,7 @@ def draw(architectures, output) -> None:
 @click.option("--size", nargs=3, type=click.IntRange(min=8), help="Size of the timed volumes in voxels.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads on a CPU.")
 def doctor(device, size, threads) -> None:
-    """List the kernels that run on this machine, and why one does not; compare each with its reference and time it."""
+    """List the kernels, whether each runs on this machine, how it agrees with its reference, and how fast it is."""
     import torch
 
     from regcore.commands.doctor import report

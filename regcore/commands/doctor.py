@@ -1,4 +1,4 @@
-"""What runs as what on this machine: every operator that has a kernel, against its reference and against the memory.
+"""Which kernels run on this machine, whether they agree with their references, and how fast they are.
 
 ``regcore doctor`` prints it; ``benchmarks/gpu.py`` measures the same probes at several sizes.
 """
@@ -21,32 +21,32 @@ from regcore.kernels import jacobian, launch, philox, reference_only, sample_con
 from regcore.kernels.dispatch import NOT_USED, why_no_gpu_kernels
 from regcore.process.versions import processor_name
 
-#: Voxels, for which kernel and reference are compared: odd numbers, and no multiple of a block.
+#: Size of the volumes on which kernel and reference are compared: odd, and no multiple of a block.
 CHECKED = (33, 30, 41)
-#: Voxels, for which kernels are timed: a brain at 1 mm on a GPU, what takes moments on a CPU.
+#: Size of the timed volumes: a brain at 1 mm on a GPU, something quick on a CPU.
 TIMED = {"cuda": (160, 192, 224), "cpu": (64, 64, 64)}
-#: Norm of the difference over the norm, from which on kernel and reference disagree.  Single voxels may differ: where
-#: two roundings put a position on two sides of a voxel, the slope of an interpolation is another one.
+#: Kernel and reference disagree if the norm of their difference exceeds this fraction of the norm.  Single voxels may
+#: differ: if rounding puts a position on the other side of a voxel, the slope of the interpolation is a different one.
 TOLERANCE = 2e-3
 PACKAGES = ("regcore", "torch", "triton", "numba", "numpy")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """An operator, and how to try it.
+    """An operator and inputs to try it on.
 
     Parameters
     ----------
     operator : str
         As in :data:`regcore.kernels.dispatch.FEWEST_ENTRIES`.
     function : callable
-        Tensors → tensor, or tensors of which the first counts.
+        Tensors → tensor, or several tensors, of which the first is compared.
     inputs : callable
-        Shape → the tensors, on the CPU.
+        Shape → input tensors on the CPU.
     differentiated : tuple of int
-        Places of the inputs whose gradients are taken too.
+        Indices of the inputs whose gradients are computed too.
     bytes_per_voxel : int
-        That cannot be avoided, forward and backward: each array read and written once, float32, labels in one byte.
+        Least memory traffic, forward and backward: each array once, in float32, labels in one byte.
     """
 
     operator: str
@@ -57,7 +57,7 @@ class Probe:
 
 
 def noise(channels: int, shape: Sequence[int], seed: int) -> Tensor:
-    """Smooth noise (1, channels, *shape), largest value 1."""
+    """Smooth noise of shape (1, channels, *shape) with maximum 1."""
     coarse = [max(n // 12, 3) for n in shape]
     fine = F.interpolate(
         torch.randn(1, channels, *coarse, generator=torch.Generator().manual_seed(seed)),
@@ -69,7 +69,7 @@ def noise(channels: int, shape: Sequence[int], seed: int) -> Tensor:
 
 
 def displacement(shape: Sequence[int]) -> Tensor:
-    """At most six voxels long along an axis."""
+    """A displacement of at most six voxels along each axis."""
     return 6 * noise(len(shape), shape, 1)
 
 
@@ -79,19 +79,19 @@ def image(shape: Sequence[int], seed: int) -> Tensor:
 
 
 def labels(shape: Sequence[int], seed: int) -> Tensor:
-    """Blocks of 36 labels, half of the volume background."""
+    """Blocks of 36 labels, half of the volume is background."""
     cells = torch.randint(72, (1, 1, *[max(n // 8, 3) for n in shape]), generator=torch.Generator().manual_seed(seed))
     coarse = torch.where(cells > 35, 0, cells).float()
     return F.interpolate(coarse, size=tuple(shape), mode="nearest").to(torch.uint8)
 
 
 def shaded(image: Tensor, field: Tensor) -> Tensor:
-    """An image with a bias field, stretched to 0 ... 1 and raised to a power."""
+    """An image with a bias field, rescaled to 0 ... 1 and raised to a power."""
     return shading.stretch(*shading.shade(image, field, 255.0), 1.2)
 
 
 def convolution_inputs(shape: Sequence[int], features: int = 16) -> list[Tensor]:
-    """One sample, and the weights of its layer."""
+    """One sample and the weights of its layer."""
     generator = torch.Generator().manual_seed(6)
     weight = torch.randn(1, features, features, *[3] * len(shape), generator=generator)
     return [torch.randn(1, features, *shape, generator=generator), weight / (features * 3 ** len(shape)) ** 0.5]
@@ -137,7 +137,7 @@ PROBES = (
 
 
 def entered(call: Callable[[], object]) -> bool:
-    """Whether ``call`` runs a kernel: a Numba one, or a Triton one by its operator."""
+    """Whether ``call`` runs a Numba kernel, or a Triton kernel through its operator."""
     watched = False
 
     def watch(frame, event: str, _) -> None:
@@ -154,7 +154,7 @@ def entered(call: Callable[[], object]) -> bool:
 
 
 class _Operators(TorchDispatchMode):
-    """Whether an operator of regcore was called."""
+    """Records whether an operator of regcore was called."""
 
     called = False
 
@@ -164,7 +164,7 @@ class _Operators(TorchDispatchMode):
 
 
 def run(probe: Probe, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Value, and the gradients of its sum."""
+    """The value, and the gradients of its sum."""
     tensors = list(tensors)
     for place in probe.differentiated:
         tensors[place] = tensors[place].detach().requires_grad_()
@@ -175,7 +175,7 @@ def run(probe: Probe, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """Largest norm of a difference over the norm."""
+    """The largest relative difference: norm of the difference over the norm."""
     errors = [
         (a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-30)
         for a, b in zip(found, expected, strict=True)
@@ -184,7 +184,7 @@ def disagreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def seconds(function: Callable[[], object], device: torch.device, budget: float = 0.5, least: int = 3) -> list[float]:
-    """Times of single calls, after a first one that is not counted, for about ``budget`` seconds."""
+    """Times of single calls for about ``budget`` seconds, after a warm-up call."""
     function()
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -206,14 +206,14 @@ def seconds(function: Callable[[], object], device: torch.device, budget: float 
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes read and written in a second by a copy that does not fit into a cache."""
+    """Bytes per second, read and written, of a copy too large for the caches."""
     source = torch.randn((2**28 if device.type == "cuda" else 2**24), device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * 4 / statistics.median(seconds(lambda: target.copy_(source), device))
 
 
 def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
-    """What a probe runs as: "Triton", "Numba", or "reference" and why."""
+    """What a probe runs as: "Triton", "Numba", or "reference" with the reason."""
     device = tensors[0].device
     if entered(lambda: run(probe, tensors)):
         return "Triton" if device.type == "cuda" else "Numba"
@@ -224,7 +224,7 @@ def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
 
 
 def examined(probe: Probe, device: torch.device, bandwidth: float, timed: Sequence[int]) -> dict:
-    """One row: what the operator runs as, how far from the reference, and how near the memory's limit."""
+    """One row: what the operator runs as, its difference from the reference, and its speed."""
     tensors = [tensor.to(device) for tensor in probe.inputs(CHECKED)]
     kind = runs_as(probe, tensors)
     row = {"operator": probe.operator, "gradients": len(probe.differentiated), "runs as": kind}
@@ -268,7 +268,7 @@ def device_name(device: torch.device) -> str:
 
 
 def examine(device: torch.device, timed: Sequence[int] | None = None) -> tuple[float, pd.DataFrame]:
-    """Copy bandwidth (bytes/s) of a device, and one row for each operator.
+    """Measure the copy bandwidth (bytes/s) of a device, and one row for each operator.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ def examine(device: torch.device, timed: Sequence[int] | None = None) -> tuple[f
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of texts in Markdown; ``DataFrame.to_markdown`` needs a package that only Snakemake brings along."""
+    """A table of strings in Markdown; ``DataFrame.to_markdown`` needs a package that only comes with Snakemake."""
     texts = table.map(str)
     columns = [[name, "", *texts[name]] for name in texts]
     widths = [max(map(len, column)) for column in columns]
@@ -294,7 +294,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def report(device: torch.device, timed: Sequence[int] | None = None) -> tuple[str, bool]:
-    """What ``regcore doctor`` prints, and whether every kernel agrees with its reference."""
+    """The text that ``regcore doctor`` prints, and whether every kernel agrees with its reference."""
     timed = timed or TIMED[device.type]
     bandwidth, rows = examine(device, timed)
     shown = rows.copy()

@@ -1,4 +1,4 @@
-"""Registering two image files: what ``regcore register`` does."""
+"""Registration of two image files: the work of ``regcore register``."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
 from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
-from regcore.methods import METHODS, make_method
+from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.methods.registration import register_scans
@@ -25,7 +25,7 @@ from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
 from regcore.process.versions import versions
 
-#: How images are prepared for methods that bring no preparation of their own.
+#: Preprocessing for methods that have none of their own.
 PREPARATION = PreprocessSettings(affine="affine", mask=False, percentiles=[0.5, 99.5])
 
 
@@ -47,11 +47,11 @@ def register_files(
     method_name : str
         A method that needs no training or has a released model, or the folder of a trained model.
     settings : mapping
-        Of the method; of a trained model the hyperparameters that its hypernetwork is told.
+        Settings of the method. For a trained hypernetwork, its hyperparameters.
     centre : bool
-        Start from aligned image centres; without it the images must overlap in space.
+        Start from aligned image centres. Otherwise the images must overlap in space.
     fixed_mask_path, moving_mask_path : path, optional
-        0 where the image must not pull, on the grid of its image.
+        Zero where the image is to be ignored. On the grid of its image.
 
     Returns
     -------
@@ -61,8 +61,8 @@ def register_files(
     Raises
     ------
     InputError
-        An image cannot be used, the two differ in dimension or do not overlap, a mask does not fit, the method
-        is unknown, or a trained model has no such hyperparameter, or none that is chosen.
+        An image cannot be used, the images differ in dimension or do not overlap, a mask does not fit, the method
+        is unknown, or a trained model lacks a hyperparameter that is given, or a value for one that it has.
     """
     cost = Cost()
     method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
@@ -75,8 +75,8 @@ def register_files(
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
-    if method_name in METHODS and fixed.grid.ndim not in METHODS[method_name].dimensions:
-        raise InputError(f"--method {method_name}: registers no {fixed.grid.ndim}-D images")
+    if method_name in known_methods() and fixed.grid.ndim not in method_info(method_name).dimensions:
+        raise InputError(f"--method {method_name}: cannot register {fixed.grid.ndim}-D images")
     shift = np.eye(fixed.grid.ndim + 1)
     if centre and not method.aligned:
         raise InputError(f"--centre: '{method_name}' leaves the images where their headers put them; use affine")
@@ -102,7 +102,7 @@ def register_files(
         "fixed": str(fixed_path),
         "moving": str(moving_path),
         "method": method_name,
-        "settings": method.settings,
+        "settings": method.settings.as_dict(),
         "commands": found.commands,
         "tool": found.tool,
         "centre": centre,
@@ -122,26 +122,27 @@ def register_files(
 
 
 def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:
-    if name in METHODS:
+    if name in known_methods():
+        info = method_info(name, "--method")
         folder = released_model(name, ndim)
         if folder is not None:
             model = _trained(str(folder), settings)
             return model.method, model
-        if METHODS[name].learned:
-            raise InputError(f"--method {name}: has to be trained first; give the folder of a trained model")
-        if METHODS[name].imported:
-            raise InputError(f"--method {name}: registers nothing; score a field with regcore evaluate")
-        if METHODS[name].pretrained:
+        if info.learned:
+            raise InputError(f"--method {name}: needs training first; give the folder of a trained model")
+        if info.imported:
+            raise InputError(f"--method {name}: does not register; to score a field, use regcore evaluate")
+        if info.pretrained:
             raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
         method = make_method(name, settings, f"--method {name}")
-        missing = METHODS[name].missing(method.settings)
+        missing = method.settings.missing()
         if missing:
             raise InputError(f"--method {name}: {missing}")
-        if not METHODS[name].refines:
+        if not info.refines:
             return method, None
-        if method.settings["start"] is None:
+        if method.settings.start is None:
             raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
-        model = _trained(method.settings["start"], {})
+        model = _trained(method.settings.start, {})
         method.start_from(model.method)
         return method, model
     if Path(name).is_dir():
@@ -151,7 +152,7 @@ def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, 
 
 
 def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
-    """A trained model; one with a hypernetwork at the ``settings``, and at its own where they say nothing."""
+    """Load a trained model. A hypernetwork takes ``settings``, and its tuned values for the rest."""
     model = load_model(folder)
     if settings:
         model = replace(model, method=_at(model, settings, folder))
@@ -159,19 +160,19 @@ def _trained(folder: str, settings: Mapping[str, Any]) -> Model:
         unchosen = [name for name, value in model.method.values.items() if value is None]
         if unchosen:
             raise InputError(
-                f"{folder}: the model is not tuned: no {', '.join(unchosen)} is chosen. regcore tune finds good "
-                "values; regcore register --method <this model> takes them by --lambda and --set KEY=VALUE"
+                f"{folder}: the model is not tuned: no value for {', '.join(unchosen)}. Find good values with regcore "
+                "tune, or set them: regcore register --method <this model> --lambda or --set KEY=VALUE"
             )
     return model
 
 
 def _at(model: Model, settings: Mapping[str, Any], where: str) -> Hypernetworked:
-    """A trained model's method at other hyperparameters."""
+    """The method of a trained model with other hyperparameters."""
     method = model.method
     if not isinstance(method, Hypernetworked):
         raise InputError(
-            f"{where}: --lambda and --set change nothing in a model of the method {model.name}, whose settings were "
-            "fixed in training; only a hypernetwork takes other hyperparameters"
+            f"{where}: --lambda and --set have no effect on a model of the method {model.name}: its settings were "
+            "fixed in training. Only a hypernetwork takes other hyperparameters"
         )
     for name, value in settings.items():
         if name in method.hyperparameters and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -187,23 +188,23 @@ def _mask(path: Path | None, image: Volume) -> Volume | None:
         return None
     mask = read_labels(path)
     if not mask.grid.same_as(image.grid, tolerance_mm=0.01):
-        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that")
+        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that grid")
     if not mask.data.any():
         raise InputError(f"{path}: the mask is empty (all zero)")
     return mask
 
 
 def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = None) -> Prepared:
-    """Bring a scan into a model's space, normalised as the model's training scans were.
+    """Resample a scan onto a model's grid and normalise it like the model's training scans.
 
     Parameters
     ----------
     scan : Volume
         On its own grid, with its own intensities.
     seed : int
-        Of the affine alignment's sampling.
+        Seed of the sampling in the affine alignment.
     mask : Volume, optional
-        On the scan's grid; used where the training's scans were masked.
+        On the scan's grid; used if the training scans were masked.
 
     Raises
     ------
@@ -226,7 +227,7 @@ def _prepared(
     shift: np.ndarray,
     seed: int,
 ) -> tuple[Prepared, Prepared]:
-    """Bring both scans onto one grid: the model's, one around the fixed image's content, or the fixed image's own."""
+    """Resample both scans to one grid: the model's, one around the fixed image's content, or the fixed image's."""
     if model and model.space:
         return prepare_for(model, fixed, seed), prepare_for(model, moving, seed)
     settings = model.preprocess if model else PREPARATION
@@ -245,11 +246,11 @@ def _prepared(
 
 
 def _grid_around(image: Volume, voxels: int | None) -> Grid:
-    """An axis-aligned grid around an image's content, as fine as the image but with ``voxels`` an axis at most."""
+    """An axis-aligned grid around an image's content, as fine as the image but at most ``voxels`` per axis."""
     grid = common_grid(image, PreprocessSettings())
     longest = max(grid.shape)
     if voxels is None or longest <= voxels:
         return grid
-    # A hair coarser, or rounding makes it one voxel more.
+    # Slightly coarser, so that rounding does not add a voxel.
     spacing = float(grid.spacing[0]) * longest / voxels * (1 + 1e-6)
     return common_grid(image, PreprocessSettings(spacing=spacing))

@@ -1,4 +1,4 @@
-"""Tuning a trained hypernetwork on the labelled scans of any cohort: what ``regcore tune`` does."""
+"""Tuning of a trained hypernetwork on the labelled scans of a cohort: the work of ``regcore tune``."""
 
 import json
 import logging
@@ -32,9 +32,9 @@ from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tu
 
 log = logging.getLogger(__name__)
 
-#: What the best values are found for, one by one: columns of the pairs, or of the scores.
+#: Groups for which the best values can be found separately: columns of the pairs or of the scores.
 GROUPINGS = ("label", "pair", "dataset", "task", "contrasts")
-#: The group of pairs whose scans are of two datasets, or of none.
+#: The group of pairs whose scans come from two data sets, or from none.
 NO_DATASET = "no common dataset"
 
 
@@ -52,34 +52,34 @@ def tune_model(
     points: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Find the hyperparameters at which a model aligns the labels of a cohort best.
+    """Find the hyperparameters with which a model aligns the labels of a cohort best.
 
-    Writes into ``output``: ``curve.csv``, the mean Dice at every setting of a dense sweep and its standard
-    deviation over pairs; with ``per`` also ``groups.csv``, the same for every group; ``curve.png``; and
-    ``tuned.json``.
+    Writes to ``output``: ``curve.csv``, the mean Dice at every point of a dense sweep and its standard deviation over
+    pairs; with ``per`` also ``groups.csv``, the same for every group; ``curve.png``; and ``tuned.json``.
+
 
     Parameters
     ----------
     folder : path
         A trained model with a hypernetwork.
     cohort_path : path
-        Table of the scans, see :mod:`regcore.cohort.table`; those that are used need labels.
+        Table of the scans, see :mod:`regcore.cohort.table`. Scans that are used need labels.
     split : str
-        The split that pairs of different subjects are drawn from.
+        Split from which pairs of different subjects are drawn.
     pairs : int
-        How many; all that there are where these are fewer.
+        Number of pairs; all pairs if there are fewer.
     contrasts : sequence of (str, str)
-        Fixed and moving contrast; so many pairs of each.  May be left out where the split has one contrast.
+        Fixed and moving contrast, with ``pairs`` pairs of each. Optional if the split has one contrast.
     pair_table : path, optional
-        Take these pairs and draw none: columns ``fixed moving``.
+        Use these pairs instead of drawing them: columns ``fixed moving``.
     labels : iterable of int or str
-        Codes that count, and ranges such as ``"1-35"``; all by default.
+        Labels to score, as codes or ranges such as ``"1-35"``; all by default.
     per : {"label", "pair", "dataset", "task", "contrasts"}, optional
         Also find the best values for each of these.
     points : int, optional
         Values of each hyperparameter in the sweep.
     seed : int
-        Of the draw of pairs, the alignments and the resampling of pairs.
+        Seed for drawing pairs, for the alignments and for resampling the pairs.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def tune_model(
     ------
     InputError
         The model has no hypernetwork, the cohort has no such pairs, a scan lacks labels or does not fit the
-        model, no label counts, or ``output`` cannot be written to.
+        model, none of the labels occurs, or ``output`` cannot be written to.
     """
     began = time.perf_counter()
     model = load_model(folder)
@@ -158,7 +158,7 @@ def tune_model(
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """The content of ``tuned.json`` in some lines, the first about all pairs and labels."""
+    """A summary of ``tuned.json`` in a few lines; the first is about all pairs and labels."""
     best = report["best"]
     if len(best["values"]) == 1:
         lowest = "at ends " + ", ".join(f"{end:g}: {dice:.3f}" for end, dice in report["ends"])
@@ -176,7 +176,7 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def _told(found: Mapping[str, Any]) -> str:
-    """Where Dice is best, how surely, and what it is there."""
+    """The best values with their confidence intervals, and the Dice there."""
     parts = []
     for name, value in found["values"].items():
         low, high = found["interval"][name]
@@ -208,7 +208,7 @@ def _drawn(cohort: Cohort, split: str, contrasts: Sequence[tuple[str, str]], cou
     """Pairs of different subjects of a split."""
     present = cohort.table["split"].unique()
     if split not in present:
-        raise InputError(f"{cohort.path}: --split {split}: no scan is of that split{did_you_mean(split, present)}")
+        raise InputError(f"{cohort.path}: --split {split}: no scan is in that split{did_you_mean(split, present)}")
     own = list(cohort.table.loc[cohort.table["split"] == split, "contrast"].unique())
     for contrast in (name for pairing in contrasts for name in pairing):
         if contrast not in own:
@@ -217,7 +217,7 @@ def _drawn(cohort: Cohort, split: str, contrasts: Sequence[tuple[str, str]], cou
             )
     if not contrasts and len(own) > 1:
         raise InputError(
-            f"{cohort.path}: the {split} scans have several contrasts ({', '.join(own)}); say which of them meet, "
+            f"{cohort.path}: the {split} scans have several contrasts ({', '.join(own)}); choose the pairings with "
             "--contrasts FIXED MOVING"
         )
     pairings = [list(pairing) for pairing in contrasts] or [[own[0], own[0]]]
@@ -226,10 +226,10 @@ def _drawn(cohort: Cohort, split: str, contrasts: Sequence[tuple[str, str]], cou
 
 
 def _listed(cohort: Cohort, path: str | Path) -> pd.DataFrame:
-    """The pairs of a table, with the columns of those that are drawn."""
+    """The pairs of a table, with the same columns as drawn pairs."""
     table = read_pairs(path, cohort)[["fixed", "moving"]]
     if table.empty:
-        raise InputError(f"{path}: the list has no pairs")
+        raise InputError(f"{path}: the table has no pairs")
     found = list(zip(table["fixed"], table["moving"], strict=True))
     contrast = cohort.table["contrast"]
     return table.assign(
@@ -244,11 +244,11 @@ def _check_groups(cohort: Cohort, table: pd.DataFrame, per: str | None) -> None:
     if per is not None and per not in GROUPINGS:
         raise InputError(f"--per {per}: not possible{did_you_mean(per, GROUPINGS)}")
     if per == "dataset" and not table["dataset"].any():
-        raise InputError(f"{cohort.path}: --per dataset: no pair is of one dataset; fill the column 'dataset'")
+        raise InputError(f"{cohort.path}: --per dataset: no pair is within one data set; fill in 'dataset'")
 
 
 def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str | Path) -> None:
-    """Check from the headers that scans have labels and fit the model."""
+    """Check that scans have labels and, by their headers, that they fit the model."""
     bare = [scan for scan in scans if cohort.file(scan, "labels") is None]
     if bare:
         more = f", and {len(bare) - 1} more" if len(bare) > 1 else ""
@@ -264,7 +264,7 @@ def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str
 
 
 def _codes(cohort: Cohort, scans: Sequence[str], labels: Iterable[int | str]) -> set[int]:
-    """The labels that count: of those of the scans all, or the wanted ones."""
+    """The labels to score: all labels of the scans, or the selected ones."""
     found = found_labels(read_labels(cohort.existing(scan, "labels")).data for scan in scans) - {0}
     if not found:
         raise InputError(f"{cohort.path}: the label maps of the pairs are empty (all zero)")
@@ -280,13 +280,13 @@ def _check_writable(output: Path) -> None:
         with tempfile.TemporaryFile(dir=output):
             pass
     except OSError as error:
-        raise InputError(f"{output}: cannot be written to ({error.strerror}); give another folder, -o") from error
+        raise InputError(f"{output}: cannot be written to ({error.strerror}); choose another folder with -o") from error
 
 
 def _prepared(
     model: Model, cohort: Cohort, scans: Sequence[str], pairs: Sequence[tuple[str, str]], seed: int
 ) -> LabelledPairs:
-    """Scans with their labels on the model's grid."""
+    """Scans and their labels on the model's grid."""
     with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
         for scan in tracked(scans, "prepared"):
             path = cohort.file(scan, "mask") if model.preprocess.mask else None
@@ -297,7 +297,7 @@ def _prepared(
 
 
 def _swept(method: Hypernetworked, labelled: LabelledPairs, codes: Sequence[int], points: int | None) -> pd.DataFrame:
-    """:func:`sweep`, one pair after the other, so that progress can be told."""
+    """:func:`sweep`, pair by pair, to report progress."""
     grid, frames = rows_of(method, points), []
     for pair in tracked(labelled.pairs, f"swept {len(grid)} settings on", "--".join):
         frames.append(sweep(method, replace(labelled, pairs=[pair]), codes, grid))
@@ -305,7 +305,7 @@ def _swept(method: Hypernetworked, labelled: LabelledPairs, codes: Sequence[int]
 
 
 def _groups(rows: pd.DataFrame, table: pd.DataFrame, per: str | None) -> dict[str, pd.DataFrame]:
-    """The scores of each group, by its name; pairs without the group's labels are left out."""
+    """Group name → its scores. Pairs without the group's labels are left out."""
     if per is None:
         return {}
     scores = rows[rows["metric"] == "dice"].dropna(subset="value")

@@ -17,6 +17,7 @@ def true_error_mm(field: DisplacementField, truth: DisplacementField, points: np
     Parameters
     ----------
     field, truth : DisplacementField
+        The field to measure, and the true one.
     points : ndarray, shape (n, D)
         World coordinates of the fixed image, mm.
 
@@ -29,6 +30,19 @@ def true_error_mm(field: DisplacementField, truth: DisplacementField, points: np
     ValueError
         The points have another shape or are not finite; the fields have different numbers of axes; or a field is
         not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.evaluation import true_error_mm
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid.centred((8, 8), spacing=(2, 2), centre=(0, 0))
+    >>> truth = DisplacementField.identity(grid)
+    >>> field = DisplacementField(torch.ones(1, 2, 8, 8), grid)
+    >>> true_error_mm(field, truth, np.zeros((1, 2))).round(3).tolist()
+    [2.828]
     """
     if truth.grid.ndim != field.grid.ndim:
         raise ValueError(f"truth has {truth.grid.ndim} axes and field {field.grid.ndim}")
@@ -41,6 +55,7 @@ def target_registration_error_mm(field: DisplacementField, fixed: pd.DataFrame, 
     Parameters
     ----------
     field : DisplacementField
+        Of the pair of scans that the landmarks belong to.
     fixed, moving : DataFrame, shape (n, D)
         World coordinates in mm, from :func:`read_landmarks`.
 
@@ -54,6 +69,18 @@ def target_registration_error_mm(field: DisplacementField, fixed: pd.DataFrame, 
     ValueError
         No name is in both tables; a name is in a table twice; the number of coordinates is not that of the field;
         or a value is not finite.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.evaluation import target_registration_error_mm
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid
+    >>> field = DisplacementField.identity(Grid.centred((8, 8), spacing=(2, 2), centre=(0, 0)))
+    >>> fixed = pd.DataFrame({"x": [0.0, 1.0], "y": [0.0, 1.0]}, index=["tip", "notch"])
+    >>> moving = pd.DataFrame({"x": [3.0], "y": [4.0]}, index=["tip"])
+    >>> target_registration_error_mm(field, fixed, moving).round(3).tolist()
+    [5.0]
     """
     for name, table in (("fixed", fixed), ("moving", moving)):
         if table.shape[1] != field.grid.ndim or not np.isfinite(table.to_numpy(dtype=float)).all():
@@ -77,12 +104,34 @@ def _mapped(name: str, field: DisplacementField, points_name: str, points: np.nd
 
 
 def read_landmarks(path: str | Path, ndim: int) -> pd.DataFrame:
-    """Read a landmark TSV (columns ``name x y [z]``, RAS mm), indexed by name.
+    r"""Read a landmark TSV (columns ``name x y [z]``, RAS mm), indexed by name.
+
+    Parameters
+    ----------
+    path : path
+        A tab-separated file.
+    ndim : {2, 3}
+        How many coordinates to read.
+
+    Returns
+    -------
+    DataFrame, shape (n, D)
+        World coordinates in mm, one row for each landmark.
 
     Raises
     ------
     InputError
         A column is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.evaluation.accuracy import read_landmarks
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "landmarks.tsv").write_text("name\tx\ty\ntip\t1.5\t-2\n")
+    ...     read_landmarks(Path(folder, "landmarks.tsv"), ndim=2).loc["tip"].tolist()
+    [1.5, -2.0]
     """
     table = pd.read_csv(path, sep="\t")
     axes = list("xyz")[:ndim]
@@ -93,7 +142,36 @@ def read_landmarks(path: str | Path, ndim: int) -> pd.DataFrame:
 
 
 def random_points(mask: np.ndarray, grid: Grid, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw world points (count, D) uniformly from the voxels of ``mask``, anywhere inside each voxel."""
+    """Draw world points (count, D) uniformly from the voxels of ``mask``, anywhere inside each voxel.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (*space)
+        At least one voxel.
+    grid : Grid
+        That of the mask.
+    count : int
+        Number of points.
+    generator : numpy Generator
+        The same state gives the same points.
+
+    Returns
+    -------
+    ndarray, shape (count, D)
+        World coordinates, RAS mm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation.accuracy import random_points
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid.centred((9, 9), spacing=(2, 2), centre=(0, 0))
+    >>> mask = np.zeros((9, 9), dtype=bool)
+    >>> mask[4, 4] = True
+    >>> points = random_points(mask, grid, 5, np.random.default_rng(0))
+    >>> points.shape, bool((abs(points) <= 1).all())
+    ((5, 2), True)
+    """
     voxels = np.argwhere(mask)
     chosen = voxels[generator.integers(len(voxels), size=count)] + generator.uniform(-0.5, 0.5, (count, mask.ndim))
     return grid.to_world(np.clip(chosen, 0, np.array(mask.shape) - 1))
@@ -107,6 +185,7 @@ def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
     Parameters
     ----------
     fixed, warped : ndarray, same shape
+        Any intensities.
 
     Returns
     -------
@@ -117,6 +196,14 @@ def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
     ------
     ValueError
         The shapes differ, an image is empty, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation import correlation
+    >>> image = np.arange(12.0).reshape(3, 4)
+    >>> round(correlation(image, 3 * image + 1), 4), round(correlation(image, -image), 4)
+    (1.0, -1.0)
     """
     require_same_shape("fixed", fixed, "warped", warped)
     deviations = []

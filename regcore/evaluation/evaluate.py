@@ -34,6 +34,16 @@ class Truth:
         The true map, on the fixed grid.
     landmarks : tuple of DataFrame, optional
         Landmarks of the fixed and the moving scan.
+
+    Examples
+    --------
+    >>> from regcore.evaluation.evaluate import Truth
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid.centred((4, 4), spacing=(1, 1), centre=(0, 0))
+    >>> truth = Truth(field=DisplacementField.identity(grid))
+    >>> truth.field.grid.shape, truth.landmarks
+    ((4, 4), None)
     """
 
     field: DisplacementField | None = None
@@ -54,10 +64,18 @@ def evaluate_field(
 
     Parameters
     ----------
+    field : DisplacementField
+        On the grid of ``fixed_labels``.
+    fixed_labels, moving_labels : Volume
+        Label maps of the two scans, each on its own grid; 0 is background.
     labels : sequence of int
         Codes to score.
+    truth : Truth, optional
+        What is known of the true map.
     points : int
         Number of random points in the labelled region at which the true error is measured.
+    seed : int
+        Of these points.
     images : pair of Volume, optional
         The fixed and the moving image, each on its own grid; the first on that of the labels.
 
@@ -75,6 +93,19 @@ def evaluate_field(
     ------
     InputError
         The field is not on the grid of ``fixed_labels``, or these contain no label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation.evaluate import evaluate_field
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> codes = np.zeros((8, 8), dtype=np.int32)
+    >>> codes[2:6, 2:6] = 1
+    >>> labels = Volume(codes, Grid.centred((8, 8), spacing=(2, 2), centre=(0, 0)))
+    >>> table = evaluate_field(DisplacementField.identity(labels.grid), labels, labels, [1])
+    >>> table.set_index("metric")["value"][["dice", "hd95_mm", "folds_percent"]].to_dict()
+    {'dice': 1.0, 'hd95_mm': 0.0, 'folds_percent': 0.0}
     """
     require_grid(field, fixed_labels)
     mask = fixed_labels.data > 0
@@ -107,7 +138,29 @@ def evaluate_field(
 
 
 def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
-    """Raise :class:`InputError` if a field is not on the grid of the fixed scan's labels."""
+    """Raise :class:`InputError` if a field is not on the grid of the fixed scan's labels.
+
+    Parameters
+    ----------
+    field : DisplacementField
+        The field to be evaluated.
+    fixed_labels : Volume
+        Labels of the fixed scan.
+
+    Raises
+    ------
+    InputError
+        A voxel of the two grids differs by more than 0.01 mm, or the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation.evaluate import require_grid
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> grid = Grid.centred((4, 4), spacing=(1, 1), centre=(0, 0))
+    >>> require_grid(DisplacementField.identity(grid), Volume(np.zeros((4, 4)), grid))
+    """
     if not field.grid.same_as(fixed_labels.grid, tolerance_mm=0.01):
         raise InputError(
             f"{fixed_labels.path}: shape {fixed_labels.grid.shape} and position differ from the displacement's "

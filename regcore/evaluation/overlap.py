@@ -9,7 +9,7 @@ from regcore.checks import require_same_shape
 
 
 def dice(a: np.ndarray, b: np.ndarray, labels: Iterable[int]) -> np.ndarray:
-    """Dice overlap of each label, from voxel counts (Eq. 8 of VoxelMorph, Balakrishnan et al., TMI 2019).
+    """Dice overlap of each label, from voxel counts (Eq. 8 of VoxelMorph [1]_).
 
     Symmetric in ``a`` and ``b``.  Any integer is a valid label code, including negative and very large ones: time and
     memory depend on the number of labels, not on their values.
@@ -31,6 +31,19 @@ def dice(a: np.ndarray, b: np.ndarray, labels: Iterable[int]) -> np.ndarray:
     ------
     ValueError
         The shapes differ, a map is not of integers, or a label is not an integer.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation import dice
+    >>> a, b = np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])
+    >>> dice(a, b, [1, 2, 7]).round(3).tolist()
+    [0.667, 0.667, nan]
     """
     a, b = label_maps(a, b)
     codes, asked = sorted_codes(labels)

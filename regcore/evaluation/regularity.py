@@ -13,7 +13,7 @@ from regcore.spatial import jacobian_determinant
 
 @dataclass(frozen=True)
 class DigitalFolds:
-    """Violations of a digital diffeomorphism (Liu et al., IJCV 2024) among the inner voxels of a mask.
+    """Violations of a digital diffeomorphism [1]_ among the inner voxels of a mask.
 
     Parameters
     ----------
@@ -27,6 +27,18 @@ class DigitalFolds:
         Simplices with a determinant ≤ 0, in units of voxels: a voxel has ten simplices in 3-D and four in 2-D.
     volume : float
         Non-diffeomorphic volume (area in 2-D): that of the simplices turned inside out, in voxels.
+
+    References
+    ----------
+    .. [1] Liu, Chen, Wei, Carass and Prince, "On finite difference Jacobian computation in deformable image
+       registration", IJCV 2024, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import digital_folds
+    >>> digital_folds(torch.zeros(1, 2, 5, 5))
+    DigitalFolds(voxels=9, central=0, corners=0, simplices=0.0, volume=0.0)
     """
 
     voxels: int
@@ -37,7 +49,7 @@ class DigitalFolds:
 
 
 def digital_folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> DigitalFolds:
-    """Count folds of φ(p) = p + u(p) by all the determinants of Liu et al. (IJCV 2024), Section 4.
+    """Count folds of φ(p) = p + u(p) by all the determinants of Liu et al. [1]_, Section 4.
 
     Parameters
     ----------
@@ -46,10 +58,30 @@ def digital_folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None)
     mask : array of bool, shape space, optional
         Voxels to consider; default: all.
 
+    Returns
+    -------
+    DigitalFolds
+        Voxels and simplices that are folded, and the volume that is turned inside out.
+
     Raises
     ------
     ValueError
         The displacement is not a single field, not finite or too thin, or the mask has another shape.
+
+    References
+    ----------
+    .. [1] Liu, Chen, Wei, Carass and Prince, "On finite difference Jacobian computation in deformable image
+       registration", IJCV 2024, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import digital_folds
+    >>> from regcore.spatial import identity
+    >>> mirror = -2 * identity((5, 5), torch.zeros(1))[:, :1]
+    >>> found = digital_folds(torch.cat([mirror, torch.zeros_like(mirror)], dim=1))
+    >>> found.voxels, found.central, found.volume
+    (9, 9, 9.0)
     """
     chosen = _mask(displacement, mask)
     if min(displacement.shape[2:]) < 3:
@@ -60,16 +92,79 @@ def digital_folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None)
 
 
 def non_diffeomorphic_volume(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
-    """NDV of Liu et al. (IJCV 2024) in percent of the inner voxels of ``mask``; the NDA in 2-D.
+    """NDV of Liu et al. [1]_ in percent of the inner voxels of ``mask``; the NDA in 2-D.
 
-    NaN if there is no inner voxel.  Parameters and errors as for :func:`digital_folds`.
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *space)
+        In voxels, three or more along each axis.
+    mask : array of bool, shape space, optional
+        Voxels to consider; default: all.
+
+    Returns
+    -------
+    float
+        Percent; NaN if there is no inner voxel.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`digital_folds`.
+
+    References
+    ----------
+    .. [1] Liu, Chen, Wei, Carass and Prince, "On finite difference Jacobian computation in deformable image
+       registration", IJCV 2024, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import non_diffeomorphic_volume
+    >>> from regcore.spatial import identity
+    >>> mirror = -2 * identity((5, 5), torch.zeros(1))[:, :1]
+    >>> folded = torch.cat([mirror, torch.zeros_like(mirror)], dim=1)
+    >>> non_diffeomorphic_volume(folded), non_diffeomorphic_volume(0 * folded)
+    (100.0, 0.0)
     """
     found = digital_folds(displacement, mask)
     return 100 * found.volume / found.voxels if found.voxels else float("nan")
 
 
 def non_diffeomorphic_points(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
-    """Percent of the inner voxels of ``mask`` whose central determinant is ≤ 0 (NDP); see :func:`digital_folds`."""
+    """Percent of the inner voxels of ``mask`` whose central determinant is ≤ 0 (NDP [1]_); see :func:`digital_folds`.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *space)
+        In voxels, three or more along each axis.
+    mask : array of bool, shape space, optional
+        Voxels to consider; default: all.
+
+    Returns
+    -------
+    float
+        Percent; NaN if there is no inner voxel.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`digital_folds`.
+
+    References
+    ----------
+    .. [1] Liu, Chen, Wei, Carass and Prince, "On finite difference Jacobian computation in deformable image
+       registration", IJCV 2024, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import non_diffeomorphic_points
+    >>> from regcore.spatial import identity
+    >>> mirror = -2 * identity((5, 5), torch.zeros(1))[:, :1]
+    >>> folded = torch.cat([mirror, torch.zeros_like(mirror)], dim=1)
+    >>> non_diffeomorphic_points(folded), non_diffeomorphic_points(0 * folded)
+    (100.0, 0.0)
+    """
     found = digital_folds(displacement, mask)
     return 100 * found.central / found.voxels if found.voxels else float("nan")
 
@@ -93,17 +188,81 @@ def folds(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> floa
     ------
     ValueError
         The displacement is not a single field or not finite, or the mask has another shape.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import folds
+    >>> from regcore.spatial import identity
+    >>> mirror = -2 * identity((5, 5), torch.zeros(1))[:, :1]
+    >>> folded = torch.cat([mirror, torch.zeros_like(mirror)], dim=1)
+    >>> folds(folded), folds(0 * folded)
+    (100.0, 0.0)
     """
     return float((_determinants(displacement, mask) <= 0).double().mean() * 100)
 
 
 def sd_log_jacobian(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
-    """Standard deviation of log det ∇φ, with determinants below 1e-9 set to 1e-9; see :func:`folds`."""
+    """Standard deviation of log det ∇φ, with determinants below 1e-9 set to 1e-9; see :func:`folds`.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *space)
+        In voxels.
+    mask : array of bool, shape space, optional
+        Voxels to consider; default: all.
+
+    Returns
+    -------
+    float
+        0 for an affine map; NaN for an empty mask.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`folds`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import sd_log_jacobian
+    >>> from regcore.spatial import identity
+    >>> stretch = 0.5 * identity((5, 5), torch.zeros(1))
+    >>> round(sd_log_jacobian(stretch), 3), round(sd_log_jacobian(stretch.square() / 10), 3)
+    (0.0, 0.075)
+    """
     return float(_determinants(displacement, mask).clamp(min=1e-9).log().std())
 
 
 def mean_jacobian(displacement: Tensor, mask: np.ndarray | Tensor | None = None) -> float:
-    """Mean of det ∇φ, 1 if the total volume is preserved; see :func:`folds`."""
+    """Mean of det ∇φ, 1 if the total volume is preserved; see :func:`folds`.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *space)
+        In voxels.
+    mask : array of bool, shape space, optional
+        Voxels to consider; default: all.
+
+    Returns
+    -------
+    float
+        NaN for an empty mask.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`folds`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation import mean_jacobian
+    >>> from regcore.spatial import identity
+    >>> stretch = 0.5 * identity((5, 5), torch.zeros(1))
+    >>> mean_jacobian(stretch), mean_jacobian(0 * stretch)
+    (2.25, 1.0)
+    """
     return float(_determinants(displacement, mask).mean())
 
 

@@ -28,6 +28,14 @@ class SurfaceDistances:
     a_to_b, b_to_a : ndarray of float64, one-dimensional
         One distance for each surface voxel of the first mask, in array order; NaN if the other mask has no
         surface.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation import SurfaceDistances
+    >>> found = SurfaceDistances(np.array([0.0, 3.0]), np.array([1.0, 0.0]))
+    >>> found.hausdorff(), found.mean
+    (3.0, 1.0)
     """
 
     a_to_b: np.ndarray
@@ -85,6 +93,15 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: npt.ArrayLike) -> S
     ------
     ValueError
         The masks are not boolean, not 2-D or 3-D, or differ in shape; the spacing is not D positive numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation import surface_distances
+    >>> a, b = np.zeros((8, 8), dtype=bool), np.zeros((8, 8), dtype=bool)
+    >>> a[2:5, 2:5], b[2:5, 3:6] = True, True
+    >>> surface_distances(a, b, spacing=(1, 2)).hausdorff()
+    2.0
     """
     a, b = np.asarray(a), np.asarray(b)
     require_same_shape("a", a, "b", b)
@@ -121,6 +138,15 @@ def surface_distances_per_label(
     ValueError
         The shapes differ, a map is not of integers or not 2-D or 3-D, a label is not an integer, or the
         spacing is not D positive numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation import surface_distances_per_label
+    >>> a, b = np.zeros((8, 8), dtype=int), np.zeros((8, 8), dtype=int)
+    >>> a[2:5, 2:5], b[2:5, 3:6] = 4, 4
+    >>> surface_distances_per_label(a, b, [4], spacing=(1, 2)).round(3).loc[4].to_dict()
+    {'hd95_mm': 2.0, 'mean_surface_distance_mm': 0.875}
     """
     a, b = label_maps(a, b)
     sizes = _spacing(spacing, a)

@@ -18,6 +18,7 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
     Parameters
     ----------
     unet : UNet
+        Its weights are not changed.
     series : iterable of sequences of Tensor, shape (1, C, *space)
         For each pair of subjects the inputs of the network, with the moving image in two or more contrasts.  The others
         are compared with the first (the most T1-weighted in the paper).  Sizes are multiples of the network's stride.
@@ -25,7 +26,7 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
     Returns
     -------
     ndarray, shape (layers, 2)
-        First the paper's difference d: the mean, over contrasts, features and pairs of subjects, of the root mean
+        First the paper's difference d [1]_: the mean, over contrasts, features and pairs of subjects, of the root mean
         square over space.  Then d relative to the root mean square of the features, which does not depend on their
         scale.  Layers are in the order of computation.
 
@@ -33,6 +34,21 @@ def feature_variability(unet: UNet, series: Iterable[Sequence[Tensor]]) -> np.nd
     ------
     ValueError
         A series has fewer than two contrasts, or there is none.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.evaluation.variability import feature_variability
+    >>> from regcore.networks.unet import UNet
+    >>> network = UNet(ndim=2)
+    >>> same = [torch.ones(1, 2, 16, 16), torch.ones(1, 2, 16, 16)]
+    >>> feature_variability(network, [same]).max().item()
+    0.0
     """
     found = []
     for images in series:

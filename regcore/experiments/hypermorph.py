@@ -32,8 +32,7 @@ class Landscape:
     Parameters
     ----------
     name : str
-    settings : dict
-        What sets it apart: the similarity, the labels that training sees.
+    similarity : str
     prior : dict of str → list
         The range of each hyperparameter.
     points : dict of str → list
@@ -42,14 +41,23 @@ class Landscape:
         Those of the grids that are trained from further random starts; empty: none are.
     replicates : int
         Trainings of each, the first included.
+    observed : str, list or None
+        The labels that training sees; None where it sees none.
     """
 
     name: str
-    settings: dict[str, Any]
+    similarity: str
     prior: dict[str, list[float]]
     points: dict[str, list[float]]
     again: dict[str, list[float]]
     replicates: int
+    observed: Any = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of all of its networks."""
+        seen = {} if self.observed is None else {"observed": self.observed}
+        return {"similarity": self.similarity, **seen}
 
     @property
     def hyperparameters(self) -> list[str]:
@@ -103,8 +111,7 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
         again = settings.replicates.lambda_.get(similarity, [])
         count = settings.replicates.count if again else 1
         points = {"lambda": sorted({*values, *again})}
-        own: dict[str, Any] = {"similarity": similarity}
-        found[similarity] = Landscape(similarity, own, {"lambda": [0, 1]}, points, {"lambda": again}, count)
+        found[similarity] = Landscape(similarity, similarity, {"lambda": [0, 1]}, points, {"lambda": again}, count)
     for second, wanted in settings.landscapes.wanted.items():
         if second == "gamma" and not labelled:
             raise InputError(f"{WHERE}.landscapes.gamma: training scans without labels have no γ; leave it out")
@@ -116,12 +123,10 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
             raise InputError(
                 f"{WHERE}.landscapes.{second}: {beyond} must lie within [{low:g}, {high:g}], the range beside it{odd}"
             )
-        own = {"similarity": wanted.similarity}
-        if isinstance(wanted, GammaLandscape):
-            own["observed"] = wanted.observed
+        observed = wanted.observed if isinstance(wanted, GammaLandscape) else None
         prior = {"lambda": [0, 1], second: wanted.range}
         points = {"lambda": wanted.lambda_, second: wanted.value(second)}
-        found[second] = Landscape(second, own, prior, points, {}, 1)
+        found[second] = Landscape(second, wanted.similarity, prior, points, {}, 1, observed)
     return found
 
 

@@ -19,7 +19,12 @@ THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
 
 def load() -> ModuleType:
-    """Import antspyx with a fixed number of threads: one, unless the environment sets another."""
+    """Import antspyx with a fixed number of threads: one, unless the environment sets another.
+
+    Returns
+    -------
+    module
+    """
     os.environ.setdefault(THREADS_VARIABLE, "1")
     import ants
 
@@ -34,7 +39,17 @@ def fresh_prefix() -> Iterator[str]:
 
 
 def to_ants(volume: Volume):
-    """Convert a volume to an ANTsImage: the same voxels, geometry in LPS."""
+    """Convert a volume to an ANTsImage: the same voxels, geometry in LPS.
+
+    Parameters
+    ----------
+    volume : Volume
+        In RAS, as everywhere here.
+
+    Returns
+    -------
+    ANTsImage
+    """
     ants = load()
     flip = _flip(volume.grid.ndim)
     spacing = volume.grid.spacing
@@ -47,7 +62,18 @@ def to_ants(volume: Volume):
 
 
 def read_affine(path: str | Path) -> np.ndarray:
-    """Read an ITK affine transform as a matrix on RAS mm, fixed world → moving world."""
+    """Read an ITK affine transform as a matrix on RAS mm, fixed world → moving world.
+
+    Parameters
+    ----------
+    path : path
+        As ANTs writes it.
+
+    Returns
+    -------
+    ndarray, shape (D + 1, D + 1)
+        Fixed world → moving world, RAS mm.
+    """
     transform = load().read_transform(str(path))
     ndim = transform.dimension
     parameters = np.array(transform.parameters)
@@ -64,7 +90,10 @@ def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.n
 
     Parameters
     ----------
+    fixed, moving : Volume
+        Intensities 0 to 1.
     kind : {"rigid", "affine"}
+        Whether scales and shears are found too.
     seed : int
         Seed of the metric's random sampling; the result is reproducible.
 

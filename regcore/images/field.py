@@ -33,6 +33,19 @@ class DisplacementField:
         In voxels of ``grid``.
     grid : Grid
         Grid of the fixed image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> grid = Grid.centred((8, 8), spacing=(2, 2), centre=(0, 0))
+    >>> field = DisplacementField(torch.ones(1, 2, 8, 8), grid)
+    >>> field.at(np.zeros((1, 2))).tolist()
+    [[2.0, 2.0]]
+    >>> field.warp(Volume(np.ones((8, 8), dtype=np.float32), grid)).data.sum().item()
+    49.0
     """
 
     displacement: Tensor
@@ -100,10 +113,33 @@ class DisplacementField:
 def read_field(path: str | Path) -> DisplacementField:
     """Read an ITK displacement field, written by regcore, ANTs or any ITK program.
 
+    Parameters
+    ----------
+    path : path
+        A 5-D vector NIfTI, in LPS mm, as ITK defines it.
+
+    Returns
+    -------
+    DisplacementField
+        In voxels of the file's own grid.
+
     Raises
     ------
     InputError
         The file is missing, damaged or not a 5-D vector NIfTI, or contains NaN or infinite values.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from regcore.images.field import DisplacementField, read_field
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid.centred((4, 4, 4), spacing=(2, 2, 2), centre=(0, 0, 0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     DisplacementField(torch.ones(1, 3, 4, 4, 4), grid).save(Path(folder, "field.nii.gz"))
+    ...     read_field(Path(folder, "field.nii.gz")).displacement[0, :, 1, 1, 1].tolist()
+    [1.0, 1.0, 1.0]
     """
     image = open_nifti(path)
     shape, ndim = image.shape[:3], image.shape[-1]
@@ -141,14 +177,36 @@ def read_voxel_field(path: str | Path, fixed: Grid, moving: Grid) -> Displacemen
 
     Parameters
     ----------
+    path : path
+        The NIfTI file.
     fixed, moving : Grid
         Grids of the two images.
+
+    Returns
+    -------
+    DisplacementField
+        On the fixed grid.
 
     Raises
     ------
     InputError
         The file is missing or damaged, its shape is not that of the fixed image, or it contains NaN or infinite
         values.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import nibabel as nib
+    >>> import numpy as np
+    >>> from regcore.images.field import read_voxel_field
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid.centred((4, 4, 4), spacing=(2, 2, 2), centre=(0, 0, 0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nib.save(nib.Nifti1Image(np.ones((4, 4, 4, 3)), np.eye(4)), Path(folder, "field.nii.gz"))
+    ...     field = read_voxel_field(Path(folder, "field.nii.gz"), grid, grid)
+    >>> field.displacement[0, :, 1, 1, 1].tolist()
+    [1.0, 1.0, 1.0]
     """
     image = open_nifti(path)
     wanted = (*fixed.shape, fixed.ndim)

@@ -34,6 +34,16 @@ class Grid:
         Voxels along each array axis, two or three of them.
     affine : ndarray, shape (D + 1, D + 1)
         Maps homogeneous voxel indices to RAS millimetres.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid((4, 6), np.diag([2.0, 1.0, 1.0]))
+    >>> grid.spacing.tolist(), grid.centre.tolist()
+    ([2.0, 1.0], [3.0, 2.5])
+    >>> grid.to_world(np.array([[1, 1]])).tolist()
+    [[2.0, 1.0]]
     """
 
     shape: tuple[int, ...]
@@ -98,13 +108,50 @@ class Grid:
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Apply a homogeneous matrix, shape (D + 1, D + 1), to points, shape (..., D)."""
+    """Apply a homogeneous matrix to points.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (D + 1, D + 1)
+        Acts on columns of homogeneous coordinates.
+    points : ndarray, shape (..., D)
+        In the units that the matrix takes.
+
+    Returns
+    -------
+    ndarray, shape (..., D)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import transform_points
+    >>> transform_points(np.array([[2, 0, 5], [0, 2, 0], [0, 0, 1]]), np.array([[1, 1]])).tolist()
+    [[7.0, 2.0]]
+    """
     return np.asarray(points, dtype=np.float64) @ matrix[:-1, :-1].T + matrix[:-1, -1]
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """An image: its values (shape ``grid.shape``), its grid, and the file it came from."""
+    """An image: its values, its grid, and the file it came from.
+
+    Parameters
+    ----------
+    data : ndarray, shape (*grid.shape)
+        The values.
+    grid : Grid
+        The geometry.
+    path : Path, optional
+        The file, for messages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> volume = Volume(np.zeros((4, 6)), Grid.centred((4, 6), spacing=(2, 2), centre=(0, 0)))
+    >>> volume.with_data(volume.data + 1).data.sum().item()
+    24.0
+    """
 
     data: np.ndarray
     grid: Grid
@@ -122,6 +169,11 @@ class Volume:
 def read_volume(path: str | Path) -> Volume:
     """Read an image and check everything that would make a registration fail later.
 
+    Parameters
+    ----------
+    path : path
+        A NIfTI file.
+
     Returns
     -------
     Volume
@@ -132,6 +184,19 @@ def read_volume(path: str | Path) -> Volume:
     InputError
         The file is missing, truncated or not a NIfTI; does not have 2 or 3 axes, or has a single slice; contains
         NaN or infinite values, or is constant; or its header gives no usable orientation.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume, read_volume
+    >>> volume = Volume(np.arange(24.0).reshape(4, 6), Grid.centred((4, 6), spacing=(2, 2), centre=(0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     volume.save(Path(folder, "scan.nii.gz"))
+    ...     scan = read_volume(Path(folder, "scan.nii.gz"))
+    >>> scan.grid.shape, scan.grid.spacing.tolist(), scan.data.max().item()
+    ((4, 6), [2.0, 2.0], 23.0)
     """
     volume = _read(path)
     if not np.isfinite(volume.data).all():
@@ -150,10 +215,32 @@ def read_volume(path: str | Path) -> Volume:
 def read_labels(path: str | Path) -> Volume:
     """Read a label map as int32.
 
+    Parameters
+    ----------
+    path : path
+        A NIfTI file.
+
+    Returns
+    -------
+    Volume
+        With int32 values.
+
     Raises
     ------
     InputError
         As :func:`read_volume` (except that a constant map is valid), or the values are not whole numbers ≥ 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume, read_labels
+    >>> labels = Volume(np.eye(4), Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     labels.save(Path(folder, "labels.nii.gz"))
+    ...     np.unique(read_labels(Path(folder, "labels.nii.gz")).data).tolist()
+    [0, 1]
     """
     volume = _read(path)
     if not np.isfinite(volume.data).all():
@@ -168,7 +255,35 @@ def read_labels(path: str | Path) -> Volume:
 
 
 def read_grid(path: str | Path) -> Grid:
-    """Read only the geometry, not the voxels; raises :class:`InputError` as :func:`read_volume`."""
+    """Read only the geometry, not the voxels.
+
+    Parameters
+    ----------
+    path : path
+        A NIfTI file.
+
+    Returns
+    -------
+    Grid
+        Of two or three axes.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_volume`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume, read_grid
+    >>> volume = Volume(np.zeros((4, 6)), Grid.centred((4, 6), spacing=(2, 2), centre=(0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     volume.save(Path(folder, "scan.nii.gz"))
+    ...     read_grid(Path(folder, "scan.nii.gz")).same_as(volume.grid)
+    True
+    """
     return _image_grid(open_nifti(path), path)
 
 

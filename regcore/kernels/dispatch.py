@@ -52,7 +52,21 @@ _reference_depth = 0
 
 @contextlib.contextmanager
 def reference_only() -> Iterator[None]:
-    """Within this context every operator runs as its plain-torch reference."""
+    """Within this context every operator runs as its plain-torch reference.
+
+    Yields
+    ------
+    None
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels import reference_only
+    >>> from regcore.kernels.warp import warp
+    >>> with reference_only():
+    ...     warp(torch.ones(1, 1, 2, 2), torch.zeros(1, 2, 2, 2), edge=True).sum().item()
+    4.0
+    """
     global _reference_depth
     _reference_depth += 1
     try:

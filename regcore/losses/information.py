@@ -20,7 +20,7 @@ def nmi(
 ) -> Tensor:
     """Minus the normalised mutual information of two images.
 
-    NMI(F, M) = (H(F) + H(M)) / H(F, M) (Studholme, Hill and Hawkes, Pattern Recognition 1999), with
+    NMI(F, M) = (H(F) + H(M)) / H(F, M) [1]_, with
     H(P) = −Σ P log P: 1 for independent intensities, up to 2 if each image determines the other.  The
     joint probability is the Parzen estimate P(a, b) = mean over voxels of w(a; F(p)) w(b; M(p)), where the
     Gaussian window w(k; x) ∝ exp(−(x − k)² / 2 width²), x in bins, sums to one over the bins k, so that
@@ -51,6 +51,20 @@ def nmi(
     ValueError
         The shapes differ or are not those of images; ``bins``, ``width`` or a range is invalid; or a value on the
         CPU is NaN or infinite.
+
+    References
+    ----------
+    .. [1] Studholme, Hill and Hawkes, "An overlap invariant entropy measure of 3D medical image alignment", Pattern
+       Recognition 1999.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import nmi
+    >>> image = torch.linspace(0, 1, 64).view(1, 1, 8, 8)
+    >>> inverted, constant = nmi(image, 1 - image), nmi(image, 0 * image)
+    >>> round(inverted.item(), 2), round(constant.item(), 2)
+    (-1.53, -1.0)
     """
     require_image("fixed", fixed)
     require_same_shape("fixed", fixed, "warped", warped)

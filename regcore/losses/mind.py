@@ -8,7 +8,7 @@ from regcore.kernels.mind_ssc.reference import descriptor
 
 
 def mind_ssc_descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Tensor:
-    """Self-similarity context of every voxel (MIND-SSC; Heinrich et al., MICCAI 2013).
+    """Self-similarity context of every voxel (MIND-SSC [1]_).
 
     For each pair (a, b) of face neighbours at a right angle to each other, with d the dilation::
 
@@ -41,17 +41,32 @@ def mind_ssc_descriptor(image: Tensor, radius: int = 2, dilation: int = 2) -> Te
     ValueError
         The shape is not that of an image with one channel; ``radius`` or ``dilation`` is out of range; or a value
         on the CPU is NaN or infinite.
+
+    References
+    ----------
+    .. [1] Heinrich, Jenkinson, Papież, Brady and Schnabel, "Towards realtime multimodal fusion for image-guided
+       interventions using self-similarities", MICCAI 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import mind_ssc_descriptor
+    >>> image = torch.arange(64.0).view(1, 1, 8, 8).sin()
+    >>> found = mind_ssc_descriptor(image)
+    >>> tuple(found.shape), torch.allclose(found, mind_ssc_descriptor(3 * image + 1), atol=1e-4)
+    ((1, 4, 8, 8), True)
     """
     _require_arguments("image", image, radius, dilation)
     return require_finite_loss(descriptor(image, radius, dilation), [("image", image)])
 
 
 def mind_ssc(fixed: Tensor, warped: Tensor, radius: int = 2, dilation: int = 2) -> Tensor:
-    """Mean squared difference of two images' :func:`mind_ssc_descriptor`, over batch, channels and voxels.
+    """Mean squared difference of two images' :func:`mind_ssc_descriptor` [1]_, over batch, channels and voxels.
 
     Parameters
     ----------
     fixed, warped : Tensor, shape (B, 1, *space)
+        Of the same or of different contrasts.
     radius, dilation : int
         As for the descriptor.
 
@@ -64,6 +79,19 @@ def mind_ssc(fixed: Tensor, warped: Tensor, radius: int = 2, dilation: int = 2) 
     ------
     ValueError
         The shapes differ, or as for the descriptor.
+
+    References
+    ----------
+    .. [1] Heinrich, Jenkinson, Papież, Brady and Schnabel, "Towards realtime multimodal fusion for image-guided
+       interventions using self-similarities", MICCAI 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import mind_ssc
+    >>> image = torch.arange(64.0).view(1, 1, 8, 8).sin()
+    >>> round(mind_ssc(image, 1 - image).item(), 4), mind_ssc(image, image.mT).item() > 0.01
+    (0.0, True)
     """
     _require_arguments("fixed", fixed, radius, dilation)
     require_same_shape("fixed", fixed, "warped", warped)

@@ -11,7 +11,7 @@ from regcore.kernels.label_dice import overlaps, place
 
 
 def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor, labels: Sequence[int]) -> Tensor:
-    """One minus the mean Dice of linearly interpolated labels, Eqs. 8–10 of VoxelMorph.
+    """One minus the mean Dice of linearly interpolated labels, Eqs. 8–10 of VoxelMorph [1]_.
 
     Equal to warping one indicator image per label, (B, K, *space), with zeros beyond the border, and
 
@@ -40,6 +40,21 @@ def soft_dice(fixed_labels: Tensor, moving_labels: Tensor, displacement: Tensor,
     ValueError
         The shapes do not fit; a label map is not of integers; ``labels`` is empty or repeats a code; or the
         displacement is not finite.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eqs. 8–10.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import soft_dice
+    >>> fixed = torch.tensor([[[[0, 1, 1, 0]]]])
+    >>> moving = torch.tensor([[[[0, 0, 1, 1]]]])
+    >>> ahead = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    >>> soft_dice(fixed, moving, 0 * ahead, [1]).item(), soft_dice(fixed, moving, ahead, [1]).item()
+    (0.5, 0.0)
     """
     require_field("displacement", displacement)
     require_same_space("displacement", displacement, "fixed_labels", fixed_labels)

@@ -16,7 +16,7 @@ _ROUNDING = 1e-5
 
 
 def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
-    """Logarithm of the Beta(α, 1) prior of a weight map, Eq. 18 of TM-SPR: (α − 1) · mean of log w(p).
+    """Logarithm of the Beta(α, 1) prior of a weight map, Eq. 18 of TM-SPR [1]_: (α − 1) · mean of log w(p).
 
     Parameters
     ----------
@@ -37,6 +37,19 @@ def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
     ValueError
         ``weight`` does not have the shape of an image; ``alpha`` is below 1; or a weight on the CPU is NaN or
         outside (0, 1].
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Eq. 18.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import beta_log_prior
+    >>> weight = torch.full((1, 1, 4, 4), 0.5)
+    >>> round(beta_log_prior(weight, alpha=3).item(), 4), beta_log_prior(0 * weight + 1, alpha=3).item()
+    (-1.3863, 0.0)
     """
     require_image("weight", weight)
     if not 1 <= alpha < math.inf:
@@ -47,7 +60,7 @@ def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
 
 
 def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
-    """Logarithm of the Gaussian prior of a weight map, Eq. 16 of TM-SPR: −mean of (w(p) − 1)² / 2σ².
+    """Logarithm of the Gaussian prior of a weight map, Eq. 16 of TM-SPR [1]_: −mean of (w(p) − 1)² / 2σ².
 
     Parameters
     ----------
@@ -69,6 +82,19 @@ def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
     ValueError
         ``weight`` does not have the shape of an image; ``sigma`` is not positive; or a weight on the CPU is
         negative, NaN or infinite.
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Eq. 16.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import gaussian_log_prior
+    >>> weight = torch.full((1, 1, 4, 4), 0.5)
+    >>> gaussian_log_prior(weight, sigma=0.5).item(), gaussian_log_prior(weight, sigma=1).item()
+    (-0.5, -0.125)
     """
     require_image("weight", weight)
     if not sigma > 0:

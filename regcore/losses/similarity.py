@@ -11,8 +11,8 @@ from regcore.kernels.lncc.reference import VARIANTS
 def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
     """Mean squared intensity difference, divided by the variance of the noise.
 
-    The mean of (f(p) − m∘φ(p))² / σ² over batch, channels and voxels p: Eq. 5 of VoxelMorph, divided by
-    the noise variance as HyperMorph scales it.
+    The mean of (f(p) − m∘φ(p))² / σ² over batch, channels and voxels p: Eq. 5 of VoxelMorph [1]_, divided by
+    the noise variance as HyperMorph scales it [2]_.
 
     Parameters
     ----------
@@ -30,6 +30,21 @@ def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
     ValueError
         The shapes differ or are not those of images; ``sigma`` is not positive; or a value on the CPU is NaN or
         infinite.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 5.
+    .. [2] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import mse
+    >>> fixed, warped = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5)
+    >>> mse(fixed, warped).item(), mse(fixed, warped, sigma=0.5).item()
+    (0.25, 1.0)
     """
     require_image("fixed", fixed)
     require_same_shape("fixed", fixed, "warped", warped)
@@ -41,7 +56,7 @@ def mse(fixed: Tensor, warped: Tensor, sigma: float = 1.0) -> Tensor:
 
 
 def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", shape: str = "box") -> Tensor:
-    """Minus the mean squared local normalised cross-correlation, Eq. 6 of VoxelMorph.
+    """Minus the mean squared local normalised cross-correlation, Eq. 6 of VoxelMorph [1]_.
 
     With sums over the window around every voxel,
 
@@ -57,8 +72,8 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", 
     window : int
         Side of the window in voxels.
     variant : {"ants", "voxelmorph"}
-        ``ants`` counts the voxels of a window that lie inside the image, as the CC metric of ANTs does (Avants
-        et al. 2008), so that the loss is invariant to a·I + b; a window that is flat in either image counts
+        ``ants`` counts the voxels of a window that lie inside the image, as the CC metric of ANTs does [2]_,
+        so that the loss is invariant to a·I + b; a window that is flat in either image counts
         as 0.  ``voxelmorph`` is the authors' form: window^D voxels everywhere, zeros beyond the border, and
         1e-5 added to the denominator.
     shape : {"box", "gaussian"}
@@ -74,6 +89,21 @@ def lncc(fixed: Tensor, moving: Tensor, window: int = 9, variant: str = "ants", 
     ValueError
         The shapes differ; ``window`` is below 2; ``variant`` or ``shape`` is unknown; or a value on the CPU is NaN or
         infinite.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 6.
+    .. [2] Avants, Epstein, Grossman and Gee, "Symmetric diffeomorphic image registration with cross-correlation",
+       Medical Image Analysis 2008.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import lncc
+    >>> image = torch.arange(25.0).view(1, 1, 5, 5).sin()
+    >>> round(lncc(image, 3 * image + 2, window=3).item(), 4)
+    -1.0
     """
     require_image("fixed", fixed)
     require_same_shape("fixed", fixed, "moving", moving)
@@ -105,6 +135,13 @@ def field_mse(field: Tensor, reference: Tensor) -> Tensor:
     ------
     ValueError
         The shapes differ or are not those of fields, or a value on the CPU is NaN or infinite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import field_mse
+    >>> round(field_mse(torch.full((1, 3, 4, 4, 4), 0.1), torch.zeros(1, 3, 4, 4, 4)).item(), 4)
+    0.03
     """
     require_field("field", field)
     require_same_shape("field", field, "reference", reference)

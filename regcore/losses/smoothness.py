@@ -18,7 +18,7 @@ from regcore.kernels import weighted_diffusion as weighted_kernel
 
 
 def diffusion(field: Tensor) -> Tensor:
-    """Mean squared forward difference between neighbouring voxels, Eq. 7 of VoxelMorph.
+    """Mean squared forward difference between neighbouring voxels, Eq. 7 of VoxelMorph [1]_.
 
     Parameters
     ----------
@@ -35,6 +35,19 @@ def diffusion(field: Tensor) -> Tensor:
     ------
     ValueError
         The input is not a field, too thin, or not finite.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import diffusion
+    >>> shift, stretch = torch.ones(1, 1, 4, 4), torch.arange(4.0).expand(1, 1, 4, 4)
+    >>> diffusion(torch.cat([shift, shift], 1)).item(), diffusion(torch.cat([shift, stretch], 1)).item()
+    (0.0, 0.25)
     """
     require_field("field", field)
     _require_size("field", field, 2)
@@ -42,7 +55,7 @@ def diffusion(field: Tensor) -> Tensor:
 
 
 def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
-    """Squared forward differences, each multiplied by a weight λ: the second term of Eq. 19 of TM-SPR.
+    """Squared forward differences, each multiplied by a weight λ: the second term of Eq. 19 of TM-SPR [1]_.
 
     The mean over axes e, batch, components and voxels p of λ(p + e) |u(p + e) − u(p)|².  The weight is
     that of the voxel in front, p + e, as in the authors' code; their Eq. 10 takes the weight of the voxel where the
@@ -64,6 +77,20 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
     ------
     ValueError
         The shapes do not fit; a weight is negative; or a value on the CPU is NaN or infinite.
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Eqs. 10 and 19.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import diffusion, weighted_diffusion
+    >>> field = torch.arange(4.0).expand(1, 2, 4, 4)
+    >>> weight = torch.full((1, 1, 4, 4), 3.0)
+    >>> weighted_diffusion(field, weight).item(), 3 * diffusion(field).item()
+    (1.5, 1.5)
     """
     require_field("field", field)
     require_image("weight", weight)
@@ -77,7 +104,7 @@ def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
 
 
 def bending_energy(field: Tensor) -> Tensor:
-    """Mean squared second derivatives of a field, the smoothness term of Rueckert et al. (IEEE TMI 1999).
+    """Mean squared second derivatives of a field, the smoothness term of Rueckert et al. [1]_.
 
     The mean over batch, components and voxels of Σᵢⱼ (∂²u / ∂xᵢ∂xⱼ)², which counts every mixed derivative
     twice, by central differences: u(p + e) − 2 u(p) + u(p − e) along one axis, and along two a quarter of
@@ -98,6 +125,19 @@ def bending_energy(field: Tensor) -> Tensor:
     ------
     ValueError
         ``field`` does not have the shape of a field or is too small, or a value on the CPU is NaN or infinite.
+
+    References
+    ----------
+    .. [1] Rueckert, Sonoda, Hayes, Hill, Leach and Hawkes, "Nonrigid registration using free-form deformations:
+       application to breast MR images", IEEE TMI 1999.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import bending_energy
+    >>> ramp = torch.arange(5.0).expand(1, 2, 5, 5)
+    >>> bending_energy(ramp).item(), bending_energy(ramp.square()).item()
+    (0.0, 4.0)
     """
     require_field("field", field)
     _require_size("field", field, 3)

@@ -1,111 +1,173 @@
-"""Registration methods, each behind the contract of :mod:`regcore.methods.base`.
+"""Registration methods. All follow the contract of :mod:`regcore.methods.base`.
 
-The registry is light on purpose: it can be read, and a study planned, without loading torch.
+The registry needs no torch, so that it can be read and a study planned quickly.  Besides regcore's own methods it
+knows those of installed packages, which declare them under the entry points ``regcore.methods``
+(docs/new-method.md).
 """
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from regcore.errors import InputError, did_you_mean
-from regcore.methods import requirements
-from regcore.methods.requirements import Requirement
+from regcore.methods.settings.base import MethodSettings
+
+#: Entry points for the methods of installed packages: ``name = "module:Class"``.
+ENTRY_POINTS = "regcore.methods"
+SETTINGS, CLASSICAL = "regcore.methods.settings", "regcore.methods.classical"
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """Where a method lives, and what a plan has to know about it.
+    """Where a method is defined, and what a plan needs to know about it.
 
     Parameters
     ----------
     location : str
         ``module:class``.
+    settings : str or None
+        ``module:class`` of its settings, loaded without torch.  None: the method's class names it.
     learned : bool
-        It is trained.
+        Whether the study trains it.
     refines : bool
-        It starts from one that was.
+        Whether it starts from the field of a trained network.
     external : bool
-        A tool that is not ours does the work.
+        Whether it runs an external tool.
     imported : bool
-        Its fields were made elsewhere: they are read, not found.
+        Whether its fields are read from files rather than computed.
     pretrained : bool
-        It was trained elsewhere: its setting ``model`` is a folder.
-    missing : callable
-        What it needs and does not find, by its settings.
+        Whether it uses an existing model, whose folder is its setting ``model``.
     dimensions : tuple of int
-        Of the images that it can register.
+        Dimensions of the images that it can register.
     gpu : bool
-        It computes on a GPU where there is one, though it has no network.
+        Whether it uses a GPU if there is one, although it has no network.
     """
 
     location: str
+    settings: str | None = None
     learned: bool = False
     refines: bool = False
     external: bool = False
     imported: bool = False
     pretrained: bool = False
-    missing: Requirement = requirements.nothing
     dimensions: tuple[int, ...] = (2, 3)
     gpu: bool = False
 
     @property
     def wants_gpu(self) -> bool:
-        """Whether registering with it is faster on a GPU."""
+        """Whether registration is faster on a GPU."""
         return self.gpu or self.learned or self.refines or self.pretrained
 
 
+#: Attributes that a method's class has under the same names.
+FACTS = ("learned", "refines", "external", "imported", "pretrained", "dimensions", "gpu")
+
+
+def _own(location: str, settings: str, **facts: Any) -> MethodInfo:
+    return MethodInfo(f"regcore.methods.{location}", f"{SETTINGS}.{settings}", **facts)
+
+
+def _tool(location: str, settings: str, **facts: Any) -> MethodInfo:
+    return MethodInfo(f"{CLASSICAL}.{location}", f"{SETTINGS}.classical:{settings}", external=True, **facts)
+
+
+#: The methods of regcore.
 METHODS = {
-    "identity": MethodInfo("regcore.methods.classical.alignment:Identity"),
-    "affine": MethodInfo("regcore.methods.classical.alignment:Affine"),
-    "syn": MethodInfo("regcore.methods.classical.ants:SyN", external=True),
-    "niftyreg": MethodInfo("regcore.methods.classical.niftyreg:NiftyReg", external=True, missing=requirements.niftyreg),
-    "greedy": MethodInfo(
-        "regcore.methods.classical.greedy:Greedy", external=True, missing=requirements.package("picsl_greedy", "greedy")
+    "identity": _own("classical.alignment:Identity", "classical:NoSettings"),
+    "affine": _own("classical.alignment:Affine", "classical:NoSettings"),
+    "syn": _tool("ants:SyN", "SyNSettings"),
+    "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings"),
+    "greedy": _tool("greedy:Greedy", "GreedySettings"),
+    "dipy": _tool("dipy:DipySyN", "DipySettings"),
+    "convexadam": _tool("convexadam:ConvexAdam", "ConvexAdamSettings", dimensions=(3,), gpu=True),
+    "demons": _tool("demons:Demons", "DemonsSettings"),
+    "deeds": _tool("deeds:Deeds", "DeedsSettings", dimensions=(3,)),
+    "elastix": _tool("elastix:Elastix", "ElastixSettings"),
+    "fireants": _tool("fireants:FireANTs", "FireANTsSettings", dimensions=(3,), gpu=True),
+    "imported": _own("imported:Imported", "imported:ImportedSettings", imported=True),
+    "instance": _own("instance:Instance", "instance:InstanceSettings", gpu=True),
+    "refine": _own("refine:Refine", "refine:RefineSettings", refines=True),
+    "autoreg": _own("autoreg:AutoReg", "autoreg:AutoRegSettings", learned=True),
+    "hypermorph": _own("hypermorph:HyperMorph", "hypermorph:HyperMorphSettings", learned=True),
+    "hyperspr": _own("hypertransmorph:HyperSPR", "spr:HyperSPRSettings", learned=True),
+    "hypertransmorph": _own("hypertransmorph:HyperTransMorph", "transmorph:HyperTransMorphSettings", learned=True),
+    "pretrained": MethodInfo(
+        "regcore.models.pretrained:Pretrained", f"{SETTINGS}.pretrained:PretrainedSettings", pretrained=True
     ),
-    "dipy": MethodInfo(
-        "regcore.methods.classical.dipy:DipySyN", external=True, missing=requirements.package("dipy", "dipy")
-    ),
-    "convexadam": MethodInfo(
-        "regcore.methods.classical.convexadam:ConvexAdam",
-        external=True,
-        missing=requirements.package("convexAdam", "convexadam"),
-        dimensions=(3,),
-        gpu=True,
-    ),
-    "demons": MethodInfo(
-        "regcore.methods.classical.demons:Demons", external=True, missing=requirements.package("SimpleITK", "demons")
-    ),
-    "deeds": MethodInfo(
-        "regcore.methods.classical.deeds:Deeds", external=True, missing=requirements.deeds, dimensions=(3,)
-    ),
-    "elastix": MethodInfo("regcore.methods.classical.elastix:Elastix", external=True, missing=requirements.elastix),
-    "fireants": MethodInfo(
-        "regcore.methods.classical.fireants:FireANTs",
-        external=True,
-        missing=requirements.fireants,
-        dimensions=(3,),
-        gpu=True,
-    ),
-    "imported": MethodInfo("regcore.methods.imported:Imported", imported=True),
-    "instance": MethodInfo("regcore.methods.instance:Instance", gpu=True),
-    "refine": MethodInfo("regcore.methods.refine:Refine", refines=True),
-    "autoreg": MethodInfo("regcore.methods.autoreg:AutoReg", learned=True),
-    "hypermorph": MethodInfo("regcore.methods.hypermorph:HyperMorph", learned=True),
-    "hyperspr": MethodInfo("regcore.methods.hypertransmorph:HyperSPR", learned=True),
-    "hypertransmorph": MethodInfo("regcore.methods.hypertransmorph:HyperTransMorph", learned=True),
-    "pretrained": MethodInfo("regcore.models.pretrained:Pretrained", pretrained=True),
-    "synthmorph": MethodInfo("regcore.methods.synthmorph:SynthMorph", learned=True),
-    "transmorph": MethodInfo("regcore.methods.transmorph:TransMorph", learned=True),
-    "spr": MethodInfo("regcore.methods.spr:SPR", learned=True),
-    "voxelmorph": MethodInfo("regcore.methods.voxelmorph:VoxelMorph", learned=True),
+    "synthmorph": _own("synthmorph:SynthMorph", "synthmorph:SynthMorphSettings", learned=True),
+    "transmorph": _own("transmorph:TransMorph", "transmorph:TransMorphSettings", learned=True),
+    "spr": _own("spr:SPR", "spr:SPRSettings", learned=True),
+    "voxelmorph": _own("voxelmorph:VoxelMorph", "voxelmorph:VoxelMorphSettings", learned=True),
 }
 
 
+@cache
+def installed_methods() -> dict[str, importlib.metadata.EntryPoint]:
+    """The methods of installed packages, by name. They cannot replace regcore's own."""
+    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in found if point.name not in METHODS}
+
+
+def known_methods() -> list[str]:
+    """Names of all methods: regcore's own, then those of installed packages."""
+    return [*METHODS, *installed_methods()]
+
+
 def method_info(name: str, where: str = "method") -> MethodInfo:
-    """Look a method up; raises :class:`InputError` with the nearest known name."""
-    if name not in METHODS:
-        raise InputError(f"{where}: unknown method '{name}'{did_you_mean(name, METHODS)}")
-    return METHODS[name]
+    """Look up a method.
+
+    Raises
+    ------
+    InputError
+        No method has this name (the message suggests the nearest one), or an installed package declares a method
+        that it does not have.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if name not in installed_methods():
+        raise InputError(f"{where}: unknown method '{name}'{did_you_mean(name, known_methods())}")
+    found = _installed(name, where)
+    return MethodInfo(installed_methods()[name].value, **{fact: getattr(found, fact) for fact in FACTS})
+
+
+def method_type(name: str, where: str = "method") -> type:
+    """The class of a method, which loads torch.
+
+    Raises
+    ------
+    InputError
+        As for :func:`method_info`.
+    """
+    info = method_info(name, where)
+    return _loaded(info.location) if name in METHODS else _installed(name, where)
+
+
+def settings_type(name: str, where: str = "method") -> type[MethodSettings]:
+    """The class of a method's settings. For regcore's own methods this does not load torch.
+
+    Raises
+    ------
+    InputError
+        As for :func:`method_info`.
+    """
+    settings = method_info(name, where).settings
+    return method_type(name, where).settings_type if settings is None else _loaded(settings)
+
+
+def read_settings(name: str, values: Mapping | None = None, where: str = "method") -> MethodSettings:
+    """Check a method's settings and fill in defaults, as :func:`make_method` does, without loading the method.
+
+    Checks that need the network are left to the method.
+
+    Raises
+    ------
+    InputError
+        The method or one of its settings is unknown or invalid.
+    """
+    return settings_type(name, where).read(values or {}, where)
 
 
 def make_method(name: str, settings: Mapping | None = None, where: str = "method"):
@@ -120,5 +182,30 @@ def make_method(name: str, settings: Mapping | None = None, where: str = "method
     InputError
         The method or one of its settings is unknown or invalid.
     """
-    module, _, attribute = method_info(name, where).location.partition(":")
-    return getattr(importlib.import_module(module), attribute)(settings or {}, where)
+    return method_type(name, where)(settings or {}, where)
+
+
+def _loaded(location: str) -> type:
+    module, _, attribute = location.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def _installed(name: str, where: str) -> type:
+    """The class of a method in an installed package."""
+    point = installed_methods()[name]
+    package = point.dist.name if point.dist else point.value
+    try:
+        found = point.load()
+    except Exception as error:
+        raise InputError(
+            f"{where}: the package '{package}' has the method '{name}', but {point.value} cannot be loaded "
+            f"({type(error).__name__}: {error}); repair or remove the package"
+        ) from error
+    settings = getattr(found, "settings_type", None)
+    if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
+        raise InputError(
+            f"{where}: the method '{name}' of the package '{package}' must be a class whose 'settings_type' is a "
+            f"MethodSettings; {point.value} is {found!r} (see docs/new-method.md)"
+        )
+    return found

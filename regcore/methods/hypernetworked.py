@@ -1,154 +1,126 @@
-"""Methods whose network's weights are written by a hypernetwork, for all values of the loss's hyperparameters.
+"""Methods with a hypernetwork, which generates the network's weights for all hyperparameters of the loss.
 
-Section 3.1 of HyperMorph (Hoopes et al., IPMI 2021) around any method of VoxelMorph's kind: at every training step each
-pair meets its own hyperparameters Λ, in the network and in the loss (Eq. 1 to 3).  Afterwards a value is chosen without
-training anything: :mod:`regcore.tuning.amortised`.
+Section 3.1 of HyperMorph (Hoopes et al., IPMI 2021), around any method like VoxelMorph: in every training step, each
+pair has its own hyperparameters Λ, in the network and in the loss (Eq. 1 to 3).  Afterwards a value is chosen without
+training: :mod:`regcore.tuning.amortised`.
 """
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from regcore.errors import InputError, did_you_mean
-from regcore.methods.voxelmorph import VoxelMorph
-from regcore.networks.hypernetwork import ACTIVATIONS, Hypernetwork, weights_of
+from regcore.methods.base import LearnedMethod
+from regcore.methods.objective import ObjectiveMethod
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.hypernetwork import HypernetworkSettings
+from regcore.networks.hypernetwork import HypernetworkDesign
+from regcore.settings.base import Number
 
-#: Decimals of a value: inputs are in single precision.
+#: Decimals of a value, because inputs are in single precision.
 DIGITS = 6
 
-#: The setting with the hyperparameters and their ranges.
-RANGES = {
-    "description": "hyperparameters of the hypernetwork, each with the range over which training draws it uniformly",
-    "type": "object",
-    "minProperties": 1,
-    "additionalProperties": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}},
-}
-HYPERNETWORK = {
-    "end_points": {
-        "description": "how often training draws one of the two ends of the range instead, for each hyperparameter",
-        "type": "number",
-        "minimum": 0,
-        "maximum": 1,
-        "default": 0.1,
-    },
-    "hidden": {
-        "description": "units of the layers of the hypernetwork",
-        "type": "array",
-        "minItems": 1,
-        "items": {"type": "integer", "minimum": 1},
-        "default": [64, 64, 64, 64],
-    },
-    "final": {
-        "description": "activation of the last of these layers; ReLU after the others",
-        "enum": list(ACTIVATIONS),
-        "default": "tanh",
-    },
-    "generated": {
-        "description": "parts of the network whose weights are generated (unet, head); null: all",
-        "type": ["array", "null"],
-        "minItems": 1,
-        "items": {"type": "string"},
-        "default": None,
-    },
-}
+Inner = TypeVar("Inner", bound=ObjectiveMethod)
 
 
-class Hypernetworked(VoxelMorph):
-    """A method behind a hypernetwork; comes before the method among a class's bases.
+class Hypernetworked(LearnedMethod, Generic[Inner]):
+    """A method with a hypernetwork around it.
 
-    ``limits`` says what the hypernetwork may be told, and between which values that may lie; the setting that is called
-    ``ranges_key`` what it is told.  The settings of these names hold the value to register with; null where none is
-    chosen yet.
+    Attributes
+    ----------
+    inner : ObjectiveMethod
+        The wrapped method at the hyperparameters to register with.  Hyperparameters that are not chosen yet are
+        None there; then use it only for what does not depend on them.
     """
 
-    limits: ClassVar[dict[str, tuple[float, float]]]
-    ranges_key: ClassVar[str]
+    settings: HypernetworkSettings
+    inner: Inner
 
-    def _settle_weights(self, given: Mapping, where: str) -> None:
-        """Check the ranges, and the values that are given; hyperparameters without one wait for their tuning."""
-        chosen = self.settings
-        for name, (low, high) in self.ranges.items():
-            place = f"{where}.{self.ranges_key}"
-            if name not in self.limits:
-                raise InputError(f"{place}: no hyperparameter '{name}'{did_you_mean(name, self.limits)}")
-            least, most = self.limits[name]
-            if not least <= low < high <= most:
-                raise InputError(f"{place}: {name}: [{low}, {high}] must ascend within [{least}, {most}]")
-        for name in self.limits:
-            if name in self.hyperparameters:
-                if given.get(name) is None:
-                    chosen[name] = None
-                else:
-                    self._check(name, chosen[name], where)
-            elif chosen[name] is None:
-                raise InputError(f"{where}: set '{name}', or a range of it in '{self.ranges_key}'")
-        self._check_parts(where)
-
-    def _check_parts(self, where: str) -> None:
-        """Look whether the network has the parts that are to be generated, without making its weights."""
-        with torch.device("meta"):
-            network = super().build(len(self.settings.get("attention") or (1, 1)))
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
+        super().__init__(settings, where)
+        self.inner = self._wrapped()
         try:
-            generated = weights_of(network, self.settings["generated"])
+            self.design.check_parts()
         except ValueError as error:
-            raise InputError(f"{where}: 'generated': {error}") from error
-        if self.settings.get("checkpointing") and any("encoder." in name for name in generated):
-            raise InputError(
-                f"{where}: 'checkpointing' computes the encoder again when its generated weights are gone; leave the "
-                "encoder out of 'generated', or set 'checkpointing: false'"
-            )
+            raise InputError(f"{where}: {error}") from error
 
     @property
-    def ranges(self) -> dict[str, list[float]]:
-        """Each hyperparameter and the range over which training draws it, in the order of the hypernetwork's inputs."""
-        return self.settings[self.ranges_key]
+    @abstractmethod
+    def inner_type(self) -> type[Inner]:
+        """The class of the wrapped method."""
+
+    def _wrapped(self) -> Inner:
+        """The wrapped method with these settings."""
+        return self.inner_type(self.settings.as_settings_of(self.inner_type.settings_type))
+
+    @property
+    def design(self) -> HypernetworkDesign:
+        """The network."""
+        chosen = self.settings
+        return HypernetworkDesign(
+            self.inner.design, len(self.hyperparameters), chosen.hidden, chosen.final, chosen.generated
+        )
+
+    def build(self, ndim: int) -> nn.Module:
+        return self.design.build(ndim)
+
+    @property
+    def stride(self) -> int:
+        return self.design.stride
+
+    def settle(self, shape: Sequence[int]) -> None:
+        self.inner.settle(shape)
+        settled = self.inner.settings
+        self.settings = self.settings.with_values({key: settled.value(key) for key in settled.attributes()})
+
+    @property
+    def observed(self) -> Any:
+        return self.inner.observed
+
+    @property
+    def observed_draw(self) -> int:
+        return self.inner.observed_draw
+
+    @property
+    def compares_images(self) -> bool:
+        return self.inner.compares_images
+
+    @property
+    def ranges(self) -> dict[str, list[Number]]:
+        """Each hyperparameter and its range in training, in the order of the hypernetwork's inputs."""
+        return self.settings.ranges_of_hyperparameters
 
     @property
     def hyperparameters(self) -> list[str]:
         return list(self.ranges)
 
-    def at(self, values: Mapping[str, float]) -> "Hypernetworked":
+    def at(self, values: Mapping[str, float]) -> Self:
         """The same method and network at other hyperparameters.
 
         Raises
         ------
         InputError
-            The hypernetwork is not told such a hyperparameter, or the value lies outside of what it has met.
+            The hypernetwork has no such hyperparameter, or the value lies outside the range of training.
         """
         for name, value in values.items():
             if name not in self.hyperparameters:
                 raise InputError(f"the model has no hyperparameter '{name}'{did_you_mean(name, self.hyperparameters)}")
-            self._check(name, value, "")
+            self.settings.check_value(name, value, "")
         return self._at(values)
 
-    def _at(self, values: Mapping[str, float]) -> "Hypernetworked":
-        """:meth:`at` without looking."""
+    def _at(self, values: Mapping[str, float]) -> Self:
+        """:meth:`at` without checks."""
         other = copy.copy(self)
-        other.settings = {**self.settings, **values}
-        other._unlikeness = other._similarity()
+        other.settings = self.settings.with_values(values)
+        other.inner = other._wrapped()
         return other
 
-    def _check(self, name: str, value: float, where: str) -> None:
-        low, high = self.ranges[name]
-        if not low <= value <= high:
-            place = f"{where}: " if where else ""
-            raise InputError(f"{place}{name} = {value:g} lies outside [{low:g}, {high:g}], where the model is trained")
-
-    def build(self, ndim: int) -> nn.Module:
-        chosen = self.settings
-        return Hypernetwork(
-            super().build(ndim), len(self.hyperparameters), chosen["hidden"], chosen["final"], chosen["generated"]
-        )
-
-    @property
-    def recordable(self) -> bool:
-        return False
-
     def inputs(self, values: Mapping[str, float]) -> Tensor:
-        """A row (1, n) of the hypernetwork's inputs: each hyperparameter's place in its range, 0 to 1."""
+        """A row (1, n) of the hypernetwork's inputs: each hyperparameter's position in its range, 0 to 1."""
         return torch.tensor([[(values[name] - low) / (high - low) for name, (low, high) in self.ranges.items()]])
 
     def values_of(self, row: Tensor) -> dict[str, float]:
@@ -160,36 +132,52 @@ class Hypernetworked(VoxelMorph):
         }
 
     def predict(self, module: Callable[..., Tensor], fixed: Tensor, moving: Tensor) -> Tensor:
-        missing = [name for name, value in self.values.items() if value is None]
-        if missing:
-            raise InputError(f"no value of {', '.join(missing)} is chosen: tune the model, or give one")
-        return self.predict_at(module, fixed, moving, self.inputs(self.values))
+        values = {name: value for name, value in self.values.items() if value is not None}
+        if missing := [name for name in self.hyperparameters if name not in values]:
+            raise InputError(f"no value is chosen for {', '.join(missing)}: tune the model, or set a value")
+        return self.predict_at(module, fixed, moving, self.inputs(values))
 
     def predict_at(self, module: Callable[..., Tensor], fixed: Tensor, moving: Tensor, inputs: Tensor) -> Tensor:
-        """Flow of image pairs as for :meth:`predict`, with ``inputs`` (1, n), or (B, n) for a row to each pair."""
+        """Flow of image pairs as for :meth:`predict`, with ``inputs`` (1, n), or (B, n) with one row per pair."""
         inputs = inputs.to(fixed.device)
-        return super().predict(lambda pair: module(pair, inputs), fixed, moving)
+        return self.inner.predict(lambda pair: module(pair, inputs), fixed, moving)
+
+    def network_input(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """The wrapped network's input for image pairs."""
+        return self.inner.network_input(fixed, moving)
+
+    def displacement(self, flow: Tensor, image: Tensor) -> Tensor:
+        return self.inner.displacement(flow, image)
+
+    def displacements(self, flow: Tensor, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.inner.displacements(flow, image)
+
+    def refinable(self, flow: Tensor) -> Tensor:
+        return self.inner.refinable(flow)
+
+    def losses(self, flow: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.inner.losses(flow, batch)
 
     def training_step(self, module: Callable[..., Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Losses, averaged over pairs of which each has drawn its own hyperparameters."""
+        """Losses, averaged over pairs, each with its own random hyperparameters."""
         drawn = self.draw(len(batch["fixed"]))
-        batch, seen = self._augmented(batch)
+        batch, seen = self.inner.augmented(batch)
         flow = self.predict_at(module, seen["fixed"], seen["moving"], drawn)
-        deformed = self._deformed(flow, batch)
+        deformed = self.inner.deformed(flow, batch)
         found = [
-            self._at(self.values_of(row))._losses(flow[n : n + 1], _sample(batch, n), _sample(deformed, n))
+            self._at(self.values_of(row)).inner.losses_of(flow[n : n + 1], _sample(batch, n), _sample(deformed, n))
             for n, row in enumerate(drawn)
         ]
         return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
 
     def draw(self, rows: int) -> Tensor:
-        """Rows (rows, n) of inputs: uniform, some at an end; they follow torch's seed."""
+        """Rows (rows, n) of inputs: uniform, some at an end of a range; drawn from torch's global state."""
         places = torch.rand(rows, len(self.hyperparameters))
-        at_end = torch.rand_like(places) < self.settings["end_points"]
+        at_end = torch.rand_like(places) < self.settings.end_points
         return torch.where(at_end, places.round(), places)
 
-    def looks(self) -> Sequence["Hypernetworked"]:
-        """The method at values that cover the ranges evenly, where none is chosen: five, or three for each of two."""
+    def looks(self) -> Sequence[Self]:
+        """If no values are chosen: the method at values spread over the ranges, five, or three for each of two."""
         if None not in self.values.values():
             return [self]
         count = 5 if len(self.hyperparameters) == 1 else 3

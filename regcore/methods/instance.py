@@ -1,10 +1,9 @@
-"""Registration of one pair from nothing: a multi-resolution optimiser that needs no training.
+"""Registration of one pair by multi-resolution optimisation, without training.
 
-The field is either a displacement that every step is composed into (as greedy and FireANTs do), or a
-stationary velocity that is integrated.  A step follows the gradient of the similarity with momentum; at
-every voxel it is as long as the ratio of the gradient's running mean to its running root mean square, so
-that flat and steep regions move alike, and it is smoothed before and the field after.  Smoothing is the
-only regularisation.
+The field is either a displacement with which every step is composed (as in greedy and FireANTs), or a stationary
+velocity that is integrated.  A step follows the gradient of the similarity with momentum.  Its length at each voxel is
+the ratio of the gradient's running mean to its running root mean square, so flat and steep regions move alike.  The
+step is smoothed before it is taken, and the field after it.  Smoothing is the only regularisation.
 """
 
 import copy
@@ -16,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration, as_registration, as_tensor
-from regcore.methods.objective import similarity, similarity_settings
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.instance import InstanceSettings
+from regcore.methods.similarity import similarity
 from regcore.process.cuda_graph import Recording
 from regcore.process.devices import default_device
 from regcore.spatial import (
@@ -35,13 +35,13 @@ from regcore.spatial import (
 
 Unlikeness = Callable[[Tensor, Tensor], Tensor]
 
-#: Smallest size of a level along an axis, in voxels: below it windows see nothing but border.
+#: Smallest size of a level along an axis, in voxels: below it, windows are mostly border.
 SMALLEST = 8
-#: Share of the mean gradient below which a voxel's gradient counts as noise and is not scaled up.
+#: Fraction of the mean gradient below which a voxel's gradient counts as noise and is not scaled up.
 NOISE_SHARE = 0.3
-#: Iterations over which the loss has to fall by more than the tolerance.
+#: Iterations in which the loss must fall by more than the tolerance.
 STOPPING_WINDOW = 10
-#: How often a field is smoothed where it folds before it is handed over as it is, and how far around, in voxels.
+#: Most rounds of smoothing where the final field folds, and how far around the folds, in voxels.
 REPAIRS, REPAIR_RADIUS = 30, 3
 
 
@@ -49,68 +49,12 @@ class Instance(Method):
     """Optimise the field of one pair, without training."""
 
     uses_masks: ClassVar[bool] = True
-    properties: ClassVar[dict] = {
-        **similarity_settings("lncc", window=5),
-        "transformation": {
-            "description": "displacement (every step is composed into it; fast and accurate) or velocity (integrated, "
-            "at half resolution; its inverse is exact)",
-            "enum": ["displacement", "velocity"],
-            "default": "displacement",
-        },
-        "shrink": {
-            "description": "how much coarser each level is than the images' finest spacing, coarse to fine",
-            "type": "array",
-            "items": {"type": "number", "minimum": 1},
-            "minItems": 1,
-            "default": [8, 4, 2, 1],
-        },
-        "iterations": {
-            "description": "most iterations at each level",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "default": [50, 50, 50, 25],
-        },
-        "step": {
-            "description": "length of a step in voxels of the level",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "maximum": 1,
-            "default": 0.5,
-        },
-        "momentum": {
-            "description": "share of the steps before that a step keeps",
-            "type": "number",
-            "minimum": 0,
-            "exclusiveMaximum": 1,
-            "default": 0.9,
-        },
-        "smooth_gradient": {
-            "description": "standard deviation of the Gaussian that smooths each gradient, in voxels of the level",
-            "type": "number",
-            "minimum": 0,
-            "default": 1.0,
-        },
-        "smooth_field": {
-            "description": "standard deviation of the Gaussian that smooths the field after each step, in voxels of "
-            "the level",
-            "type": "number",
-            "minimum": 0,
-            "default": 0.5,
-        },
-        "tolerance": {
-            "description": "a level ends where ten iterations lower the loss by less than this share of it",
-            "type": "number",
-            "minimum": 0,
-            "default": 1e-3,
-        },
-    }
+    gpu: ClassVar = True
+    settings_type: ClassVar = InstanceSettings
+    settings: InstanceSettings
 
-    def __init__(self, settings: Mapping, where: str = "method"):
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
-        shrink, iterations = self.settings["shrink"], self.settings["iterations"]
-        if len(shrink) != len(iterations):
-            raise InputError(f"{where}: 'shrink' has {len(shrink)} levels and 'iterations' {len(iterations)}")
         self._unlikeness = similarity(self.settings)
         self._recorded: dict[tuple, _RecordedDescent] = {}
 
@@ -139,20 +83,20 @@ class Instance(Method):
         Parameters
         ----------
         fixed, moving : Tensor, shape (B, 1, *space)
-            On one grid.
+            Images on one grid.
         spacing : ndarray, shape (D,)
-            Size of a voxel; only ratios matter, levels are made as isotropic as they can be.
+            Size of a voxel. Only ratios matter: levels are made as isotropic as possible.
         fixed_mask, moving_mask : Tensor, shape (B, 1, *space), optional
-            0 where the image must not pull.  It still counts in the windows of its neighbours.
+            Zero where the image is ignored.  It still counts in the windows of neighbouring voxels.
 
         Returns
         -------
         displacement, inverse : Tensor, shape (B, D, *space)
             In voxels.
         """
-        kind = {"displacement": _Displacement, "velocity": _Velocity}[self.settings["transformation"]]
+        kind = {"displacement": _Displacement, "velocity": _Velocity}[self.settings.transformation]
         transformation = kind(fixed)
-        for factor, iterations in zip(self.settings["shrink"], self.settings["iterations"], strict=True):
+        for factor, iterations in zip(self.settings.shrink, self.settings.iterations, strict=True):
             factors = np.maximum(factor * spacing.min() / spacing, 1)
             images = [_coarser(image, factors) for image in (fixed, moving)]
             masks = [mask if mask is None else _coarser(mask, factors) for mask in (fixed_mask, moving_mask)]
@@ -166,17 +110,17 @@ class Instance(Method):
         losses: list[Tensor] = []
         for _ in range(iterations):
             losses.append(descent.iterate())
-            if _has_settled(losses, self.settings["tolerance"]):
+            if _has_settled(losses, self.settings.tolerance):
                 break
         transformation.field = descent.field
 
     def _descent(self, transformation: "_Transformation", level: "_Level") -> "_Descent":
-        """The descent at a level; on a GPU that of the pair before, if the grids are the same, with its recording."""
+        """The descent at a level. A GPU reuses that of the previous pair, with its recording, if the grids match."""
         if not level.fixed.is_cuda:
             return _Descent(transformation, level, self._unlikeness, self.settings)
         sizes = tuple(None if image is None else (image.shape, image.dtype) for image in level)
         if sizes not in self._recorded:
-            if len(self._recorded) >= len(self.settings["shrink"]):  # these are of other images than before
+            if len(self._recorded) >= len(self.settings.shrink):  # these belong to images of other sizes
                 self._recorded.clear()
             self._recorded[sizes] = _RecordedDescent(transformation, level, self._unlikeness, self.settings)
         descent = self._recorded[sizes]
@@ -199,7 +143,7 @@ class _Level(NamedTuple):
             yield warp(self.moving_mask, displacement, border="edge")
 
     def warped(self, displacement: Tensor) -> Tensor:
-        """The moving image warped, with no gradient where a mask is 0."""
+        """The moving image warped, without a gradient where a mask is 0."""
         warped = warp(self.moving, displacement, border="edge")
         for mask in self.masks(displacement.detach()):
             warped = mask * warped + (1 - mask) * warped.detach()
@@ -207,22 +151,22 @@ class _Level(NamedTuple):
 
 
 class _Descent:
-    """The iterations at one level.  What one of them changes it changes in place."""
+    """The iterations at one level, which update tensors in place."""
 
     def __init__(
-        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: Mapping[str, Any]
+        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
     ):
         self.level, self.unlikeness, self.settings = level, unlikeness, settings
         self.transformation = transformation
         self.field = transformation.field.clone()
-        self.momentum = _Momentum(settings["momentum"], self.field)
+        self.momentum = _Momentum(settings.momentum, self.field)
 
     def iterate(self) -> Tensor:
-        """Take one step; returns the loss before it."""
+        """Take one step; return the loss before it."""
         loss, gradient = self._gradient()
-        direction = self.momentum.direction(smooth(gradient, self.settings["smooth_gradient"]))
-        step = -self.settings["step"] * direction
-        self.field.copy_(self.transformation.moved(self.field, step, self.settings["smooth_field"]))
+        direction = self.momentum.direction(smooth(gradient, self.settings.smooth_gradient))
+        step = -self.settings.step * direction
+        self.field.copy_(self.transformation.moved(self.field, step, self.settings.smooth_field))
         return loss
 
     def _gradient(self) -> tuple[Tensor, Tensor]:
@@ -236,10 +180,10 @@ class _Descent:
 
 
 class _RecordedDescent(_Descent):
-    """A descent whose iteration is recorded for the GPU, and replayed for every pair of images of these sizes."""
+    """A descent whose iteration is recorded on the GPU and replayed for every pair of images of these sizes."""
 
     def __init__(
-        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: Mapping[str, Any]
+        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
     ):
         level = _Level(*(None if image is None else image.clone() for image in level))
         super().__init__(copy.copy(transformation), level, unlikeness, settings)
@@ -247,7 +191,7 @@ class _RecordedDescent(_Descent):
         self._iteration = Recording(super().iterate)
 
     def begin(self, field: Tensor, level: _Level) -> None:
-        """Start anew from a field, with other images of the same sizes."""
+        """Start again from a field, with other images of the same sizes."""
         for kept, image in zip(self.level, level, strict=True):
             if kept is not None:
                 kept.copy_(image)
@@ -259,13 +203,13 @@ class _RecordedDescent(_Descent):
 
 
 class _Momentum:
-    """Running means of a gradient and of its squared length, and the direction that follows from them."""
+    """Running means of a gradient and its squared length, and the resulting direction."""
 
     def __init__(self, share: float, field: Tensor):
         self.share = share
         self.slow_share = 1 - (1 - share) / 10
         self.mean, self.square = torch.empty_like(field), torch.empty_like(field[:, :1])
-        # What the running means still hold of the zeros that they began with.
+        # The part of the running means that still comes from their initial zeros.
         self.unseen, self.slow_unseen = (field.new_empty((), dtype=torch.float64) for _ in range(2))
         self.reset()
 
@@ -276,7 +220,7 @@ class _Momentum:
         self.slow_unseen.fill_(1)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Vectors of length about 1 where gradients agree over time, shorter where they do not or are weak."""
+        """Vectors of length about 1 where gradients agree over time, shorter where they disagree or are weak."""
         square = gradient.square().sum(1, keepdim=True)
         self.mean.lerp_(gradient, 1 - self.share)
         self.square.lerp_(square, 1 - self.slow_share)
@@ -284,12 +228,12 @@ class _Momentum:
         self.slow_unseen.mul_(self.slow_share)
         size = (self.square / (1 - self.slow_unseen)).sqrt_()
         floor = NOISE_SHARE * size.mean(dim=tuple(range(1, size.ndim)), keepdim=True)
-        tiny = torch.finfo(size.dtype).tiny  # where no voxel has a gradient nothing moves
+        tiny = torch.finfo(size.dtype).tiny  # without any gradient, nothing moves
         return (self.mean / (1 - self.unseen)) / (size + floor).clamp_min(tiny)
 
 
 class _Transformation:
-    """A field of parameters on a grid that follows the levels."""
+    """A field of parameters, on a grid that is refined with the levels."""
 
     def __init__(self, image: Tensor):
         batch, _, *space = image.shape
@@ -339,7 +283,7 @@ class _Velocity(_Transformation):
 
 
 def _coarser(image: Tensor, factors: np.ndarray) -> Tensor:
-    """Smooth and resample an image to voxels ``factors`` times as large, but no fewer than ``SMALLEST``."""
+    """Smooth and resample an image to voxels ``factors`` times as large, with at least ``SMALLEST`` per axis."""
     sizes = image.shape[2:]
     shape = [max(min(n, SMALLEST), round(n / factor)) for n, factor in zip(sizes, factors, strict=True)]
     if list(sizes) == shape:
@@ -349,7 +293,7 @@ def _coarser(image: Tensor, factors: np.ndarray) -> Tensor:
 
 
 def _has_settled(losses: list[Tensor], tolerance: float) -> bool:
-    """Whether the last iterations hardly lowered the loss; looks now and then, because looking halts a GPU."""
+    """Whether the last iterations hardly lowered the loss. Checked only now and then, because it makes a GPU wait."""
     if len(losses) < 2 * STOPPING_WINDOW or len(losses) % (STOPPING_WINDOW // 2):
         return False
     recent = torch.stack(losses[-2 * STOPPING_WINDOW :]).view(2, -1).mean(1).tolist()
@@ -357,7 +301,7 @@ def _has_settled(losses: list[Tensor], tolerance: float) -> bool:
 
 
 def _unfolded(field: Tensor, displacements: Callable[[Tensor], tuple[Tensor, ...]]) -> Tensor:
-    """The field, smoothed where its displacements fold, and only there, until they do not.
+    """The field, smoothed only where its displacements fold, until they no longer do.
 
     Parameters
     ----------
@@ -368,7 +312,7 @@ def _unfolded(field: Tensor, displacements: Callable[[Tensor], tuple[Tensor, ...
         folded = sum(_fold_map(displacement, field.shape[2:]) for displacement in displacements(field))
         if not folded.any():
             break
-        # Wide enough for the neighbours that take part in the fold, and without a step at its edge.
+        # Wide enough to include the neighbours that form the fold, with a smooth edge.
         weight = smooth(_dilated((folded > 0).to(field.dtype), REPAIR_RADIUS), 1.0)
         field = torch.lerp(field, smooth(field, 1.0), weight)
     return field

@@ -1,11 +1,11 @@
-"""A network's field, refined for each pair: instance-specific optimisation, Section V-D of VoxelMorph.
+"""Refinement of a network's field on each pair: instance-specific optimisation, Section V-D of VoxelMorph.
 
-The flow that a trained network predicts becomes the parameters of an optimisation of the network's own
-loss on that one pair.  The network is only read.
+The flow predicted by a trained network becomes the parameters of an optimisation of the network's own loss on that
+one pair.  The network does not change.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,51 +13,37 @@ from torch import Tensor
 from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods.base import LearnedMethod, Method, Registration, as_registration, as_tensor
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.refine import RefineSettings
 
 
 def require_comparing_images(method: LearnedMethod, where: str) -> None:
     """Raise InputError for a network whose loss cannot refine a pair."""
     if not method.compares_images:
         raise InputError(
-            f"{where}: the loss that this network was trained with looks at labels alone and cannot refine a pair of "
-            "images; start from another, or take 'method: instance'"
+            f"{where}: this network's loss needs labels, so it cannot refine a pair of images; start from another "
+            "network, or use 'method: instance'"
         )
 
 
 class Refine(Method):
-    """Continue from a trained network's field with some iterations on the pair itself."""
+    """Refine a trained network's field with some iterations on the pair itself."""
 
-    properties: ClassVar[dict] = {
-        "start": {
-            "description": "where the field starts: a learned method of the study, or the folder of a trained model",
-            "type": ["string", "null"],
-            "default": None,
-        },
-        "iterations": {
-            "description": "steps of Adam on the flow (100 in the paper)",
-            "type": "integer",
-            "minimum": 0,
-            "default": 100,
-        },
-        "step": {
-            "description": "learning rate of Adam, in voxels of the flow",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 0.1,
-        },
-    }
+    settings_type: ClassVar = RefineSettings
+    refines: ClassVar = True
+    settings: RefineSettings
 
-    def __init__(self, settings: Mapping, where: str = "method"):
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
         self.start: LearnedMethod | None = None
 
     def start_from(self, method: LearnedMethod) -> None:
-        """Take the network, whose weights are loaded, whose fields are refined.
+        """Set the network, with loaded weights, whose fields to refine.
 
         Raises
         ------
         InputError
-            Its loss looks at labels alone, which a pair to register does not have.
+            Its loss uses only labels, which a pair to register does not have.
         """
         require_comparing_images(method, "start")
         self.start = method
@@ -79,9 +65,9 @@ class Refine(Method):
     def refined(self, flow: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
         """The flow after the iterations; shapes as for :meth:`LearnedMethod.predict`."""
         flow = flow.detach().clone().requires_grad_()
-        optimiser = torch.optim.Adam([flow], lr=self.settings["step"])
+        optimiser = torch.optim.Adam([flow], lr=self.settings.step)
         with torch.enable_grad():
-            for _ in range(self.settings["iterations"]):
+            for _ in range(self.settings.iterations):
                 loss = self.start.losses(flow, {"fixed": fixed, "moving": moving})["total"]
                 (flow.grad,) = torch.autograd.grad(loss, flow)
                 optimiser.step()

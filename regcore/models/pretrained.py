@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods.base import LearnedMethod, Method, Registration
+from regcore.methods.settings.base import MethodSettings
+from regcore.methods.settings.pretrained import PretrainedSettings
 from regcore.models.released import released_models
 
 
@@ -20,28 +22,16 @@ class Pretrained(Method):
     voxels, so a study at the spacing of its training serves it best.
     """
 
-    properties: ClassVar[dict] = {
-        "model": {
-            "description": "folder of a trained model, such as results/<study>/models/<method>, or a released one: "
-            "synthmorph-2d, synthmorph-3d",
-            "type": ["string", "null"],
-            "default": None,
-        },
-        "values": {
-            "description": "of a hypernetwork: the hyperparameters to register with; left out: those stored in the "
-            "model",
-            "type": "object",
-            "additionalProperties": {"type": "number"},
-            "default": {},
-        },
-    }
+    settings_type: ClassVar = PretrainedSettings
+    pretrained: ClassVar = True
+    settings: PretrainedSettings
 
-    def __init__(self, settings: Mapping, where: str = "method"):
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
         self._where, self._method = where, None
 
     @property
-    def dimensions(self) -> int:
+    def ndim(self) -> int:
         """Of the images that the model registers."""
         content = json.loads((self.folder / "model.json").read_text())
         return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]
@@ -53,10 +43,10 @@ class Pretrained(Method):
             from regcore.models.trained import load_model
 
             method = load_model(self.folder).method
-            if self.settings["values"]:
+            if self.settings.values:
                 if not method.hyperparameters:
                     raise InputError(f"{self._where}: 'values' change nothing, the model has no hypernetwork")
-                method = method.at(self.settings["values"])
+                method = method.at(self.settings.values)
             self._method = method
         return self._method
 
@@ -65,14 +55,14 @@ class Pretrained(Method):
         return self.method.device
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
-        if fixed.grid.ndim != self.dimensions:
-            raise InputError(f"{self._where}: a {self.dimensions}-D model cannot register {fixed.grid.ndim}-D images")
+        if fixed.grid.ndim != self.ndim:
+            raise InputError(f"{self._where}: a {self.ndim}-D model cannot register {fixed.grid.ndim}-D images")
         return self.method.register(fixed, moving)
 
     @property
     def folder(self) -> Path:
         """Folder of the model."""
-        named = self.settings["model"]
+        named = self.settings.model
         if named is None:
             raise InputError(f"{self._where}: 'model' must be the folder of a trained model")
         folder = released_models().get(named, Path(named))

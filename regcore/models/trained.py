@@ -69,7 +69,7 @@ def save_model(
     save_history(folder, trained.history)
     content = {
         "method": name,
-        "settings": method.settings,
+        "settings": method.settings.as_dict(),
         "preprocess": preprocess.as_dict(),
         "grid": {"shape": grid.shape, "affine": grid.affine.tolist()},
         "training": trained.facts,

@@ -21,7 +21,21 @@ from regcore.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Operation:
-    """A convolution with LeakyReLU 0.2: ``kind`` is Conv, SConv (separable) or DConv (dilation 2)."""
+    """A convolution with LeakyReLU 0.2.
+
+    Parameters
+    ----------
+    kernel : int
+        Voxels along each axis.
+    kind : {"Conv", "SConv", "DConv"}
+        Plain, separable, or with dilation 2.
+
+    Examples
+    --------
+    >>> from regcore.networks.architecture import Operation
+    >>> Operation(3, "SConv").name
+    '3-SConv'
+    """
 
     kernel: int
     kind: str
@@ -57,12 +71,26 @@ MANUAL = {"manual-small": "1-Conv", "manual-medium": "3-Conv", "manual-large": "
 
 @dataclass(frozen=True)
 class Architecture:
-    """The operations of the feature and the deformation cells.
+    """The operations of the feature and the deformation cells of AutoReg [1]_.
 
     Attributes
     ----------
     cells : dict of str → dict of str → tuple of str
         Kind of cell → resolution → names of operations, in :data:`OPERATIONS`.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Fig. 2.
+
+    Examples
+    --------
+    >>> from regcore.networks.architecture import Architecture
+    >>> architecture = Architecture.uniform("3-Conv")
+    >>> architecture.cells["feature"]["half"]
+    ('3-Conv', '3-Conv', '3-Conv')
+    >>> Architecture.parsed(architecture.as_json(), "mine.json") == architecture
+    True
     """
 
     cells: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -116,10 +144,35 @@ class Architecture:
 def parts_of(path: str | Path) -> tuple[Any, dict[str, Any]]:
     """The cells of an architecture file, and its other parts by name, both unchecked.
 
+    Parameters
+    ----------
+    path : path
+        A file that a search wrote, or one of the same form.
+
+    Returns
+    -------
+    cells : dict
+        Kind of cell → resolution → operations.
+    others : dict
+        ``objective`` and ``network``, where the file has them.
+
     Raises
     ------
     InputError
         There is no such file, or it is not JSON.
+
+    Examples
+    --------
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.networks.architecture import Architecture, parts_of
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "mine.json")
+    ...     _ = path.write_text(json.dumps({**Architecture.uniform("1-Conv").as_json(), "objective": {"lambda1": 0.5}}))
+    ...     cells, others = parts_of(path)
+    >>> list(cells), others
+    (['feature', 'deformation'], {'objective': {'lambda1': 0.5}})
     """
     try:
         content = json.loads(Path(path).read_text())

@@ -5,6 +5,7 @@ quarter and then at half of the resolution, where the moving image's are warped 
 edge of a cell has one operation, or a mixture of all candidates (Eq. 3): the super-network.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,14 +28,16 @@ DOWNSAMPLING = ("first", "last")
 
 
 class CellNetwork(nn.Module):
-    """Image pair, moving and fixed → velocities at half and at a quarter of the resolution.
+    """Image pair, moving and fixed → velocities at half and at a quarter of the resolution [1]_.
 
     The velocity at half resolution is the coarser one, up-sampled, plus the output of the finer deformation cell.
 
     Parameters
     ----------
     ndim : {2, 3}
+        D.
     architecture : Architecture
+        The operation on each edge.
     mixed : tuple of str
         Kinds of cells (feature, deformation) whose edges hold mixtures of all candidates, whatever their
         ``architecture``.
@@ -55,6 +58,20 @@ class CellNetwork(nn.Module):
     ----------
     mixtures : nn.ParameterDict
         α: kind of mixed cells → (6, 8), edges × candidates; initially zeros, so that all have the same weight.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Section III-B and Eq. 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.architecture import Architecture
+    >>> from regcore.networks.cells import CellNetwork
+    >>> network = CellNetwork(2, Architecture.uniform("1-Conv"), channels=4)
+    >>> tuple(network(torch.zeros(1, 2, 16, 16)).shape)
+    (1, 4, 8, 8)
     """
 
     def __init__(
@@ -151,6 +168,33 @@ class CellNetwork(nn.Module):
         return found
 
 
+@dataclass(frozen=True)
+class CellDesign:
+    """A :class:`CellNetwork`, see there."""
+
+    architecture: Architecture
+    mixed: tuple[str, ...]
+    channels: int
+    separable: str
+    downsampling: str
+    integration_steps: int
+    keeps_checkpoints: bool
+    ndim = None
+    stride = STRIDE
+
+    def build(self, ndim: int) -> CellNetwork:
+        return CellNetwork(
+            ndim,
+            self.architecture,
+            self.mixed,
+            channels=self.channels,
+            separable=self.separable,
+            downsampling=self.downsampling,
+            integration_steps=self.integration_steps,
+            checkpointing=self.keeps_checkpoints,
+        )
+
+
 def _at(cell: str) -> str:
     """Name of a cell as a submodule; it must not be a method of modules, such as ``half``."""
     return f"at_{cell}"
@@ -161,12 +205,26 @@ class Cell(nn.Module):
 
     Parameters
     ----------
+    ndim : {2, 3}
+        D.
     names : list of list of str
         Operations of each edge.
     features : sequence of int
         Features of each node.
     halving : int or None
         The edge with stride two.
+    separable : {"true", "code"}
+        As for :class:`CellNetwork`.
+    checkpointing : bool
+        As for :class:`CellNetwork`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.cells import Cell
+    >>> cell = Cell(2, [["3-Conv"], ["1-Conv"]], (1, 4, 8), halving=0, separable="true", checkpointing=False)
+    >>> tuple(cell(torch.zeros(1, 1, 16, 16)).shape)
+    (1, 8, 8, 8)
     """
 
     def __init__(
@@ -217,7 +275,32 @@ class Cell(nn.Module):
 
 
 def operation(ndim: int, name: str, own: int, out: int, stride: int, separable: str) -> nn.Sequential:
-    """One of :data:`~regcore.networks.architecture.OPERATIONS`, each followed by LeakyReLU 0.2."""
+    """One of :data:`~regcore.networks.architecture.OPERATIONS`, each followed by LeakyReLU 0.2.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+        D.
+    name : str
+        Such as ``3-SConv``.
+    own, out : int
+        Features before and after.
+    stride : int
+        1, or 2 to halve the resolution.
+    separable : {"true", "code"}
+        As for :class:`CellNetwork`.
+
+    Returns
+    -------
+    nn.Sequential
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.cells import operation
+    >>> tuple(operation(2, "3-DConv", 1, 4, stride=2, separable="true")(torch.zeros(1, 1, 16, 16)).shape)
+    (1, 4, 8, 8)
+    """
     described = OPERATIONS[name]
     layer, kernel, half = convolution(ndim), described.kernel, described.kernel // 2
     if described.kind == "DConv":

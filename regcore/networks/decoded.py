@@ -15,6 +15,14 @@ class Decoded(NamedTuple):
         Features of the last convolution at a quarter of the images' resolution.
     half : Tensor, shape (B, C', *half)
         Features of the last convolution at half of it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.unet import FlowNetwork
+    >>> found = FlowNetwork(2).decode(torch.zeros(1, 2, 16, 16))
+    >>> tuple(found.flow.shape), tuple(found.quarter.shape), tuple(found.half.shape)
+    ((1, 2, 16, 16), (1, 32, 4, 4), (1, 32, 8, 8))
     """
 
     flow: Tensor

@@ -8,11 +8,14 @@ forward pass is that of the wrapped network for any hyperparameters.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from regcore.networks.design import Design
 
 #: Contribution of the matrix to the initial weights, relative to the spread of the wrapped network's weights.  Most of
 #: it is the same for all hyperparameters.
@@ -22,7 +25,7 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
 class Hypernetwork(nn.Module):
-    """Image pair and hyperparameters → the output of the wrapped network with weights generated for them.
+    """Image pair and hyperparameters → the output of the wrapped network with weights generated for them [1]_.
 
     The code of the wrapped network is not changed: it is called with other weights.  Generated weights are removed from
     its parameters; the others are trained as usual.
@@ -51,6 +54,21 @@ class Hypernetwork(nn.Module):
     ------
     ValueError
         There is no hyperparameter or no layer, the activation is unknown, or a part has no parameters.
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from regcore.networks.hypernetwork import Hypernetwork
+    >>> network = Hypernetwork(nn.Conv2d(2, 4, 3, padding=1), inputs=1, hidden=(8,))
+    >>> pair, hyperparameters = torch.zeros(1, 2, 16, 16), torch.tensor([[0.1], [0.9]])
+    >>> network.count, tuple(network(pair, hyperparameters).shape)
+    (76, (2, 4, 16, 16))
     """
 
     def __init__(
@@ -126,10 +144,78 @@ class Hypernetwork(nn.Module):
         }
 
 
+@dataclass(frozen=True)
+class HypernetworkDesign:
+    """A :class:`Hypernetwork` around the network of another design."""
+
+    inner: Design
+    inputs: int
+    hidden: Sequence[int]
+    final: str
+    generated: Sequence[str] | None
+
+    @property
+    def stride(self) -> int:
+        return self.inner.stride
+
+    @property
+    def ndim(self) -> int | None:
+        return self.inner.ndim
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        return self.inner.keeps_checkpoints
+
+    def build(self, ndim: int) -> Hypernetwork:
+        return Hypernetwork(self.inner.build(ndim), self.inputs, self.hidden, self.final, self.generated)
+
+    def check_parts(self) -> None:
+        """Look whether the network has the parts that are to be generated, without making its weights.
+
+        Raises
+        ------
+        ValueError
+            It has not, or its encoder is generated and computed again in the backward pass.
+        """
+        with torch.device("meta"):
+            network = self.inner.build(self.ndim or 2)
+        try:
+            generated = weights_of(network, self.generated)
+        except ValueError as error:
+            raise ValueError(f"'generated': {error}") from error
+        if self.keeps_checkpoints and any("encoder." in name for name in generated):
+            raise ValueError(
+                "'checkpointing' computes the encoder again when its generated weights are gone; leave the encoder out "
+                "of 'generated', or set 'checkpointing: false'"
+            )
+
+
 def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
     """Run rows of ``weights`` one after the other, each on its own sample, or all on a single one.
 
     Used on a CPU, which gains little from grouping; benchmarks/hypernetwork.py times both.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Called once for each row.
+    weights : mapping of str to Tensor, shape (rows, *shape)
+        By the names of the network's parameters.
+    pair : Tensor, shape (rows or 1, C, *space)
+        The network's input.
+
+    Returns
+    -------
+    Tensor, shape (rows, F, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from regcore.networks.hypernetwork import each_alone
+    >>> network, weights = nn.Conv2d(2, 1, 1), {"weight": torch.ones(3, 1, 2, 1, 1), "bias": torch.arange(3.0)[:, None]}
+    >>> each_alone(network, weights, torch.ones(1, 2, 4, 4))[:, 0, 0, 0].tolist()
+    [2.0, 3.0, 4.0]
     """
     rows = range(len(next(iter(weights.values()))))
     samples = pair.expand(len(rows), *pair.shape[1:])
@@ -139,7 +225,30 @@ def each_alone(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) 
 
 
 def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor) -> Tensor:
-    """As :func:`each_alone`, but with one convolution for all rows: grouped, or by a kernel with separate rows."""
+    """As :func:`each_alone`, but with one convolution for all rows: grouped, or by a kernel with separate rows.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Called once.
+    weights : mapping of str to Tensor, shape (rows, *shape)
+        By the names of the network's parameters.
+    pair : Tensor, shape (rows or 1, C, *space)
+        The network's input.
+
+    Returns
+    -------
+    Tensor, shape (rows, F, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from regcore.networks.hypernetwork import all_at_once
+    >>> network, weights = nn.Conv2d(2, 1, 1), {"weight": torch.ones(3, 1, 2, 1, 1), "bias": torch.arange(3.0)[:, None]}
+    >>> all_at_once(network, weights, torch.ones(1, 2, 4, 4))[:, 0, 0, 0].tolist()
+    [2.0, 3.0, 4.0]
+    """
 
     def run(own: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(network, own, (x if x.ndim == pair.ndim else x[None],))[0]
@@ -150,10 +259,29 @@ def all_at_once(network: nn.Module, weights: Mapping[str, Tensor], pair: Tensor)
 def weights_of(network: nn.Module, parts: Sequence[str] | None) -> dict[str, nn.Parameter]:
     """The parameters of the named parts of a network; None: of the whole network.
 
+    Parameters
+    ----------
+    network : nn.Module
+        Any network.
+    parts : sequence of str, optional
+        Names of its submodules or parameters.
+
+    Returns
+    -------
+    dict of str → nn.Parameter
+
     Raises
     ------
     ValueError
         A part does not exist or has no parameters.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from regcore.networks.hypernetwork import weights_of
+    >>> network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 2, 3))
+    >>> list(weights_of(network, ["1"]))
+    ['1.weight', '1.bias']
     """
     everything = dict(network.named_parameters())
     if parts is None:

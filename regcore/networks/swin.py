@@ -18,11 +18,12 @@ from regcore.networks.unet import convolution
 
 
 class SwinEncoder(nn.Module):
-    """Image pair → features at every stage, the finest first.
+    """Image pair → features at every stage, the finest first [1]_.
 
     Parameters
     ----------
     ndim : {2, 3}
+        D.
     window : sequence of int
         Tokens along each axis of a window.
     embed : int
@@ -36,6 +37,21 @@ class SwinEncoder(nn.Module):
         from 0 in the first.
     checkpointing : bool
         Recompute blocks in the backward pass, to save memory.
+    in_channels : int
+        2 for a pair of grey-scale images.
+
+    References
+    ----------
+    .. [1] Liu, Lin, Cao, Hu, Wei, Zhang, Lin and Guo, "Swin Transformer: Hierarchical vision transformer using shifted
+       windows", ICCV 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.swin import SwinEncoder
+    >>> encoder = SwinEncoder(2, window=(2, 2), embed=8, depths=(1, 1), heads=(2, 2))
+    >>> [tuple(features.shape) for features in encoder(torch.zeros(1, 2, 32, 32))]
+    [(1, 8, 8, 8), (1, 16, 4, 4)]
     """
 
     def __init__(

@@ -31,9 +31,16 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class TransMorphSize:
-    """Numbers of features of the encoder's first stage and of each step's last convolution.
+    """Sizes of a TransMorph.
 
-    The attention heads of a stage divide its features.
+    Parameters
+    ----------
+    embed : int
+        Features of the encoder's first stage.
+    depths, heads : tuple of int
+        Blocks of each stage, and heads of their attention, which divide the features of the stage.
+    last : int
+        Features of each step's last convolution.
     """
 
     embed: int
@@ -52,11 +59,12 @@ SIZES = {
 
 
 class TransMorph(nn.Module):
-    """Image pair, moving and fixed → velocity at half resolution, in its voxels.
+    """Image pair, moving and fixed → velocity at half resolution, in its voxels [1]_ [2]_.
 
     Parameters
     ----------
     ndim : {2, 3}
+        D.
     window : sequence of int
         Tokens along each axis of a window of the encoder; :func:`window_for` gives a suitable one for a volume.
     size : str
@@ -87,6 +95,21 @@ class TransMorph(nn.Module):
     ------
     ValueError
         An unknown size, composition or norm, or a window that does not fit ``ndim``.
+
+    References
+    ----------
+    .. [1] Chen, Frey, He, Segars, Li and Du, "TransMorph: Transformer for unsupervised medical image registration",
+       Medical Image Analysis 2022.
+    .. [2] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.networks.transmorph import TransMorph, window_for
+    >>> network = TransMorph(2, window_for((32, 32)), size="tiny", steps=1).eval()
+    >>> tuple(network(torch.zeros(1, 2, 32, 32)).shape)
+    (1, 2, 16, 16)
     """
 
     stride, resolution = STRIDE, 2
@@ -157,6 +180,36 @@ class TransMorph(nn.Module):
         return compose(step, field)
 
 
+@dataclass(frozen=True)
+class TransMorphDesign:
+    """A :class:`TransMorph`, see there; without a ``window`` it is made with the smallest."""
+
+    window: Sequence[int] | None
+    size: str
+    steps: int
+    compose: str
+    norm: str
+    drop_path: float
+    keeps_checkpoints: bool
+    stride = STRIDE
+
+    @property
+    def ndim(self) -> int | None:
+        return len(self.window) if self.window else None
+
+    def build(self, ndim: int) -> TransMorph:
+        return TransMorph(
+            ndim,
+            self.window or [1] * ndim,
+            size=self.size,
+            steps=self.steps,
+            compose=self.compose,
+            norm=self.norm,
+            drop_path=self.drop_path,
+            checkpointing=self.keeps_checkpoints,
+        )
+
+
 class Upwards(nn.Module):
     """Up-sample features by two, join them with a skip connection, and apply two convolutions."""
 
@@ -184,7 +237,23 @@ class Convolved(nn.Sequential):
 
 
 def window_for(shape: Sequence[int]) -> list[int]:
-    """Window as large as the coarsest grid of tokens: (5, 6, 7) for 160 × 192 × 224 voxels."""
+    """Window as large as the coarsest grid of tokens: (5, 6, 7) for 160 × 192 × 224 voxels.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Voxels along each array axis.
+
+    Returns
+    -------
+    list of int
+
+    Examples
+    --------
+    >>> from regcore.networks.transmorph import window_for
+    >>> window_for((160, 192, 224))
+    [5, 6, 7]
+    """
     return [-(-n // STRIDE) for n in shape]
 
 

@@ -32,6 +32,15 @@ class Cost:
         it ran.
     peak_gpu_memory_mb : float
         Largest memory that torch allocated on its GPU; 0 without a GPU.
+
+    Examples
+    --------
+    >>> from regcore.process.cost import Cost
+    >>> cost = Cost()
+    >>> with cost.measured(), cost.stage("load"):
+    ...     total = sum(range(1000))
+    >>> list(cost.seconds), cost.peak_memory_mb > 0
+    (['load'], True)
     """
 
     seconds: dict[str, float] = field(default_factory=dict)

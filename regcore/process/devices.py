@@ -11,6 +11,12 @@ def default_device():
     Returns
     -------
     torch.device
+
+    Examples
+    --------
+    >>> from regcore.process.devices import default_device
+    >>> default_device().type in ("cpu", "cuda")
+    True
     """
     import torch
 
@@ -18,5 +24,16 @@ def default_device():
 
 
 def gpu_count() -> int:
-    """Number of NVIDIA GPUs of this machine, found without loading torch."""
+    """Number of NVIDIA GPUs of this machine, found without loading torch.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> from regcore.process.devices import gpu_count
+    >>> gpu_count() >= 0
+    True
+    """
     return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -14,6 +14,27 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The temporary name keeps every suffix of the final one, because image libraries choose their format
     by suffix.  If the block raises, the temporary file is removed and ``path`` stays unchanged.
+
+    Parameters
+    ----------
+    path : path
+        The final name; its folder is made if it is missing.
+
+    Yields
+    ------
+    Path
+        The temporary name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.process.files import atomic_write
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(Path(folder, "result.txt")) as temporary:
+    ...         _ = temporary.write_text("done")
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['result.txt']
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +47,26 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def atomic_copy(source: str | Path, path: str | Path) -> None:
-    """Copy the content of a file; ``path`` is replaced in one go."""
+    """Copy the content of a file; ``path`` is replaced in one go.
+
+    Parameters
+    ----------
+    source : path
+        The file to copy.
+    path : path
+        The copy; its folder is made if it is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.process.files import atomic_copy
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.txt").write_text("done")
+    ...     atomic_copy(Path(folder, "a.txt"), Path(folder, "copies", "b.txt"))
+    ...     Path(folder, "copies", "b.txt").read_text()
+    'done'
+    """
     with atomic_write(path) as temporary:
         shutil.copyfile(source, temporary)
 
@@ -34,7 +74,21 @@ def atomic_copy(source: str | Path, path: str | Path) -> None:
 def discard_torn(folder: str | Path) -> None:
     """Delete what processes that were killed inside :func:`atomic_write` left in a folder.
 
-    Only for a folder that no other process writes to: the file of a running one looks the same.
+    Parameters
+    ----------
+    folder : path
+        A folder that no other process writes to: the file of a running one looks the same.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.process.files import discard_torn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, ".123.scan.nii").write_text("half")
+    ...     discard_torn(folder)
+    ...     list(Path(folder).iterdir())
+    []
     """
     for file in Path(folder).glob(".*"):
         if re.match(r"\.\d+\.", file.name) and file.is_file():

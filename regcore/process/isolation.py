@@ -33,6 +33,13 @@ class CallFailed(Exception):
         What happened, in one sentence.
     printed : str
         The end of what the call wrote to standard output and standard error.
+
+    Examples
+    --------
+    >>> from regcore.process.isolation import CallFailed
+    >>> failed = CallFailed("took longer than 5 s and was stopped", printed="iteration 12")
+    >>> str(failed), failed.printed
+    ('took longer than 5 s and was stopped', 'iteration 12')
     """
 
     def __init__(self, reason: str, printed: str):
@@ -53,6 +60,13 @@ class Worker:
     ----------
     threads : int
         Threads that its libraries may use.
+
+    Examples
+    --------
+    >>> from regcore.process.isolation import Worker
+    >>> with Worker(threads=1) as worker:
+    ...     worker.call("math:sqrt", 9, seconds=60)
+    3.0
     """
 
     def __init__(self, threads: int):

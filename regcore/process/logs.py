@@ -5,7 +5,15 @@ import sys
 
 
 def log_to(*paths: str, prefix: str = "regcore") -> None:
-    """Send regcore's messages, after ``prefix``, to standard error and to the files ``paths``."""
+    """Send regcore's messages, after ``prefix``, to standard error and to the files ``paths``.
+
+    Parameters
+    ----------
+    *paths : str
+        Files; the messages are appended.
+    prefix : str
+        What each message begins with, after the time.
+    """
     log = logging.getLogger("regcore")
     log.setLevel(logging.INFO)
     log.handlers.clear()

@@ -25,6 +25,12 @@ class Every:
     ----------
     seconds : float
         With 0 it is always time.
+
+    Examples
+    --------
+    >>> from regcore.process.progress import Every
+    >>> Every(seconds=0).due(), Every(seconds=3600).due()
+    (True, False)
     """
 
     def __init__(self, seconds: float):
@@ -55,6 +61,7 @@ class Progress:
 
     Examples
     --------
+    >>> from regcore.process.progress import Progress
     >>> progress = Progress(total=3)
     >>> for step in range(3):
     ...     if progress.due():
@@ -88,10 +95,23 @@ def tracked(items: Sequence[Item], what: str, name: Callable[[Item], str] = str)
 
     Parameters
     ----------
+    items : sequence
+        What the loop goes through.
     what : str
         What is done to them.
     name : callable
         Item → what it is called.
+
+    Yields
+    ------
+    item
+        Each of ``items``.
+
+    Examples
+    --------
+    >>> from regcore.process.progress import tracked
+    >>> [scan.upper() for scan in tracked(["a", "b"], "prepared")]
+    ['A', 'B']
     """
     progress = Progress(len(items))
     for number, item in enumerate(items, start=1):
@@ -104,8 +124,18 @@ def tracked(items: Sequence[Item], what: str, name: Callable[[Item], str] = str)
 def duration(seconds: float) -> str:
     """Seconds for people.
 
+    Parameters
+    ----------
+    seconds : float
+        Rounded to whole seconds.
+
+    Returns
+    -------
+    str
+
     Examples
     --------
+    >>> from regcore.process.progress import duration
     >>> duration(250), duration(7260)
     ('4 min 10 s', '2 h 01 min')
     """
@@ -115,5 +145,21 @@ def duration(seconds: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """The end of a progress line."""
+    """The end of a progress line.
+
+    Parameters
+    ----------
+    seconds : float
+        May be infinite.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.process.progress import time_left
+    >>> time_left(250), time_left(float("inf"))
+    ('4 min 10 s left', 'time left unknown')
+    """
     return f"{duration(seconds)} left" if math.isfinite(seconds) else "time left unknown"

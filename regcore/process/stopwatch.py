@@ -18,6 +18,7 @@ class Stopwatch:
 
     Examples
     --------
+    >>> from regcore.process.stopwatch import Stopwatch
     >>> watch = Stopwatch(seconds=60, cpu_seconds=50)
     >>> seconds, cpu_seconds = watch.read()
     >>> seconds >= 60, cpu_seconds >= 50
@@ -34,5 +35,24 @@ class Stopwatch:
 
 
 def work_clock(device: torch.device) -> Callable[[], float]:
-    """The clock by which work is compared: the process's CPU time, or the wall clock where a GPU does the work."""
+    """The clock by which work is compared: the process's CPU time, or the wall clock where a GPU does the work.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the work is done.
+
+    Returns
+    -------
+    callable
+        No arguments → seconds.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.process.stopwatch import work_clock
+    >>> clock = work_clock(torch.device("cpu"))
+    >>> clock() <= clock()
+    True
+    """
     return time.monotonic if device.type == "cuda" else time.process_time

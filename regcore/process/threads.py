@@ -14,7 +14,23 @@ THREADS_VARIABLES = (
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """This process's environment, changed so that a program started with it uses ``threads`` threads."""
+    """This process's environment, changed so that a program started with it uses ``threads`` threads.
+
+    Parameters
+    ----------
+    threads : int
+        For each of the common libraries.
+
+    Returns
+    -------
+    dict of str → str
+
+    Examples
+    --------
+    >>> from regcore.process.threads import thread_environment
+    >>> thread_environment(4)["OMP_NUM_THREADS"]
+    '4'
+    """
     return {**os.environ, **dict.fromkeys(THREADS_VARIABLES, str(threads))}
 
 
@@ -33,6 +49,11 @@ def tune_process(threads: int | None = None) -> None:
     By default glibc maps and unmaps every large tensor, and the page faults cost more than the
     arithmetic (a VoxelMorph step on a 160×144 slice is 1.3–2 times as fast without).  If the C library has no
     ``mallopt``, nothing is changed.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of torch; by default its own choice.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

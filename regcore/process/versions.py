@@ -7,7 +7,18 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """Name of the CPU, and the number of its cores that this process may use."""
+    """Name of the CPU, and the number of its cores that this process may use.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.process.versions import processor_name
+    >>> processor_name().endswith("cores")
+    True
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -22,7 +33,19 @@ PACKAGES = ("regcore", "torch", "numpy", "scipy", "nibabel", "antspyx", "nilearn
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+    """Versions of Python and of the packages that a result depends on.
+
+    Returns
+    -------
+    dict of str → str
+        Package → version; packages that are not installed are left out.
+
+    Examples
+    --------
+    >>> from regcore.process.versions import versions
+    >>> {"python", "torch"} <= set(versions())
+    True
+    """
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -34,12 +34,44 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def key_of(attribute: str) -> str:
-    """The key in a file of an attribute."""
+    """The key in a file of an attribute.
+
+    Parameters
+    ----------
+    attribute : str
+        May end in an underscore, because its key is a word of Python.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.settings.base import key_of
+    >>> key_of("lambda_"), key_of("window")
+    ('lambda', 'window')
+    """
     return attribute.rstrip("_")
 
 
 def absent(value: Any) -> bool:
-    """For ``Field(exclude_if=absent)``: a key that is left out where it has no value, as in the files of users."""
+    """For ``Field(exclude_if=absent)``: a key that is left out where it has no value, as in the files of users.
+
+    Parameters
+    ----------
+    value : any
+        That of the key.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> from regcore.settings.base import absent
+    >>> absent(None), absent(0)
+    (True, False)
+    """
     return value is None
 
 
@@ -50,6 +82,8 @@ class Settings(BaseModel):
 
     Examples
     --------
+    >>> from pydantic import Field
+    >>> from regcore.settings.base import NonNegative, Settings
     >>> class Smoothing(Settings):
     ...     lambda_: NonNegative = Field(1, description="weight of smoothness")
     >>> Smoothing.read({"lambda": 0.5}, "methods.mine").lambda_
@@ -131,6 +165,7 @@ class Section(Settings):
 
     Examples
     --------
+    >>> from regcore.settings.base import Count, Number, Section
     >>> class Grid(Section):
     ...     spacing: Number = 1
     ...     shape: Count = 16

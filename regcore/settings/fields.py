@@ -11,12 +11,54 @@ from regcore.settings.base import Settings, absent
 
 
 def left_out(description: str) -> Any:
-    """A key without a default: it is None where it is not given, and then not dumped either."""
+    """A key without a default: it is None where it is not given, and then not dumped either.
+
+    Parameters
+    ----------
+    description : str
+        What the key means.
+
+    Returns
+    -------
+    pydantic field
+
+    Examples
+    --------
+    >>> from regcore.settings.base import Settings
+    >>> from regcore.settings.fields import left_out
+    >>> class Scan(Settings):
+    ...     sessions: int | None = left_out("scans per subject")
+    >>> Scan.read({}, "scan").as_dict(), Scan.read({"sessions": 2}, "scan").as_dict()
+    ({}, {'sessions': 2})
+    """
     return Field(None, exclude_if=absent, description=description, json_schema_extra=_without_default)
 
 
 def section(kind: type[Settings], description: str) -> Any:
-    """A part of a file with keys of its own, which may be left out: its defaults then hold."""
+    """A part of a file with keys of its own, which may be left out: its defaults then hold.
+
+    Parameters
+    ----------
+    kind : type
+        A class derived from :class:`~regcore.settings.base.Settings`.
+    description : str
+        What the part is for.
+
+    Returns
+    -------
+    pydantic field
+
+    Examples
+    --------
+    >>> from regcore.settings.base import Settings
+    >>> from regcore.settings.fields import section
+    >>> class Grid(Settings):
+    ...     spacing: float = 1.0
+    >>> class Study(Settings):
+    ...     grid: Grid = section(Grid, "where images are registered")
+    >>> Study.read({}, "study").grid.spacing
+    1.0
+    """
     return Field(default_factory=kind, description=description)
 
 
@@ -31,6 +73,7 @@ class Distinct:
     --------
     >>> from typing import Annotated
     >>> from regcore.settings.base import Settings
+    >>> from regcore.settings.fields import Distinct
     >>> class Scan(Settings):
     ...     contrasts: Annotated[list[str], Distinct()]
     >>> Scan.read({"contrasts": ["T1w", "T1w"]}, "scan")
@@ -56,10 +99,16 @@ def _distinct(values: list[Any]) -> list[Any]:
 class Told:
     """Annotation of a value that may have several forms: one sentence for whatever is wrong with it.
 
+    Parameters
+    ----------
+    message : str
+        The sentence.
+
     Examples
     --------
     >>> from typing import Annotated
     >>> from regcore.settings.base import Settings
+    >>> from regcore.settings.fields import Told
     >>> class Scan(Settings):
     ...     size: Annotated[int | list[int], Told("give one size, or a list")]
     >>> Scan.read({"size": ["a"]}, "scan")

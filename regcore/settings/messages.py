@@ -77,7 +77,7 @@ def _sentence(place: list[int | str], errors: list[Any], schema: Mapping, given:
         known = _rule(schema, parents).get("properties", {})
         return f"{subject}: unknown key '{key}'{did_you_mean(str(key), known)}"
     subject, rule, value = _subject(place, where), _rule(schema, place), _value(given, place)
-    explained = f" ({rule['description']})" if "description" in rule else ""
+    explained = f" ({rule['description']})" if place and "description" in rule else ""
     if kind == "value_error":
         return f"{subject}: {first['ctx']['error']}"
     if kind in BOUNDS:
@@ -117,7 +117,23 @@ def _is_about_type(kind: str) -> bool:
 
 
 def expected(rule: Mapping[str, Any]) -> str:
-    """What a JSON schema allows, in words: "a number or null"."""
+    """What a JSON schema allows, in words: "a number or null".
+
+    Parameters
+    ----------
+    rule : mapping
+        Part of a JSON schema.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.settings.messages import expected
+    >>> expected({"type": ["number", "null"]}), expected({"enum": ["paper", "code"]})
+    ('a number or null', 'paper or code')
+    """
     if "anyOf" in rule:
         return " or ".join(dict.fromkeys(expected(part) for part in rule["anyOf"]))
     if "enum" in rule or "const" in rule:

@@ -15,6 +15,24 @@ def plain_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a class of settings, without references and titles.
 
     Types that may be null or one of several are one list of ``type``, as a person would write it.
+
+    Parameters
+    ----------
+    model : type
+        A class derived from :class:`~regcore.settings.base.Settings`.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> from pydantic import BaseModel, Field
+    >>> from regcore.settings.schema import plain_schema
+    >>> class Smoothing(BaseModel):
+    ...     window: int | None = Field(9, ge=2)
+    >>> plain_schema(Smoothing)["properties"]["window"]
+    {'type': ['integer', 'null'], 'minimum': 2, 'default': 9}
     """
     schema = model.model_json_schema(by_alias=True)
     return _plain(schema, schema.get("$defs", {}))
@@ -28,7 +46,7 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if "$ref" in schema:
         named = definitions[schema["$ref"].rpartition("/")[2]]
         schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in schema.items():
         if key in ("$defs", "title") and not (key == "title" and isinstance(value, dict)):
             continue
@@ -41,6 +59,8 @@ def _plain(schema: Any, definitions: Mapping[str, Any]) -> Any:
             kept[key] = value
         else:
             kept[BOUNDS.get(key, key)] = _plain(value, definitions)
+    if "const" in kept:  # one choice is written as several are
+        kept["enum"] = [kept.pop("const")]
     return _merged(kept)
 
 

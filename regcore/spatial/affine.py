@@ -57,6 +57,14 @@ def affine_matrix(
     ------
     ValueError
         A parameter has another shape (without the batch axis it applies to all), or is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import affine_matrix
+    >>> quarter = affine_matrix(torch.zeros(1, 2), rotation=torch.tensor([[torch.pi / 2]]))
+    >>> (quarter[0] @ torch.tensor([1.0, 1.0, 1.0])).round(decimals=3).tolist()
+    [-1.0, 1.0, 1.0]
     """
     if translation.ndim != 2 or translation.shape[1] not in PLANES or not translation.is_floating_point():
         raise ValueError(f"{describe('translation', translation)} must be (batch, 2) or (batch, 3), floating-point")
@@ -80,6 +88,7 @@ def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     matrix : Tensor, shape (B, D, D + 1) or (B, D + 1, D + 1)
         Voxels of the fixed grid → voxels.
     shape : sequence of int, length D
+        Voxels of the fixed grid along each array axis.
 
     Returns
     -------
@@ -90,6 +99,14 @@ def affine_displacement(matrix: Tensor, shape: Sequence[int]) -> Tensor:
     ------
     ValueError
         The matrix has another shape, a last row other than 0 … 0 1, or is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import affine_displacement, affine_matrix
+    >>> matrix = affine_matrix(torch.tensor([[0.0, 2.0]]), scaling=torch.tensor([[1.5, 1.0]]))
+    >>> affine_displacement(matrix, (3, 2))[0, :, 2, 1].tolist()
+    [1.0, 2.0]
     """
     ndim = len(shape)
     if matrix.ndim != 3 or matrix.shape[1:] not in ((ndim, ndim + 1), (ndim + 1, ndim + 1)) or ndim not in PLANES:
@@ -113,8 +130,8 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
     """Least-squares affine or rigid map of points onto targets, in closed form.
 
     Minimises Σᵢ wᵢ ‖A xᵢ + t − yᵢ‖².  With Σ and K the weighted covariances of x with x and of y with x, the
-    affine solution is A = K Σ⁻¹; the rigid one is the rotation U diag(1, …, det U Vᵀ) Vᵀ of K = U S Vᵀ (Kabsch,
-    Acta Cryst. A 1976; Umeyama, PAMI 1991), never a reflection.  Sums are computed in float64.
+    affine solution is A = K Σ⁻¹; the rigid one is the rotation U diag(1, …, det U Vᵀ) Vᵀ of K = U S Vᵀ [1]_ [2]_,
+    never a reflection.  Sums are computed in float64.
 
     Parameters
     ----------
@@ -123,6 +140,7 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
     weights : Tensor, shape (B or 1, 1, *any), optional
         Not negative, for instance a mask.
     kind : {"affine", "rigid"}
+        Whether scales and shears are fitted too.
 
     Returns
     -------
@@ -134,6 +152,20 @@ def fit_affine(points: Tensor, targets: Tensor, weights: Tensor | None = None, k
     ValueError
         The shapes differ or are not those above; a value is not finite; a weight is negative; or the points do
         not determine the map (an affine map needs extent along every axis, a rigid one in 3-D along two).
+
+    References
+    ----------
+    .. [1] Kabsch, "A solution for the best rotation to relate two sets of vectors", Acta Crystallographica A 1976.
+    .. [2] Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import fit_affine
+    >>> points = torch.tensor([[[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0]]])
+    >>> found = fit_affine(points, 2 * points + 3)[0]
+    >>> found.round(decimals=3).tolist()
+    [[2.0, 0.0, 3.0], [0.0, 2.0, 3.0], [0.0, 0.0, 1.0]]
     """
     if points.ndim < 3 or points.shape[1] not in PLANES or kind not in ("affine", "rigid"):
         raise ValueError(f"{describe('points', points)} must be (batch, 2 or 3, *any), and kind {kind!r} a known one")
@@ -170,6 +202,15 @@ def fit_affine_to_displacement(displacement: Tensor, weights: Tensor | None = No
     ------
     ValueError
         As :func:`fit_affine`; a grid with a single voxel along an axis does not determine an affine map.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import affine_displacement, affine_matrix, fit_affine_to_displacement
+    >>> matrix = affine_matrix(torch.tensor([[1.0, -2.0]]))
+    >>> found = fit_affine_to_displacement(affine_displacement(matrix, (4, 4)))
+    >>> found[0, :2, 2].round(decimals=3).tolist()
+    [1.0, -2.0]
     """
     require_field("displacement", displacement)
     require_finite("displacement", displacement)
@@ -202,6 +243,14 @@ def affine_between_grids(
     ------
     ValueError
         A shape is wrong or differs; a value is not finite; or a last row is not 0 … 0 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.spatial import affine_between_grids
+    >>> fixed, moving = np.diag([2.0, 2.0, 1.0]), np.diag([1.0, 1.0, 1.0])
+    >>> affine_between_grids(np.eye(3), fixed, moving)[0].diag().tolist()
+    [2.0, 2.0, 1.0]
     """
     like = matrix if isinstance(matrix, Tensor) else torch.empty(0, dtype=torch.float64)
     matrices = [_world_matrix(*pair, like) for pair in (("matrix", matrix), ("fixed", fixed), ("moving", moving))]

@@ -29,6 +29,14 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     ------
     ValueError
         The two are not fields of the same shape, or not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import compose
+    >>> shift = torch.ones(1, 2, 4, 4)
+    >>> compose(shift, shift)[0, :, 0, 0].tolist()
+    [2.0, 2.0]
     """
     for name, field in (("first", first), ("second", second)):
         require_field(name, field)
@@ -38,7 +46,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
 
 
 def integrate(velocity: Tensor, steps: int = 7, half: bool = False) -> Tensor:
-    """Displacement of exp(v) of a stationary velocity field by scaling and squaring (Arsigny et al. 2006).
+    """Displacement of exp(v) of a stationary velocity field by scaling and squaring [1]_.
 
     The first map is p + v(p) / 2**steps, and every step composes the map with itself.  The backward pass stores
     only the velocity and recomputes the squarings.
@@ -62,6 +70,19 @@ def integrate(velocity: Tensor, steps: int = 7, half: bool = False) -> Tensor:
     ------
     ValueError
         ``steps`` is negative, or the velocity is not a field or not finite.
+
+    References
+    ----------
+    .. [1] Arsigny, Commowick, Pennec and Ayache, "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI
+       2006.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import integrate
+    >>> velocity = torch.full((1, 2, 8, 8), 0.5)
+    >>> integrate(velocity)[0, :, 4, 4].tolist()
+    [0.5, 0.5]
     """
     require_field("velocity", velocity)
     require_finite("velocity", velocity)
@@ -79,6 +100,8 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
     ----------
     displacement : Tensor, shape (B, D, *space)
         In voxels.
+    iterations : int
+        Number of fixed-point steps.
 
     Returns
     -------
@@ -90,6 +113,15 @@ def invert(displacement: Tensor, iterations: int = 30) -> tuple[Tensor, float]:
     ------
     ValueError
         The displacement is not a field or not finite, or ``iterations`` is negative.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import invert
+    >>> shift = torch.full((1, 2, 6, 6), 0.25)
+    >>> inverse, residual = invert(shift)
+    >>> inverse[0, :, 3, 3].tolist(), residual
+    ([-0.25, -0.25], 0.0)
     """
     require_field("displacement", displacement)
     require_finite("displacement", displacement)
@@ -120,6 +152,14 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     ------
     ValueError
         The displacement is not a field, not finite, or only one voxel thick.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import identity, jacobian_determinant
+    >>> stretch = 0.5 * identity((4, 4), torch.zeros(1))
+    >>> jacobian_determinant(stretch)[0, 1, 1].item()
+    2.25
     """
     _require_thick(displacement, 2)
     return jacobian.determinant(displacement)
@@ -128,8 +168,7 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
 def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
     """det ∇φ at every inner voxel with a one-sided difference along each axis, on either side.
 
-    Liu et al. (IJCV 2024) show that a map is a digital diffeomorphism only where all of them are positive;
-    central differences cannot show that.
+    A map is a digital diffeomorphism only where all of them are positive [1]_; central differences cannot show that.
 
     Parameters
     ----------
@@ -145,6 +184,19 @@ def corner_jacobian_determinants(displacement: Tensor) -> Tensor:
     ------
     ValueError
         The displacement is not a field, not finite, or fewer than three voxels thick.
+
+    References
+    ----------
+    .. [1] Liu, Chen, Wei, Carass and Prince, "On finite difference Jacobian computation in deformable image
+       registration", IJCV 2024, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import corner_jacobian_determinants
+    >>> found = corner_jacobian_determinants(torch.zeros(1, 2, 4, 5))
+    >>> tuple(found.shape), found.unique().tolist()
+    ((1, 4, 2, 3), [1.0])
     """
     _require_thick(displacement, 3)
     return corner_determinants_reference(displacement)[:, : 2 ** displacement.shape[1]]

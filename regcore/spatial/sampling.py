@@ -39,7 +39,7 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     points : Tensor, shape (B or 1, D, *out)
         Voxel coordinates in ``image``, component order = array axis order.
     mode : {"linear", "nearest"}
-        ``linear`` is Eq. 3 of VoxelMorph.  ``nearest`` rounds halves to even and has no gradient.
+        ``linear`` is Eq. 3 of VoxelMorph [1]_.  ``nearest`` rounds halves to even and has no gradient.
     border : {"zero", "edge"}
         Value outside the image: 0, or the value of the nearest voxel.
 
@@ -52,6 +52,20 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
     ValueError
         The mode or border is unknown; the shapes do not fit; the type cannot be interpolated; or the image or the
         points contain NaN or infinite values.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import sample
+    >>> image = torch.tensor([[[[0.0, 10.0], [20.0, 30.0]]]])
+    >>> points = torch.tensor([[[0.5], [0.5]]])
+    >>> sample(image, points).item()
+    15.0
     """
     require_image("image", image)
     _require_sampling(image, "points", points, mode, border)
@@ -61,7 +75,7 @@ def sample(image: Tensor, points: Tensor, mode: str = "linear", border: str = "z
 
 
 def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str = "zero") -> Tensor:
-    """Pull ``image`` back through φ(p) = p + u(p): ``warped(p) = image(p + u(p))``, Eq. 3 of VoxelMorph.
+    """Pull ``image`` back through φ(p) = p + u(p): ``warped(p) = image(p + u(p))``, Eq. 3 of VoxelMorph [1]_.
 
     Parameters
     ----------
@@ -70,6 +84,7 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     displacement : Tensor, shape (B or 1, D, *fixed)
         In voxels, component order = array axis order.
     mode : {"linear", "nearest"}
+        As for :func:`sample`.
     border : {"zero", "edge"}
         As for :func:`sample`.
 
@@ -82,6 +97,20 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "linear", border: str 
     ------
     ValueError
         As for :func:`sample`, or if the displacement is not a field.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import warp
+    >>> image = torch.arange(4.0).view(1, 1, 1, 4)
+    >>> ahead = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    >>> warp(image, ahead).flatten().tolist()
+    [1.0, 2.0, 3.0, 0.0]
     """
     require_image("image", image)
     require_field("displacement", displacement)
@@ -110,13 +139,32 @@ def _require_sampling(image: Tensor, name: str, where: Tensor, mode: str, border
 
 
 def resample(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resample ``values`` (B, C, *space) linearly to ``shape``, corner voxels onto corner voxels.
+    """Resample ``values`` linearly to ``shape``, corner voxels onto corner voxels.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, C, *space)
+        Floating-point.
+    shape : sequence of int, length D
+        Voxels of the result along each array axis.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *shape)
 
     Raises
     ------
     ValueError
         ``values`` is not an image or has integers (labels cannot be interpolated), or ``shape`` has another number
         of axes or a size below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import resample
+    >>> row = torch.tensor([0.0, 2.0, 4.0]).view(1, 1, 1, 3)
+    >>> resample(row, (1, 5)).flatten().tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0]
     """
     require_image("values", values)
     require_floating("values", values)
@@ -140,6 +188,8 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     ----------
     displacement : Tensor, shape (B, D, *space)
         In voxels of its grid, two or more along each axis.
+    shape : sequence of int, length D
+        Voxels of the new grid along each array axis.
 
     Returns
     -------
@@ -149,6 +199,14 @@ def resample_displacement(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     ------
     ValueError
         The displacement is not a field, or is one voxel thick; or ``shape`` has other axes or a size below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import resample_displacement
+    >>> coarse = torch.ones(1, 2, 5, 5)
+    >>> resample_displacement(coarse, (9, 9))[0, :, 0, 0].tolist()
+    [2.0, 2.0]
     """
     require_field("displacement", displacement)
     if len(shape) != displacement.ndim - 2 or min(shape) < 1:
@@ -184,6 +242,15 @@ def smooth(values: Tensor, sigma: float | Sequence[float]) -> Tensor:
     ------
     ValueError
         ``values`` is not an image or has integers, or ``sigma`` is negative or does not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import smooth
+    >>> point = torch.zeros(1, 1, 1, 5)
+    >>> point[..., 2] = 1
+    >>> [round(value, 3) for value in smooth(point, (0, 1)).flatten().tolist()]
+    [0.054, 0.242, 0.399, 0.242, 0.054]
     """
     require_image("values", values)
     require_floating("values", values)
@@ -201,12 +268,25 @@ def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
     Parameters
     ----------
     values : Tensor, shape (B, C, *space)
+        An image or a field.
     multiple : int
+        At least 1.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *padded)
 
     Raises
     ------
     ValueError
         ``values`` is not an image, or ``multiple`` is below 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import pad_to_multiple
+    >>> tuple(pad_to_multiple(torch.ones(1, 1, 5, 8), 4).shape)
+    (1, 1, 8, 8)
     """
     require_image("values", values)
     if multiple < 1:
@@ -216,12 +296,31 @@ def pad_to_multiple(values: Tensor, multiple: int) -> Tensor:
 
 
 def crop_to(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Undo :func:`pad_to_multiple`: keep the first ``shape`` voxels of (B, C, *space).
+    """Undo :func:`pad_to_multiple`: keep the first ``shape`` voxels.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, C, *space)
+        An image or a field.
+    shape : sequence of int, length D
+        Voxels to keep along each array axis.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *shape)
 
     Raises
     ------
     ValueError
         ``values`` is not an image, or ``shape`` does not lie within it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import crop_to, pad_to_multiple
+    >>> padded = pad_to_multiple(torch.ones(1, 1, 5, 7), 4)
+    >>> tuple(crop_to(padded, (5, 7)).shape)
+    (1, 1, 5, 7)
     """
     require_image("values", values)
     if len(shape) != values.ndim - 2 or any(not 0 < n <= old for n, old in zip(shape, values.shape[2:], strict=True)):

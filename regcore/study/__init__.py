@@ -1,1 +1,1 @@
-"""A study: its plan, the checks before it, and its stages."""
+"""A study: checks, plan and stages."""

@@ -1,4 +1,4 @@
-"""What is checked of a study before anything runs; without torch, except where settings are looked at."""
+"""Checks of a study before anything runs.  They need no torch, except to check the settings of methods."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,47 +9,47 @@ from regcore.images.volume import read_grid
 from regcore.study.entry import Entry
 from regcore.study.settings import StudySettings
 
-#: The entry of a study's tables that is not a method but what is known to be true.
+#: The name of the true fields in a study's tables; it is not a method.
 TRUTH = "truth"
 
 
 def dimensions(study: StudySettings, cohort: Cohort) -> int:
-    """Of a study's images: as configured, or as in the first header of the cohort."""
+    """Number of dimensions of a study's images: as configured, or from the header of the cohort's first scan."""
     settings = study.cohort.embedded
     return settings.ndim if settings else read_grid(cohort.table["image"].iloc[0]).ndim
 
 
 def check_entries(entries: Iterable[Entry], settings: bool) -> None:
-    """Check names, methods and starts of a study's entries.
+    """Check the names, methods and ``start`` settings of a study's entries.
 
     Parameters
     ----------
     settings : bool
-        Also load every method to check its settings and searches, which takes seconds.
+        Also load every method and check its settings and searches, which takes seconds.
 
     Raises
     ------
     InputError
-        Naming the key that is wrong, and the remedy.
+        Names the wrong key and the remedy.
     """
     for entry in entries:
         if entry.name == TRUTH:
             raise InputError(f"methods: '{TRUTH}' is the name of the true field; call the method something else")
-        _ = entry.info  # raises where there is no such method
+        _ = entry.info  # raises if there is no such method
         if settings:
             entry.check()
         entry.check_start(settings)
 
 
 def check_models(entries: Iterable[Entry], ndim: int) -> None:
-    """Raise :class:`InputError` where an entry takes over a model of images of other dimensions."""
+    """Raise :class:`InputError` if an entry uses a model for images of another dimension."""
     for entry in entries:
-        if entry.info.pretrained and entry.made.dimensions != ndim:
-            raise InputError(f"{entry.where}.model: a {entry.made.dimensions}-D model cannot register {ndim}-D images")
+        if entry.info.pretrained and entry.made.ndim != ndim:
+            raise InputError(f"{entry.where}.model: a {entry.made.ndim}-D model cannot register {ndim}-D images")
 
 
 def check_evaluation(study: StudySettings) -> None:
-    """Raise :class:`InputError` where a study's evaluation names a method that it does not have."""
+    """Raise :class:`InputError` if the evaluation names a method that the study does not have."""
     reference = study.evaluation.reference
     wanted = {"spotlight": study.evaluation.spotlight or [], "reference": [] if reference is None else [reference]}
     for key, named in wanted.items():
@@ -59,7 +59,7 @@ def check_evaluation(study: StudySettings) -> None:
 
 
 def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:
-    """Raise :class:`InputError` where no training scan has one of the contrasts."""
+    """Raise :class:`InputError` if no training scan has one of the contrasts."""
     known = set(cohort.table.loc[cohort.table["split"] == "train", "contrast"])
     for contrast in (contrast for pairing in pairings for contrast in pairing):
         if contrast not in known:
@@ -67,10 +67,10 @@ def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: st
 
 
 def check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
-    """Raise :class:`InputError` where a scan of training pairs has no labels."""
+    """Raise :class:`InputError` if a scan of the training pairs has no labels."""
     missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
     if missing:
         raise InputError(
-            f"{where}: its training looks at labels, but {len(missing)} training scan(s) of {cohort.path} have none "
-            f"(the first: '{missing[0]}'); add them, or set what needs none (no 'gamma', 'maps: shapes')"
+            f"{where}: this training needs labels, but {len(missing)} training scan(s) of {cohort.path} have none (the "
+            f"first: '{missing[0]}'); add them, or choose settings without labels (no 'gamma', 'maps: shapes')"
         )

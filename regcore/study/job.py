@@ -1,4 +1,4 @@
-"""What every script of the workflow does before and after its one call into regcore."""
+"""Set-up of a job: what every script of the workflow does around its one call into regcore."""
 
 import logging
 import os
@@ -14,17 +14,17 @@ from regcore.study.plan import Plan, plan_study
 
 log = logging.getLogger(__name__)
 
-share_cores()  # here, because scripts import what uses torch after this module
+share_cores()  # must run before torch is imported, so scripts import this module first
 
 
 @contextmanager
 def job(snakemake) -> Iterator[Plan]:
-    """Set up logging and threads for a job, yield the study's plan, and report mistakes without traceback.
+    """Set up logging and threads for a job, yield the study's plan, and report input errors without a traceback.
 
     Parameters
     ----------
     snakemake
-        The object that Snakemake puts into a script.
+        The object that Snakemake provides to scripts.
     """
     os.environ[THREADS_VARIABLE] = str(snakemake.threads)
     log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))

@@ -1,15 +1,15 @@
-"""Where the results of a study lie, below ``results/<study>``."""
+"""Paths of a study's results below ``results/<study>``."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What the folder of a model says about the search that it is the best of.
+#: Files in a model's folder that describe the search it was found by.
 TRIALS, FOUND = "trials.csv", "search.json"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of what a study writes.
+    """Paths of everything that a study writes.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Layout:
 
     @property
     def checkpoints(self) -> Path:
-        """State of trainings and searches that are not finished."""
+        """State of unfinished trainings and searches."""
         return self.folder / "checkpoints"
 
     def model(self, name: str) -> Path:
@@ -29,15 +29,15 @@ class Layout:
         return self.folder / "models" / name
 
     def metrics(self, name: str) -> Path:
-        """Tidy rows of the test pairs, of a method or the truth."""
+        """Scores of the test pairs as tidy rows, for a method or the true fields."""
         return self.folder / "metrics" / f"{name}.parquet"
 
     def fields(self, name: str, part: str) -> Path:
-        """Folder with some of the test pairs' fields, of a method or the truth."""
+        """Folder of one part of the test pairs' fields, for a method or the true fields."""
         return self.folder / "fields" / name / part
 
     def prepared(self, part: str) -> Path:
-        """Folder with some of the scans on the common grid."""
+        """Folder of one part of the scans on the common grid."""
         return self.folder / "prepared" / part
 
     def cohort(self, file: str) -> Path:
@@ -45,15 +45,15 @@ class Layout:
         return self.folder / "cohort" / file
 
     def search(self, name: str) -> Path:
-        """Where a search for hyperparameters keeps its journal and its trials."""
+        """Folder of the journal and trials of a search for hyperparameters."""
         return self.folder / "tuning" / name
 
     def trial(self, name: str, slot: int) -> Path:
-        """What a trial of a search found."""
+        """Result of a trial."""
         return self.search(name) / "trials" / f"{slot:03d}.json"
 
     def architecture(self, name: str) -> Path:
-        """Where a search for cells or the objective leaves what it found."""
+        """Folder of the result of a search for cells or the objective."""
         return self.folder / "architectures" / name
 
     def sweep(self, name: str) -> Path:
@@ -61,15 +61,15 @@ class Layout:
         return self.folder / "sweeps" / f"{name}.parquet"
 
     def optima(self, name: str) -> Path:
-        """What tuning each hypernetwork of a sweep found."""
+        """Tuned values of each hypernetwork in a sweep."""
         return self.folder / "sweeps" / f"{name}.csv"
 
     def features(self, name: str) -> Path:
-        """How much the features of a network vary with contrast."""
+        """Variation of a network's features with contrast."""
         return self.folder / "features" / f"{name}.csv"
 
     def weights(self, name: str) -> Path:
-        """Measures of the weight volumes of a network."""
+        """Measures of a network's weight volumes."""
         return self.folder / "weights" / f"{name}.csv"
 
     def weight_volumes(self, name: str) -> Path:

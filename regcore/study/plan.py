@@ -1,6 +1,6 @@
-"""What a study will do, worked out from its configuration before anything runs and without torch.
+"""The plan of a study: what it will do, from its configuration, before anything runs and without torch.
 
-The workflow's rules take everything they need from a :class:`Plan`; scripts and tests can make one too.
+The workflow's rules, its scripts and the tests take everything they need from a :class:`Plan`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohor
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Paper, Sweep
 from regcore.experiments.planned import Study, planned_papers
+from regcore.methods.settings.imported import ImportedSettings
 from regcore.study.checks import (
     check_contrasts,
     check_entries,
@@ -32,11 +33,11 @@ from regcore.synthesis import icbm152
 from regcore.synthesis.settings import EmbeddedSettings
 from regcore.training.batch_division import check_division
 
-#: Work is cut into parts of this size: large enough that starting Python does not matter, small enough
-#: that a killed job costs little and a cluster has something to share.
+#: Work is split into parts of this size: large enough to hide the start of Python, small enough that a killed job
+#: loses little and a cluster can share the work.
 SCANS_PER_PART, PAIRS_PER_PART = 32, 16
 
-#: Key under which a checked configuration carries what cannot run here, so that it is decided once.
+#: Key of a checked configuration for the methods that cannot run here, so that this is decided once.
 UNAVAILABLE = "unavailable"
 
 
@@ -51,15 +52,15 @@ class Plan:
     folder : Path
         ``results/<study>``.
     entries : dict of str → Entry
-        All that can be trained and registered with: variants of experiments, and the methods that can run here.
+        Everything to train and register with: the methods that can run here, and the variants of experiments.
     pairs : DataFrame
         The validation and test pairs: ``pair split fixed moving contrasts``.
     reference : str
-        Name of the scan, or path of the image, that scans are aligned to.
+        Name of the scan, or path of the image, to which scans are aligned.
     papers : dict of str → Paper
         The papers whose experiments the study asks for, by name.
     unavailable : dict of str → str
-        Methods of the study that cannot run here, and why and what to do about it.
+        Methods of the study that cannot run here → why, and what to do about it.
     """
 
     settings: StudySettings
@@ -73,7 +74,7 @@ class Plan:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The study as plain values, with every default and what cannot run here: it plans the same study again."""
+        """The study as plain values, with all defaults and what cannot run here. Planning it gives the same plan."""
         return {**self.settings.as_dict(), UNAVAILABLE: self.unavailable}
 
     @property
@@ -83,7 +84,7 @@ class Plan:
 
     @cached_property
     def scans(self) -> list[str]:
-        """The scans that occur in a pair, in the cohort's order: these are prepared."""
+        """The scans that occur in a pair and so are prepared, in the cohort's order."""
         used = {*self.pairs["fixed"], *self.pairs["moving"]}
         for entry in self.entries.values():
             if entry.training_pairs is not None:
@@ -96,7 +97,7 @@ class Plan:
 
     @property
     def starts(self) -> dict[str, list[str]]:
-        """First method → all methods that differ from it in their random start alone; none that has one start."""
+        """First method → all methods that differ from it only in their random start; others are left out."""
         found: dict[str, list[str]] = {}
         for name in self.methods:
             if self.entries[name].learned:
@@ -105,7 +106,7 @@ class Plan:
 
     @property
     def spotlight(self) -> list[str]:
-        """The methods whose pairs the report shows."""
+        """The methods whose best, median and worst pairs the report shows."""
         chosen = self.settings.evaluation.spotlight
         if chosen is None:
             return [name for name, method in self.methods.items() if method not in ("identity", "affine")]
@@ -113,17 +114,17 @@ class Plan:
 
     @property
     def methods(self) -> dict[str, str]:
-        """Name in the study → method, of the methods that the report compares."""
+        """Name in the study → method, for the methods that the report compares."""
         return {name: self.entries[name].method for name in self.settings.methods if name not in self.unavailable}
 
     @property
     def searched_methods(self) -> list[str]:
-        """The methods that the report compares and whose hyperparameters are searched."""
+        """The methods of the report whose hyperparameters are searched."""
         return [name for name in self.methods if self.entries[name].search is not None]
 
     @property
     def cell_searched_methods(self) -> list[str]:
-        """The methods that the report compares and whose cells or objective are searched."""
+        """The methods of the report whose cells or objective are searched."""
         return [name for name in self.methods if self.entries[name].cell_search is not None]
 
     @cached_property
@@ -133,16 +134,16 @@ class Plan:
 
     @property
     def files(self) -> Layout:
-        """Where the results lie."""
+        """Paths of the results."""
         return Layout(self.folder)
 
     def validation_pairs(self, name: str) -> pd.DataFrame:
-        """The validation pairs that a learned method's weights are chosen on: of its training's contrasts.
+        """The validation pairs on which a learned method's weights are chosen. They have its training's contrasts.
 
         Raises
         ------
         InputError
-            There are none of them.
+            There are no such pairs.
         """
         table, own = self.pairs_of("validation"), self.entries[name].training_contrasts
         if own is None:
@@ -150,7 +151,7 @@ class Plan:
         chosen = table[table["contrasts"].isin([contrasts_of(*pairing) for pairing in own])].reset_index(drop=True)
         if chosen.empty:
             raise InputError(
-                f"methods.{name}.training_contrasts: no validation pair is of these contrasts; add one of the pairings "
+                f"methods.{name}.training_contrasts: no validation pair has these contrasts; add one of the pairings "
                 "to 'pairs.contrasts'"
             )
         return chosen
@@ -163,7 +164,7 @@ class Plan:
         return str(self.files.prepared(part_of(self.scans, scan, SCANS_PER_PART)) / scan)
 
     def field(self, name: str, pair: str) -> str:
-        """Path of the field that a method (or ``TRUTH``) finds for a test pair."""
+        """Path of the field of a method (or ``TRUTH``) for a test pair."""
         part = part_of(list(self.pairs_of("test")["pair"]), pair, PAIRS_PER_PART)
         return str(self.files.fields(name, part) / f"{pair}.nii.gz")
 
@@ -173,7 +174,7 @@ class Plan:
 
     @property
     def knows_truth(self) -> bool:
-        """Whether the cohort gives the maps from which every test pair's true field follows."""
+        """Whether the cohort has the maps that give every test pair's true field."""
         pairs, table = self.pairs_of("test"), self.cohort.table
         return bool((table.loc[pairs["fixed"], "to_template"] != "").all()) and bool(
             (table.loc[pairs["moving"], "from_template"] != "").all()
@@ -186,7 +187,7 @@ class Plan:
 
 
 def part_names(count: int, size: int) -> list[str]:
-    """Names of the parts that ``count`` things fall into."""
+    """Names of the parts that ``count`` things are split into."""
     return [f"part-{number:02d}" for number in range(-(-count // size))]
 
 
@@ -195,9 +196,20 @@ def part_of(things: Sequence[str], thing: str, size: int) -> str:
 
 
 def things_in(things: Sequence[str], part: str, size: int) -> list[str]:
-    """The things that fall into a part."""
+    """The things in a part."""
     number = int(part.removeprefix("part-"))
     return list(things[number * size : (number + 1) * size])
+
+
+def read_study(config: Mapping) -> StudySettings:
+    """The settings of a study, read from YAML or from the configuration of a plan.
+
+    Raises
+    ------
+    InputError
+        Naming each key that is wrong, and the remedy.
+    """
+    return StudySettings.read({key: value for key, value in config.items() if key != UNAVAILABLE}, "configuration")
 
 
 def plan_study(config: Mapping, results: str = "results", check: bool = True) -> Plan:
@@ -206,23 +218,21 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     Parameters
     ----------
     config : mapping
-        As read from YAML; or that of a plan, whose decision on what cannot run here then stands.
+        As read from YAML, or from a plan. The plan's list of what cannot run here is then kept.
     check : bool
-        Also check the settings of every method and the headers of every file, which takes seconds; a
-        cluster's jobs, which plan the same study again, need not.
+        Also check the settings of every method and the headers of every file. This takes seconds, and the jobs
+        of a cluster, which plan the same study again, do not need it.
 
     Raises
     ------
     InputError
-        Naming the key, row or file that is wrong, and the remedy.
+        Names the wrong key, row or file and the remedy.
     """
-    decided = config.get(UNAVAILABLE)
-    config = {key: value for key, value in config.items() if key != UNAVAILABLE}
-    study = StudySettings.read(config, "configuration")
+    study, decided = read_study(config), config.get(UNAVAILABLE)
     folder = Path(results) / study.study
     cohort = _cohort(study.cohort, folder)
     files = Layout(folder)
-    entries: dict[str, Entry] = {}  # filled in place: entries know each other by it
+    entries: dict[str, Entry] = {}  # filled in place: entries find each other in it
     entries |= {name: Entry(name, values, entries, files) for name, values in study.methods.items()}
     check_entries(entries.values(), settings=check)
     check_evaluation(study)
@@ -238,7 +248,7 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     entries.clear()
     entries |= {**variants, **methods}
     check_entries(variants.values(), settings=check)
-    check_entries(methods.values(), settings=False)  # again, for some may start from what cannot run here
+    check_entries(methods.values(), settings=False)  # again: some may start from a method that cannot run here
     _draw_training_pairs(study, entries, cohort, check)
     learned = [entry.name for entry in entries.values() if entry.learned]
     validation = [make_pairs(cohort, "validation", study.pairs, study.seed)] if learned else []
@@ -246,25 +256,25 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     for scan in sorted(set(scored["fixed"]) | set(scored["moving"])):
         if cohort.file(scan, "labels") is None:
             raise InputError(
-                f"{cohort.path}: scan '{scan}' has no labels; validation and test scans are scored by their labels"
+                f"{cohort.path}: scan '{scan}' has no labels; validation and test scans need labels for scoring"
             )
     for entry in methods.values():
         if entry.info.imported:
             entry.fields = _imported_fields(entry, cohort, scored[scored["split"] == "test"])
     plan = Plan(study, cohort, folder, entries, scored, _reference(study, cohort), papers, unavailable)
     for name in learned:
-        plan.validation_pairs(name)  # raises where there are none
+        plan.validation_pairs(name)  # raises if there are none
     return plan
 
 
 def _unavailable(entries: Mapping[str, Entry], ndim: int) -> dict[str, str]:
-    """The methods that need what is not there, or cannot register such images."""
+    """The methods that lack something they need, or cannot register such images."""
     reasons = {name: entry.unavailable(ndim) for name, entry in entries.items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _available(entries: Mapping[str, Entry], unavailable: Mapping[str, str]) -> dict[str, Entry]:
-    """The other methods; raises :class:`InputError` where there is none."""
+    """The other methods; raises :class:`InputError` if there is none."""
     found = {name: entry for name, entry in entries.items() if name not in unavailable}
     if not found:
         raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
@@ -272,18 +282,20 @@ def _available(entries: Mapping[str, Entry], unavailable: Mapping[str, str]) -> 
 
 
 def _imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[str, str]:
-    """Test pair → path of its field, of those that the list of an import names."""
-    where, values, folder = entry.where, entry.values, entry.values.get("folder")
+    """Test pair → path of its field, for the pairs in the list of an import."""
+    settings = entry.checked
+    assert isinstance(settings, ImportedSettings)
+    folder = settings.folder
     if not folder or not Path(folder).is_dir():
-        raise InputError(f"{where}.folder: {folder!r} is no folder; give the one with the fields")
-    path = values.get("pairs") or str(Path(folder) / "pairs.tsv")
+        raise InputError(f"{entry.where}.folder: {folder!r} is not a folder; give the folder with the fields")
+    path = settings.pairs or str(Path(folder) / "pairs.tsv")
     listed = read_pairs(path, cohort, "field")
     files = {(row.fixed, row.moving): str(Path(folder) / row.field) for row in listed.itertuples() if row.field}
     found = {row.pair: files[row.fixed, row.moving] for row in pairs.itertuples() if (row.fixed, row.moving) in files}
     if not found:
         raise InputError(
             f"{path}: none of its pairs is a test pair of the study (the first: {pairs['fixed'].iloc[0]}, "
-            f"{pairs['moving'].iloc[0]}); list the test pairs, or take over these with pairs: "
+            f"{pairs['moving'].iloc[0]}); list the test pairs, or make these the study's pairs with pairs: "
             "{kind: listed, table: …}"
         )
     return found
@@ -302,12 +314,12 @@ def _cohort(cohort: CohortSettings, folder: Path) -> Cohort:
 
 
 def _variants(papers: Mapping[str, Paper], methods: Mapping[str, Entry]) -> dict[str, dict]:
-    """The variants of all papers; a method of the same name must be the same."""
+    """The variants of all papers. A method with the name of a variant must equal it."""
     variants = {name: values for paper in papers.values() for name, values in paper.variants.items()}
     for name, entry in methods.items():
         if name in variants and variants[name] != entry.values:
             raise InputError(
-                f"methods.{name}: an experiment of the study has a network of this name; call the method something else"
+                f"methods.{name}: an experiment of the study uses this name for a network; rename the method"
             )
     return {name: values for name, values in variants.items() if name not in methods}
 
@@ -315,7 +327,7 @@ def _variants(papers: Mapping[str, Paper], methods: Mapping[str, Entry]) -> dict
 def _draw_training_pairs(study: StudySettings, entries: Mapping[str, Entry], cohort: Cohort, check: bool) -> None:
     """Give each learned entry the pairs that its training draws from.
 
-    ``check``: also that batches of its settings can be made, and that there are labels where training looks at them.
+    With ``check``, also check that its batches can be made and that labels are there if training needs them.
     """
     drawn: dict[tuple[int | None, str], EligiblePairs | PooledPairs] = {}
     for entry in entries.values():

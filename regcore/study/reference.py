@@ -1,6 +1,6 @@
-"""What is made of the declarations of settings: the tables of ``config/README.md``, and the schema for editors.
+"""The reference of settings: writes the tables of ``config/README.md`` and the schema for editors.
 
-``python -m regcore.study.reference`` writes both anew, in the repository that it is called from.
+``python -m regcore.study.reference`` updates both, in the repository that it is called from.
 """
 
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regcore.autoreg.settings import CellSearchSettings
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, method_type, settings_type
 from regcore.process.files import atomic_write
 from regcore.settings.base import Settings
 from regcore.settings.schema import plain_schema
@@ -21,7 +21,7 @@ README, SCHEMA = Path("config/README.md"), Path("config/study.schema.json")
 
 
 def key_table(settings: type[Settings]) -> str:
-    """Every key, those inside of others as ``a.b``, with default and meaning, as a Markdown table."""
+    """A Markdown table of every key, its default and meaning; nested keys as ``a.b``."""
     return _table(_keys(plain_schema(settings)))
 
 
@@ -29,8 +29,7 @@ def method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
     for name, info in METHODS.items():
-        method = make_method(name)
-        first_line = (type(method).__doc__ or "").strip().splitlines()[0]
+        first_line = (method_type(name).__doc__ or "").strip().splitlines()[0]
         parts.append(f"### `{name}`{' (learned)' if info.learned else ''}\n\n{first_line}")
         if properties := settings_of_method(name):
             parts.append(_table(properties.items()))
@@ -39,17 +38,17 @@ def method_tables() -> str:
 
 def settings_of_method(name: str) -> dict[str, dict[str, Any]]:
     """Key → JSON schema of the settings of a method."""
-    return make_method(name).properties
+    return settings_type(name).schema_of_keys()
 
 
 def fill(text: str, section: str, content: str) -> str:
-    """Replace what stands between the markers of ``section``."""
+    """Replace the text between the markers of ``section``."""
     pattern = rf"(<!-- {section}: begin.*?-->\n).*?(<!-- {section}: end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
 def filled(text: str) -> str:
-    """The README with its tables up to date."""
+    """The README with updated tables."""
     for section, content in (
         ("keys", key_table(StudySettings)),
         ("search", key_table(SearchSettings)),
@@ -61,9 +60,10 @@ def filled(text: str) -> str:
 
 
 def study_schema() -> dict[str, Any]:
-    """JSON schema of a study's file, the settings of each entry's method included.
+    """JSON schema of a study file, with the settings of each entry's method.
 
-    The method of an entry is the one that it names, or else the one of its own name.
+    The method of an entry is the one it names, or else the one with the entry's name.  It may also come from an
+    installed package; the schema does not describe the settings of such a method.
     """
     schema = plain_schema(StudySettings)
     methods = schema["properties"]["methods"]
@@ -73,7 +73,7 @@ def study_schema() -> dict[str, Any]:
         "properties": {
             name: {"if": named, "then": _reference("entry"), "else": _reference(name)} for name in sorted(METHODS)
         },
-        "additionalProperties": {"allOf": [named, _reference("entry")]},
+        "additionalProperties": {"if": named, "then": _reference("entry")},
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -84,7 +84,7 @@ def study_schema() -> dict[str, Any]:
             "tune": plain_schema(SearchSettings),
             "autosearch": plain_schema(CellSearchSettings),
             "entry": {
-                "properties": {"method": _method(sorted(METHODS))},
+                "properties": {"method": {"anyOf": [_method(sorted(METHODS)), {"type": "string"}]}},
                 "allOf": [
                     {"if": {"properties": {"method": {"const": name}}}, "then": _reference(name)}
                     for name in sorted(METHODS)
@@ -96,12 +96,12 @@ def study_schema() -> dict[str, Any]:
 
 
 def _entry(name: str) -> dict[str, Any]:
-    """What may stand under an entry of a method."""
+    """Schema of an entry of a method."""
     searches: dict[str, Any] = {}
     if METHODS[name].learned:
-        searches["tune"] = _search("tune", "search for hyperparameters; null: none")
+        searches["tune"] = _search("tune", "search for hyperparameters; null for no search")
     if name == "autoreg":
-        searches["autosearch"] = _search("autosearch", "search for cells and objective; null: none")
+        searches["autosearch"] = _search("autosearch", "search for cells and objective; null for no search")
     return {
         "type": ["object", "null"],
         "properties": {"method": _method([name]), **searches, **settings_of_method(name)},
@@ -110,7 +110,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 
 def _method(names: list[str]) -> dict[str, Any]:
-    return {"description": "which method it is, where the name is another", "enum": names}
+    return {"description": "the method, if the entry's name is not a method", "enum": names}
 
 
 def _search(name: str, description: str) -> dict[str, Any]:

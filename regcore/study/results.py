@@ -1,6 +1,6 @@
-"""Reading what a study has written: scores, models, searches, sweeps, fields, and the tables made of them.
+"""Reading a study's results: scores, models, searches, sweeps, fields and tables.
 
-Reports and papers read nothing of a study but by :class:`Results`.
+Reports and papers read a study only through :class:`Results`.
 """
 
 import json
@@ -37,22 +37,22 @@ class Results:
 
     @property
     def experiments(self) -> ExperimentSettings:
-        """What the study says of the papers' experiments."""
+        """The study's settings of the papers' experiments."""
         return self.plan.settings.experiments
 
     # ---- scores
 
     def scores(self, name: str) -> pd.DataFrame:
-        """Tidy rows of an entry, or of the truth."""
+        """Tidy rows of an entry, or of the true fields."""
         return pd.read_parquet(self.files.metrics(name))
 
     def of_pairs(self, name: str, metric: str = "dice") -> pd.Series:
-        """Mean of a metric for each test pair that has one."""
+        """Mean of a metric for each test pair that has it."""
         rows = self.scores(name)
         return rows[rows["metric"] == metric].groupby("pair")["value"].mean()
 
     def labels(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The scored labels that have Dice among tidy rows: ``index name group``; none where every pair failed."""
+        """The scored labels with Dice in tidy rows: ``index name group``; none if every pair failed."""
         found = set(rows.loc[rows["metric"] == "dice", "label"])
         if not found:
             return pd.DataFrame(columns=["index", "name", "group"])
@@ -65,7 +65,7 @@ class Results:
         return json.loads((self.files.model(name) / "model.json").read_text())
 
     def training(self, name: str) -> dict[str, Any]:
-        """What a training took, and what it reached."""
+        """Time, memory and outcome of a training."""
         return self.model(name)["training"]
 
     def history(self, name: str) -> pd.DataFrame:
@@ -75,41 +75,41 @@ class Results:
     # ---- searches
 
     def trials(self, name: str) -> pd.DataFrame:
-        """A row for each trial of a search for hyperparameters."""
+        """One row per trial of a search for hyperparameters."""
         return pd.read_csv(self.files.model(name) / TRIALS)
 
     def search(self, name: str) -> dict[str, Any]:
-        """What a search for hyperparameters found."""
+        """Result of a search for hyperparameters."""
         return json.loads((self.files.model(name) / FOUND).read_text())
 
     def cell_search(self, name: str) -> dict[str, Any]:
-        """What a search for cells or the objective took."""
+        """Time and memory of a search for cells or the objective."""
         return json.loads((self.files.architecture(name) / FACTS).read_text())
 
     def trace(self, name: str) -> pd.DataFrame:
-        """A row for each epoch of all stages of a search for cells or the objective."""
+        """One row per epoch, over all stages of a search for cells or the objective."""
         return pd.read_csv(self.files.architecture(name) / TRACE)
 
     def architecture(self, name: str) -> dict[str, Any]:
-        """What a search for cells or the objective found, as :func:`regcore.autoreg.search.read_found` gives it."""
+        """Result of a search for cells or the objective, from :func:`regcore.autoreg.search.read_found`."""
         return read_found(self.files.architecture(name), name)
 
     # ---- sweeps, features and weight volumes
 
     def sweep(self, name: str) -> pd.DataFrame:
-        """Scores of the networks of a sweep: what :mod:`regcore.study.stages.sweep` wrote."""
+        """Scores of the networks of a sweep, as written by :mod:`regcore.study.stages.sweep`."""
         return pd.read_parquet(self.files.sweep(name))
 
     def optima(self, name: str) -> pd.DataFrame:
-        """What tuning each hypernetwork of a sweep found, by entry."""
+        """Tuned values of each hypernetwork of a sweep, by entry."""
         return pd.read_csv(self.files.optima(name)).set_index("entry")
 
     def features(self, name: str) -> pd.DataFrame:
-        """How much the features of a network vary with contrast, a row for each layer."""
+        """Variation of a network's features with contrast, one row per layer."""
         return pd.read_csv(self.files.features(name))
 
     def weights(self, name: str) -> pd.DataFrame:
-        """Measures of the weight volumes of a network, a row for each test pair and setting."""
+        """Measures of a network's weight volumes, one row per test pair and setting."""
         return pd.read_csv(self.files.weights(name))
 
     def weight_volumes(self, name: str) -> tuple[dict[str, Tensor], str]:
@@ -129,12 +129,12 @@ class Results:
         return read_field(self.plan.field(name, pair))
 
     def facts(self, name: str) -> Iterator[dict[str, Any]]:
-        """What is known of each field of an entry; read only as far as it is asked for."""
+        """The report of each field of an entry, read on demand."""
         for pair in self.plan.pairs_of("test")["pair"]:
             yield read_facts(Path(self.plan.field(name, pair)))
 
     def image(self, scan: str) -> Volume:
-        """A scan as it is."""
+        """A scan as in its file."""
         return read_volume(self.plan.cohort.file(scan, "image"))
 
     def label_map(self, scan: str) -> Volume:
@@ -142,7 +142,7 @@ class Results:
         return read_labels(self.plan.cohort.file(scan, "labels"))
 
     def normalised(self, scan: str) -> Volume:
-        """A scan on its own grid, normalised as methods see it."""
+        """A scan on its own grid, normalised as for the methods."""
         return read_scan(self.plan.cohort.files(scan), self.plan.settings.preprocess)
 
     def prepared(self, scan: str) -> Volume:
@@ -156,6 +156,6 @@ class Results:
     # ---- the report
 
     def table(self, file: str, text: Iterable[str]) -> pd.DataFrame:
-        """A table of the report: the columns ``text`` hold names, such as 1 or NA; only what is empty is NaN."""
+        """A table of the report. The columns ``text`` hold names, such as 1 or NA; only empty cells are NaN."""
         path = self.files.table(file)
         return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])

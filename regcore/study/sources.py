@@ -1,8 +1,8 @@
-"""Fingerprints of source code: the same as long as the code computes the same.
+"""Fingerprints of source code, which change only if the code may compute something else.
 
-A fingerprint covers some modules and everything of their packages that they import, also inside functions.  It is
-taken from the syntax tree, so comments, docstrings, formatting and type annotations do not count, and neither do
-imports that only annotations need.  Nothing is imported for it.  Every supported Python gives the same fingerprint.
+A fingerprint covers some modules and everything that they import from their packages, also inside functions.  It is
+taken from the syntax tree, so comments, docstrings, formatting and type annotations do not count, nor do imports
+that only annotations need.  Nothing is imported for it.  Every supported Python gives the same fingerprint.
 """
 
 import ast
@@ -21,20 +21,20 @@ from regcore.process.files import atomic_write
 SKIPPED = ("annotation", "returns", "type_params", "type_comment", "type_ignores", "ctx", "kind", "simple")
 ANNOTATIONS = SKIPPED[:3]
 
-#: Goes up when :func:`read` starts to say something else about the same source.
+#: Raised when :func:`read` gives another result for the same source.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Source:
-    """What there is to know of a module's source.
+    """What is known about a module's source.
 
     Parameters
     ----------
     digest : str
-        Hash of what it computes.
+        Hash of the code.
     imports : tuple of (str, str)
-        The (module, name) that it imports; the name is empty for ``import module``.
+        The imports as (module, name); the name is empty for ``import module``.
     """
 
     digest: str
@@ -48,9 +48,9 @@ def read(text: str, module: str = "", is_package: bool = False) -> Source:
     ----------
     text : str
     module : str
-        Its dotted name, which relative imports are resolved against.
+        Its dotted name, to resolve relative imports.
     is_package : bool
-        It is the ``__init__.py`` of a package.
+        Whether it is the ``__init__.py`` of a package.
     """
     reader = _Reader(module, is_package)
     body = reader.form(ast.parse(text).body)
@@ -61,16 +61,16 @@ def read(text: str, module: str = "", is_package: bool = False) -> Source:
 
 
 def hash_of(parts: Iterable[str]) -> str:
-    """A short hash of texts."""
+    """A short hash of strings."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 class _Reader:
-    """Turns a syntax tree into a canonical text, and notes names and imports on the way."""
+    """Turns a syntax tree into a canonical text and collects names and imports."""
 
     def __init__(self, module: str, is_package: bool):
         self.package = module.split(".") if is_package else module.split(".")[:-1]
-        self.imports: set[tuple[str, str, str]] = set()  # module, name, what it is called here
+        self.imports: set[tuple[str, str, str]] = set()  # module, name, local name
         self.used: set[str] = set()
         self.annotated: set[str] = set()
 
@@ -78,7 +78,7 @@ class _Reader:
         if isinstance(value, list):
             return "[" + ",".join(filter(None, (self.form(part, parent) for part in value))) + "]"
         if isinstance(value, ast.Constant):
-            # Some versions of Python leave empty texts between the values of an f-string.
+            # Some versions of Python leave empty strings between the values of an f-string.
             empty = isinstance(parent, ast.JoinedStr) and value.value == ""
             return "" if empty else f"{type(value.value).__name__}:{value.value!r}"
         if isinstance(value, ast.stmt) and self._says_nothing(value, parent):
@@ -102,14 +102,14 @@ class _Reader:
         return f"{type(node).__name__}({','.join(parts)})"
 
     def _says_nothing(self, node: ast.stmt, parent: ast.AST | None) -> bool:
-        """Whether a statement does not count; imports are noted apart, wherever they stand."""
+        """Whether a statement does not count. Imports are collected separately."""
         if isinstance(node, ast.Import):
             self.imports |= {(alias.name, "", alias.asname or alias.name.split(".")[0]) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             origin = self._origin(node)
             self.imports |= {(origin, alias.name, alias.asname or alias.name) for alias in node.names}
         elif isinstance(node, ast.AnnAssign) and isinstance(parent, ast.ClassDef):
-            # A field of a dataclass or of settings, whose class may be made from the annotation.
+            # A field of a dataclass or of settings: its annotation can change what the class does.
             self.used |= _names(node.annotation)
         elif isinstance(node, ast.AnnAssign) and node.value is None:
             self._note_annotations(node.annotation)
@@ -147,7 +147,7 @@ class Sources:
     packages : mapping of str → Path
         Top-level name → its folder, or its file.
     cache : Path, optional
-        JSON file that keeps what was read of each source, so that a source is read once.
+        JSON file with the result for each source, so that a source is read once.
     """
 
     packages: Mapping[str, Path]
@@ -162,7 +162,7 @@ class Sources:
                 self._kept.update(json.loads(self.cache.read_text()))
 
     def source(self, name: str) -> Source | None:
-        """The source of a module; None where the packages have none of this name."""
+        """The source of a module; None if the packages have no such module."""
         if name not in self._read:
             path = self._path(name)
             self._read[name] = None if path is None else self._source(path, name)
@@ -188,13 +188,13 @@ class Sources:
         return next((path for path in tried if path.is_file()), None)
 
     def closure(self, roots: Iterable[str], without: Collection[str] = ()) -> dict[str, Source]:
-        """Name → source of ``roots`` and all that they import.
+        """Name → source, of ``roots`` and everything that they import.
 
         Parameters
         ----------
         without : collection of str
-            Modules, and packages with all their modules, that are left out with what only they import; ``package.``
-            stands for the package's ``__init__`` alone.
+            Modules to leave out, and packages with all their modules, together with what only they import. ``package.``
+            stands only for the package's ``__init__``.
         """
         found: dict[str, Source] = {}
         waiting = list(roots)
@@ -212,7 +212,7 @@ class Sources:
             yield submodule if attribute and self.source(submodule) else origin
 
     def keep(self) -> None:
-        """Write the cache where something was read."""
+        """Write the cache if a source was read."""
         if self.cache is not None and self._new:
             with contextlib.suppress(OSError), atomic_write(self.cache) as path:
                 path.write_text(json.dumps(self._kept))
@@ -224,12 +224,12 @@ def _is_among(name: str, names: Collection[str]) -> bool:
 
 
 def fingerprint(sources: Mapping[str, Source]) -> str:
-    """Hash of what named sources compute."""
+    """Hash of named sources."""
     return hash_of(f"{name}={source.digest}" for name, source in sources.items())
 
 
 def folder_of(package: str) -> Path | None:
-    """The folder, or the file, of an installed package, without importing it; None where there is none."""
+    """The folder or file of an installed package, without importing it; None if there is none."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         return None

@@ -1,13 +1,13 @@
-"""Versions of a study's stages: a finished job is run again when its code has come to compute something else.
+"""Versions of a study's stages, so that a finished job runs again when its code has changed.
 
 Every job carries the version of its stage as a parameter, because Snakemake does not see a change inside a module.
-``versions.json`` records, for every stage and every method, a number and a fingerprint of the sources.  While the
-sources are the recorded ones, the version is the number, so results of one release are good in the next.  Where they
-have been edited, or the method comes from another package, the fingerprint is part of the version, and the jobs that
-run this code are run again.  A test of this repository fails until an edit is recorded::
+``versions.json`` records a number and a fingerprint of the sources for every stage and every method.  As long as the
+sources match the record, the version is the number, so results of one release stay valid in the next.  If they were
+edited, or the method comes from another package, the version includes the fingerprint, and the jobs that run this
+code run again.  A test of this repository fails until an edit is recorded::
 
-    python -m regcore.study.versions                        # the results are the same: record the sources
-    python -m regcore.study.versions --raise train spr      # they are not: also raise these stages and methods
+    python -m regcore.study.versions                        # results are unchanged: record the sources
+    python -m regcore.study.versions --raise train spr      # results change: also raise these stages and methods
 """
 
 import json
@@ -28,14 +28,18 @@ from regcore.study.sources import Source, Sources, fingerprint, folder_of, hash_
 PACKAGE = Path(__file__).resolve().parents[1]
 RECORD = Path(__file__).with_name("versions.json")
 
-#: What no stage counts: it reports mistakes, plans (what is planned reaches jobs as parameters), or says how a job
-#: runs and writes rather than what it computes.  ``package.`` is the package's ``__init__`` alone.
+#: Modules that no stage counts: they report errors, plan (plans reach jobs as parameters), or decide how a job runs
+#: and writes rather than what it computes.  ``package.`` is only the package's ``__init__``.
 NEVER_COUNTED = (
     "regcore.",
     "regcore.errors",
     "regcore.checks",
     "regcore.process",
     "regcore.settings",
+    "regcore.autoreg.settings",
+    "regcore.cohort.settings",
+    "regcore.experiments.settings",
+    "regcore.tuning.settings",
     "regcore.methods.",
     "regcore.methods.requirements",
     "regcore.study.plan",
@@ -46,24 +50,24 @@ NEVER_COUNTED = (
     "regcore.study.versions",
 )
 
-#: What stages that read finished fields and models leave out: the code that made them counts where they were made.
+#: Left out by stages that read finished fields and models: the code that made them counts where they were made.
 MAKES_RESULTS = ("regcore.methods", "regcore.models", "regcore.training", "regcore.alignment", "regcore.losses")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a stage's code is.
+    """The modules and scripts of a stage.
 
     Parameters
     ----------
     roots : tuple of str
-        Modules; what they import counts too.  ``package.*`` stands for all modules of a package.
+        Modules, with everything they import.  ``package.*`` stands for all modules of a package.
     scripts : tuple of str
         Names of files in ``workflow/scripts``.
     without : tuple of str
-        Modules and packages that do not count here, beside ``NEVER_COUNTED``.
+        Modules and packages that do not count, in addition to ``NEVER_COUNTED``.
     data : tuple of str
-        Files of the package that are no modules.
+        Files of the package that are not modules.
     """
 
     roots: tuple[str, ...]
@@ -82,7 +86,7 @@ STAGES = {
     "truth": _stage("register", "true_fields", without=MAKES_RESULTS),
     "check": _stage("prepare", "check_cohort", "list_pairs"),
     "prepare": _stage("prepare", "prepare"),
-    "train": _stage("train", "train"),  # what a search for an architecture has found is an input, as a file
+    "train": _stage("train", "train"),  # the result of an architecture search is an input file
     "trial": _stage("tune", "trial"),
     "search": _stage("tune", "search"),
     "architecture": _stage("architecture", "architecture"),
@@ -105,14 +109,14 @@ STAGES = {
 
 @dataclass(frozen=True, eq=False)
 class Versions:
-    """The versions of stages under the code that is there.
+    """The versions of stages for the present code.
 
     Parameters
     ----------
     scripts : Path, optional
-        Folder of the workflow's scripts; without it they do not count.
+        Folder of the workflow's scripts; without it, scripts do not count.
     cache : Path, optional
-        A file that keeps what was read of the sources.
+        A file that caches what was read from the sources.
     package : Path
         The folder of regcore.
     record : Path
@@ -137,7 +141,7 @@ class Versions:
         Returns
         -------
         int or str
-            The stage's number; a text where the sources are not the recorded ones, or a method has a number of its own.
+            The stage's number; a string if the sources differ from the record, or a method has its own number.
         """
         key = stage, *sorted(set(methods))
         if key not in self._found:
@@ -172,7 +176,7 @@ class Versions:
         return self._sources[package]
 
     def stage_sources(self, stage: str) -> dict[str, str]:
-        """Fingerprints of a stage: ``sources``, and ``scripts`` where their folder is known."""
+        """Fingerprints of a stage: ``sources``, and ``scripts`` if their folder is known."""
         data = [(self.package / path).read_text(encoding="utf-8") for path in STAGES[stage].data]
         found = {"sources": hash_of([fingerprint(self.modules_of(stage)), *data])}
         if self.scripts is not None:
@@ -197,13 +201,13 @@ class Versions:
             yield ".".join(part for part in parts if part != "__init__")
 
     def method_sources(self, method: str) -> str:
-        """Fingerprint of a method: of its module and what that imports, but for how it is trained."""
+        """Fingerprint of a method: its module and everything that it imports, except the code for training."""
         module = method_info(method).location.partition(":")[0]
         sources = self._with(module.partition(".")[0])
         return fingerprint(sources.closure([module], (*NEVER_COUNTED, "regcore.training")))
 
     def found(self) -> dict[str, dict[str, dict[str, str]]]:
-        """What the record would say of the sources that are there."""
+        """The record for the present sources."""
         ours = [name for name in METHODS if METHODS[name].location.startswith("regcore.")]
         return {
             "stages": {stage: self.stage_sources(stage) for stage in STAGES},
@@ -211,7 +215,7 @@ class Versions:
         }
 
     def edited(self) -> list[str]:
-        """The stages and methods whose sources are not the recorded ones."""
+        """The stages and methods whose sources differ from the record."""
         recorded = self.recorded
         return [
             name
@@ -221,7 +225,7 @@ class Versions:
         ]
 
     def write_record(self, raised: tuple[str, ...] = ()) -> None:
-        """Record the sources that are there, and raise the numbers of some stages and methods.
+        """Record the present sources, and raise the numbers of some stages and methods.
 
         Raises
         ------
@@ -254,12 +258,12 @@ def stage_version(stage: str, *methods: str) -> int | str:
     return _here().of(stage, *methods)
 
 
-@click.command(help="Record the sources that the stages of a study are made of.")
-@click.option("--raise", "raised", is_flag=True, help="Raise the numbers of the stages and methods that are named.")
+@click.command(help="Record the sources of a study's stages and methods.")
+@click.option("--raise", "raised", is_flag=True, help="Raise the numbers of the named stages and methods.")
 @click.argument("names", nargs=-1)
 def main(raised: bool, names: tuple[str, ...]) -> None:
     if bool(names) != raised:
-        raise click.UsageError("name stages and methods after --raise, and only there")
+        raise click.UsageError("names of stages and methods go with --raise, and only with it")
     scripts = PACKAGE.parent / "workflow" / "scripts"
     if not scripts.is_dir():
         raise click.UsageError(f"{scripts}: no such folder; run this in a clone of the repository")
@@ -269,7 +273,7 @@ def main(raised: bool, names: tuple[str, ...]) -> None:
         versions.write_record(names)
     except InputError as error:
         raise click.UsageError(str(error)) from None
-    click.echo(f"Recorded anew: {', '.join(edited) or 'nothing, no source was edited'}")
+    click.echo(f"Recorded: {', '.join(edited) or 'nothing, no source was edited'}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the workflow's rules ask: inputs, parameters and resources of their jobs, by names of entries and parts.
+"""Inputs, parameters and resources for the workflow's rules, by names of entries and parts.
 
-Without torch, and without Snakemake but for the object that :func:`limit_gpus` is given.
+Needs neither torch nor Snakemake, except for the object passed to :func:`limit_gpus`.
 """
 
 import json
@@ -25,34 +25,35 @@ from regcore.study.plan import (
     Plan,
     part_names,
     plan_study,
+    read_study,
     things_in,
 )
 from regcore.study.versions import Versions
 
-#: Where what the first process found out is kept for the others.
+#: File through which the first process tells the others what can run here.
 DECISIONS = Path(".snakemake")
 
-#: Rules whose every job runs a network on a GPU where there is one; ``register`` does for some methods.
+#: Rules whose jobs all run a network on a GPU if there is one; ``register`` does so for some methods.
 ON_GPU = ("train", "trial", "architecture", "sweep", "features", "weights")
 
 
 def decided_plan(config: Mapping, first: bool) -> Plan:
-    """The plan of the study, checked by the process that was started.
+    """The plan of the study, checked by the process that the user started.
 
-    What is installed is looked up once, by that process: its jobs, perhaps on other machines and an hour later, read
-    its decision from ``.snakemake`` and so plan the same study.
+    That process looks up once what is installed.  Its jobs, perhaps on other machines and an hour later, read the
+    decision from ``.snakemake`` and so plan the same study.
 
     Parameters
     ----------
     first : bool
-        Whether this is the process that was started.
+        Whether this is the process that the user started.
 
     Raises
     ------
     InputError
         As for :func:`regcore.study.plan.plan_study`.
     """
-    decision = DECISIONS / f"regcore-{config.get('study')}.json"
+    decision = DECISIONS / f"regcore-{read_study(config).study}.json"
     if not first and decision.is_file():
         config = {**config, UNAVAILABLE: json.loads(decision.read_text())}
     plan = plan_study(config, check=first)
@@ -63,11 +64,11 @@ def decided_plan(config: Mapping, first: bool) -> Plan:
 
 
 def limit_gpus(workflow: Any) -> None:
-    """Say how many GPUs the jobs that run at the same time may hold, where nobody else has.
+    """Set how many GPUs jobs may use at the same time, unless the user has set it.
 
-    A profile, or ``--resources gpu=<number>``, says it of a cluster, whose head need not have a GPU, or of a machine
-    with several.  Else it is one where this machine has any, for a training takes all that it sees.  Snakemake lowers
-    what jobs ask for to this limit: with 0 none asks for a GPU, nor waits for one.
+    A profile or ``--resources gpu=<number>`` sets it for a cluster, whose head node may have no GPU, or for a machine
+    with several.  Otherwise it is 1 if this machine has any, because a training uses all GPUs it sees.  Snakemake
+    lowers the requests of jobs to this limit: with 0, no job asks or waits for a GPU.
 
     Parameters
     ----------
@@ -78,26 +79,26 @@ def limit_gpus(workflow: Any) -> None:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """A regular expression for names; one that matches nothing that is made, where there are none."""
+    """A regular expression that matches one of the names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "none"
 
 
 class Workflow:
-    """The answers to the rules' questions about a study.
+    """What the rules need to know about a study.
 
     Parameters
     ----------
     plan : Plan
     scripts : Path, optional
-        Folder of the workflow's scripts, whose code counts in the versions of stages.
+        Folder of the workflow's scripts; their code counts in the versions of stages.
     """
 
     def __init__(self, plan: Plan, scripts: Path | None = None):
         self.plan, self.files = plan, plan.files
         self.versions = Versions(scripts, cache=DECISIONS / "regcore-sources.json")
-        self._volumes = plan.ndim == 3  # read once: it may stand in a file
+        self._volumes = plan.ndim == 3  # read once: it may require reading a file
 
-    # ---- names that rules are for
+    # ---- names of entries
 
     @property
     def methods(self) -> list[str]:
@@ -106,17 +107,17 @@ class Workflow:
 
     @property
     def imported(self) -> list[str]:
-        """Entries whose fields were made elsewhere."""
+        """Entries with imported fields."""
         return [entry.name for entry in self._entries() if entry.info.imported]
 
     @property
     def registered(self) -> list[str]:
-        """Entries that find fields themselves."""
+        """Entries that compute their fields."""
         return [entry.name for entry in self._entries() if not entry.info.imported]
 
     @property
     def trained(self) -> list[str]:
-        """Entries that are trained once, with hyperparameters that are set."""
+        """Entries that are trained once, with given hyperparameters."""
         return [entry.name for entry in self._entries() if entry.learned and entry.search is None]
 
     @property
@@ -136,12 +137,12 @@ class Workflow:
 
     @property
     def table_entries(self) -> list[str]:
-        """The rows of the report's tables, in their order."""
+        """The rows of the report's tables, in order."""
         return [*self.plan.methods, *([TRUTH] if self.plan.knows_truth else [])]
 
     @property
     def papers(self) -> list[str]:
-        """All papers that have experiments, whether the study plans them or not."""
+        """All papers with experiments, whether or not the study plans them."""
         return list(PAPERS)
 
     def _entries(self) -> Iterable[Entry]:
@@ -180,7 +181,7 @@ class Workflow:
 
     @property
     def checked_cohort(self) -> list[str]:
-        """The proof that a user's cohort has been read through."""
+        """The file that shows that a user's cohort was read completely."""
         return [] if self.plan.embedded else [f"{self.plan.folder}/cohort_checked.txt"]
 
     @property
@@ -194,7 +195,7 @@ class Workflow:
         return self._files_of(_scans(self.plan.pairs_of("test")))
 
     def scans_to_prepare(self, part: str) -> list[str]:
-        """The files of a part's scans and of the reference, once the cohort has been read through."""
+        """The files of a part's scans and of the reference, once the cohort was read completely."""
         reference = self.plan.reference
         known = reference in self.plan.cohort.table.index
         files = {*self._files_of(self.scans_in(part)), *(self._files_of([reference]) if known else [reference])}
@@ -205,7 +206,7 @@ class Workflow:
         return self._files_of(_scans(self._pairs(part)))
 
     def _files_of(self, scans: Iterable[str]) -> list[str]:
-        """What has to exist before scans can be read: parts of the embedded cohort, or the user's files."""
+        """What must exist before scans can be read: parts of the embedded cohort, or the user's files."""
         if self.plan.embedded:
             return sorted({str(Path(self.plan.cohort.file(scan, "image")).parent) for scan in scans})
         return [path for scan in scans for path in self.plan.cohort.files(scan).values()]
@@ -217,16 +218,16 @@ class Workflow:
 
     @property
     def prepared_to_score(self) -> list[str]:
-        """Those of them with the scans of validation and test pairs."""
+        """The folders with prepared scans of validation and test pairs."""
         return self._prepared(_scans(self.plan.pairs))
 
     @property
     def prepared_to_test(self) -> list[str]:
-        """Those of them with the scans of test pairs."""
+        """The folders with prepared scans of test pairs."""
         return self._prepared(_scans(self.plan.pairs_of("test")))
 
     def prepared_of_pairs(self, part: str) -> list[str]:
-        """Those of them with the scans of a part's pairs."""
+        """The folders with prepared scans of a part's pairs."""
         return self._prepared(_scans(self._pairs(part)))
 
     def _prepared(self, scans: Iterable[str]) -> list[str]:
@@ -238,60 +239,60 @@ class Workflow:
     # ---- inputs: fields
 
     def imported_fields(self, name: str, part: str) -> list[str | None]:
-        """For each pair of a part, the file of its field that was made elsewhere, where there is one."""
+        """For each pair of a part, the file of its imported field, if there is one."""
         return [self.entry(name).fields.get(pair) for pair in self.pairs_in(part)]
 
     def imported_files(self, name: str, part: str) -> list[str]:
-        """Those of them that exist; one that is missing is a failed pair."""
+        """The imported fields that exist; a missing one is a failed pair."""
         return [file for file in self.imported_fields(name, part) if file is not None and Path(file).is_file()]
 
     def fields(self, name: str) -> list[str]:
-        """The folders with the test pairs' fields of a method, or the truth."""
+        """The folders with the test pairs' fields of a method, or the true fields."""
         parts = part_names(len(self.plan.pairs_of("test")), PAIRS_PER_PART)
         return [str(self.files.fields(name, part)) for part in parts]
 
     @property
     def true_fields(self) -> list[str]:
-        """The folders with the true fields, where these are known."""
+        """The folders with the true fields, if these are known."""
         return self.fields(TRUTH) if self.plan.knows_truth else []
 
     # ---- inputs: models and searches
 
     def model(self, name: str) -> list[str]:
-        """The model that an entry registers with: its own, the one that it refines, one of another study, or none."""
+        """The model that an entry registers with: its own, the one it refines, one of another study, or none."""
         folder = self.entry(name).model_folder
         return [] if folder is None else [str(folder)]
 
     def architecture(self, name: str) -> list[str]:
-        """The file of an entry's architecture, where it has one."""
+        """The file of an entry's architecture, if it has one."""
         file = self.entry(name).architecture
         return [] if file is None else [str(file)]
 
     def searches_before(self, name: str) -> list[str]:
-        """What an entry's search for cells begins from, or takes as long as."""
+        """What an entry's search for cells starts from or takes its time limit from."""
         return [str(file) for file in self.entry(name).searches_before]
 
     def trials(self, name: str) -> list[str]:
-        """What the trials of an entry's search leave."""
+        """The results of the trials of an entry's search."""
         return [str(self.files.trial(name, slot)) for slot in range(self.entry(name).search.trials)]
 
     def trial_before(self, name: str, slot: str) -> list[str]:
-        """The trial that one waits for, so that no more run at once than the search wants."""
+        """The trial that this one waits for, so that only as many run at once as the search allows."""
         before = int(slot) - self.entry(name).search.workers
         return self.trials(name)[before : before + 1] if before >= 0 else []
 
     def models_of_sweep(self, name: str) -> list[str]:
-        """The models that a sweep scores."""
+        """The models scored by a sweep."""
         return [str(self.files.model(entry)) for entry in self.entries_of_sweep(name)]
 
     def entries_of_sweep(self, name: str) -> list[str]:
-        """The entries whose networks a sweep scores."""
+        """The entries whose networks are scored by a sweep."""
         return list(self.plan.sweeps[name].entries)
 
     # ---- inputs: experiments
 
     def experiment(self, paper: str, name: str) -> dict[str, list[str]]:
-        """All that one table or figure of a paper is made of."""
+        """All inputs of one table or figure of a paper."""
         needs, files = self.plan.papers[paper][name].needs, self.files
         models = [*needs.models, *(entry for entry in needs.scores if self.entry(entry).learned)]
         found = {
@@ -315,23 +316,23 @@ class Workflow:
             The study plans no experiments of it.
         """
         if paper not in self.plan.papers:
-            raise InputError(f"it plans no experiments of {paper}: add 'experiments: {{{paper}: {{}}}}' to its file")
+            raise InputError(f"no experiments of {paper} are planned: add 'experiments: {{{paper}: {{}}}}' to its file")
         planned = self.plan.papers[paper]
         return [str(self.files.experiment(paper, planned[name].file)) for name in planned.names]
 
     # ---- parameters
 
     def version(self, stage: str, *names: str) -> int | str:
-        """The version of a stage's code, with that of the methods behind entries: Snakemake does not see modules."""
+        """The version of a stage's code, with that of its entries' methods, as Snakemake does not see modules."""
         return self.versions.of(stage, *(method for name in names for method in self.entry(name).methods_run))
 
     def training_pairs(self, name: str) -> str:
-        """A fingerprint of the pairs that a training draws from."""
+        """Fingerprint of the pairs that a training draws from."""
         return fingerprint(self.entry(name).training_pairs.identity)
 
     @property
     def pairs_of_training(self) -> dict[str, Any]:
-        """The settings of pairs that trainings depend on."""
+        """The pair settings that trainings depend on."""
         pairs = self.plan.settings.pairs
         return {
             "kind": pairs.kind,
@@ -342,29 +343,29 @@ class Workflow:
 
     @property
     def groups_of_pairs(self) -> dict[str, list[str]]:
-        """What sets groups of pairs apart, as experiments show them."""
+        """What defines the groups of pairs in the experiments."""
         return self.plan.pairs[["pair", "task", "dataset", "contrasts"]].to_dict("list")
 
     # ---- resources
 
     def sized(self, slices: int, volumes: int) -> int:
-        """A resource by the size of the study's images: volumes need more of everything than slices."""
+        """A resource by the size of the study's images: volumes need more than slices."""
         return volumes if self._volumes else slices
 
     def gpus(self, rule: str, name: str | None = None) -> int:
-        """GPUs that a job asks for, where there are any; see :func:`limit_gpus`.
+        """GPUs that a job asks for; see :func:`limit_gpus`.
 
         Parameters
         ----------
         name : str, optional
-            The job's entry.
+            Entry of the job.
         """
         if rule == "register":
             return int(self.entry(name).info.wants_gpu)
         return int(rule in ON_GPU)
 
     def registration_minutes(self, name: str, part: str) -> int:
-        """How long registering a part may take; where a tool hangs on every pair it is stopped, and the job ends."""
+        """Time limit for registering a part; enough even if a tool is stopped at its timeout on every pair."""
         usual = self.sized(60, 1440)
         if not self.entry(name).info.external:
             return usual

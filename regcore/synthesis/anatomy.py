@@ -87,6 +87,7 @@ class Anatomy:
     fractions : dict of str → ndarray
         Fraction (0 to 1) of ``white``, ``grey``, ``deep`` and ``csf`` in each voxel.
     labels : ndarray of int32
+        Codes of ``table``; 0 is background.
     table : DataFrame
         Columns ``index name group``, one row per label.
     """
@@ -106,6 +107,12 @@ def build_anatomy(ndim: int, spacing: float, coronal_mm: float) -> Anatomy:
         2 takes the coronal slice at ``coronal_mm`` (MNI y).
     spacing : float
         Voxel size in mm.
+    coronal_mm : float
+        Place of the slice; not used in 3-D.
+
+    Returns
+    -------
+    Anatomy
     """
     extent_mm, centre = {
         3: (np.array([176, 216, 176]), np.array([0, -18, 10])),

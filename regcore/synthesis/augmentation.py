@@ -17,13 +17,67 @@ SIDES = ("fixed", "moving")
 
 
 def flipped(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
-    """The batch with axes flipped at random, the same for all its images and label maps."""
+    """The batch with axes flipped at random [1]_, the same for all its images and label maps.
+
+    Parameters
+    ----------
+    batch : mapping of str
+        ``fixed``, ``moving`` and what belongs to them, (B, C, *space).
+    draws : Draws
+        Each axis is flipped with a probability of one half.
+
+    Returns
+    -------
+    dict
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Section III-B.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.synthesis.augmentation import flipped
+    >>> from regcore.synthesis.noise import Draws
+    >>> ramp = torch.arange(4.0).view(1, 1, 2, 2)
+    >>> found = flipped({"fixed": ramp, "moving": 2 * ramp}, Draws(seed=3))
+    >>> torch.equal(found["moving"], 2 * found["fixed"])
+    True
+    """
     axes = [axis for axis in range(2, batch["fixed"].ndim) if number(0, 1, draws) < 0.5]
     return {name: x.flip(axes) if isinstance(x, Tensor) and axes else x for name, x in batch.items()}
 
 
 def deformed(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
-    """The batch with every image, and its labels, deformed at random: vm-ncc-aug."""
+    """The batch with every image, and its labels, deformed at random: vm-ncc-aug [1]_.
+
+    Parameters
+    ----------
+    batch : mapping of str
+        ``fixed`` and ``moving``, (B, C, *space), and optionally ``fixed_labels`` and ``moving_labels``.
+    draws : Draws
+        Every sample of the batch has its own deformation.
+
+    Returns
+    -------
+    dict
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Sections III-B and III-G.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.synthesis.augmentation import deformed
+    >>> from regcore.synthesis.noise import Draws
+    >>> images = torch.rand(2, 1, 16, 16)
+    >>> found = deformed({"fixed": images, "moving": images}, Draws(seed=3))
+    >>> tuple(found["fixed"].shape), torch.equal(found["fixed"], found["moving"])
+    ((2, 1, 16, 16), False)
+    """
     found = dict(batch)
     for side in SIDES:
         space = batch[side].shape[2:]
@@ -36,10 +90,37 @@ def deformed(batch: Mapping[str, Any], draws: Draws) -> dict[str, Any]:
 
 
 def recoloured(images: Tensor, draws: Draws) -> Tensor:
-    """Images (B, 1, *space), 0 to 1, each mapped by its own smooth random lookup table: hybrid.
+    """Images, each mapped by its own smooth random lookup table: hybrid [1]_.
 
     Tables are uniform noise, smoothed with a Gaussian of σ_L = 64 entries and stretched to 0 ... 1 again, because
     the wide Gaussian leaves hardly any contrast.  Values between entries are interpolated linearly.
+
+    Parameters
+    ----------
+    images : Tensor, shape (B, 1, *space)
+        Intensities 0 to 1.
+    draws : Draws
+        Where the tables come from.
+
+    Returns
+    -------
+    Tensor, shape (B, 1, *space)
+        Intensities 0 to 1.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Section III-B.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.synthesis.augmentation import recoloured
+    >>> from regcore.synthesis.noise import Draws
+    >>> images = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
+    >>> found = recoloured(images, Draws(seed=3))
+    >>> round(found.min().item(), 3), round(found.max().item(), 3)
+    (0.0, 1.0)
     """
     found = []
     for image in images:

@@ -33,6 +33,7 @@ def cohort_table(settings: EmbeddedSettings) -> pd.DataFrame:
     Parameters
     ----------
     settings : EmbeddedSettings
+        Its numbers of subjects, contrasts, sessions and datasets count.
 
     Returns
     -------
@@ -43,6 +44,14 @@ def cohort_table(settings: EmbeddedSettings) -> pd.DataFrame:
     ------
     InputError
         A split has fewer subjects than there are datasets, or a contrast is beyond its series.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.icbm152 import cohort_table
+    >>> from regcore.synthesis.settings import EmbeddedSettings
+    >>> settings = EmbeddedSettings(train=2, validation=2, test=2)
+    >>> cohort_table(settings)[["subject", "split", "image"]].values.tolist()[:2]
+    [['icbm152', 'atlas', 'icbm152_T1w.nii.gz'], ['sub-001', 'train', 'sub-001_T1w.nii.gz']]
     """
     check_contrasts(settings.contrasts, "cohort.embedded.contrasts")
     rows = []
@@ -68,7 +77,18 @@ def cohort_table(settings: EmbeddedSettings) -> pd.DataFrame:
 
 
 def label_table(settings: EmbeddedSettings) -> pd.DataFrame:
-    """Columns ``index name group`` of the embedded cohort's labels."""
+    """List the labels of the embedded cohort.
+
+    Parameters
+    ----------
+    settings : EmbeddedSettings
+        How it is made.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``index name group``.
+    """
     return _anatomy(settings).table
 
 
@@ -78,8 +98,13 @@ def synthesise(settings: EmbeddedSettings, subjects: Sequence[str], seed: int, f
     Parameters
     ----------
     settings : EmbeddedSettings
+        How it is made.
+    subjects : sequence of str
+        Names in :func:`cohort_table`.
     seed : int
         Together with a subject's name it determines everything about the subject.
+    folder : path
+        The cohort's folder.
     """
     import torch
 

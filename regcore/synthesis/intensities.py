@@ -27,7 +27,7 @@ BRIGHTEST = 255
 
 @dataclass(frozen=True)
 class ImageRanges:
-    """Ranges that images are drawn from, with the paper's symbols (Table I).
+    """Ranges that images are drawn from, with the paper's symbols (Table I [1]_).
 
     Parameters
     ----------
@@ -47,6 +47,18 @@ class ImageRanges:
         Largest thickness of slices along one axis, voxels; 1 changes nothing (later generator: 8).
     largest_crop : float
         Largest share of each axis outside the field of view, where images are 0 (later generator: 0.2).
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Table I.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.intensities import ImageRanges
+    >>> ranges = ImageRanges(b_K=2)
+    >>> ranges.a_mu, ranges.b_mu, ranges.b_K
+    (25, 225, 2)
     """
 
     a_mu: float = 25
@@ -64,7 +76,7 @@ class ImageRanges:
 
 @dataclass(frozen=True)
 class WarpRanges:
-    """Ranges that deformations of label maps are drawn from.
+    """Ranges that deformations of label maps are drawn from (Table I [1]_).
 
     Parameters
     ----------
@@ -76,6 +88,17 @@ class WarpRanges:
         Squarings of the integration.
     flips : bool
         Whether axes are flipped at random, in both maps of a pair.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Table I.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.intensities import WarpRanges
+    >>> WarpRanges(r_v=(8, 16), flips=False)
+    WarpRanges(r_v=(8, 16), b_v=3, steps=5, flips=False)
     """
 
     r_v: Sequence[float] = (16,)
@@ -96,6 +119,16 @@ class Pair:
         The deformed label maps.
     velocities : tuple of Tensor, shape (1, D, *half)
         Of the moving and the fixed map, in voxels of the half-resolution grid.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
+    >>> from regcore.synthesis.noise import Draws
+    >>> from regcore.synthesis.shapes import random_shapes
+    >>> labels = random_shapes((16, 16), Draws(seed=7), labels=4, resolution=4)
+    >>> pair = draw_pair(labels, labels, ImageRanges(), WarpRanges(), Draws(seed=7))
+    >>> tuple(pair.moving.shape), tuple(pair.velocities[0].shape)
+    ((1, 1, 16, 16), (1, 2, 8, 8))
     """
 
     moving: Tensor
@@ -106,17 +139,42 @@ class Pair:
 
 
 def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRanges, draws: Draws) -> Pair:
-    """Deform two label maps, or the same one twice, and make an image of each.
+    """Deform two label maps, or the same one twice, and make an image of each (Section II-C [1]_).
 
     Parameters
     ----------
     moving, fixed : Tensor of int, shape (1, 1, *space)
         Label maps on one grid, on the device of the draws.
+    images : ImageRanges
+        What images are drawn from.
+    warps : WarpRanges
+        What deformations are drawn from.
+    draws : Draws
+        Where the numbers come from.
+
+    Returns
+    -------
+    Pair
 
     Raises
     ------
     ValueError
         A map is not of integers or, on a CPU, has a negative code, or the two have different shapes.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Section II-C.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
+    >>> from regcore.synthesis.noise import Draws
+    >>> from regcore.synthesis.shapes import random_shapes
+    >>> labels = random_shapes((16, 16), Draws(seed=7), labels=4, resolution=4)
+    >>> pair = draw_pair(labels, labels, ImageRanges(), WarpRanges(), Draws(seed=7))
+    >>> pair.fixed.min().item(), pair.fixed.max().item()
+    (0.0, 1.0)
     """
     for name, labels in (("moving", moving), ("fixed", fixed)):
         _require_labels(name, labels)
@@ -135,12 +193,41 @@ def draw_pair(moving: Tensor, fixed: Tensor, images: ImageRanges, warps: WarpRan
 
 
 def draw_image(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
-    """An image of a label map: float32, shape (1, 1, *space), smallest value 0 and largest 1.
+    """An image of a label map (Section II-C.2 [1]_).
+
+    Parameters
+    ----------
+    labels : Tensor of int, shape (1, 1, *space)
+        A label map, on the device of the draws.
+    ranges : ImageRanges
+        What the image is drawn from.
+    draws : Draws
+        Where the numbers come from.
+
+    Returns
+    -------
+    Tensor of float32, shape (1, 1, *space)
+        Smallest value 0 and largest 1.
 
     Raises
     ------
     ValueError
         The map is not of integers or, on a CPU, has a negative code.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Section II-C.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.intensities import ImageRanges, draw_image
+    >>> from regcore.synthesis.noise import Draws
+    >>> from regcore.synthesis.shapes import random_shapes
+    >>> labels = random_shapes((16, 16), Draws(seed=7), labels=4, resolution=4)
+    >>> image = draw_image(labels, ImageRanges(), Draws(seed=7))
+    >>> tuple(image.shape), image.min().item(), image.max().item()
+    ((1, 1, 16, 16), 0.0, 1.0)
     """
     _require_labels("labels", labels)
     image = label_intensities(labels, ranges, draws)
@@ -154,7 +241,31 @@ def draw_image(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
 
 
 def label_intensities(labels: Tensor, ranges: ImageRanges, draws: Draws) -> Tensor:
-    """Independent normal intensities, (1, 1, *space), with a separate mean and standard deviation for each label."""
+    """Independent normal intensities, with a separate mean and standard deviation for each label.
+
+    Parameters
+    ----------
+    labels : Tensor of int, shape (1, 1, *space)
+        A label map, on the device of the draws.
+    ranges : ImageRanges
+        What means and standard deviations are drawn from.
+    draws : Draws
+        Where the numbers come from.
+
+    Returns
+    -------
+    Tensor of float32, shape (1, 1, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.synthesis.intensities import ImageRanges, label_intensities
+    >>> from regcore.synthesis.noise import Draws
+    >>> labels = torch.ones(1, 1, 16, 16, dtype=torch.int32)
+    >>> quiet = ImageRanges(a_mu=100, b_mu=100, a_sigma=0, b_sigma=0)
+    >>> label_intensities(labels, quiet, Draws(seed=7)).unique().tolist()
+    [100.0]
+    """
     codes = _codes(labels)
     means = uniform(ranges.a_mu, ranges.b_mu, draws, (codes,))
     spreads = uniform(ranges.a_sigma, ranges.b_sigma, draws, (codes,))
@@ -176,9 +287,30 @@ def _codes(labels: Tensor) -> int:
 
 
 def log_bias_field(space: Sequence[int], ranges: ImageRanges, draws: Draws) -> Tensor:
-    """Logarithm of a positive factor, given at coarse voxels and linear between them, (1, 1, *coarse).
+    """Logarithm of a positive factor, given at coarse voxels and linear between them.
 
     Noise at relative resolution 1:r_B, of standard deviation up to b_B.
+
+    Parameters
+    ----------
+    space : sequence of int
+        Size of the image.
+    ranges : ImageRanges
+        ``r_B`` and ``b_B``.
+    draws : Draws
+        Where the numbers come from.
+
+    Returns
+    -------
+    Tensor of float32, shape (1, 1, *coarse)
+        ``coarse`` as in :func:`~regcore.synthesis.noise.coarse_shape`.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.intensities import ImageRanges, log_bias_field
+    >>> from regcore.synthesis.noise import Draws
+    >>> tuple(log_bias_field((160, 192), ImageRanges(), Draws(seed=7)).shape)
+    (1, 1, 4, 5)
     """
     return number(0, ranges.b_B, draws) * normal((1, 1, *coarse_shape(space, ranges.r_B)), draws)
 

@@ -17,7 +17,8 @@ def random_shapes(
 ) -> Tensor:
     """A map of ``labels`` random shapes: at every voxel, the index of the brightest of as many warped noise images.
 
-    The images are made one after the other, so memory does not grow with their number.
+    See Section II-C.1 of SynthMorph [1]_.  The images are made one after the other, so memory does not grow with their
+    number.
 
     Parameters
     ----------
@@ -41,6 +42,19 @@ def random_shapes(
     ------
     ValueError
         J is below 1 or above 256, or the shape is not that of an image.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022, Section II-C.1.
+
+    Examples
+    --------
+    >>> from regcore.synthesis.noise import Draws
+    >>> from regcore.synthesis.shapes import random_shapes
+    >>> shapes = random_shapes((16, 16), Draws(seed=7), labels=4, resolution=4)
+    >>> tuple(shapes.shape), shapes.unique().tolist()
+    ((1, 1, 16, 16), [0, 1, 2, 3])
     """
     if not 1 <= labels <= 256:
         raise ValueError(f"a map has 1 to 256 labels, not {labels}")

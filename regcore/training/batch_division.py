@@ -1,14 +1,12 @@
 """Cutting a batch into equal parts, for processes side by side and for rounds one after the other; needs no torch."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from regcore.errors import InputError
+from regcore.methods.settings.training import TrainingSettings
 
 
-def check_division(settings: Mapping[str, Any], processes: int = 1, where: str = "method") -> None:
+def check_division(settings: TrainingSettings, processes: int = 1, where: str = "method") -> None:
     """Raise :class:`InputError` unless a batch can be cut into the parts that are wanted."""
-    size, rounds = settings["batch_size"], settings["accumulate"]
+    size, rounds = settings.batch_size, settings.accumulate
     if size % (rounds * processes):
         wanted = [f"'accumulate: {rounds}'"] if rounds > 1 else []
         wanted += [f"{processes} processes"] if processes > 1 else []
@@ -18,7 +16,7 @@ def check_division(settings: Mapping[str, Any], processes: int = 1, where: str =
         )
 
 
-def dividing(settings: Mapping[str, Any], processes: int) -> int:
+def dividing(settings: TrainingSettings, processes: int) -> int:
     """The most processes, up to ``processes``, that a batch can be cut for; 1 if it can be cut for none."""
-    rounds = settings["accumulate"]
-    return max(n for n in range(1, processes + 1) if n == 1 or settings["batch_size"] % (n * rounds) == 0)
+    rounds = settings.accumulate
+    return max(n for n in range(1, processes + 1) if n == 1 or settings.batch_size % (n * rounds) == 0)

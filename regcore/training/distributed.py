@@ -12,7 +12,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from regcore.errors import DivergedError, InputError
+from regcore.methods.settings.training import TrainingSettings
 from regcore.process.threads import tune_process
 from regcore.training.batch_division import check_division, dividing
 
@@ -112,7 +113,7 @@ def process_group() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def wanted_processes(settings: Mapping[str, Any], where: str = "method") -> int:
+def wanted_processes(settings: TrainingSettings, where: str = "method") -> int:
     """How many processes a training with these settings shall have.
 
     ``REGCORE_PROCESSES`` says so; without it, as many as there are GPUs and as the batch can be divided over.

@@ -81,8 +81,8 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
         Classes of labels in a batch; 0: no labels.
     """
     ndim, small = len(shape), copy.deepcopy(module).cpu()
-    call = forward(small, torch.device("cpu"), method.settings["precision"])
-    small_side = max(SIDES[ndim], getattr(method, "stride", 1))
+    call = forward(small, torch.device("cpu"), method.settings.precision)
+    small_side = max(SIDES[ndim], method.stride)
     side, (few, many) = 2 * small_side, (batch for batch, large in PROBES if large)
     peaks = [_peak(method, call, _noise(n, side if large else small_side, ndim, classes)) for n, large in PROBES]
     of_pair = (peaks[1] - peaks[0]) / (many - few)

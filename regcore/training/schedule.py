@@ -5,33 +5,34 @@ Both follow from the step and from the history of validations alone, so that an 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from regcore.methods.settings.training import TrainingSettings
 
 #: What the learning rate is multiplied by on a plateau.
 DROP = 0.2
 
 
-def learning_rate(settings: Mapping[str, Any], step: int, history: Sequence[Mapping[str, float]]) -> float:
+def learning_rate(settings: TrainingSettings, step: int, history: Sequence[Mapping[str, float]]) -> float:
     """The learning rate of the step that follows ``step`` others."""
-    if settings["schedule"] == "cosine":
-        return settings["learning_rate"] * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
-    if settings["schedule"] == "plateau":
+    if settings.schedule == "cosine":
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    if settings.schedule == "plateau":
         before = [row for row in history if row["step"] <= step]
-        return settings["learning_rate"] * DROP ** _plateaus(settings, before)
-    return settings["learning_rate"]
+        return settings.learning_rate * DROP ** _plateaus(settings, before)
+    return settings.learning_rate
 
 
-def stopped_early(settings: Mapping[str, Any], step: int, history: Sequence[Mapping[str, float]]) -> bool:
+def stopped_early(settings: TrainingSettings, step: int, history: Sequence[Mapping[str, float]]) -> bool:
     """Whether patience ends a training after ``step`` steps: validation has met more plateaus than it may."""
-    if settings["patience"] is None or step >= settings["steps"]:
+    if settings.patience is None or step >= settings.steps:
         return False
-    allowed = settings["drops"] if settings["schedule"] == "plateau" else 0
+    allowed = settings.drops if settings.schedule == "plateau" else 0
     return _plateaus(settings, history) > allowed
 
 
-def score(settings: Mapping[str, Any], row: Mapping[str, float]) -> float:
+def score(settings: TrainingSettings, row: Mapping[str, float]) -> float:
     """What a row of the history says for the weights of its step; the higher the better."""
-    return -row["validation_loss"] if settings["select"] == "loss" else row["validation_dice"]
+    return -row["validation_loss"] if settings.select == "loss" else row["validation_dice"]
 
 
 def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> int:
@@ -57,5 +58,5 @@ def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> in
     return count
 
 
-def _plateaus(settings: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> int:
-    return plateaus([score(settings, row) for row in history], settings["patience"], settings["tolerance"])
+def _plateaus(settings: TrainingSettings, history: Sequence[Mapping[str, float]]) -> int:
+    return plateaus([score(settings, row) for row in history], settings.patience, settings.tolerance)

@@ -71,7 +71,7 @@ class Trainer:
     Parameters
     ----------
     method : LearnedMethod
-        Its settings hold those of :data:`regcore.methods.base.TRAINING`.
+        Its settings hold those of :class:`regcore.methods.settings.training.TrainingSettings`.
     sampler : PairSampler
     validate : callable
         Module → what a look at the validation pairs finds: ``dice``, and ``loss`` where that is selected by.
@@ -113,10 +113,10 @@ class Trainer:
         check_division(settings, self.processes.count)
         torch.manual_seed(seed)
         self.module = method.build(ndim).to(self.device)
-        self.forward = forward(self.module, self.device, settings["precision"], settings["compile"])
-        recorded = settings["record"] and why_no_gpu_kernels(self.device) is None
-        self.gradients = GradientStep(method, self.module, self.forward, settings["accumulate"], recorded)
-        self.optimiser = make_optimiser(self.module.parameters(), settings["optimiser"], settings["learning_rate"])
+        self.forward = forward(self.module, self.device, settings.precision, settings.compile)
+        recorded = settings.record and why_no_gpu_kernels(self.device) is None
+        self.gradients = GradientStep(method, self.module, self.forward, settings.accumulate, recorded)
+        self.optimiser = make_optimiser(self.module.parameters(), settings.optimiser, settings.learning_rate)
         self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.best: dict[str, Tensor] = {}
         self.best_score, self.best_step = float("-inf"), 0
@@ -147,7 +147,7 @@ class Trainer:
             self.step,
             duration(self.seconds),
             self.best_step,
-            f"; stopped early, the validation {settings['select']} gets no better" if self._stopped_early else "",
+            f"; stopped early, the validation {settings.select} gets no better" if self._stopped_early else "",
         )
         return Trained(
             self.best,
@@ -155,7 +155,7 @@ class Trainer:
             {
                 "steps": self.step,
                 "stopped_early": self._stopped_early,
-                "batch_size": self.method.settings["batch_size"],
+                "batch_size": self.method.settings.batch_size,
                 "seconds": round(self.seconds, 1),
                 "cpu_seconds": round(self.cpu_seconds, 1),
                 "best_step": self.best_step,
@@ -169,18 +169,18 @@ class Trainer:
 
     def _loop(self) -> None:
         settings = self.method.settings
-        watch, progress = Stopwatch(self.seconds, self.cpu_seconds), Progress(settings["steps"], self.step)
+        watch, progress = Stopwatch(self.seconds, self.cpu_seconds), Progress(settings.steps, self.step)
         losses = MeanLosses()
         while not self._finished:
             try:
-                losses.add(self._train_step(), settings["accumulate"])
+                losses.add(self._train_step(), settings.accumulate)
             except NotFiniteError:
                 raise self._diverged() from None
             self.step += 1
             self.seconds, self.cpu_seconds = watch.read()
             if progress.due():
                 self._tell(losses.means(), progress)
-            if self.step % settings["validate_every"] == 0 or self.step == settings["steps"]:
+            if self.step % settings.validate_every == 0 or self.step == settings.steps:
                 self._validate(losses.means(self.processes.mean))
                 losses = MeanLosses()
                 self.seconds, self.cpu_seconds = watch.read()
@@ -204,14 +204,14 @@ class Trainer:
     def _train_step(self) -> Mapping[str, Tensor]:
         """Take one step; returns the losses of this process's parts of the batch, added up."""
         settings = self.method.settings
-        rounds = settings["accumulate"]
-        size = settings["batch_size"] // (rounds * self.processes.count)
+        rounds = settings.accumulate
+        size = settings.batch_size // (rounds * self.processes.count)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(settings, self.step, self.history)
         self.gradients.clear()
         sums: dict[str, Tensor] = {}
         for part in range(self.processes.rank * rounds, (self.processes.rank + 1) * rounds):
-            batch = self.sampler.batch(self.step, settings["batch_size"], slice(part * size, (part + 1) * size))
+            batch = self.sampler.batch(self.step, settings.batch_size, slice(part * size, (part + 1) * size))
             batch = {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in batch.items()}
             torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step, part]).generate_state(1)[0]))
             for name, value in self.gradients(batch).items():
@@ -229,16 +229,16 @@ class Trainer:
 
     @property
     def _finished(self) -> bool:
-        return self.ended or self.step >= self.method.settings["steps"] or self._stopped_early
+        return self.ended or self.step >= self.method.settings.steps or self._stopped_early
 
     def _diverged(self) -> DivergedError:
-        smoother = ", or raise 'lambda'" if "lambda" in self.method.settings else ""
+        smoother = ", or raise 'lambda'" if "lambda" in self.method.settings.attributes() else ""
         return DivergedError(f"training diverged at step {self.step}; lower 'learning_rate'{smoother}")
 
     def _check_memory(self) -> None:
         settings = self.method.settings
         batch = self.sampler.batch(self.step, 1)
-        size = settings["batch_size"] // (settings["accumulate"] * self.processes.count)
+        size = settings.batch_size // (settings.accumulate * self.processes.count)
         shape, classes = batch["fixed"].shape[2:], len(batch.get("codes", []))
         sharing = 1 if self.device.type == "cuda" else self.processes.local_count
         check_memory(step_bytes(self.method, self.module, shape, size, classes), self.device, sharing)
@@ -246,7 +246,7 @@ class Trainer:
     def _validate(self, losses: dict[str, float]) -> None:
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged()
-        selected = ["dice", "loss"][: 1 + (self.method.settings["select"] == "loss")]
+        selected = ["dice", "loss"][: 1 + (self.method.settings.select == "loss")]
         found = self._look() if self.processes.first else dict.fromkeys(selected, 0.0)
         found = {name: self.processes.told(found[name], self.device) for name in selected}
         self.history.append(
@@ -266,7 +266,7 @@ class Trainer:
         log.info(
             "step %d/%d  validation%s%s",
             self.step,
-            self.method.settings["steps"],
+            self.method.settings.steps,
             "".join(f"  {VALIDATED[name]} {value:.4f}" for name, value in found.items()),
             "  (best so far)" if self.best_step == self.step else "",
         )
@@ -282,7 +282,7 @@ class Trainer:
         log.info(
             "step %d/%d  %s  %.1f steps/s  %s",
             self.step,
-            self.method.settings["steps"],
+            self.method.settings.steps,
             "  ".join(f"{name} {value:.5f}" for name, value in losses.items()),
             progress.rate(self.step),
             progress.left(self.step),

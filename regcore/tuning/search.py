@@ -140,11 +140,12 @@ def settled(search: Search, method: Any) -> Search:
     ----------
     method : regcore.methods.base.LearnedMethod
     """
-    looks = math.ceil(method.settings["steps"] / method.settings["validate_every"])
+    keys = method.settings_type.schema_of_keys()
+    looks = math.ceil(method.settings.steps / method.settings.validate_every)
     shares = {"warmup": WARMUP, "interval": INTERVAL}
     filled = {key: max(1, round(share * looks)) for key, share in shares.items() if getattr(search, key) is None}
     intervals = [key for key, rule in search.ranges.items() if isinstance(rule, Interval)]
-    whole = tuple(key for key in intervals if _is_whole(method.properties[key]))
+    whole = tuple(key for key in intervals if _is_whole(keys[key]))
     return replace(search, whole=whole, **filled)
 
 
@@ -165,13 +166,14 @@ def check_search(search: Search, method: Any, make: Callable[[Mapping[str, Any]]
         The method has no such hyperparameter, does not use it with the other settings, or does not accept a value of
         its range.
     """
+    keys, unused = method.settings_type.schema_of_keys(), method.settings.unused
     for key, rule in search.ranges.items():
-        if key not in method.properties:
-            raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, method.properties)}")
-        if key in method.unused:
+        if key not in keys:
+            raise InputError(f"{where}: the method has no hyperparameter '{key}'{did_you_mean(key, keys)}")
+        if key in unused:
             raise InputError(f"{where}: '{key}' changes nothing with the method's other settings; leave it out")
-        if isinstance(rule, Interval) and "enum" in method.properties[key]:
-            raise InputError(f"{where}.{key}: give {{choices: […]}} of {method.properties[key]['enum']}")
+        if isinstance(rule, Interval) and "enum" in keys[key]:
+            raise InputError(f"{where}.{key}: give {{choices: […]}} of {keys[key]['enum']}")
     whole = settled(search, method).whole
     first = {key: rule.samples(key in whole)[0] for key, rule in search.ranges.items()}
     for key, rule in search.ranges.items():  # raises where the method does not accept what a range holds

@@ -88,6 +88,7 @@ def test_the_common_grid_surrounds_the_content_of_the_reference(reference):
         common_grid(reference, PreprocessSettings(shape=[40, 48]))
 
 
+@pytest.mark.slow
 def test_affine_alignment_recovers_a_known_matrix_and_is_repeatable(reference, scan):
     found = align(reference, scan, "affine", seed=1)
     corners = np.array(np.meshgrid([-20, 20], [-25, 25], [-18, 18])).reshape(3, -1).T

@@ -23,7 +23,7 @@ from regcore.autoreg.search import FACTS, FOUND, TRACE, read_found
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError, InputError
 from regcore.losses import diffusion, lncc, mind_ssc, soft_dice
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, make_method, settings_type
 from regcore.models.trained import load_model
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, LAMBDAS, Architecture
 from regcore.spatial import integrate, resample, resample_displacement, smooth, warp
@@ -113,7 +113,7 @@ def test_a_u_net_has_its_velocity_alone():
     flow = method.predict(method.build(2), batch["fixed"], batch["moving"])
     assert flow.shape == (1, 2, 8, 8)
     assert "lncc_quarter" in method.losses(flow, batch)
-    assert {"architecture", "channels"} <= method.unused
+    assert {"architecture", "channels"} <= method.settings.unused
 
 
 @pytest.mark.slow
@@ -155,10 +155,8 @@ def test_a_pair_is_refined_by_the_whole_objective():
 def test_its_settings_hold_the_architecture_itself(tmp_path, generator):
     path = drawn(generator)
     (tmp_path / "mine.json").write_text(json.dumps(path.as_json()))
-    assert (
-        make_method("autoreg", {"architecture": str(tmp_path / "mine.json")}).settings["architecture"] == path.as_json()
-    )
-    large = make_method("autoreg", {"architecture": "manual-large"}).settings["architecture"]
+    assert make_method("autoreg", {"architecture": str(tmp_path / "mine.json")}).settings.architecture == path.as_json()
+    large = make_method("autoreg", {"architecture": "manual-large"}).settings.architecture
     assert large == Architecture.uniform("7-Conv").as_json()
     with pytest.raises(InputError, match=r"x\.architecture: the cell 'feature' is missing"):
         make_method("autoreg", {"architecture": {}}, "x")
@@ -557,8 +555,8 @@ def test_a_path_that_cannot_be_scored_is_the_worst(tmp_path, by):
             {"autosearch": {"start": "edge", "what": ["objective"]}, "channels": None},
             "begins with 'lambda1' inside (0, 1)",
         ),
-        ({"autosearch": False}, "autosearch: False is not of type 'object'"),
-        ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' is searched so"),
+        ({"autosearch": False}, "autosearch: False is not a mapping of keys to values"),
+        ({"method": "voxelmorph", "channels": None, "autosearch": {}}, "only 'autoreg' has this search"),
         ({"autosearch": {}, "lambda1": 1}, "a search for the objective begins with 'lambda1' inside (0, 1), not at 1"),
     ],
 )
@@ -591,7 +589,7 @@ def test_a_model_without_cells_is_no_start(tmp_path, method, network):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"objective": None}, "objective: None is not of type 'object'"),
+        ({"objective": None}, "objective: None is not a mapping of keys to values"),
         ({"objective": {"lamda1": 0.3}}, "objective: unknown key 'lamda1'; did you mean 'lambda1'"),
         ({"objective": {"lambda1": 1.5}}, "objective: lambda1: 1.5 is greater than the maximum of 1"),
         ({"network": {"steps": 1}}, "network: unknown key 'steps'"),
@@ -615,7 +613,7 @@ def test_a_file_may_hold_cells_alone(tmp_path):
 
 def test_settings_of_an_entry_hide_no_setting_of_a_method():
     for name in METHODS:
-        assert not set(make_method(name).properties) & set(ENTRY_KEYS), name
+        assert not set(settings_type(name).attributes()) & set(ENTRY_KEYS), name
 
 
 # ---- a whole search
@@ -699,7 +697,7 @@ def test_what_is_not_searched_is_taken_over(plan):
 def test_training_follows_the_file_that_a_search_left(plan, tmp_path):
     train(plan, "ar", tmp_path / "model", tmp_path / "checkpoints", found_values(plan, "ar"))
     model, found = load_model(tmp_path / "model"), found_in(plan, "ar", FOUND)
-    assert model.method.settings["architecture"] == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
+    assert model.method.settings.architecture == {kind: found[kind] for kind in (FEATURE, DEFORMATION)}
     assert model.method.weights == found["objective"]
     assert read_found(tmp_path / "model", "x") == found_values(plan, "ar")
 

@@ -204,7 +204,7 @@ def test_a_bad_image_ends_in_one_message_and_no_output(pair, tmp_path, kind, rem
         (["--method", "syn", "--set", "radius=0"], "radius"),
         (["--method", "syn", "--set", "radius"], "KEY=VALUE"),
         (["--method", "syn", "--lambda", "0.3"], "--method syn: unknown key 'lambda'"),
-        (["--method", "hypermorph", "--lambda", "0.3"], "has to be trained first"),
+        (["--method", "hypermorph", "--lambda", "0.3"], "needs training first"),
         (["--method", "identity", "--centre"], "use affine"),
     ],
 )
@@ -229,6 +229,7 @@ def test_apply_and_evaluate_refuse_what_does_not_fit(registered, pair, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_installed_command_ends_without_traceback(tmp_path):
     command = shutil.which("regcore", path=str(Path(sys.executable).parent))
     assert command, "the package is not installed: pip install -e ."

@@ -369,16 +369,16 @@ def test_register_takes_every_hyperparameter(folder, tmp_path):
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        ("fixed", ["--lambda", 0.3], "a model of the method voxelmorph, whose settings were fixed in"),
-        ("fixed", ["--set", "gamma=0.3"], "--lambda and --set change nothing"),
-        ("hyper", ["--lambda", 1.5], "hyper: lambda = 1.5 lies outside [0, 1], where the model is trained"),
+        ("fixed", ["--lambda", 0.3], "a model of the method voxelmorph: its settings were fixed in"),
+        ("fixed", ["--set", "gamma=0.3"], "--lambda and --set have no effect"),
+        ("hyper", ["--lambda", 1.5], "hyper: lambda = 1.5 lies outside [0, 1], the range of training"),
         ("hyper", ["--lambda", "nan"], "lambda = nan lies outside"),
         ("hyper", ["--set", "window=7"], "no hyperparameter 'window'; known are: lambda"),
         ("hyper2", ["--set", "gama=0.3"], "no hyperparameter 'gama'; did you mean 'gamma'?"),
         ("hyper", ["--set", "lambda=much"], "lambda must be a number, not 'much'"),
         ("hyper", ["--lambda", 0.3, "--set", "lambda=0.3"], "give one of them"),
-        ("hyper", [], "hyper: the model is not tuned: no lambda is chosen"),
-        ("hyper2", ["--lambda", 0.3], "hyper2: the model is not tuned: no gamma is chosen"),
+        ("hyper", [], "hyper: the model is not tuned: no value for lambda"),
+        ("hyper2", ["--lambda", 0.3], "hyper2: the model is not tuned: no value for gamma"),
     ],
 )
 def test_a_hyperparameter_that_cannot_be_had_is_explained(folder, tmp_path, model, options, words):

@@ -3,7 +3,6 @@
 import inspect
 
 import pytest
-from support.paths import SCHEMAS
 
 from regcore.experiments.planned import PAPERS
 from regcore.papers.write import drawn_by
@@ -32,7 +31,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def plan():
-    return plan_study(CONFIG, SCHEMAS, check=False)
+    return plan_study(CONFIG, check=False)
 
 
 def test_the_study_of_these_tests_plans_every_paper(plan):

@@ -52,11 +52,11 @@ def test_every_variant_is_a_method_and_every_name_is_one_of_them(own, labelled):
         made = make_method(values["method"], {k: v for k, v in values.items() if k != "method"}, name)
         if values["method"] == "refine":
             assert method_info(planned.variants[values["start"]]["method"]).learned
-            assert made.settings["iterations"] == 7
+            assert made.settings.iterations == 7
         else:
-            assert made.settings["width"] == own.get("width", 1) * (2 if "-x2" in name else 1)
-            assert made.settings["similarity"] == ("lncc" if name.startswith("vm-lncc") else "mse")
-            assert made.settings["steps"] == own.get("steps", 150000)
+            assert made.settings.width == own.get("width", 1) * (2 if "-x2" in name else 1)
+            assert made.settings.similarity == ("lncc" if name.startswith("vm-lncc") else "mse")
+            assert made.settings.steps == own.get("steps", 150000)
 
 
 def test_each_experiment_varies_what_it_is_about():

@@ -15,7 +15,7 @@ from support.triton_tools import (
 from regcore.kernels import diffusion as operator
 from regcore.kernels.diffusion.reference import diffusion_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_shape = pytest.mark.parametrize("shape", [(7, 5), (5, 4, 6)], ids=["2-D", "3-D"])
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

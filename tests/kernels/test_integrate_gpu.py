@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import integrate as operator
 from regcore.kernels.integrate import reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_shape = pytest.mark.parametrize("shape", [(7, 5), (5, 4, 6)], ids=["2-D", "3-D"])
 OPERATORS = (operator._integrate, operator._integrate_backward)

@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import jacobian as operator
 from regcore.kernels.jacobian import reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_shape = pytest.mark.parametrize("shape", [(2, 2), (9, 40), (2, 2, 2), (4, 9, 35)], ids=str)
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

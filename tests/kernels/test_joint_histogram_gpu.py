@@ -10,7 +10,7 @@ from regcore.kernels import joint_histogram as operator
 from regcore.kernels.joint_histogram import reference
 from regcore.losses import nmi
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 OPERATORS = (operator._joint_histogram, operator._joint_histogram_backward)
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

@@ -9,7 +9,7 @@ from regcore.kernels.dispatch import WHOLE
 from regcore.kernels.label_dice import reference
 from regcore.losses import soft_dice
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 SHAPES = [(4, 7), (3, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])

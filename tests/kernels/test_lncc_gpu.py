@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import lncc as operator
 from regcore.kernels.lncc.reference import lncc_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 OPERATORS = (operator._lncc,)
 per_variant = pytest.mark.parametrize("variant", ["ants", "voxelmorph"])

@@ -8,7 +8,7 @@ from regcore.kernels import mind_ssc as operator
 from regcore.kernels.mind_ssc import reference
 from regcore.losses import mind_ssc
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 
 def use_tiles(monkeypatch, planes, columns, rows):

@@ -13,7 +13,7 @@ from regcore.synthesis.intensities import ImageRanges, WarpRanges, draw_pair
 from regcore.synthesis.noise import Draws
 from regcore.synthesis.shapes import random_shapes
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 CPU = torch.device("cpu")
 OPERATORS = (operator._normal, operator._uniform, operator._label_image)

@@ -19,7 +19,7 @@ from regcore.kernels.sample_convolution import reference
 from regcore.networks import hypernetwork
 from regcore.networks.unet import Architecture, FlowNetwork
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import shading as operator
 from regcore.kernels.shading.reference import shade_reference, stretch_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 OPERATORS = (operator._shade, operator._stretch)
 

@@ -14,7 +14,7 @@ from support.triton_tools import (
 from regcore.kernels import smoothing as operator
 from regcore.kernels.smoothing.reference import gaussian_reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 per_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 

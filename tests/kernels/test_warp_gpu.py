@@ -7,7 +7,7 @@ from support.triton_tools import DEVICE, Budget, assert_within_budget, needs_tri
 from regcore.kernels import warp as operator
 from regcore.kernels.warp import reference
 
-pytestmark = needs_triton
+pytestmark = [needs_triton, pytest.mark.slow]  # on a CPU through Triton's interpreter
 
 SHAPES = [(7, 5), (5, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])

@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from regcore.kernels import joint_histogram as kernel
-from regcore.kernels.joint_histogram import reference
 from regcore.losses import nmi
 
 SHAPES = [(8, 7), (5, 6, 7)]
@@ -132,7 +131,7 @@ def test_values_beyond_a_given_range_count_as_its_ends(generator):
 @per_shape
 @pytest.mark.parametrize("width", [0.5, 1.5])
 def test_nmi_has_the_right_gradient(shape, width, generator, monkeypatch):
-    monkeypatch.setattr(reference, "CPU_CHUNK", 50)  # several chunks, the last one shorter
+    monkeypatch.setattr(kernel.reference, "CPU_CHUNK", 50)  # several chunks, the last one shorter
     fixed, warped = smooth_pair(generator, [2 * n // 3 for n in shape], batch=2)
 
     def loss(fixed, warped):
@@ -157,7 +156,7 @@ def test_the_default_range_is_a_constant_to_the_gradient(generator):
 def test_chunks_do_not_change_the_loss_or_its_gradient(generator, monkeypatch):
     results = []
     for chunk in (10**9, 333, 1):
-        monkeypatch.setattr(reference, "CPU_CHUNK", chunk)
+        monkeypatch.setattr(kernel.reference, "CPU_CHUNK", chunk)
         fixed, warped = smooth_pair(np.random.default_rng(0), (8, 7), batch=2)
         loss = nmi(fixed, warped.requires_grad_())
         loss.backward()
@@ -191,7 +190,7 @@ class LargestTensor(TorchDispatchMode):
 
 def test_no_tensor_holds_all_windows_of_all_voxels(generator, monkeypatch):
     """The largest tensor is a chunk until an image is larger, and does not know the number of bins."""
-    monkeypatch.setattr(reference, "CPU_CHUNK", 2**12)
+    monkeypatch.setattr(kernel.reference, "CPU_CHUNK", 2**12)
 
     def largest(shape, bins) -> int:
         image = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0))

@@ -75,7 +75,7 @@ def test_each_pair_of_a_step_has_the_loss_of_its_own_hyperparameters():
         at = {"lambda": row[0].item(), "gamma": 0.2 + 0.6 * row[1].item()}
         plain = make_method(
             "voxelmorph",
-            {key: method.settings[key] for key in ("architecture", "integration_steps", "image_sigma")}
+            {key: method.settings.value(key) for key in ("architecture", "integration_steps", "image_sigma")}
             | {"weighting": "convex"}
             | at,
         )
@@ -143,10 +143,10 @@ def test_a_look_covers_the_range_until_a_value_is_chosen():
 
 def test_the_presets():
     paper, code = hypermorph(preset="paper", hidden=[64] * 4), make_method("hypermorph", {"preset": "code"})
-    assert paper.settings["final"] == "tanh" and paper.settings["end_points"] == 0
-    assert code.settings["hidden"] == [128] * 6 and code.settings["final"] == "relu"
-    assert code.settings["generated"] == ["unet"] and code.settings["end_points"] == 0.2
-    assert math.isclose(1 / code.settings["image_sigma"] ** 2, 400)
+    assert paper.settings.final == "tanh" and paper.settings.end_points == 0
+    assert code.settings.hidden == [128] * 6 and code.settings.final == "relu"
+    assert code.settings.generated == ["unet"] and code.settings.end_points == 0.2
+    assert math.isclose(1 / code.settings.image_sigma**2, 400)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_presets():
         ({"prior": {"lambda": [0, 2]}}, r"lambda: \[0, 2\] must ascend within \[0, 1\]"),
         ({"prior": {"lambda": [1, 0]}}, "must ascend"),
         ({"prior": {"window": [3, 9]}, "lambda": 0.2}, "'mse' has no window; set 'similarity: lncc'"),
-        ({"prior": {"gamma": [0, 1]}}, "set 'lambda', or a range of it in 'prior'"),
+        ({"prior": {"gamma": [0, 1]}}, "set 'lambda', or give its range in 'prior'"),
         ({"prior": {}}, "prior"),
         ({"lambda": 1.5}, "1.5"),
         ({"prior": {"lambda": [0.2, 0.8]}, "lambda": 0.1}, r"lambda = 0.1 lies outside \[0.2, 0.8\]"),
@@ -204,7 +204,7 @@ def test_the_codes_smoothness_counts_twice():
 
 def test_without_a_value_nothing_is_registered():
     method, data = hypermorph(), batch(1)
-    with pytest.raises(InputError, match="no value of lambda is chosen"):
+    with pytest.raises(InputError, match="no value is chosen for lambda"):
         method.predict(method.build(2), data["fixed"], data["moving"])
 
 

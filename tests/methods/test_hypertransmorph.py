@@ -36,7 +36,7 @@ def made(name, **settings):
     [
         ("hyperspr", {"ranges": {"alpha": [0.2, 0]}}, r"method.ranges: alpha: \[0.2, 0\] must ascend"),
         ("hyperspr", {"ranges": {"sigma": [0, 1]}}, "method.ranges: no hyperparameter 'sigma'"),
-        ("hyperspr", {"ranges": {"alpha": [0, 1]}}, "set 'lambda_max', or a range of it in 'ranges'"),
+        ("hyperspr", {"ranges": {"alpha": [0, 1]}}, "set 'lambda_max', or give its range in 'ranges'"),
         ("hyperspr", {"lambda_max": 1, "alpha": 0.1}, "both hyperparameters are set; give 'ranges'"),
         ("hyperspr", {"checkpointing": True, "generated": ["network.encoder"]}, "'checkpointing' computes the encoder"),
         ("hyperspr", {"generated": ["encoder"]}, "'generated': the network has no part 'encoder'"),

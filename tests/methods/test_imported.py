@@ -68,7 +68,7 @@ def test_what_cannot_be_used_says_why(tmp_path):
     ]:
         with pytest.raises(RegistrationFailed, match=words):
             method.read(path, FIXED, MOVING)
-    with pytest.raises(RegistrationFailed, match=r"good\.nii\.gz: the field is on another grid"):
+    with pytest.raises(RegistrationFailed, match=r"good\.nii\.gz: the field is not on the grid"):
         itk.read(good, MOVING, MOVING)
     with pytest.raises(InputError, match="registers nothing"):
         itk.register(None, None)

@@ -142,7 +142,7 @@ def test_refinement_works_where_the_caller_wants_no_gradients(pairs):
 
 @pytest.mark.parametrize(("name", "settings"), [("voxelmorph", {"gamma": "infinity"}), ("synthmorph", {})])
 def test_a_model_of_labels_alone_cannot_be_refined(name, settings):
-    with pytest.raises(InputError, match="looks at labels alone and cannot refine"):
+    with pytest.raises(InputError, match="needs labels, so it cannot refine"):
         make_method("refine", {"start": "x"}).start_from(make_method(name, settings))
 
 

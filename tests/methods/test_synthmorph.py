@@ -84,12 +84,12 @@ def test_images_of_training_scans_are_not_looked_at():
 @pytest.mark.parametrize("maps", ["shapes", "cohort"])
 def test_published_ranges(maps):
     chosen = make_method("synthmorph", {"maps": maps}).settings
-    assert (chosen["r_v"], chosen["b_v"]) == {"shapes": ([8, 16, 32], 3), "cohort": ([16], 0.5)}[maps]
+    assert (chosen.r_v, chosen.b_v) == {"shapes": ([8, 16, 32], 3), "cohort": ([16], 0.5)}[maps]
     table = {"J": 26, "r_p": 32, "b_p": 100, "a_mu": 25, "b_mu": 225, "a_sigma": 5, "b_sigma": 25}
     table |= {"r_B": 40, "b_B": 0.3, "b_K": 1, "sigma_gamma": 0.25, "lambda": 1, "integration_steps": 5}
-    assert {name: chosen[name] for name in table} == table
+    assert {name: chosen.value(name) for name in table} == table
     supervised = make_method("synthmorph", {"maps": maps, "loss": "svf"}).settings
-    assert (supervised["r_v"], supervised["b_v"]) == ([8, 16, 32], 3), "as for shapes, one map serves both sides"
+    assert (supervised.r_v, supervised.b_v) == ([8, 16, 32], 3), "as for shapes, one map serves both sides"
 
 
 def test_the_loss_is_overlap_and_smoothness_of_the_displacement():
@@ -160,7 +160,7 @@ def test_a_map_of_a_single_label_makes_no_images(maps):
     [
         ({"a_mu": 230}, "'a_mu: 230' is above 'b_mu: 225'"),
         ({"a_sigma": 30}, "'a_sigma: 30' is above 'b_sigma: 25'"),
-        ({"symmetric": True, "passes": 2}, "'symmetric' looks once; set 'passes: 1'"),
+        ({"symmetric": True, "passes": 2}, "'symmetric' works with one pass; set 'passes: 1'"),
         ({"loss": "svf", "architecture": "paper", "flow_resolution": 1}, "set 'flow_resolution: 2'"),
         ({"select": "loss"}, "set 'select: dice'"),
         ({"J": 300}, "J"),
@@ -281,5 +281,5 @@ def test_a_single_pass_draws_nothing():
 
 
 def test_displacements_are_not_added():
-    with pytest.raises(InputError, match="'passes: 2' adds velocities; set 'flow: velocity'"):
+    with pytest.raises(InputError, match="'passes: 2' needs velocities; set 'flow: velocity'"):
         make_method("voxelmorph", {"passes": 2, "flow": "displacement"})

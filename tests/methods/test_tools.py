@@ -21,12 +21,13 @@ import psutil
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
+from support.marks import marks_its_tests
 from support.tools import skip_without
 
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Grid, Volume
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, make_method, read_settings
 from regcore.methods.base import Registration
 from regcore.methods.classical.deeds import read_displacements, upsampled
 from regcore.methods.classical.external import (
@@ -186,6 +187,7 @@ def run_tool(label: str, ndim: int, folder: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def runs(tmp_path_factory):
     """``runs(label, ndim)``: the tool's run on the pair, done once."""
     done = {}
@@ -412,12 +414,12 @@ def test_deeds_upsampling_keeps_what_the_control_points_say(generator, tmp_path)
     [
         ("niftyreg", {"bin_dir": "nowhere"}, "nowhere lacks the programs reg_f3d"),
         ("deeds", {}, "'executable' is not set. deedsBCV comes as source"),
-        ("deeds", {"executable": "nowhere"}, "nowhere is no executable file. deedsBCV comes as source"),
-        ("elastix", {"executable": "nowhere"}, "nowhere is not there, or has no transformix"),
+        ("deeds", {"executable": "nowhere"}, "nowhere is not an executable file. deedsBCV comes as source"),
+        ("elastix", {"executable": "nowhere"}, "nowhere is not installed, or transformix is not beside it"),
     ],
 )
 def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
-    assert message in METHODS[name].missing(settings)
+    assert message in read_settings(name, settings).missing()
     with pytest.raises(ToolError, match=re.escape(message)):
         make_method(name, settings).register(*related_pair(3)[:2])
 
@@ -450,7 +452,7 @@ def write_elsewhere(path: Path, grid: Grid) -> None:
 
 @pytest.mark.parametrize(
     ("leave", "message"),
-    [(write_nothing, "no such file"), (write_nan, "NaN or infinite"), (write_elsewhere, "on another grid")],
+    [(write_nothing, "no such file"), (write_nan, "NaN or infinite"), (write_elsewhere, "not on the grid")],
 )
 def test_an_unusable_field_is_a_tool_error(leave, message):
     with pytest.raises(ToolError, match=message):
@@ -470,7 +472,7 @@ def test_greedy_s_own_failure_is_a_tool_error(tmp_path):
 
 @pytest.mark.parametrize("convert", [from_voxels, from_ras])
 def test_a_field_of_another_shape_is_a_tool_error(convert):
-    with pytest.raises(ToolError, match=r"has the shape \(64, 47, 2\), not that of the image \(64, 48\)"):
+    with pytest.raises(ToolError, match=r"has the shape \(64, 47, 2\), the image has \(64, 48\)"):
         convert(np.zeros((64, 47, 2)), oblique_grid(2))
 
 

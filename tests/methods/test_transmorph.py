@@ -166,9 +166,9 @@ def test_windows_follow_the_size_of_the_training_images():
     assert window_for((160, 192, 224)) == [5, 6, 7] and window_for((33, 64)) == [2, 2]
     method = make_method("transmorph", {"size": "tiny"})
     method.settle((96, 60))
-    assert method.settings["attention"] == [3, 2]
+    assert method.settings.attention == [3, 2]
     method.settle((32, 32))
-    assert method.settings["attention"] == [3, 2], "settled once, as the model's weights are"
+    assert method.settings.attention == [3, 2], "settled once, as the model's weights are"
     with pytest.raises(InputError, match="must have 3 numbers"):
         method.settle((32, 32, 32))
 

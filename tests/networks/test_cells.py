@@ -141,6 +141,7 @@ def test_mixture_is_the_weighed_sum_of_its_candidates():
     torch.testing.assert_close(cell(x, weights), expected)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_no_gradient():
     torch.manual_seed(0)
     plain = awake(CellNetwork(2, MEDIUM, BOTH, channels=2))

@@ -40,6 +40,7 @@ def test_in_the_code_the_flow_has_weights_of_its_own():
     assert isinstance(made.mlp[-1], nn.ReLU) and len(made.mlp) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("how", [PAPER, CODE])
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

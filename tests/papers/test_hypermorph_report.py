@@ -11,6 +11,7 @@ import pytest
 
 from regcore.cohort.settings import LabelSettings
 from regcore.experiments import hypermorph as paper
+from regcore.methods.settings.training import TrainingSettings
 from regcore.papers.hypermorph import landscapes, robustness
 from regcore.papers.write import show, write_experiment
 from regcore.study.results import Results
@@ -124,7 +125,8 @@ def write_model(folder, shape, name, own):
         "observed": sorted(OBSERVED) if shape.name == "gamma" else [],
     }
     (folder / "models" / name).mkdir(parents=True)
-    content = {"settings": {**RULE, **own}, "training": training}
+    method = "hypermorph" if hyper else "voxelmorph"
+    content = {"method": method, "settings": {**RULE, **shape.settings, **own}, "training": training}
     (folder / "models" / name / "model.json").write_text(json.dumps(content))
 
 
@@ -381,13 +383,13 @@ def test_robustness_and_cost(known):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"patience": None}, "training takes 9000 steps"),
+        ({"schedule": "constant", "patience": None}, "training takes 9000 steps"),
         ({"schedule": "constant", "tolerance": 0, "select": "dice"}, "training ends when 3 looks in a row at the Dice"),
         ({"drops": 2}, "after that has happened 2 times, training ends the next time"),
     ],
 )
 def test_the_rule_by_which_training_ends(changes, expected):
-    assert expected in robustness.convergence_rule(RULE | changes)
+    assert expected in robustness.convergence_rule(TrainingSettings.read(RULE | changes, "x"))
 
 
 def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
@@ -395,7 +397,7 @@ def test_the_two_kinds_may_end_by_different_rules(known, monkeypatch):
 
     def fixed_steps(results, name):
         steps = 9000 if name.startswith("hyper") else 6000
-        return stored(results, name) | {"settings": RULE | {"patience": None, "steps": steps}}
+        return stored(results, name) | {"settings": RULE | {"schedule": "constant", "patience": None, "steps": steps}}
 
     monkeypatch.setattr(Results, "model", fixed_steps)
     _, html = show(known, "hypermorph", "table1")

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from scipy import stats
 
 from regcore.cohort.labels import expand_codes, scored_labels
+from regcore.cohort.settings import LabelSettings
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
@@ -483,13 +484,13 @@ def test_label_codes_come_as_numbers_and_ranges():
 def test_scored_labels_follow_table_groups_and_exclusions(tmp_path):
     path = tmp_path / "labels.tsv"
     pd.DataFrame({"index": [1, 2, 3], "name": ["one", "two", "three"]}).to_csv(path, sep="\t", index=False)
-    table = scored_labels({0, 1, 2, 3, 9}, {"exclude": [2], "groups": {"odd": ["3-5"]}}, path)
+    table = scored_labels({0, 1, 2, 3, 9}, LabelSettings(exclude=[2], groups={"odd": ["3-5"]}), path)
     assert table.to_dict("list") == {"index": [1, 3], "name": ["one", "three"], "group": ["other", "odd"]}
     with pytest.raises(InputError, match="no label is left"):
-        scored_labels({0, 2}, {"exclude": [2], "groups": {}}, None)
+        scored_labels({0, 2}, LabelSettings(exclude=[2]), None)
     path.write_text("code\tname\n1\tone\n")
     with pytest.raises(InputError, match=r"labels\.tsv.*index"):
-        scored_labels({1}, {"exclude": [], "groups": {}}, path)
+        scored_labels({1}, LabelSettings(), path)
 
 
 # ---- a whole study

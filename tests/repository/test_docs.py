@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.paths import ROOT
 
-from regcore.methods import METHODS, make_method
+from regcore.methods import METHODS, settings_type
 from regcore.study.reference import filled
 
 # Paths of this repository in its texts.  A path that goes up (../) is a link; a placeholder (<name>, …) names no file.
@@ -98,7 +98,7 @@ def test_the_configuration_readme_lists_every_key_and_setting():
 
 def test_every_setting_of_every_method_has_a_default_and_a_description():
     for name in METHODS:
-        for key, rule in make_method(name).properties.items():
+        for key, rule in settings_type(name).schema_of_keys().items():
             assert "default" in rule and rule["description"], f"{name}.{key}"
 
 

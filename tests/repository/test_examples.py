@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 
 import pytest
 from support.paths import ROOT
@@ -9,8 +10,17 @@ from support.paths import ROOT
 WITH_EXAMPLES = [path for path in sorted((ROOT / "regcore").rglob("*.py")) if ">>> " in path.read_text()]
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of functions in a decorator, such as context managers, as well."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_examples_run(path):
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    assert found.attempted > 0 and found.failed == 0
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in Finder().find(module):
+        runner.run(test)
+    assert runner.tries > 0 and runner.failures == 0

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from support.paths import ROOT, SCHEMAS
+from support.paths import ROOT
 
 from regcore.errors import InputError
 from regcore.experiments.planned import PAPERS
@@ -43,7 +43,7 @@ NETWORKS = ["hyper-mse", "grid-mse-lam~0.3", "grid-mse-lam~0.5"]
 
 @pytest.fixture(scope="module")
 def jobs():
-    return Workflow(plan_study(CONFIG, SCHEMAS, check=False))
+    return Workflow(plan_study(CONFIG, check=False))
 
 
 # ---- names and inputs
@@ -92,12 +92,12 @@ def test_an_experiment_needs_what_it_declares(jobs):
         f"results/x/sweeps/{name}.{kind}" for name in ("mse-hyper", "mse-grid") for kind in ("parquet", "csv")
     ]
     assert jobs.experiments("hypermorph")[-1] == "results/x/experiments/hypermorph/table1.html"
-    with pytest.raises(InputError, match=r"plans no experiments of spr: add 'experiments: {spr: {}}'"):
+    with pytest.raises(InputError, match=r"no experiments of spr are planned: add 'experiments: {spr: {}}'"):
         jobs.experiments("spr")
 
 
 def test_a_tool_has_the_time_to_hang_on_every_pair(jobs):
-    limit = jobs.plan.config["registration"]["time_limit"]
+    limit = jobs.plan.settings.registration.time_limit
     assert jobs.registration_minutes("affine", "part-00") == 60
     assert jobs.registration_minutes("syn", "part-00") == max(60, 16 * limit // 60 + 30)
 
@@ -114,7 +114,7 @@ def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
         return stored(entry, values)
 
     monkeypatch.setattr(Entry, "make", counted)
-    plan = plan_study(CONFIG, SCHEMAS)
+    plan = plan_study(CONFIG)
     assert sorted(made) == sorted(plan.entries)
 
 
@@ -123,23 +123,23 @@ def test_a_study_is_planned_without_torch():
         "import sys, json\n"
         "from regcore.study.workflow import Workflow\n"
         "from regcore.study.plan import plan_study\n"
-        "jobs = Workflow(plan_study(json.loads(sys.argv[1]), sys.argv[2], check=False))\n"
+        "jobs = Workflow(plan_study(json.loads(sys.argv[1]), check=False))\n"
         "[jobs.experiments(paper) for paper in jobs.papers]\n"
         "assert not {'torch', 'matplotlib'} & set(sys.modules)\n"
     )
     methods = {name: values for name, values in METHODS_OF_STUDY.items() if name != "taken"}
     config = {**CONFIG, "methods": methods, "experiments": {paper: {} for paper in PAPERS} | CONFIG["experiments"]}
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(config), SCHEMAS], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(config)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_jobs_take_over_what_the_first_process_decided(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {**CONFIG, "methods": {"affine": None, "deeds": None}, "experiments": {}}
-    assert list(decided_plan(config, SCHEMAS, first=True).entries) == ["affine"]
+    assert list(decided_plan(config, first=True).entries) == ["affine"]
     decision = tmp_path / ".snakemake" / "regcore-x.json"
     decision.write_text('{"affine": "gone"}')
-    assert list(decided_plan(config, SCHEMAS, first=False).entries) == ["deeds"]
+    assert list(decided_plan(config, first=False).entries) == ["deeds"]
 
 
 # ---- GPUs

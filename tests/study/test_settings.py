@@ -8,10 +8,9 @@ import pytest
 import yaml
 from support.paths import ROOT
 
-from regcore.autoreg.search import cell_search, has_search
 from regcore.errors import InputError
+from regcore.study.entry import Entry
 from regcore.study.settings import StudySettings
-from regcore.tuning.search import is_tuned, search_of
 
 #: What the JSON schemas, which the classes replaced, made of each committed study file: part → hash of its JSON.
 KNOWN = json.loads((ROOT / "tests" / "study" / "study_files.json").read_text())
@@ -35,13 +34,13 @@ def test_a_study_file_means_what_it_always_meant(file):
     study = StudySettings.read(given, "configuration").as_dict()
     assert given == kept
     found = {key: hashed(value) for key, value in study.items()} | {"(all)": hashed(study)}
-    for name, values in study["methods"].items():
-        if is_tuned(values):
-            search = search_of(name, values)
+    entries: dict[str, Entry] = {}
+    entries |= {name: Entry(name, values, entries) for name, values in study["methods"].items()}
+    for name, entry in entries.items():
+        if (search := entry.search) is not None:
             when = [search.random_trials, search.pruning, search.startup_trials, search.warmup, search.interval]
             found[f"methods.{name}.tune"] = hashed([search.identity, search.trials, search.workers, *when])
-        if has_search(values):
-            cells = cell_search(name, study["methods"])
+        if (cells := entry.cell_search) is not None:
             found[f"methods.{name}.autosearch"] = hashed([cells.what, cells.others, cells.settings.as_dict()])
     assert found == KNOWN[file]
 
@@ -68,7 +67,7 @@ def test_a_checked_study_is_the_same_checked_again(file):
         ({"preprocess": {"affine": "afine"}}, "preprocess.affine: 'afine' is not possible; did you mean 'affine'"),
         ({"registration": {"time_limit": 0}}, r"registration.time_limit: 0 is not greater than 0 \(seconds after"),
         ({"preprocess": {"shape": [15, 20]}}, "preprocess.shape.0: 15 is less than the minimum of 16"),
-        ({"seed": 1.5}, r"configuration: seed: 1.5 is not a whole number \(every random draw"),
+        ({"seed": 1.5}, r"configuration: seed: 1.5 is not a whole number \(seed of every random"),
         ({"methods": {}}, "configuration: methods: {} has fewer than 1 item"),
         ({"methods": {"a b": None}}, r"configuration: methods: 'a b' does not match '\^\[A-Za-z0-9._-\]\+\$'"),
         ({"methods": {"syn": 3}}, "configuration: methods.syn: 3 is not a mapping of keys to values"),

@@ -181,7 +181,7 @@ def test_an_edit_can_be_recorded_as_one_that_changes_results(copied):
     assert after.of("evaluate") == stage_version("evaluate") + 1
 
 
-def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypatch):
+def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypatch, cache):
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "__init__.py").write_text("raise RuntimeError('a version is found without importing the method')\n")
@@ -189,11 +189,11 @@ def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypat
     (folder / "step.py").write_text("STEP = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(METHODS, "theirs", type(METHODS["spr"])("theirs.method:Method"))
-    first = Versions().of("register", "theirs")
+    first = Versions(cache=cache).of("register", "theirs")
     assert re.fullmatch(r"5\+[0-9a-f]{16}", first)
-    assert Versions().of("register", "theirs") == first
+    assert Versions(cache=cache).of("register", "theirs") == first
     (folder / "step.py").write_text("STEP = 2\n")
-    assert Versions().of("register", "theirs") != first
+    assert Versions(cache=cache).of("register", "theirs") != first
 
 
 def test_an_entry_runs_the_method_of_the_network_that_it_takes_over():

@@ -2,12 +2,14 @@
 
 import pytest
 
-from regcore.methods import METHODS
+from regcore.methods import read_settings
+from regcore.methods.settings.base import MethodSettings
 
 
 def missing(name, settings=None):
     """What a tool lacks to run here, in words; None where nothing is missing."""
-    return METHODS[name].missing(settings or {})
+    known = settings if isinstance(settings, MethodSettings) else read_settings(name, settings)
+    return known.missing()
 
 
 def skip_without(name, settings=None):

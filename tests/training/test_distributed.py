@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.marks import marks_its_tests
 from support.paths import TESTS
 from support.studies import prepared, small_study
 
@@ -84,6 +85,7 @@ def curve_and_weights(folder):
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def together(plan, tmp_path_factory):
     """What two processes leave."""
     folder = tmp_path_factory.mktemp("together")
@@ -125,6 +127,7 @@ def test_another_failure_brings_its_traceback(caplog):
         launch(2, fail)
 
 
+@pytest.mark.slow
 def test_the_training_stage_starts_as_many_processes_as_it_is_told(plan, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv(PROCESSES_VARIABLE, "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -157,12 +160,14 @@ def test_the_number_of_processes_must_divide_the_batch(monkeypatch):
         check_division({"batch_size": 1, "accumulate": 1}, 2)
 
 
+@pytest.mark.slow
 def test_all_processes_end_where_the_first_ones_watch_says_so(plan, tmp_path):
     launch(2, run, plan, tmp_path, None, 1)
     history, _ = curve_and_weights(tmp_path)
     assert len(history) == 1
 
 
+@pytest.mark.slow
 def test_divergence_in_one_of_several_processes_is_told_apart(plan, tmp_path):
     with pytest.raises(DivergedError, match="training diverged"):
         launch(2, diverge, plan, tmp_path)

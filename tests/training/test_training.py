@@ -346,6 +346,7 @@ def test_a_compiled_network_computes_and_saves_the_same(images, tmp_path, monkey
     assert not any("_orig_mod" in name for name in load_tensors(run.checkpoint.path)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compilation_by_a_real_compiler():
     module = nn.Conv2d(1, 2, 3)
@@ -571,6 +572,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_very_same_bytes(images, tmp_path):
     stems = json.dumps({name: str(stem) for name, stem in images.items()})
     script = textwrap.dedent(KILLED.format(paths=[str(TESTS), str(TESTS / "training")]))
@@ -617,6 +619,7 @@ PEAK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="glibc on Linux says what was used at most")
 @pytest.mark.parametrize(("method", "side", "factor"), [("voxelmorph", 64, 1.5), ("transmorph", 96, 2)])
 def test_the_memory_of_a_step_in_3d_is_known_beforehand(method, side, factor):
@@ -691,7 +694,7 @@ def test_training_scans_need_no_labels_unless_the_method_looks_at_them(tmp_path)
     plan = prepared(small_study(tmp_path, {"net": {"method": "voxelmorph", **SETTINGS}}, unlabelled=range(5)))
     train(plan, "net", tmp_path / "model", tmp_path / "checkpoints")
     assert load_model(tmp_path / "model").facts["training_dice"] is None
-    with pytest.raises(InputError, match=r"methods.net: its training looks at labels, but 1 .*'s3_1_T1w'"):
+    with pytest.raises(InputError, match=r"methods.net: this training needs labels, but 1 .*'s3_1_T1w'"):
         small_study(tmp_path, {"net": {"method": "voxelmorph", "gamma": 0.1}}, unlabelled=[3])
 
 

@@ -87,7 +87,7 @@ def test_ranges_that_a_method_has_no_use_for(method, ranges, message):
 
 def test_a_search_of_gamma_needs_labels(tmp_path):
     chosen = {**FAST, "tune": {"ranges": {"gamma": [0, 1]}}}
-    with pytest.raises(InputError, match="training looks at labels"):
+    with pytest.raises(InputError, match="training needs labels"):
         small_study(tmp_path, {"vm": chosen}, unlabelled=[0])
 
 
@@ -167,7 +167,7 @@ def test_the_best_trials_model_is_the_entrys(finished):
     done = [facts for facts in outputs if facts["state"] == "complete"]
     best = max(done, key=lambda facts: facts["value"])
     model = load_model(plan.folder / "models" / "vm")
-    assert model.method.settings["lambda"] == best["params"]["lambda"]
+    assert model.method.settings.lambda_ == best["params"]["lambda"]
     assert model.facts["best_validation_dice"] == best["value"] == max(best["dice_at_looks"].values())
     assert list(best["dice_at_looks"]) == ["1", "2", "3", "4", "5", "6"]
     assert 0.01 <= best["params"]["lambda"] <= 1
@@ -223,7 +223,9 @@ def test_a_model_that_was_deleted_is_trained_again_by_its_slot(finished, tmp_pat
     best = max((facts for facts in outputs if facts["state"] == "complete"), key=lambda facts: facts["value"])
     before = load_model(plan.folder / "models" / "vm")
     shutil.rmtree(plan.files.search("vm") / "models")
-    with pytest.raises(InputError, match=rf"model is gone; delete .*trials/{best['slot']:03d}.json and run again"):
+    with pytest.raises(
+        InputError, match=rf"model is gone; delete .*trials/{best['slot']:03d}.json and run the study again"
+    ):
         collect(plan, "vm", tmp_path / "again")
     run_slot(plan, best["slot"])
     collect(plan, "vm", tmp_path / "again")

@@ -24,10 +24,32 @@ SLOW_PATH = 20480
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
-    """Convolve ``x`` (B, C, *space) with ``weight`` (F, C, k, ...) and half a kernel of zeros beyond the border.
+    """Convolve, with half a kernel of zeros beyond the border.
 
     On a CPU torch does small 3-D convolutions of one sample far more slowly than it could.  There few
     channels are filled up with zeros to eight, and where that is not enough a sample of zeros is added.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *space)
+        Features.
+    weight : Tensor, shape (F, C, k, ...)
+        With an odd k.
+    bias : Tensor, shape (F,), optional
+        Added to every voxel.
+    stride : int
+        Voxels between two results along each axis.
+
+    Returns
+    -------
+    Tensor, shape (B, F, *space / stride)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.convolution import convolve
+    >>> convolve(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))[0, 0].tolist()
+    [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
     if differs_by_sample(x, weight, stride):
         return of_samples(x, weight, bias)
@@ -47,14 +69,52 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int 
 def rectified_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, slope: float = 0.2
 ) -> Tensor:
-    """:func:`convolve` and a LeakyReLU."""
+    """:func:`convolve` and a LeakyReLU.
+
+    Parameters
+    ----------
+    x, weight, bias, stride
+        As for :func:`convolve`.
+    slope : float
+        Of the LeakyReLU for negative values.
+
+    Returns
+    -------
+    Tensor, shape (B, F, *space / stride)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.convolution import rectified_convolution
+    >>> rectified_convolution(torch.ones(1, 1, 2, 2), -torch.ones(1, 1, 1, 1), slope=0.5)[0, 0].tolist()
+    [[-0.5, -0.5], [-0.5, -0.5]]
+    """
     if differs_by_sample(x, weight, stride):
         return of_samples(x, weight, bias, slope)
     return F.leaky_relu(convolve(x, weight, bias, stride), slope)
 
 
 def upsampled_convolution(image: Tensor, weight: Tensor) -> Tensor:
-    """As :func:`upsampled_convolution_reference`, by the kernel where it can."""
+    """As :func:`upsampled_convolution_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B, C, *space)
+        Features.
+    weight : Tensor, shape (F, C, 3, ...)
+        Applied to ``image`` after each voxel is repeated along each axis.
+
+    Returns
+    -------
+    Tensor, shape (B, F, *2 space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.convolution import upsampled_convolution
+    >>> tuple(upsampled_convolution(torch.ones(1, 1, 4, 4), torch.ones(2, 1, 3, 3)).shape)
+    (1, 2, 8, 8)
+    """
     if differs_by_sample(image, weight):
         return of_samples(F.interpolate(image, scale_factor=2, mode="nearest"), weight)
     if not has_kernel(image, weight):

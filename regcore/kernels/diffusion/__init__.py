@@ -15,7 +15,29 @@ from regcore.kernels.launch import on_its_device
 
 
 def diffusion(field: Tensor) -> Tensor:
-    """As :func:`diffusion_reference`, by the kernel where it can."""
+    """As :func:`diffusion_reference` [1]_, by the kernel where it can.
+
+    Parameters
+    ----------
+    field : Tensor, shape (B, C, *space)
+        In voxels.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.diffusion import diffusion
+    >>> diffusion(torch.arange(4.0).expand(1, 2, 4, 4)).item()
+    0.5
+    """
     fits = min(field.shape[2:]) > 1 and field.numel() < 2**31
     if fits and has_kernel(field, operator="diffusion"):
         return torch.ops.regcore.diffusion(field)

@@ -15,7 +15,33 @@ from regcore.kernels.launch import on_its_device
 
 
 def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
-    """As :func:`integrate_reference`, by the kernel where it can; that of a CPU does not round."""
+    """As :func:`integrate_reference` [1]_, by the kernel where it can; that of a CPU does not round.
+
+    Parameters
+    ----------
+    velocity : Tensor, shape (B, D, *space)
+        In voxels.
+    steps : int
+        Squarings.
+    half : bool
+        Whether what lies between the squarings is kept in 16 bits.
+
+    Returns
+    -------
+    Tensor, shape (B, D, *space)
+
+    References
+    ----------
+    .. [1] Arsigny, Commowick, Pennec and Ayache, "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI
+       2006.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.integrate import integrate
+    >>> integrate(torch.full((1, 2, 8, 8), 0.5), steps=7)[0, :, 4, 4].tolist()
+    [0.5, 0.5]
+    """
     # Between the steps a field may have a fourth number for each voxel.
     fits = min(velocity.shape[2:]) > 1 and velocity.numel() // 3 * 4 < 2**31 and steps > 0
     if fits and has_kernel(velocity, operator="integrate"):

@@ -19,7 +19,24 @@ from regcore.kernels.launch import on_its_device
 
 
 def determinant(displacement: Tensor) -> Tensor:
-    """As :func:`determinant_reference`, by the kernel where it can."""
+    """As :func:`determinant_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (B, D, *space)
+        In voxels.
+
+    Returns
+    -------
+    Tensor, shape (B, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.jacobian import determinant
+    >>> determinant(torch.zeros(1, 2, 4, 4)).unique().tolist()
+    [1.0]
+    """
     fits = min(displacement.shape[2:]) > 1 and (displacement.is_cpu or displacement.numel() < 2**31)
     if fits and has_kernel(displacement, operator="jacobian_determinant"):
         return torch.ops.regcore.jacobian_determinant(displacement)
@@ -27,7 +44,33 @@ def determinant(displacement: Tensor) -> Tensor:
 
 
 def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
-    """As :func:`digital_folds_reference`, by the kernel where it can."""
+    """As :func:`digital_folds_reference` [1]_, by the kernel where it can.
+
+    Parameters
+    ----------
+    displacement : Tensor, shape (1, D, *space)
+        In voxels.
+    mask : Tensor of bool, shape (*space)
+        Voxels to consider.
+
+    Returns
+    -------
+    Tensor, shape (5,)
+        Voxels, voxels whose central determinant is ≤ 0, voxels with any simplex ≤ 0, simplices ≤ 0, and the
+        volume turned inside out, in voxels.
+
+    References
+    ----------
+    .. [1] Liu, Chen, Wei, Carass and Prince, "On finite difference Jacobian computation in deformable image
+       registration", IJCV 2024, Section 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.jacobian import digital_folds
+    >>> digital_folds(torch.zeros(1, 2, 5, 5), torch.ones(5, 5, dtype=torch.bool)).tolist()
+    [9.0, 0.0, 0.0, 0.0, 0.0]
+    """
     fits = displacement.shape[1] == 3 and min(displacement.shape[2:]) >= 3
     fits = fits and (displacement.is_cpu or displacement.numel() < 2**31) and mask.device == displacement.device
     if fits and has_kernel(displacement, operator="digital_folds"):

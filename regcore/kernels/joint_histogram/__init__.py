@@ -17,7 +17,30 @@ MOST_GPU_BINS = 64
 
 
 def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
-    """As :func:`joint_histogram_reference`, by the kernel where it can."""
+    """As :func:`joint_histogram_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    fixed, warped : Tensor, shape (R, voxels)
+        Intensities as positions in bins, from 0 to ``bins`` - 1.
+    bins : int
+        Per image.
+    width : float
+        Standard deviation of the window, in bins.
+
+    Returns
+    -------
+    Tensor, shape (R, bins, bins)
+        Each of the R histograms sums to one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.joint_histogram import joint_histogram
+    >>> positions = torch.tensor([[0.0, 1.0]])
+    >>> joint_histogram(positions, positions, bins=2, width=0.1)[0].round(decimals=3).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
+    """
     # No GPU has yet tried the gradient of the fixed image.
     fits = bins <= MOST_GPU_BINS and fixed.numel() < 2**31 and not fixed.requires_grad
     if fits and has_gpu_kernel(fixed, warped, operator="joint_histogram"):

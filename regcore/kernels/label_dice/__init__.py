@@ -20,7 +20,26 @@ MOST_COUNTED = 1023
 
 
 def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
-    """As :func:`place_reference`, by the kernel where it can."""
+    """As :func:`place_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    labels : Tensor of int
+        A label map of any shape.
+    codes : sequence of int
+        In ascending order.
+
+    Returns
+    -------
+    Tensor of int, same shape
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.label_dice import place
+    >>> place(torch.tensor([0, 7, 4]), [4, 7]).tolist()
+    [2, 1, 0]
+    """
     fits = codes[0] >= 0 and codes[-1] < 2**16 and (labels.is_cpu or labels.numel() < 2**31)
     if fits and has_kernel(labels, kinds=WHOLE, operator="label_places"):
         return torch.ops.regcore.label_places(labels, codes)
@@ -28,7 +47,36 @@ def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
 
 
 def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`overlaps_reference`, by the kernel where it can."""
+    """As :func:`overlaps_reference` (Eqs. 8–10 of VoxelMorph [1]_), by the kernel where it can.
+
+    Parameters
+    ----------
+    fixed, moving : Tensor of int, shape (B, 1, *space)
+        From :func:`place`.
+    displacement : Tensor, shape (B, D, *space)
+        In voxels.
+    count : int
+        K, the number of codes.
+
+    Returns
+    -------
+    both, warped, sizes : Tensor, shape (B, K)
+        The sums A, P and F of each label.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eqs. 8–10.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.label_dice import overlaps, place
+    >>> fixed, moving = place(torch.tensor([[[[0, 1, 1]]]]), [1]), place(torch.tensor([[[[0, 0, 1]]]]), [1])
+    >>> both, warped, sizes = overlaps(fixed, moving, torch.zeros(1, 2, 1, 3), count=1)
+    >>> both.item(), warped.item(), sizes.item()
+    (1.0, 1.0, 2.0)
+    """
     fits = min(moving.shape[2:]) > 1 and moving.numel() < 2**31
     if not displacement.is_cpu:
         fits = fits and displacement.numel() < 2**31 and count <= MOST_COUNTED

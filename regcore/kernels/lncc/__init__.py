@@ -17,7 +17,36 @@ from regcore.kernels.precomputed_gradients import returns_its_gradients
 
 
 def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: bool) -> Tensor:
-    """As :func:`lncc_reference`, by the kernel where it can."""
+    """As :func:`lncc_reference` (Eq. 6 of VoxelMorph [1]_), by the kernel where it can.
+
+    Parameters
+    ----------
+    fixed, moving : Tensor, shape (B, C, *space)
+        Images.
+    window : int
+        Side of the window in voxels.
+    variant : {"ants", "voxelmorph"}
+        As for :func:`regcore.losses.similarity.lncc`.
+    gaussian : bool
+        Weights of the window: a Gaussian of standard deviation ``window`` / 6, or equal.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 6.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.lncc import lncc
+    >>> image = torch.arange(25.0).view(1, 1, 5, 5).sin()
+    >>> round(lncc(image, 3 * image + 2, window=3, variant="ants", gaussian=False).item(), 4)
+    -1.0
+    """
     kinds = (torch.float32, torch.float64, torch.float16, torch.bfloat16)[: 2 if moving.is_cpu else 4]
     # Loops over an image in steps of many voxels end before 32 bits do.  No GPU has yet tried the kernel in 2-D, or
     # with the gradient of the fixed image.

@@ -14,7 +14,32 @@ from regcore.kernels.precomputed_gradients import returns_its_gradients
 
 
 def mind_ssc(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tensor:
-    """As :func:`mind_ssc_reference`, by the kernel where it can."""
+    """As :func:`mind_ssc_reference` (MIND-SSC [1]_), by the kernel where it can.
+
+    Parameters
+    ----------
+    fixed, moving : Tensor, shape (B, 1, *space)
+        Images.
+    radius, dilation : int
+        As for :func:`regcore.losses.mind.mind_ssc_descriptor`.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    References
+    ----------
+    .. [1] Heinrich, Jenkinson, Papież, Brady and Schnabel, "Towards realtime multimodal fusion for image-guided
+       interventions using self-similarities", MICCAI 2013.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.mind_ssc import mind_ssc
+    >>> image = torch.arange(64.0).view(1, 1, 8, 8).sin()
+    >>> round(mind_ssc(image, 1 - image, radius=2, dilation=2).item(), 4)
+    0.0
+    """
     fixed, moving = (image.to(torch.promote_types(image.dtype, torch.float32)) for image in (fixed, moving))
     channels = {2: 4, 3: 12}[fixed.ndim - 2]
     if channels * fixed.numel() >= 2**31 or not has_gpu_kernel(fixed, moving, operator="mind_ssc"):

@@ -16,7 +16,32 @@ from regcore.kernels.philox.reference import label_image_reference, normal_refer
 
 
 def uniform(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
-    """As :func:`uniform_reference`, by the kernel where it can."""
+    """As :func:`uniform_reference` [1]_, by the kernel where it can.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the result.
+    seed, offset : int
+        The same pair gives the same numbers on every device.
+    device : torch.device
+        Where they are drawn.
+
+    Returns
+    -------
+    Tensor of float32, shape (*shape)
+
+    References
+    ----------
+    .. [1] Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.philox import uniform
+    >>> [round(value, 3) for value in uniform((3,), seed=7, offset=0, device=torch.device("cpu")).tolist()]
+    [0.955, 0.75, 0.114]
+    """
     like = _like(shape, device)
     if _drawn_by_kernel(like):
         return torch.ops.regcore.philox_uniform(like, seed, offset)
@@ -24,7 +49,32 @@ def uniform(shape: Sequence[int], seed: int, offset: int, device: torch.device) 
 
 
 def normal(shape: Sequence[int], seed: int, offset: int, device: torch.device) -> Tensor:
-    """As :func:`normal_reference`, by the kernel where it can."""
+    """As :func:`normal_reference` [1]_, by the kernel where it can.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the result.
+    seed, offset : int
+        The same pair gives the same numbers on every device.
+    device : torch.device
+        Where they are drawn.
+
+    Returns
+    -------
+    Tensor of float32, shape (*shape)
+
+    References
+    ----------
+    .. [1] Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.philox import normal
+    >>> [round(value, 3) for value in normal((3,), seed=7, offset=0, device=torch.device("cpu")).tolist()]
+    [0.0, -0.305, 1.789]
+    """
     like = _like(shape, device)
     if _drawn_by_kernel(like):
         return torch.ops.regcore.philox_normal(like, seed, offset)
@@ -32,7 +82,29 @@ def normal(shape: Sequence[int], seed: int, offset: int, device: torch.device) -
 
 
 def label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
-    """As :func:`label_image_reference`, by the kernel where it can."""
+    """As :func:`label_image_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    labels : Tensor of int
+        Codes; those beyond the tables are taken for the nearest that is not.
+    means, spreads : Tensor of float32, shape (codes,)
+        Of the normal distribution of each code.
+    seed, offset : int
+        As for :func:`normal`.
+
+    Returns
+    -------
+    Tensor of float32, shape of ``labels``
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.philox import label_image
+    >>> labels, means = torch.tensor([0, 1, 1]), torch.tensor([10.0, 20.0])
+    >>> label_image(labels, means, 0 * means, seed=7, offset=0).tolist()
+    [10.0, 20.0, 20.0]
+    """
     if labels.device == means.device and labels.dtype in WHOLE and _drawn_by_kernel(_like(labels.shape, means.device)):
         return torch.ops.regcore.label_image(labels, means, spreads, seed, offset)
     return label_image_reference(labels, means, spreads, seed, offset)

@@ -20,7 +20,31 @@ from regcore.kernels.sample_convolution.reference import sample_convolution_refe
 
 
 def sample_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1) -> Tensor:
-    """As :func:`sample_convolution_reference`, by the kernel where it can."""
+    """As :func:`sample_convolution_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *space)
+        Half a kernel of zeros lies beyond the border.
+    weight : Tensor, shape (B, F, C, k, ...)
+        With an odd k.
+    bias : Tensor, shape (B, F), optional
+        Added to every voxel of a sample.
+    slope : float
+        Of a LeakyReLU for negative values; 1 is none.
+
+    Returns
+    -------
+    Tensor, shape (B, F, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.sample_convolution import sample_convolution
+    >>> weight = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1, 1)
+    >>> sample_convolution(torch.ones(2, 1, 4, 4), weight)[:, 0, 0, 0].tolist()
+    [1.0, 2.0]
+    """
     if not _has_sample_kernel(x, weight[0], bias):
         return sample_convolution_reference(x, weight, bias, slope)
     return torch.ops.regcore.sample_convolution(x, weight, bias, slope)
@@ -37,14 +61,44 @@ def _has_sample_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def differs_by_sample(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
-    """Whether the weights are those of ``vmap``, which has one for each sample, and the kernel takes them."""
+    """Whether the weights are those of ``vmap``, which has one for each sample, and the kernel takes them.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *space)
+        Features, as seen under ``vmap``.
+    weight : Tensor, shape (F, C, k, ...)
+        As seen under ``vmap``.
+    stride : int
+        The kernel has stride 1 alone.
+
+    Returns
+    -------
+    bool
+    """
     if x.is_cpu or stride != 1 or not torch._C._functorch.is_batchedtensor(weight):
         return False
     return _has_sample_kernel(*_autocast(x, weight, None))
 
 
 def of_samples(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1) -> Tensor:
-    """Under ``vmap``: ``x`` (B, C, *space), all B with the one ``weight`` that is seen here."""
+    """Under ``vmap``: all samples of ``x`` with the one ``weight`` that is seen here.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, C, *space)
+        Features.
+    weight : Tensor, shape (F, C, k, ...)
+        With an odd k.
+    bias : Tensor, shape (F,), optional
+        Added to every voxel.
+    slope : float
+        Of a LeakyReLU for negative values; 1 is none.
+
+    Returns
+    -------
+    Tensor, shape (B, F, *space)
+    """
     x, weight, bias = _autocast(x, weight, bias)
     weight = weight.expand(x.shape[0], *weight.shape)
     bias = None if bias is None else bias.expand(x.shape[0], *bias.shape)

@@ -13,14 +13,61 @@ from regcore.kernels.shading.reference import shade_reference, stretch_reference
 
 
 def shade(image: Tensor, field: Tensor, brightest: float) -> tuple[Tensor, Tensor]:
-    """As :func:`shade_reference`, by the kernel where it can."""
+    """As :func:`shade_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    image : Tensor, shape (1, 1, *space)
+        Intensities.
+    field : Tensor, shape (1, 1, *coarse)
+        Logarithm of the bias; linear between its voxels, corners on corners.
+    brightest : float
+        The result is clipped to 0 … this.
+
+    Returns
+    -------
+    image : Tensor, shape (1, 1, *space)
+        The result.
+    ends : Tensor, shape (2,)
+        Minus its smallest value, and the largest.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.shading import shade
+    >>> image, ends = shade(torch.ones(1, 1, 1, 2), torch.full((1, 1, 1, 2), 0.5), brightest=255)
+    >>> [round(value, 3) for value in image.flatten().tolist()], [round(value, 3) for value in ends.tolist()]
+    ([1.649, 1.649], [-1.649, 1.649])
+    """
     if _on_gpu(field, image):
         return torch.ops.regcore.shade(image, field, brightest)
     return shade_reference(image, field, brightest)
 
 
 def stretch(image: Tensor, ends: Tensor, exponent: float) -> Tensor:
-    """As :func:`stretch_reference`, by the kernel where it can."""
+    """As :func:`stretch_reference`, by the kernel where it can.
+
+    Parameters
+    ----------
+    image : Tensor, shape (1, 1, *space)
+        Intensities.
+    ends : Tensor, shape (2,)
+        Minus the value that becomes 0, and the value that becomes 1, as from :func:`shade`.
+    exponent : float
+        Positive.
+
+    Returns
+    -------
+    Tensor, shape (1, 1, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.shading import stretch
+    >>> image = torch.tensor([[[[2.0, 3.0, 4.0]]]])
+    >>> stretch(image, torch.tensor([-2.0, 4.0]), exponent=2).flatten().tolist()
+    [0.0, 0.25, 1.0]
+    """
     if _on_gpu(ends, image):
         return torch.ops.regcore.stretch(image, ends, exponent)
     return stretch_reference(image, ends, exponent)

@@ -17,7 +17,28 @@ from regcore.kernels.smoothing.reference import gaussian_reference, radius_of
 
 
 def gaussian(values: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """See :func:`gaussian_reference`, which also runs where a gradient is wanted."""
+    """See :func:`gaussian_reference`, which also runs where a gradient is wanted.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, C, *space)
+        An image or a field.
+    sigmas : sequence of float, length D
+        Standard deviation along each axis, in voxels.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *space)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.smoothing import gaussian
+    >>> point = torch.zeros(1, 1, 1, 5)
+    >>> point[..., 2] = 1
+    >>> [round(value, 3) for value in gaussian(point, (0, 1)).flatten().tolist()]
+    [0.054, 0.242, 0.399, 0.242, 0.054]
+    """
     if not has_kernel(values, operator="smoothing") or (values.requires_grad and torch.is_grad_enabled()):
         return gaussian_reference(values, sigmas)
     if values.is_cuda:

@@ -15,7 +15,35 @@ from regcore.kernels.warp.reference import warp_reference
 
 
 def warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
-    """As :func:`warp_reference`, by the kernel where it can."""
+    """As :func:`warp_reference` (Eq. 3 of VoxelMorph [1]_), by the kernel where it can.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B, C, *moving)
+        Floating-point.
+    displacement : Tensor, shape (B, D, *fixed)
+        In voxels.
+    edge : bool
+        Outside the image: the value of the nearest voxel, or 0.
+
+    Returns
+    -------
+    Tensor, shape (B, C, *fixed)
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019, Eq. 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.warp import warp
+    >>> image = torch.arange(4.0).view(1, 1, 1, 4)
+    >>> ahead = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    >>> warp(image, ahead, edge=True).flatten().tolist()
+    [1.0, 2.0, 3.0, 3.0]
+    """
     displacement = displacement.expand(image.shape[0], *displacement.shape[1:])
     fits = min(image.shape[2:]) > 1 and max(image.numel(), displacement.numel()) < 2**31
     if fits and has_kernel(image, displacement, operator="warp"):

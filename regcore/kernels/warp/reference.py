@@ -16,7 +16,27 @@ from torch import Tensor
 
 
 def identity(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return the voxel coordinates of a grid, shape ``(1, D, *shape)``, in ``like``'s type and device."""
+    """Return the voxel coordinates of a grid.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Voxels along each array axis.
+    like : Tensor
+        Whose type and device are taken.
+
+    Returns
+    -------
+    Tensor, shape (1, D, *shape)
+        Component order = array axis order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.spatial import identity
+    >>> identity((2, 3), torch.zeros(1))[0, :, 1, 2].tolist()
+    [1.0, 2.0]
+    """
     axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 

@@ -14,7 +14,31 @@ from regcore.kernels.weighted_diffusion.reference import weighted_diffusion_refe
 
 
 def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
-    """As :func:`weighted_diffusion_reference`, by the kernel where it can; there is none for a CPU."""
+    """As :func:`weighted_diffusion_reference` [1]_, by the kernel where it can; there is none for a CPU.
+
+    Parameters
+    ----------
+    field : Tensor, shape (B, C, *space)
+        In voxels.
+    weight : Tensor, shape (B, 1, *space)
+        λ; a difference has that of the voxel in front.
+
+    Returns
+    -------
+    Tensor, scalar
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Eqs. 10 and 19.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.weighted_diffusion import weighted_diffusion
+    >>> weighted_diffusion(torch.arange(4.0).expand(1, 2, 4, 4), torch.full((1, 1, 4, 4), 3.0)).item()
+    1.5
+    """
     if field.numel() < 2**31 and has_gpu_kernel(weight, field, operator="weighted_diffusion"):
         return torch.ops.regcore.weighted_diffusion(field, weight)
     return weighted_diffusion_reference(field, weight)

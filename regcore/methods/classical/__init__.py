@@ -1,1 +1,1 @@
-"""Baselines that need no training: alignment alone, and the tools that others have made."""
+"""Baselines without training: affine alignment only, and external tools."""

@@ -1,20 +1,24 @@
-"""Baselines that move nothing, or only what the affine alignment moves."""
+"""Baselines without deformation: no registration, and affine alignment."""
+
+from typing import ClassVar
 
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration
+from regcore.methods.settings.classical import NoSettings
 
 
 class Identity(Method):
-    """No registration: the scans as their headers place them."""
+    """No registration: the scans stay where their headers place them."""
 
-    aligned = False
+    settings_type: ClassVar = NoSettings
+    aligned: ClassVar = False
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
         return Registration(DisplacementField.identity(fixed.grid), DisplacementField.identity(moving.grid))
 
 
 class Affine(Identity):
-    """The affine alignment that every other method starts from, and nothing else."""
+    """Only the affine alignment from which all other methods start."""
 
-    aligned = True
+    aligned: ClassVar = True

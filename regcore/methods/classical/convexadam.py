@@ -1,4 +1,4 @@
-"""ConvexAdam, through its package."""
+"""ConvexAdam, through its Python package."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
+from regcore.methods.settings.classical import ConvexAdamSettings
 from regcore.process.devices import default_device
 
 #: Voxels along each cell of the grid on which Adam refines the field: the package's default.
@@ -22,58 +23,18 @@ class ConvexAdam(External):
     The settings have the package's names; lengths are in voxels.
     """
 
-    properties: ClassVar[dict] = {
-        "grid_sp": {
-            "description": "distance of the points at which displacements are searched, in voxels",
-            "type": "integer",
-            "minimum": 2,
-            "default": 6,
-        },
-        "disp_hw": {
-            "description": "farthest displacement that is searched, in units of grid_sp",
-            "type": "integer",
-            "minimum": 1,
-            "default": 4,
-        },
-        "lambda_weight": {
-            "description": "weight of the smoothness term while Adam refines the field",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 1.25,
-        },
-        "selected_niter": {
-            "description": "iterations of Adam",
-            "type": "integer",
-            "minimum": 1,
-            "default": 80,
-        },
-        "selected_smooth": {
-            "description": "edge of the window with which the final field is smoothed, in voxels (an odd number); 0: "
-            "it is not",
-            "enum": [0, 3, 5, 7, 9],
-            "default": 0,
-        },
-        "mind_r": {
-            "description": "radius of the patches of the MIND descriptor in voxels",
-            "type": "integer",
-            "minimum": 1,
-            "default": 1,
-        },
-        "mind_d": {
-            "description": "distance of the patches that the MIND descriptor compares, in voxels",
-            "type": "integer",
-            "minimum": 1,
-            "default": 2,
-        },
-    }
+    settings_type: ClassVar = ConvexAdamSettings
+    dimensions: ClassVar = (3,)
+    gpu: ClassVar = True
+    settings: ConvexAdamSettings
 
     @property
     def device(self) -> torch.device:
-        """The GPU where there is one."""
+        """The GPU if there is one."""
         return default_device()
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings.as_dict().items())
         return Registration(
             from_voxels(self.displacement(fixed, moving), fixed.grid),
             None,
@@ -85,15 +46,15 @@ class ConvexAdam(External):
         )
 
     def displacement(self, fixed: Volume, moving: Volume) -> np.ndarray:
-        """The package's own result, (*space, 3) in voxels, for images padded to what its grids divide.
+        """The package's result, (*space, 3) in voxels, for images padded to a multiple of its grids.
 
-        Without the padding the package stretches a coarse field over the voxels that are left over.
+        Without padding, the package stretches a coarse field over the remaining voxels.
         """
         from convexAdam.convex_adam_MIND import convex_adam_pt
 
-        cell = math.lcm(self.settings["grid_sp"], ADAM_SPACING)
+        cell = math.lcm(self.settings.grid_sp, ADAM_SPACING)
         padding = [(0, -length % cell) for length in fixed.grid.shape]
         images = [np.pad(volume.data.astype(np.float32), padding, mode="edge") for volume in (fixed, moving)]
         with failing_as_tool_error("convexAdam"):
-            found = convex_adam_pt(*images, **self.settings, dtype=torch.float32, device=self.device)
+            found = convex_adam_pt(*images, **self.settings.as_dict(), dtype=torch.float32, device=self.device)
         return found[tuple(slice(length) for length in fixed.grid.shape)]

@@ -1,90 +1,43 @@
-"""deedsBCV, through a program that the user has built."""
+"""deedsBCV, through a program that the user builds."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, from_voxels, run_program, save_images
+from regcore.methods.settings.classical import DeedsSettings
 
-#: deedsBCV adds 1024 to every intensity, as CT scans need it, in float32.  There intensities of 0 to 1 would keep
-#: 13 bits, and their differences lose them; 0 to 1000 is the range that the program was written for.
+#: deedsBCV adds 1024 to every intensity, for CT scans, in float32.  That would leave intensities of 0 to 1 only
+#: 13 bits, too few for their differences.  The program was written for a range such as 0 to 1000.
 INTENSITY_SCALE = 1000
 
-#: What deedsBCV appends to the name of its result.
+#: Suffix that deedsBCV appends to the name of its result.
 STEM, DISPLACEMENTS = "pair", "pair_displacements.dat"
 
 
 class Deeds(External):
     """deeds with self-similarity context (Heinrich et al., IEEE Trans. Med. Imaging 32:1239, 2013, and MICCAI 2013).
 
-    It ignores the geometry of the images: everything is in voxels, which should be isotropic.
+    It ignores the geometry of the images: everything is in voxels, so voxels should be isotropic.
     """
 
-    presets: ClassVar[dict[str, dict]] = {
-        "published": {},
-        "brain": {"grid": [6, 5, 4, 3, 2], "search": [6, 5, 4, 3, 2], "quantisation": [3, 2, 2, 1, 1]},
-    }
-    properties: ClassVar[dict] = {
-        "preset": {
-            "description": "published (the program's own, for abdominal CT) or brain (finer grids, better for brains "
-            "in 2 mm voxels)",
-            "enum": ["published", "brain"],
-            "default": "published",
-        },
-        "alpha": {
-            "description": "weight of the smoothness term",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 1.6,
-        },
-        "grid": {
-            "description": "distance of the control points at each level in voxels, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [8, 7, 6, 5, 4],
-        },
-        "search": {
-            "description": "farthest displacement that each level searches, in units of its quantisation",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [8, 7, 6, 5, 4],
-        },
-        "quantisation": {
-            "description": "step of the search at each level in voxels",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [5, 4, 3, 2, 1],
-        },
-        "executable": {
-            "description": "the program deedsBCV: its path, or its name where it is on the PATH",
-            "type": ["string", "null"],
-            "default": None,
-        },
-    }
-
-    def __init__(self, settings: Mapping, where: str = "method"):
-        super().__init__(settings, where)
-        if len({len(self.settings[name]) for name in ("grid", "search", "quantisation")}) > 1:
-            raise InputError(f"{where}: 'grid', 'search' and 'quantisation' must have equally many numbers")
+    settings_type: ClassVar = DeedsSettings
+    dimensions: ClassVar = (3,)
+    settings: DeedsSettings
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        missing = requirements.deeds(self.settings)
+        missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         save_images(*[volume.with_data(INTENSITY_SCALE * volume.data) for volume in (fixed, moving)], folder)
-        program = requirements.program(self.settings["executable"])
+        program = requirements.program(self.settings.executable)
         typed = run_program([str(program), *self.arguments()], folder, self.threads)
-        coarse = read_displacements(folder / DISPLACEMENTS, fixed.grid.shape, self.settings["grid"][-1])
+        coarse = read_displacements(folder / DISPLACEMENTS, fixed.grid.shape, self.settings.grid[-1])
         return Registration(
             from_voxels(upsampled(coarse, fixed.grid.shape), fixed.grid),
             None,
@@ -93,29 +46,29 @@ class Deeds(External):
         )
 
     def arguments(self) -> list[str]:
-        """What is passed to deedsBCV."""
+        """Arguments of deedsBCV."""
         settings = self.settings
-        levels = (("-G", "grid"), ("-L", "search"), ("-Q", "quantisation"))
-        lists = [text for flag, name in levels for text in (flag, "x".join(map(str, settings[name])))]
-        return ["-F", FIXED, "-M", MOVING, "-O", STEM, "-a", f"{settings['alpha']:g}", *lists]
+        levels = {"-G": settings.grid, "-L": settings.search, "-Q": settings.quantisation}
+        lists = [text for flag, numbers in levels.items() for text in (flag, "x".join(map(str, numbers)))]
+        return ["-F", FIXED, "-M", MOVING, "-O", STEM, "-a", f"{settings.alpha:g}", *lists]
 
 
 def read_displacements(path: Path, shape: tuple[int, ...], spacing: int) -> np.ndarray:
     """Read the displacements of the finest control points, (*points, 3) in voxels, components i, j, k.
 
-    The file is float32 without a header: a block for j, one for i and one for k, in each i runs fastest.
+    The file is float32 without a header: a block for j, one for i and one for k; in each block i varies fastest.
 
     Parameters
     ----------
     shape : tuple of int
-        Of the images.
+        Shape of the images.
     spacing : int
-        Of the finest control points in voxels.
+        Spacing of the finest control points in voxels.
 
     Raises
     ------
     ToolError
-        There is no such file, or it has another size.
+        The file is missing or has the wrong size.
     """
     points = tuple(length // spacing for length in shape)
     if not path.is_file():
@@ -128,9 +81,9 @@ def read_displacements(path: Path, shape: tuple[int, ...], spacing: int) -> np.n
 
 
 def upsampled(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Displacements at every voxel, interpolated linearly as deedsBCV does it.
+    """Displacements at every voxel, interpolated linearly as in deedsBCV.
 
-    The first control point is at the first voxel; beyond the last one its displacement holds.
+    The first control point is at the first voxel. Beyond the last one, its displacement is repeated.
     """
     positions = [np.arange(n) * (m / n) for n, m in zip(shape, coarse.shape[:-1], strict=True)]
     where = np.stack(np.meshgrid(*positions, indexing="ij"))

@@ -1,4 +1,4 @@
-"""Symmetric normalisation as DIPY has it."""
+"""Symmetric normalisation, through DIPY."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -8,46 +8,22 @@ import numpy as np
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
+from regcore.methods.settings.classical import DipySettings
 
 
 class DipySyN(External):
-    """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), the implementation of DIPY
+    """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), as implemented in DIPY
     (Garyfallidis et al., Front. Neuroinform. 8:8, 2014), with local cross-correlation.
 
-    It computes in voxels and in a single thread, whatever the process may use.
+    It computes in voxels and always in a single thread.
     """
 
-    properties: ClassVar[dict] = {
-        "radius": {
-            "description": "radius of the window of the local cross-correlation in voxels",
-            "type": "integer",
-            "minimum": 1,
-            "default": 2,
-        },
-        "iterations": {
-            "description": "iterations at each resolution, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "default": [100, 50, 25],
-        },
-        "sigma_diff": {
-            "description": "Gaussian smoothing of each update, standard deviation in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 2.0,
-        },
-        "step": {
-            "description": "length of the longest vector of an update in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 0.25,
-        },
-    }
+    settings_type: ClassVar = DipySettings
+    settings: DipySettings
 
     @property
     def threads(self) -> int:
-        """DIPY's registration knows no threads."""
+        """DIPY registers in one thread."""
         return 1
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
@@ -57,18 +33,17 @@ class DipySyN(External):
             from_voxels(np.asarray(found.get_forward_field()), fixed.grid),
             from_voxels(np.asarray(found.get_backward_field()), moving.grid),
             [
-                f"metric = CCMetric({fixed.grid.ndim}, sigma_diff={settings['sigma_diff']}, "
-                f"radius={settings['radius']})",
-                f"SymmetricDiffeomorphicRegistration(metric, level_iters={settings['iterations']}, "
-                f"step_length={settings['step']}).optimize(fixed, moving)  # threads: {self.threads}",
+                f"metric = CCMetric({fixed.grid.ndim}, sigma_diff={settings.sigma_diff}, radius={settings.radius})",
+                f"SymmetricDiffeomorphicRegistration(metric, level_iters={settings.iterations}, "
+                f"step_length={settings.step}).optimize(fixed, moving)  # threads: {self.threads}",
             ],
             package_version("dipy"),
         )
 
     def mapping(self, fixed: Volume, moving: Volume):
-        """DIPY's own result, a ``DiffeomorphicMap`` between voxels.
+        """DIPY's result, a ``DiffeomorphicMap`` between voxels.
 
-        The matrices of the images are kept from DIPY: it misreads permuted and oblique ones, and the images are on
+        The matrices of the images are not passed to DIPY: it misreads permuted and oblique ones, and the images are on
         one grid anyway.
         """
         from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
@@ -76,8 +51,8 @@ class DipySyN(External):
 
         settings = self.settings
         with failing_as_tool_error("DIPY"):
-            metric = CCMetric(fixed.grid.ndim, sigma_diff=settings["sigma_diff"], radius=settings["radius"])
+            metric = CCMetric(fixed.grid.ndim, sigma_diff=settings.sigma_diff, radius=settings.radius)
             search = SymmetricDiffeomorphicRegistration(
-                metric, level_iters=settings["iterations"], step_length=settings["step"]
+                metric, level_iters=settings.iterations, step_length=settings.step
             )
             return search.optimize(np.ascontiguousarray(fixed.data), np.ascontiguousarray(moving.data))

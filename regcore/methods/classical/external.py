@@ -1,4 +1,4 @@
-"""The contract of a tool that is not ours: how it is run, what it says about itself, how it fails.
+"""The contract of an external tool: how it runs, how it reports its version, how it fails.
 
 A study runs such a method in a process of its own (:mod:`regcore.process.isolation`), with the environment of
 :func:`regcore.process.threads.thread_environment`: a tool may crash, hang or print what it likes.
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,40 +25,42 @@ from regcore.images.volume import Grid, Volume
 from regcore.methods.base import Method, Registration
 from regcore.process.threads import thread_environment
 
-#: Last lines of a program's words that an error repeats.
+#: Number of last lines of a program's output that an error shows.
 LINES_KEPT = 40
-#: Files of the two images in a tool's folder.
+#: File names of the two images in a tool's folder.
 FIXED, MOVING = "fixed.nii.gz", "moving.nii.gz"
 
 
 class ToolError(RegistrationFailed):
-    """A tool ended without a usable field; the message holds what it said."""
+    """A tool gave no usable field; the message has its output."""
 
 
 class External(Method):
-    """A method that calls a program or a package of others.
+    """A method that calls an external program or package.
 
-    Both images are on one grid, aligned already, so only the deformable stage of a tool is used.
+    Both images are aligned and on one grid, so only the deformable stage of a tool is used.
     """
+
+    external: ClassVar = True
 
     @property
     def threads(self) -> int:
-        """Threads that the tool may use: those of the process."""
+        """Number of threads for the tool: as many as the process has."""
         return torch.get_num_threads()
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
-        """Run the tool in an empty folder that is removed afterwards.
+        """Run the tool in an empty temporary folder.
 
         Raises
         ------
         ToolError
-            The tool failed, or its field is not one on the fixed grid.
+            The tool failed, or its field is not on the fixed grid.
         """
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
             try:
                 found = self.run(fixed, moving, Path(folder))
-            except InputError as error:  # about a file that the tool wrote, or did not write
-                raise ToolError(f"no usable field came from the tool: {error}") from error
+            except InputError as error:  # about a file that the tool did not write or wrote wrongly
+                raise ToolError(f"the tool gave no usable field: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
             if field is not None and not bool(field.displacement.isfinite().all()):
                 raise ToolError(f"the {what} of {found.tool} has NaN or infinite values")
@@ -65,21 +68,21 @@ class External(Method):
 
     @abstractmethod
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        """Run the tool, whose own files stay in ``folder``; ``tool`` and ``commands`` of the result are set."""
+        """Run the tool with its files in ``folder``; set ``tool`` and ``commands`` of the result."""
 
 
 def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
-    """Run a program in ``folder`` with that many threads; what it prints goes on to standard error.
+    """Run a program in ``folder`` with that many threads; its output goes to standard error.
 
     Returns
     -------
     str
-        The command as a person would type it, the program without its path.
+        The command as one would type it, without the program's path.
 
     Raises
     ------
     ToolError
-        It cannot be started, or ends with another status than 0.
+        The program cannot be started, or its exit status is not 0.
     """
     typed, said = shlex.join([Path(command[0]).name, *command[1:]]), deque(maxlen=LINES_KEPT)
     try:
@@ -97,7 +100,7 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
         raise ToolError(f"{command[0]} cannot be started ({error})") from error
     with running:
         for line in running.stdout:
-            print(line, end="", file=sys.stderr, flush=True)  # seen even where the program has to be stopped
+            print(line, end="", file=sys.stderr, flush=True)  # visible even if the program must be stopped
             said.append(line)
     if running.returncode:
         raise ToolError(f"'{typed}' ended with status {running.returncode}:\n{''.join(said)}")
@@ -105,14 +108,14 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
 
 
 def program_version(program: Path) -> str:
-    """What a program answers to ``--version``."""
+    """A program's answer to ``--version``."""
     done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return done.stdout.strip()
 
 
 @contextmanager
 def failing_as_tool_error(tool: str) -> Iterator[None]:
-    """Turn whatever a package raises, when it is called in this process, into a :class:`ToolError`."""
+    """Turn any exception of a package called in this process into a :class:`ToolError`."""
     try:
         yield
     except Exception as error:
@@ -125,21 +128,21 @@ def package_version(name: str) -> str:
 
 
 def save_images(fixed: Volume, moving: Volume, folder: Path) -> None:
-    """Write both images, under the names ``FIXED`` and ``MOVING``, for a tool that reads files."""
+    """Write both images, as ``FIXED`` and ``MOVING``, for a tool that reads files."""
     fixed.save(folder / FIXED)
     moving.save(folder / MOVING)
 
 
 def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
-    """The same field under ``grid``, whose numbers a tool may have rounded.
+    """The same field with ``grid`` as its grid, whose numbers the tool may have rounded.
 
     Raises
     ------
     ToolError
-        It is another grid.
+        The field is on another grid.
     """
     if not field.grid.same_as(grid, tolerance_mm=0.05):
-        raise ToolError(f"the tool's field is on another grid than the fixed image ({field.grid.shape}, {grid.shape})")
+        raise ToolError(f"the tool's field is not on the grid of the fixed image ({field.grid.shape}, {grid.shape})")
     return DisplacementField(field.displacement, grid)
 
 
@@ -157,4 +160,4 @@ def from_ras(displacement: np.ndarray, grid: Grid) -> DisplacementField:
 
 def _check_shape(displacement: np.ndarray, grid: Grid) -> None:
     if displacement.shape != (*grid.shape, grid.ndim):
-        raise ToolError(f"the tool's field has the shape {displacement.shape}, not that of the image {grid.shape}")
+        raise ToolError(f"the tool's field has the shape {displacement.shape}, the image has {grid.shape}")

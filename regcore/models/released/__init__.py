@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 
 from regcore.errors import InputError
+from regcore.methods import read_settings
+from regcore.methods.settings.synthmorph import SHAPES, SynthMorphSettings
 from regcore.process.files import atomic_copy, atomic_write
 
 FOLDER = Path(__file__).parent
@@ -52,13 +54,15 @@ def release(model: Path, into: Path, voxels: int | None = None, passes: int | No
     if not (model / "model.json").is_file():
         raise InputError(f"{model}: not a model folder (no model.json)")
     content = json.loads((model / "model.json").read_text())
-    if content["method"] != "synthmorph" or content["settings"]["maps"] != "shapes":
+    settings = read_settings(content["method"], content["settings"], f"{model}/model.json")
+    if not isinstance(settings, SynthMorphSettings) or settings.maps != SHAPES:
         raise InputError(f"{model}: only a synthmorph model that learned from shapes alone can be released")
     shape = content["grid"]["shape"]
     folder = into / f"{content['method']}-{len(shape)}d"
     for name in ("weights.safetensors", "history.csv"):
         atomic_copy(model / name, folder / name)
-    content["settings"]["passes"] = passes or content["settings"]["passes"]
+    settings.passes = passes or settings.passes
+    content["settings"] = settings.as_dict()
     content |= {"preprocess": PREPARATION, "grid": None, "ndim": len(shape), "voxels": voxels or max(shape)}
     with atomic_write(folder / "model.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")

@@ -53,7 +53,7 @@ def title(shape: Landscape) -> str:
 
 def similarity(shape: Landscape) -> str:
     """The paper's name of what a landscape's networks compare images by."""
-    return SIMILARITIES[shape.settings["similarity"]]
+    return SIMILARITIES[shape.similarity]
 
 
 def tuned(results: Results, shape: Landscape) -> dict[str, Any]:

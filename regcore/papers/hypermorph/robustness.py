@@ -8,6 +8,8 @@ import pandas as pd
 
 from regcore.experiments import Needs
 from regcore.experiments.hypermorph import Landscape
+from regcore.methods import settings_type
+from regcore.methods.settings.training import TrainingSettings
 from regcore.papers.hypermorph import landscapes
 from regcore.reporting.tables import html_table
 from regcore.study.results import Results
@@ -95,13 +97,13 @@ def _what_seconds_are(results: Results) -> str:
         "hypernetworks": [results.model(name) for shape in shapes for name in shape.hypernetworks()],
     }
     found = {
-        kind: ", or ".join(dict.fromkeys(convergence_rule(model["settings"]) for model in models))
+        kind: ", or ".join(dict.fromkeys(convergence_rule(_settings(model)) for model in models))
         for kind, models in kinds.items()
     }
     apart = len(set(found.values())) > 1
     rules = "; ".join(f"{kind}: {rule}" if apart else rule for kind, rule in list(found.items())[: 1 + apart])
     models = [model for several in kinds.values() for model in several]
-    limited = [model for model in models if model["settings"]["patience"] and not model["training"]["stopped_early"]]
+    limited = [model for model in models if _settings(model).patience and not model["training"]["stopped_early"]]
     ended = f" {len(limited)} of {len(models)} trainings came to their largest number of steps before." * bool(limited)
     return (
         f"Seconds of training, looks at the validation pairs included; {rules}.{ended} The grid: all its networks "
@@ -109,19 +111,24 @@ def _what_seconds_are(results: Results) -> str:
     )
 
 
-def convergence_rule(settings: Mapping[str, Any]) -> str:
+def _settings(model: Mapping[str, Any]) -> TrainingSettings:
+    """The settings that a model was trained with."""
+    return settings_type(model["method"]).read(model["settings"], "model.json")
+
+
+def convergence_rule(settings: TrainingSettings) -> str:
     """When a training with these settings ends, as a clause."""
-    if settings["patience"] is None:
-        return f"training takes {settings['steps']} steps"
-    score = {"loss": "loss", "dice": "Dice"}[settings["select"]] + " of the validation pairs"
-    better = f"is {100 * settings['tolerance']:g} % better" if settings["tolerance"] else "is better"
+    if settings.patience is None:
+        return f"training takes {settings.steps} steps"
+    score = {"loss": "loss", "dice": "Dice"}[settings.select] + " of the validation pairs"
+    better = f"is {100 * settings.tolerance:g} % better" if settings.tolerance else "is better"
     nothing = (
-        f"{settings['patience']} looks in a row at the {score}, one every {settings['validate_every']} steps, "
+        f"{settings.patience} looks in a row at the {score}, one every {settings.validate_every} steps, "
         f"find none that {better} than the best before"
     )
-    if settings["schedule"] != "plateau" or not settings["drops"]:
+    if settings.schedule != "plateau" or not settings.drops:
         return f"training ends when {nothing}"
-    times = "once" if settings["drops"] == 1 else f"{settings['drops']} times"
+    times = "once" if settings.drops == 1 else f"{settings.drops} times"
     return (
         f"the learning rate is multiplied by {DROP:g} when {nothing}; after that has happened {times}, training ends "
         "the next time"

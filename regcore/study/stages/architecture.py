@@ -1,4 +1,4 @@
-"""Searching for AutoReg's cells and objective (Algorithm 1), before the network that they make is trained."""
+"""The search for AutoReg's cells and objective (Algorithm 1), before the resulting network is trained."""
 
 import json
 import logging
@@ -38,26 +38,26 @@ CELLS = (FEATURE, DEFORMATION)
 
 
 def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) -> None:
-    """Search for what an entry's ``autosearch`` asks for.
+    """Run the search of an entry's ``autosearch``.
 
     Parameters
     ----------
     folder : Path
-        Where ``architecture.json`` (which a person may edit), ``search.json`` and ``trace.csv`` go.
+        Folder for ``architecture.json`` (which may be edited by hand), ``search.json`` and ``trace.csv``.
     checkpoints : Path
-        Where the stages keep their state; from there they resume.
+        Folder for the state of the stages, from which they resume.
 
     Raises
     ------
     InputError
-        Another process searches there, a loss diverged, or λ begins where it cannot be searched.
+        Another process runs this search, a loss diverged, or λ cannot be searched from its start.
     """
     search = plan.entries[name].cell_search
     with exclusive(checkpoints):
         start = _start(plan, search)
         data = _Data(plan, name, plan.entries[name].make(start))
         if OBJECTIVE in search.what:
-            _objective_of(data, data.method)  # raises where λ cannot be searched from the start
+            _objective_of(data, data.method)  # raises if λ cannot be searched from its start
         memory = _training_bytes(data)
         stages: dict[str, Any] = {}
         rows: list[pd.DataFrame] = []
@@ -66,14 +66,14 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
             method, facts, trace = stage(data, method, search, checkpoints)
             stages |= facts
             rows.append(trace)
-            log.info("found %s", json.dumps({"architecture": method.settings["architecture"], **method.weights}))
+            log.info("found %s", json.dumps({"architecture": method.settings.architecture, **method.weights}))
         _write(folder, search, method, {"training_step_bytes": memory, "stages": stages}, rows)
         for left in checkpoints.glob("*.safetensors"):
             left.unlink()
 
 
 def found_values(plan: Plan, name: str) -> dict[str, Any]:
-    """The settings that an entry's search has found; none where it has no search."""
+    """The settings found by an entry's search; none if it has no search."""
     entry = plan.entries[name]
     return {} if entry.cell_search is None else read_found(plan.files.architecture(name), entry.where)
 
@@ -86,11 +86,11 @@ def _start(plan: Plan, search: CellSearch) -> dict[str, Any]:
 
 
 class _Data:
-    """What the stages of a search look at."""
+    """The data of a search."""
 
     def __init__(self, plan: Plan, name: str, method: AutoReg):
         self.plan, self.name, self.method = plan, name, method
-        self.seed = training_seed(plan.settings.seed, method.settings["replicate"])
+        self.seed = training_seed(plan.settings.seed, method.settings.replicate)
         self.grid = common_grid(reference_image(plan), plan.settings.preprocess)
         self.device = default_device()
         pairs = plan.entries[name].training_pairs
@@ -102,18 +102,18 @@ class _Data:
 
     def training(self, step: int) -> dict[str, Any]:
         """The batch of training pairs of a step."""
-        batch = self.sampler.batch(step, self.method.settings["batch_size"])
+        batch = self.sampler.batch(step, self.method.settings.batch_size)
         return {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
     def validation(self, step: int, labels: bool = False) -> dict[str, Any]:
         """The validation pair of a step."""
         pairs = self.labelled.pairs
-        # One word more than the sampler's seed: with the same the pair would follow from the training pair.
+        # One word more than the sampler's seed: with the same seed the training pair would determine this pair.
         number = np.random.default_rng([self.seed, step, 1]).integers(len(pairs))
         return self.labelled.batch(pairs[int(number)], self.device, self.classes if labels else None)
 
     def stage_seed(self, stage: str) -> int:
-        """Seed of the first weights of a stage."""
+        """Seed of a stage's initial weights."""
         return int(np.random.SeedSequence([self.seed, *stage.encode()]).generate_state(1)[0])
 
 
@@ -130,7 +130,7 @@ def _stages(search: CellSearch) -> list[Callable[..., _Outcome]]:
 
 
 def _cells_by_gradient(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path, kind: str) -> _Outcome:
-    """Stages 1 and 2: α of one kind of cells by the loss on validation pairs."""
+    """Stages 1 and 2: search α of one kind of cells by the loss on validation pairs."""
     torch.manual_seed(data.stage_seed(kind))
     network = method.super_network(data.grid.ndim, (kind,)).to(data.device)
 
@@ -160,7 +160,7 @@ def _cells_by_gradient(data: _Data, method: AutoReg, search: CellSearch, checkpo
 
 
 def _likeliest(row: Mapping[str, float], kind: str, weighed: bool = False) -> list[Any]:
-    """The likeliest operation of each edge, and on demand its weight."""
+    """The operation with the largest weight on each edge, optionally with that weight."""
     edges: dict[str, dict[str, float]] = {}
     for name, weight in row.items():
         if name.startswith(f"{kind}."):
@@ -175,7 +175,7 @@ def _likeliest(row: Mapping[str, float], kind: str, weighed: bool = False) -> li
 def _cells_by_trying(
     data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path, kinds: tuple[str, ...]
 ) -> _Outcome:
-    """The control: cells of all kinds at once, by trying architectures for as long as the other search took."""
+    """The control: random search over all kinds of cells, for as long as the other search took."""
     settings = search.settings
     allowed = _facts_of(data.plan, str(settings.as_long_as))["cells_cpu_seconds"]
     torch.manual_seed(data.stage_seed(settings.by))
@@ -216,7 +216,7 @@ def _cells_by_trying(
 
 
 def _objective(data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path) -> _Outcome:
-    """Stage 3: λ by the overlap of labels on validation pairs, after the weights have been warmed up."""
+    """Stage 3: search λ by the overlap of labels on validation pairs, after a warm-up of the weights."""
     torch.manual_seed(data.stage_seed(OBJECTIVE))
     network, objective = method.build(data.grid.ndim).to(data.device), _objective_of(data, method)
 
@@ -266,9 +266,9 @@ def _run(
         own and settings.keep_length,
         settings.optimiser,
     )
-    size = method.settings["batch_size"]
+    size = method.settings.batch_size
     check_memory(step_bytes(method, problem.module, data.grid.shape, size), data.device)
-    identity = fingerprint(data.identity, settings.as_dict(), stage, method.settings)
+    identity = fingerprint(data.identity, settings.as_dict(), stage, method.settings.as_dict())
     trace = Stage(stage, problem, schedule, checkpoints, identity).run()
     facts = {
         "epochs": len(trace.rows),
@@ -290,14 +290,14 @@ def _objective_of(data: _Data, method: AutoReg) -> Objective:
 
 
 def _training_bytes(data: _Data) -> int:
-    """Memory that the tensors of a step of training take at most, before anything is searched, beside the weights."""
+    """Peak memory of a training step's tensors before the search, without the weights."""
     network, batch = data.method.build(data.grid.ndim).to(data.device), data.training(0)
     return live_peak(lambda: data.method.training_step(network, batch)["total"].backward())
 
 
 def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
-    """The method with other settings."""
-    return AutoReg({**method.settings, **values}, f"methods.{data.name}")
+    """A copy of the method with other settings."""
+    return AutoReg({**method.settings.as_dict(), **values}, f"methods.{data.name}")
 
 
 def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
@@ -323,12 +323,12 @@ def _write(
         path.write_text(json.dumps(facts, indent=1))
     with atomic_write(folder / FOUND) as path:
         objective = {name: float(f"{value:.6g}") for name, value in method.weights.items()}
-        sizes = {name: method.settings[name] for name in SIZES}
-        path.write_text(_readable({**method.settings["architecture"], OBJECTIVE: objective, NETWORK: sizes}))
+        sizes = {name: method.settings.value(name) for name in SIZES}
+        path.write_text(_readable({**method.settings.cells.as_json(), OBJECTIVE: objective, NETWORK: sizes}))
 
 
 def _readable(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """JSON with a line to each cell, and one to each λ."""
+    """JSON with one line per cell and one per λ."""
     parts = [
         f"  {json.dumps(part)}: {{\n"
         + ",\n".join(f"    {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())

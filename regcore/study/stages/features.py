@@ -1,4 +1,4 @@
-"""How much the features of a network vary over a study's series of contrasts: a stage of a study."""
+"""Stage: how much the features of a network vary over a study's series of contrasts."""
 
 import logging
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def write_features(plan: Plan, name: str, model: Path, output: str | Path) -> No
 
 
 def _inputs(plan: Plan, groups: list[tuple[str, list[str]]], method: FlowMethod) -> Iterator[list[Tensor]]:
-    """What the network sees of moving and fixed image, in every contrast of the moving subject."""
+    """The network's inputs for a pair, with the moving image in every contrast of its subject."""
     for fixed, moving in groups:
         target = prepared_image(plan, fixed).to(method.device)
         yield [method.network_input(target, prepared_image(plan, scan).to(method.device)) for scan in moving]

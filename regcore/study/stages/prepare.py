@@ -1,4 +1,4 @@
-"""Listing and reading a cohort, and bringing its scans onto one grid."""
+"""Stage: list and read a cohort, and resample its scans to the common grid."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | 
 
 
 def write_pairs(plan: Plan, path: str | Path) -> None:
-    """Write the validation and test pairs with their images, and the names that an import's fields may have."""
+    """Write the validation and test pairs with their images, and the file names expected for imported fields."""
     table = plan.pairs.copy()
     for side in ("fixed", "moving"):
         table[f"{side}_image"] = [str(plan.cohort.file(scan, "image")) for scan in table[side]]
@@ -37,17 +37,17 @@ def write_pairs(plan: Plan, path: str | Path) -> None:
 
 
 def check_scans(cohort: Cohort) -> str:
-    """Read every voxel of a cohort once, so that a damaged file is found before any long work.
+    """Read every voxel of a cohort once, so that a damaged file is found before any long job.
 
     Returns
     -------
     str
-        What was checked.
+        A summary of the checks.
 
     Raises
     ------
     InputError
-        Listing every unusable file.
+        Lists every unusable file.
     """
     problems = []
     for scan in cohort.table.index:
@@ -56,7 +56,7 @@ def check_scans(cohort: Cohort) -> str:
             try:
                 found = path and read(path)
                 if column == "labels" and found and not found.data.any():
-                    problems.append(f"{path}: the label map is empty (all zero); leave the column empty, or mend it")
+                    problems.append(f"{path}: the label map is empty (all zero); repair it, or leave the column empty")
             except InputError as error:
                 problems.append(str(error))
     if problems:
@@ -65,7 +65,7 @@ def check_scans(cohort: Cohort) -> str:
 
 
 def reference_image(plan: Plan) -> Volume:
-    """The image that scans are aligned to, normalised on its own grid."""
+    """The image to which scans are aligned, normalised on its own grid."""
     settings = plan.settings.preprocess
     if plan.reference in plan.cohort.table.index:
         return read_scan(plan.cohort.files(plan.reference), settings)
@@ -73,7 +73,7 @@ def reference_image(plan: Plan) -> Volume:
 
 
 def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
-    """Align scans to the reference and bring them onto the common grid, in ``folder``."""
+    """Align scans to the reference and resample them to the common grid, into ``folder``."""
     settings = plan.settings.preprocess
     reference = reference_image(plan)
     grid = common_grid(reference, settings)

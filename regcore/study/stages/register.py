@@ -1,4 +1,4 @@
-"""The fields of a study's test pairs: found by a method, made elsewhere, or known to be true."""
+"""Stage: the fields of a study's test pairs, found by a method, imported, or known to be true."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
-    """An entry of the study, ready to register: with its weights, or those of the network it refines."""
+    """An entry's method, ready to register: with its own weights or those of the network it refines."""
     entry = plan.entries[name]
     if entry.learned:
         return load_model(model).method
@@ -41,14 +41,14 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
 
 
 def prepared_image(plan: Plan, scan: str) -> torch.Tensor:
-    """A prepared scan as networks see it, (1, 1, *space)."""
+    """A prepared scan as a tensor for networks, (1, 1, *space)."""
     return as_tensor(read_volume(f"{plan.prepared(scan)}.nii"))
 
 
 def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | None) -> None:
-    """Register test pairs with one method and write each field, with a JSON of what it took.
+    """Register test pairs with one method, and write each field with a JSON report of time and memory.
 
-    A pair for which the method finds no usable field has the JSON alone, with the reason under ``failed``.
+    If the method finds no usable field, only the JSON is written, with the reason under ``failed``.
     """
     method, entry = method_to_register(plan, name, model), plan.entries[name]
     table = plan.pairs_of("test").set_index("pair")
@@ -59,7 +59,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
             path = Path(plan.field(name, pair))
             try:
                 if entry.info.external:
-                    job = (entry.method, method.settings, *stems, str(path))
+                    job = (entry.method, method.settings.as_dict(), *stems, str(path))
                     limit = plan.settings.registration.time_limit
                     took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
                 else:
@@ -72,7 +72,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
                 path,
                 pair=pair,
                 method=entry.method,
-                settings=method.settings,
+                settings=method.settings.as_dict(),
                 threads=torch.get_num_threads(),
                 processor=processor_name(),
                 device=method.device.type,
@@ -90,14 +90,14 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
     fixed, moving : str
         Path stems of prepared scans.
     path : Path
-        Of the field.
+        Path of the field.
     programs : bool
-        The method may run programs, whose memory counts.
+        Whether the method may run programs, whose memory counts.
 
     Returns
     -------
     dict
-        What it took, with ``failed`` None.
+        Time and memory, with ``failed`` None.
 
     Raises
     ------
@@ -115,17 +115,17 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
 
 
 def register_external(method: str, settings: Mapping, fixed: str, moving: str, path: str) -> dict[str, Any]:
-    """:func:`register_pair` with a method by name; what a worker calls."""
+    """:func:`register_pair` with a method given by name, for worker processes."""
     return register_pair(make_method(method, settings), fixed, moving, Path(path), programs=True)
 
 
 def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
-    """The layout of :func:`register_pair` for a pair that failed, or whose field was not made here."""
+    """The report of :func:`register_pair` for a pair that failed or has an imported field."""
     return {"commands": [], "tool": None, "failed": failed, "stderr": printed, **asdict(Cost())}
 
 
 def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
-    """Bring fields made elsewhere into the layout of a method's fields; a pair without a usable one has failed."""
+    """Copy imported fields into the layout of a method's fields. A pair without a usable field has failed."""
     entry = plan.entries[name]
     method = entry.make()
     table = plan.pairs_of("test").set_index("pair")
@@ -138,7 +138,7 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
         except RegistrationFailed as error:
             took = unmeasured(str(error))
             log.warning("%s  %s  FAILED: %s", name, pair, error)
-        facts = {"method": entry.method, "settings": method.settings, "source": source}
+        facts = {"method": entry.method, "settings": method.settings.as_dict(), "source": source}
         elsewhere = dict.fromkeys(("threads", "processor", "device"))
         write_facts(path, pair=pair, versions=versions(), **facts, **elsewhere, **took)
 
@@ -168,7 +168,7 @@ def write_facts(field: Path, **facts: Any) -> None:
 
 
 def read_facts(field: Path) -> dict[str, Any]:
-    """Read the JSON beside a field; raises :class:`InputError` where it is missing or damaged."""
+    """Read the JSON beside a field; raises :class:`InputError` if it is missing or damaged."""
     path = facts_path(field)
     try:
         return json.loads(path.read_text())

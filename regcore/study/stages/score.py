@@ -1,4 +1,4 @@
-"""Scoring the fields of a method, whoever made them."""
+"""Stage: score the fields of a method, computed here or imported."""
 
 import json
 import logging
@@ -73,12 +73,12 @@ def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
 
 
 def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
-    """The labels that are scored; those of the study's table that no scan has are named in the log."""
+    """The labels to score. Labels of the study's table that no scan has are logged."""
     found = found_labels(labels.data for labels in maps)
     if plan.label_table:
         absent = sorted(set(read_label_table(plan.label_table)["index"]) - found)
         if absent:
-            log.warning("%s: in no test scan, and so without rows: labels %s", plan.label_table, absent)
+            log.warning("%s: labels %s are in no test scan and are not scored", plan.label_table, absent)
     return list(scored_labels(found, plan.settings.labels, plan.label_table)["index"])
 
 
@@ -96,7 +96,7 @@ def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes
 
 
 def _field_on(fixed: Volume, path: Path) -> DisplacementField:
-    """Read a field that the study has made; says what to do where it cannot be scored."""
+    """Read a field of the study; the error says what to do if it cannot be scored."""
     try:
         field = read_field(path)
         require_grid(field, fixed)

@@ -1,7 +1,7 @@
-"""Scoring many networks on the common grid, hypernetworks at many hyperparameters: a stage of a study.
+"""Stage: score many networks on the common grid, hypernetworks at many hyperparameters.
 
-Dice is taken there, not on the native grids as :mod:`regcore.study.stages.score` does for the methods of a report: the
-same for all networks that are compared, and cheap enough for thousands of settings.
+Dice is computed there, not on the native grids as :mod:`regcore.study.stages.score` does for the methods of a report.
+This is the same for all networks that are compared, and cheap enough for thousands of settings.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from regcore.tuning.amortised import optimum, score, sweep, tune
 
 
 def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) -> None:
-    """Score the networks of a sweep on the pairs that are wanted of it, and tune the hypernetworks among them.
+    """Score the networks of a sweep on its pairs, and tune the hypernetworks among them.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     table : path
         Parquet: ``entry replicate split``, the hyperparameters, ``fixed moving label metric value``.
     optima : path
-        CSV: what each hypernetwork's tuning on the validation pairs found, and in which time.
+        CSV: the tuned values of each hypernetwork on the validation pairs, and the time this took.
     """
     planned = plan.sweeps[name]
     pairs = {split: labelled_pairs(plan, pairs_of_split(plan, split)) for split in planned.splits}
@@ -39,7 +39,7 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
         method = load_model(plan.files.model(entry)).method
         for split, (labelled, codes) in pairs.items():
             rows = sweep(method, labelled, codes) if method.hyperparameters else score(method, labelled, codes)
-            own = {"entry": entry, "replicate": method.settings["replicate"], "split": split}
+            own = {"entry": entry, "replicate": method.settings.replicate, "split": split}
             frames.append(rows.assign(**own, **_fixed_hyperparameters(method, planned)))
             if method.hyperparameters and split == "validation":
                 found.append({"entry": entry, **_tuning(method, labelled, codes, rows)})
@@ -50,12 +50,12 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
 
 
 def _fixed_hyperparameters(method: LearnedMethod, planned: Sweep) -> dict[str, float]:
-    """The hyperparameters of a network that was trained at one point of a sweep's landscape."""
-    return {} if method.hyperparameters else {key: method.settings[key] for key in planned.hyperparameters}
+    """The hyperparameters of a network trained at one point of a sweep's landscape."""
+    return {} if method.hyperparameters else {key: method.settings.value(key) for key in planned.hyperparameters}
 
 
 def _tuning(method: LearnedMethod, labelled, codes: list[int], rows: pd.DataFrame) -> dict[str, Any]:
-    """What the gradient finds, and what the dense sweep of the same pairs does, by overlap and by Dice."""
+    """The optimum by gradient, and by a dense sweep of the same pairs, for soft overlap and for Dice."""
     tuned = tune(method, labelled, codes)
     facts: dict[str, Any] = {"pairs": len(labelled.pairs), "seconds": round(tuned.seconds, 2), "overlap": tuned.overlap}
     best = {metric: optimum(rows, method.hyperparameters, metric) for metric in ("overlap", "dice")}

@@ -1,4 +1,4 @@
-"""Training learned methods on a study's pairs."""
+"""Stage: train learned methods on a study's pairs."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ from regcore.tuning.amortised import tune
 
 log = logging.getLogger(__name__)
 
-#: Training pairs that the finished network is scored on, beside the validation pairs.
+#: Number of training pairs on which the finished network is scored, in addition to the validation pairs.
 TRAINING_PAIRS_SCORED = 16
 
 
@@ -43,20 +43,20 @@ def train(
 ) -> None:
     """Train a learned method on the training pairs and choose its weights on the validation pairs.
 
-    Several processes train where there are several GPUs, or ``REGCORE_PROCESSES`` says so.
+    Several processes train if there are several GPUs or ``REGCORE_PROCESSES`` is set.
 
     Parameters
     ----------
     name : str
         The method's name in the study.
     folder : Path
-        Where the model goes.
+        Folder for the model.
     checkpoints : Path
-        Where the training keeps its state; from there it resumes.
+        Folder for the training's state, from which it resumes.
     point : mapping, optional
-        Hyperparameters of a method whose hyperparameters are searched.
+        Hyperparameters of a trial, if they are searched.
     watch : callable, optional
-        (number of the look, its Dice) → whether training should end there, without a model; can be pickled.
+        (number of the validation, its Dice) → whether to stop training there, without a model. Must pickle.
     """
     method = plan.entries[name].make(point)
     count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
@@ -77,20 +77,20 @@ def _train(
     checkpoints: Path,
     watch: Callable[[int, float], bool] | None,
 ) -> None:
-    seed = training_seed(plan.settings.seed, method.settings["replicate"])
+    seed = training_seed(plan.settings.seed, method.settings.replicate)
     reference = reference_image(plan)
     grid = common_grid(reference, plan.settings.preprocess)
     method.settle(grid.shape)
     pairs = plan.entries[name].training_pairs
-    classes = None if method.observed is None else _observed_classes(plan, name, method.observed)
+    classes = None if method.observed is None else _observed_classes(plan, name, method)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
-    log.info("settings %s", json.dumps(method.settings))
+    log.info("settings %s", json.dumps(method.settings.as_dict()))
     identity = training_identity(plan, name, method, classes)
     labelled, codes = validation_pairs(plan, name)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return look(method, module, labelled, codes, method.settings["select"] == "loss", classes)
+        return look(method, module, labelled, codes, method.settings.select == "loss", classes)
 
     trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, None, processes, watch)
     trained = trainer.run()
@@ -103,7 +103,7 @@ def _train(
         log.info("%s: on the validation pairs the best is %s (%.1f s)", name, tuned.values, tuned.seconds)
         method = method.at(tuned.values)
         trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
-        with torch.inference_mode():  # of the network that registers; the history has means over hyperparameters
+        with torch.inference_mode():  # at the chosen hyperparameters; the history has means over them
             trained.facts["best_validation_dice"] = look(method, method.module, labelled, codes)["dice"]
     chosen = sampler.some(TRAINING_PAIRS_SCORED)
     trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
@@ -114,30 +114,37 @@ def _train(
 
 
 def training_seed(seed: int, replicate: int) -> int:
-    """Seed of one of several trainings that differ in nothing else; the first has the study's."""
+    """Seed of one of several trainings that differ only in their seed; the first has the study's."""
     return seed if replicate == 1 else int(np.random.SeedSequence([seed, replicate]).generate_state(1)[0])
 
 
 def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
-    """Fingerprint of all that a training's outcome depends on."""
+    """Fingerprint of everything that a training's outcome depends on."""
     training, validation = plan.entries[name].training_pairs, plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
-        plan.entries[name].method,
-        method.settings,
-        method.hyperparameters,  # their order, which is not that of keys in a fingerprint
-        plan.settings.seed,
-        training.identity,
-        list(validation["pair"]),
-        plan.settings.labels.as_dict(),
-        sorted((classes or {}).items()),
+        *planned_identity(plan, name, method, classes),
         [(file.stat().st_size, file.stat().st_mtime_ns) for file in files],
         stage_version("train", plan.entries[name].method),
     )
 
 
+def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> list[Any]:
+    """The study's values that a training's outcome depends on, without the image files; JSON-like."""
+    return [
+        plan.entries[name].method,
+        method.settings.as_dict(),
+        method.hyperparameters,  # their order matters, and a fingerprint ignores the order of keys
+        plan.settings.seed,
+        plan.entries[name].training_pairs.identity,
+        list(plan.validation_pairs(name)["pair"]),
+        plan.settings.labels.as_dict(),
+        sorted((classes or {}).items()),
+    ]
+
+
 def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
-    """Pairs of prepared scans, and the codes of the labels that are scored."""
+    """Pairs of prepared scans, and the codes of the scored labels."""
     scans = {scan for pair in pairs for scan in pair}
     labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
     labels = scored_labels(found_labels(labelled.labels.values()), plan.settings.labels, plan.label_table)
@@ -145,7 +152,7 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
 
 
 def validation_pairs(plan: Plan, name: str) -> tuple[LabelledPairs, list[int]]:
-    """The :func:`labelled_pairs` that a learned method's weights are chosen on."""
+    """The :func:`labelled_pairs` on which a learned method's weights are chosen."""
     return labelled_pairs(plan, _listed(plan.validation_pairs(name)))
 
 
@@ -157,9 +164,9 @@ def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
 def training_dice(
     plan: Plan, method: LearnedMethod, pairs: Sequence[tuple[str, str]], module: nn.Module
 ) -> float | None:
-    """Mean Dice of a network on those of the training ``pairs`` that have labels; None where none has.
+    """Mean Dice of a network on the training ``pairs`` with labels; None if no pair has labels.
 
-    What it exceeds the validation Dice by is the generalisation gap.
+    Its excess over the validation Dice is the generalisation gap.
     """
     with_labels = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
     if not with_labels:
@@ -169,19 +176,19 @@ def training_dice(
         return look(method, module, labelled, codes)["dice"]
 
 
-def _observed_classes(plan: Plan, name: str, observed: Any) -> dict[int, int]:
-    """Label code → class of a training with labels: of the scored ones that occur in training or validation scans.
+def _observed_classes(plan: Plan, name: str, method: LearnedMethod) -> dict[int, int]:
+    """Label code → class for a training with labels: the scored labels that occur in training or validation scans.
 
-    Where images are made of the label maps, of all labels in training scans.
+    If images are synthesised from label maps: all labels in training scans.
     """
     entry = plan.entries[name]
-    if observed == BY_SIZE:
+    if method.observed == BY_SIZE:
         training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in entry.training_pairs.scans)
         return classes_by_size(training, f"methods.{name}")
     scans = sorted(entry.training_pairs.scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
     labels = scored_labels(found_labels(maps), plan.settings.labels, plan.label_table)
-    return observed_classes(labels, observed, f"methods.{name}.observed", entry.observed_draw)
+    return observed_classes(labels, method.observed, f"methods.{name}.observed", method.observed_draw)
 
 
 def _listed(pairs: pd.DataFrame) -> list[tuple[str, str]]:

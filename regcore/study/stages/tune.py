@@ -1,4 +1,4 @@
-"""Searching for hyperparameters: one training to each slot of a search, and the model of the best."""
+"""Stage: search for hyperparameters, with one training per slot, and keep the best model."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Store:
-    """Where a search is kept; light enough to be sent to another process."""
+    """The location of a search, small enough to send to another process."""
 
     folder: Path
     name: str
@@ -44,7 +44,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Watch:
-    """Reports each look of a trial, and ends it where the pruner says so."""
+    """Reports each validation of a trial, and ends the trial if the pruner says so."""
 
     store: Store
     number: int
@@ -56,7 +56,7 @@ class Watch:
     def __call__(self, look: int, dice: float) -> bool:
         end = self._bayes.report(self.number, look, dice)
         if end:
-            log.info("%s: trial %d is pruned at look %d", self.store.name, self.number, look)
+            log.info("%s: trial %d is pruned at validation %d", self.store.name, self.number, look)
         return end
 
 
@@ -70,24 +70,24 @@ def store_of(plan: Plan, name: str) -> Store:
 
 
 def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path) -> None:
-    """Train with the values that the search draws for a slot; a slot that was interrupted goes on where it was.
+    """Train with the values that the search draws for a slot. An interrupted slot resumes.
 
     Parameters
     ----------
     name : str
         The entry whose hyperparameters are searched.
     slot : int
-        0 to one less than the number of trials.
+        From 0 to the number of trials minus one.
     output : Path
         JSON: the trial's values, state and Dice.
     checkpoints : Path
-        Where the training keeps its state.
+        Folder for the training's state.
 
     Raises
     ------
     InputError
-        Another process works on the slot, its trainings diverged too often, the journal is that of another search, or
-        training is impossible for another reason; the slot then waits with its values for that to be mended.
+        Another process works on this slot, its trainings diverged too often, the journal belongs to another search,
+        or training is impossible for another reason. The slot keeps its values until that is fixed.
     """
     with exclusive(checkpoints):
         store = store_of(plan, name)
@@ -95,16 +95,16 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
         while not (claim := bayes.claim(slot)).finished:
             log.info("%s: trial %d of %d with %s", name, claim.number, store.search.trials, claim.params)
             model, training = store.model(slot), checkpoints / f"trial-{claim.number}"
-            if claim.fresh:  # what lies there belongs to a journal that is gone
+            if claim.fresh:  # existing files belong to a journal that is gone
                 for folder in (model, training):
                     shutil.rmtree(folder, ignore_errors=True)
             try:
                 plan.entries[name].make(claim.params)
-            except InputError as error:  # values that do not go together; the slot tries others
+            except InputError as error:  # values that do not fit together; the slot tries others
                 bayes.fail(claim.number, str(error))
                 continue
             try:
-                if not (model / "model.json").is_file():  # else the process was killed before it could say so
+                if not (model / "model.json").is_file():  # otherwise the process was killed before it could record this
                     train(plan, name, model, training, claim.params, Watch(store, claim.number))
             except DivergedError as error:
                 log.warning("%s: trial %d failed: %s", name, claim.number, error)
@@ -123,7 +123,7 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
 
 
 def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
-    """Tell how a training ended: with a model, or without one where it was pruned."""
+    """Record how a training ended: with a model, or pruned."""
     if (model / "model.json").is_file():
         facts = json.loads((model / "model.json").read_text())["training"]
         kept = {key: facts[key] for key in ("steps", "best_step", "seconds", "cpu_seconds")}
@@ -134,8 +134,8 @@ def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
 
 
 def _keep_best(store: Store, bayes: Bayes) -> FrozenTrial | None:
-    """Delete the models of finished trials but the best one's, which is returned."""
-    with bayes.alone():  # or two processes might each delete what the other one keeps
+    """Delete the models of all finished trials but the best, and return the best."""
+    with bayes.alone():  # otherwise two processes might each delete what the other keeps
         best = bayes.best()
         for slot, trial in bayes.finished().items():
             if best is not None and trial.number != best.number:
@@ -160,7 +160,7 @@ def collect(plan: Plan, name: str, folder: Path) -> None:
     Raises
     ------
     InputError
-        A slot has no finished trial, none was completed, or the best one's model is gone.
+        A slot has no finished trial, no trial was completed, or the best model is gone.
     """
     store = store_of(plan, name)
     bayes = store.open()
@@ -170,14 +170,14 @@ def collect(plan: Plan, name: str, folder: Path) -> None:
     if missing or best is None:
         raise InputError(
             f"{store.folder}: no finished trial in slot(s) {', '.join(map(str, missing)) or '(all were pruned)'}; "
-            f"delete {store.folder} to search anew"
+            f"delete {store.folder} to start the search again"
         )
     slot = best.user_attrs["slot"]
     model = store.model(slot)
     if not (model / "model.json").is_file():
         raise InputError(
             f"{model}: the best trial's model is gone; delete {store.folder / 'trials' / f'{slot:03d}.json'} and run "
-            "again to train it anew"
+            "the study again to train it"
         )
     log.info("%s: the best of %d trials is %s, Dice %.4f", name, len(table), best.params, best.value)
     copy_model(model, folder)

@@ -1,4 +1,4 @@
-"""The weight volumes of TM-SPR on a study's test pairs: where they hold the field less, and an example to look at."""
+"""Stage: the weight volumes of TM-SPR on a study's test pairs, measured, and one example to draw."""
 
 import itertools
 import logging
@@ -22,7 +22,7 @@ from regcore.training.checkpoint import save_tensors
 
 log = logging.getLogger(__name__)
 
-#: Values of each hyperparameter at which a hypernetwork's weight volumes are looked at (Fig. 11).
+#: Values of each hyperparameter at which a hypernetwork's weight volumes are measured (Fig. 11).
 POINTS = 4
 
 
@@ -32,13 +32,13 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
     Parameters
     ----------
     name : str
-        An entry of method spr or hyperspr; a hypernetwork is looked at over its ranges.
+        An entry of method spr or hyperspr. A hypernetwork is measured over its ranges.
     table : path
         CSV: ``entry row``, the prior's hyperparameters, ``pair mean_weight low_weight`` (its 5th percentile over
         labelled voxels), and over these voxels ``with_displacement with_gradient``, Pearson's correlation of the weight
-        with |u| and with |∇u|; ``with_displacement_everywhere`` that of all voxels.
+        with |u| and with |∇u|; ``with_displacement_everywhere`` is that over all voxels.
     volumes : path
-        Safetensors with, of each row, ``<row>.weights`` (*space) and ``<row>.displacement`` (D, *space) in voxels.
+        Safetensors with, for each row, ``<row>.weights`` (*space) and ``<row>.displacement`` (D, *space) in voxels.
     """
     method = load_model(plan.files.model(name)).method
     rows, kept = [], {}
@@ -57,7 +57,7 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
 
 
 def measures(weights: Tensor, displacement: Tensor, inside: np.ndarray) -> dict[str, float]:
-    """What a weight volume has to do with its field.
+    """How a weight volume relates to its field.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def measures(weights: Tensor, displacement: Tensor, inside: np.ndarray) -> dict[
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; NaN where one of them does not vary beyond what single precision does."""
+    """Pearson's correlation; NaN if one of them varies no more than single precision does."""
     if any(values.std() <= 1e-6 * np.abs(values).max() for values in (a, b)):
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])
@@ -89,11 +89,11 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 @torch.inference_mode()
 def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mapping[str, Any], dict[str, Tensor]]]:
-    """The prior's hyperparameters, and weights and displacement with them."""
+    """The prior's hyperparameters, and the weights and displacement at them."""
     for at in _points(method):
         flow = at.predict(at.module, fixed, moving)
         displacement = at.displacement(flow, fixed)
-        own = {name: at.settings[name] for name in PRIORS[at.settings["prior"]]}
+        own = {name: at.settings.value(name) for name in PRIORS[at.settings.prior]}
         found = {
             "weights": at.weights(flow, fixed)[0, 0],
             "displacement": displacement[0],

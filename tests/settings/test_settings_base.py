@@ -1,25 +1,30 @@
-"""Configuration: defaults, sentences for mistakes, fingerprints."""
+"""Settings: defaults, sentences for mistakes, fingerprints, YAML files."""
+
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from regcore.errors import InputError
+from regcore.settings.base import NonNegative, Settings
+from regcore.settings.fields import section
 from regcore.settings.fingerprint import fingerprint
-from regcore.settings.validation import settings_schema, validated
 from regcore.settings.yaml import load_yaml
 
-SCHEMA = settings_schema(
-    {
-        "lambda": {"description": "weight", "type": "number", "minimum": 0, "default": 0.02},
-        "metric": {"description": "which", "enum": ["CC", "mattes"], "default": "CC"},
-        "nested": settings_schema({"deep": {"description": "inside", "type": "integer", "default": 3}})
-        | {"default": {}},
-    }
-)
+
+class Nested(Settings):
+    deep: int = Field(3, description="inside")
+
+
+class Mine(Settings):
+    lambda_: NonNegative = Field(0.02, description="weight")
+    metric: Literal["CC", "mattes"] = Field("CC", description="which")
+    nested: Nested = section(Nested, "more")
 
 
 def test_defaults_are_filled_in_at_every_depth_without_touching_the_input():
     given = {"lambda": 1}
-    assert validated(given, SCHEMA, "x") == {"lambda": 1, "metric": "CC", "nested": {"deep": 3}}
+    assert Mine.read(given, "x").as_dict() == {"lambda": 1, "metric": "CC", "nested": {"deep": 3}}
     assert given == {"lambda": 1}
 
 
@@ -35,7 +40,7 @@ def test_defaults_are_filled_in_at_every_depth_without_touching_the_input():
 )
 def test_a_mistake_is_explained_with_its_place_and_the_remedy(config, words):
     with pytest.raises(InputError) as caught:
-        validated(config, SCHEMA, "methods.x")
+        Mine.read(config, "methods.x")
     assert all(word in str(caught.value) for word in ["methods.x", *words])
 
 

@@ -1,0 +1,30 @@
+"""Image similarity as a loss, shared by learned methods and optimisers."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from regcore.losses import lncc, mind_ssc, mse, nmi
+from regcore.methods.settings.instance import InstanceSettings
+from regcore.methods.settings.objective import ObjectiveSettings
+
+
+def similarity(
+    settings: ObjectiveSettings | InstanceSettings, lncc_variant: str = "ants", sigma: float = 1
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function (fixed, warped) → loss for a method's settings; lower means more similar.
+
+    Parameters
+    ----------
+    lncc_variant : {"ants", "voxelmorph"}
+        See :func:`regcore.losses.lncc`.
+    sigma : float
+        Standard deviation of the images' noise, for the mean squared difference.
+    """
+    if settings.similarity == "mse":
+        return lambda fixed, warped: mse(fixed, warped, sigma)
+    if settings.similarity == "lncc":
+        return lambda fixed, warped: lncc(fixed, warped, settings.window, lncc_variant)
+    if settings.similarity == "nmi":
+        return lambda fixed, warped: nmi(fixed, warped, settings.bins, fixed_range=(0, 1), warped_range=(0, 1))
+    return mind_ssc

@@ -1,0 +1,273 @@
+"""Docstrings of public functions and classes: numpydoc sections in one order, with examples that run as they stand.
+
+Public is what a room exports, and every function and class of its modules whose name has no underscore in front.  In
+``regcore.kernels`` only what an operator's ``__init__`` defines is public: the rest is called by the operators alone.
+Classes of settings describe each key where it is declared.
+"""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+
+import pytest
+from support.paths import ROOT
+
+from regcore.settings.base import Section, Settings
+
+ROOMS = (
+    "alignment",
+    "cohort",
+    "evaluation",
+    "images",
+    "kernels",
+    "losses",
+    "networks",
+    "process",
+    "settings",
+    "spatial",
+    "synthesis",
+)
+ORDER = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples")
+
+STEP = "is a step of another function or class, which has the example"
+#: Public names without an example, by the reason.  Steps may be described in one line.
+EXCEPTIONS = {
+    "takes seconds": (
+        "alignment.optimisation.optimise_affine",
+        "images.ants.estimate_affine",
+        "images.ants.load",
+        "images.ants.read_affine",
+        "images.ants.to_ants",
+        "synthesis.anatomy.Anatomy",
+        "synthesis.anatomy.build_anatomy",
+        "synthesis.icbm152.label_table",
+        "synthesis.icbm152.synthesise",
+    ),
+    "needs a GPU, vmap, or the other end of a pipe": (
+        "kernels.sample_convolution.differs_by_sample",
+        "kernels.sample_convolution.of_samples",
+        "process.cuda_graph.Recording",
+        "process.isolation.serve",
+    ),
+    "changes the whole process": (
+        "process.logs.log_to",
+        "process.threads.share_cores",
+        "process.threads.tune_process",
+    ),
+    "takes the weights of another package's network": (
+        "networks.imported.weights_from_monai",
+        "networks.imported.weights_from_voxelmorph",
+    ),
+    "has no code of its own": (
+        "cohort.pair_pool.NumberedPairs",
+        "networks.decoded.Decoding",
+        "networks.design.Design",
+        "networks.transmorph.TransMorphSize",
+    ),
+    STEP: (
+        "alignment.preprocess.coarsened",
+        "alignment.preprocess.prepare_image",
+        "alignment.preprocess.resample",
+        "cohort.pairs.choose_subjects",
+        "cohort.pairs.contrasts_of",
+        "cohort.pairs.dataset_of",
+        "cohort.pairs.draw_pairs",
+        "cohort.pairs.task_of",
+        "evaluation.overlap.label_maps",
+        "evaluation.overlap.positions",
+        "evaluation.overlap.sorted_codes",
+        "images.ants.fresh_prefix",
+        "images.volume.grid_of",
+        "images.volume.load_values",
+        "images.volume.open_nifti",
+        "images.volume.save_nifti",
+        "networks.cells.CellDesign",
+        "networks.hypernetwork.HypernetworkDesign",
+        "networks.imported.Layer",
+        "networks.imported.Source",
+        "networks.imported.converted",
+        "networks.imported.features_first",
+        "networks.imported.rectified",
+        "networks.swin.Block",
+        "networks.swin.Merging",
+        "networks.swin.WindowAttention",
+        "networks.swin.partition",
+        "networks.swin.unpartition",
+        "networks.swin.window_mask",
+        "networks.swin.window_offsets",
+        "networks.transmorph.Convolved",
+        "networks.transmorph.TransMorphDesign",
+        "networks.transmorph.Upwards",
+        "networks.unet.convolution",
+        "networks.unet_architecture.named_architecture",
+        "networks.weight_volume.WeightedDesign",
+        "settings.messages.sentences",
+    ),
+}
+EXCEPTED = {f"regcore.{name}" for names in EXCEPTIONS.values() for name in names}
+STEPS = {f"regcore.{name}" for name in EXCEPTIONS[STEP]}
+
+
+def modules():
+    """Names of the modules whose functions and classes are public."""
+    for room in ROOMS:
+        for path in sorted((ROOT / "regcore" / room).rglob("*.py")):
+            if room != "kernels" or path.name == "__init__.py":
+                yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def public(module):
+    """Full name → function or class: those that a module defines, and those that a room exports."""
+    exported = getattr(module, "__all__", ())
+    found = {}
+    for name, value in vars(module).items():
+        value = inspect.unwrap(value) if callable(value) else value
+        if not (inspect.isfunction(value) or inspect.isclass(value)) or name.startswith("_"):
+            continue
+        if inspect.isclass(value) and issubclass(value, Settings) and value not in (Settings, Section):
+            continue
+        if value.__module__ == module.__name__ or name in exported:
+            found[f"{value.__module__}.{name}"] = value
+    return found
+
+
+def sections(text):
+    """Headings of a docstring in their order, each with its lines."""
+    found, lines = [], inspect.cleandoc(text or "").splitlines()
+    for line, below in zip(lines, [*lines[1:], ""], strict=False):
+        if line and below == "-" * len(line):
+            found.append((line, []))
+        elif found and not re.fullmatch("-{3,}", line):
+            found[-1][1].append(line)
+    return found
+
+
+def disorder(text):
+    """What is wrong with the headings of a docstring, in words."""
+    headings = [heading for heading, _ in sections(text)]
+    lines = inspect.cleandoc(text or "").splitlines()
+    if len([line for line in lines if re.fullmatch("-{3,}", line)]) != len(headings):
+        yield "has a heading whose line below is of another length"
+    elif unknown := set(headings) - set(ORDER):
+        yield f"has unknown sections: {', '.join(sorted(unknown))}"
+    elif headings != sorted(headings, key=ORDER.index):
+        yield f"has its sections in another order: {', '.join(headings)}"
+
+
+def described(lines):
+    """The names that a section describes: ``a, b : Tensor`` describes a and b."""
+    names = [line.partition(" : ")[0].split(",") for line in lines if line and not line.startswith(" ")]
+    return {name.strip().lstrip("*") for group in names for name in group}
+
+
+def parameters(documented):
+    """Names of the parameters; none for what takes any keywords, such as settings."""
+    found = inspect.signature(documented).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found):
+        return set()
+    return {parameter.name for parameter in found}
+
+
+def lacking(documented, example=True):
+    """What the docstring of a function or class lacks, in words."""
+    text = inspect.cleandoc(documented.__doc__ or "")
+    content = dict(sections(text))
+    yield from disorder(text)
+    if example and not any(line.startswith(">>> ") for line in content.get("Examples", ())):
+        yield "has no example"
+    known = described(content.get("Parameters", [])) | described(content.get("Attributes", []))
+    if missing := parameters(documented) - known:
+        yield f"does not describe {', '.join(sorted(missing))}"
+    gives = inspect.isfunction(documented) and inspect.signature(documented).return_annotation not in (None, "None")
+    if gives and not {"Returns", "Yields"} & set(content):
+        yield "does not say what it returns"
+    listed = set(re.findall(r"^\.\. \[(\d+)\]", "\n".join(content.get("References", [])), re.MULTILINE))
+    if listed != set(re.findall(r"\[(\d+)\]_", text)):
+        yield "does not cite what it lists under References, or the reverse"
+    if re.search(r"\bEqs?\.|\bFig\.|\bet al\.|\b(Table|Section) [IVX]", text) and not listed:
+        yield "names a part of a paper and has no References"
+
+
+def test_every_docstring_of_these_rooms_has_its_sections_in_order():
+    """Also of methods, and of what is not public."""
+    faults = []
+    for path in sorted(path for room in ROOMS for path in (ROOT / "regcore" / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                faults += [f"{path}, {node.name} {fault}" for fault in disorder(ast.get_docstring(node))]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstrings_have_the_sections_of_numpydoc(name):
+    faults = [
+        f"{full} {fault}"
+        for full, value in public(importlib.import_module(name)).items()
+        if full not in STEPS
+        for fault in lacking(value, example=full not in EXCEPTED)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_run_as_they_stand_and_leave_nothing_behind(name, tmp_path, monkeypatch):
+    """A person can copy them: they import what they use."""
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner()
+    for full, value in public(importlib.import_module(name)).items():
+        text = "\n".join(dict(sections(value.__doc__)).get("Examples", []))
+        runner.run(doctest.DocTestParser().get_doctest(text, {}, full, None, 0))
+    assert runner.summarize(verbose=False).failed == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_exceptions_exist_and_have_no_example():
+    found = {}
+    for name in modules():
+        found |= public(importlib.import_module(name))
+    assert not EXCEPTED - set(found), "no such public names"
+    assert not [name for name in EXCEPTED if "Examples" in dict(sections(found[name].__doc__))]
+
+
+def test_faults_are_found():
+    def bad(a, b) -> int:
+        """Sum two numbers (Eq. 3).
+
+        Examples
+        --------
+        >>> 1 + 1
+        2
+
+        Parameters
+        ----------
+        a : int
+            The first.
+        """
+
+    def good(a: int) -> int:
+        """Double a number.
+
+        Parameters
+        ----------
+        a : int
+            Any number.
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> 2 * 1
+        2
+        """
+
+    assert [*lacking(good)] == []
+    assert [fault.partition(":")[0] for fault in lacking(bad)] == [
+        "has its sections in another order",
+        "does not describe b",
+        "does not say what it returns",
+        "names a part of a paper and has no References",
+    ]
