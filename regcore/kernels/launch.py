@@ -13,22 +13,23 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 try:
     import numba
-except ImportError:  # then every operator runs as its reference
-    numba = None
+except ImportError:  # every operator then runs as its plain-torch reference
+    numba = None  # type: ignore[assignment]  # no type says that a module may be missing
 
 #: Number of voxels below which a second thread does not pay off.
 VOXELS_PER_THREAD = 8192
 
 
-#: Options of compilation.  Multiply-add is fused.  Other liberties with floating point are not taken, so that NaN is
-#: kept.
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+#: How kernels are compiled.  Multiply-add is fused; other liberties with floating point are not taken, so that NaN
+#: stays NaN.
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _digest_of_sources(folder: Path) -> str:
@@ -61,7 +62,7 @@ def _made_stale_by_any_source(kernel: Callable) -> bool:
     disk, because a cache with Numba's own stamp could give results of old code.
     """
     file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-    if not hasattr(file, "_source_stamp"):
+    if file is None or not hasattr(file, "_source_stamp"):
         return False
     file._source_stamp = _SOURCES
     return True
@@ -89,15 +90,15 @@ def run(kernel: Callable, count: int, voxels: int, *arguments) -> None:
     *arguments
         Tensors are passed as NumPy arrays that share their memory. They must be contiguous.
     """
-    arguments = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
+    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     threads = min(torch.get_num_threads(), count, 1 + voxels // VOXELS_PER_THREAD)
     if threads == 1:
-        kernel(0, count, *arguments)
+        kernel(0, count, *arrays)
         return
     # A few ranges per thread, so that one slow thread does not delay the rest.
     parts = min(count, 4 * threads)
     ranges = [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
-    list(_pool(threads).map(lambda bounds: kernel(*bounds, *arguments), ranges))
+    list(_pool(threads).map(lambda bounds: kernel(*bounds, *arrays), ranges))
 
 
 @functools.lru_cache(maxsize=1)

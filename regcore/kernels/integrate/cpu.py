@@ -5,6 +5,8 @@ Z = 1 and the first component is zero.  The backward pass needs the displacement
 squarings from the velocity, from one state stored half-way.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -179,8 +181,8 @@ def planar(field: Tensor, ndim: int) -> Tensor:
     return field.contiguous()
 
 
-def square(field: Tensor, times: int, spare: tuple[Tensor, Tensor]) -> Tensor:
-    """Square an interleaved field; the result is in ``field`` or one of the two ``spare`` fields."""
+def square(field: Tensor, times: int, spare: Sequence[Tensor]) -> Tensor:
+    """Square an interleaved field; the result is ``field`` itself or one of the two ``spare`` ones."""
     rows = field.shape[0] * field.shape[1] * field.shape[2]
     for step in range(times):
         out = spare[step % 2]

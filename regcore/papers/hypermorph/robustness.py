@@ -112,7 +112,10 @@ def _what_seconds_are(results: Results) -> str:
 
 def _settings(model: Mapping[str, Any]) -> TrainingSettings:
     """The settings with which a model was trained."""
-    return settings_type(model["method"]).read(model["settings"], "model.json")
+    settings = settings_type(model["method"]).read(model["settings"], "model.json")
+    if not isinstance(settings, TrainingSettings):
+        raise TypeError(f"models of the method {model['method']} are not trained")
+    return settings
 
 
 def convergence_rule(settings: TrainingSettings) -> str:
