@@ -1,4 +1,4 @@
-"""The plan of the study, and the object that the rules ask for their inputs, parameters and resources."""
+"""The plan of the study, and the object that gives rules their inputs, parameters and resources."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from regcore.study.workflow import Workflow, decided_plan, limit_gpus, one_of
 
 
 def answered(question, *arguments):
-    """What a function answers; a mistake of the user ends the run with its message alone."""
+    """Call a function; end the run with only the message if the user made a mistake."""
     try:
         return question(*arguments)
     except InputError as error:

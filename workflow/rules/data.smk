@@ -1,8 +1,8 @@
-"""From the scans as they are to images on one grid."""
+"""Scans: checked, aligned, and resampled to one grid."""
 
 
 rule check_cohort:
-    """Read every voxel of a user's cohort once: a damaged file is found before any long work."""
+    """Read every voxel of a user's cohort once: a damaged file is found before any long job."""
     input:
         table=WORKFLOW.cohort_table,
         scans=WORKFLOW.cohort_scans,
@@ -25,7 +25,7 @@ rule check_cohort:
 
 
 rule prepare:
-    """Align scans to the reference, bring them onto the common grid, normalise their intensities."""
+    """Align scans to the reference, resample them to the common grid, normalise their intensities."""
     input:
         scans=lambda wildcards: WORKFLOW.scans_to_prepare(wildcards.part),
     output:
@@ -51,7 +51,7 @@ rule prepare:
 
 
 rule list_pairs:
-    """The validation and test pairs with their files: what to register elsewhere, and a template for an import."""
+    """The validation and test pairs with their files: what to register elsewhere, and the file names for an import."""
     input:
         WORKFLOW.checked_cohort,
     output:

@@ -1,8 +1,8 @@
-"""The experiments of the papers: tables and figures of variants that train, register and score like methods."""
+"""The experiments of the papers: tables and figures, from variants that are trained, registered and scored like methods."""
 
 
 rule experiment_table:
-    """One table of a paper, as numbers and as a page of its own."""
+    """One table of a paper, as CSV and HTML."""
     input:
         unpack(lambda wildcards: WORKFLOW.experiment(wildcards.paper, wildcards.experiment)),
         labels=WORKFLOW.label_table,
@@ -37,7 +37,7 @@ rule experiment_table:
 
 
 rule experiment_figure:
-    """One figure of a paper, with the numbers that it shows."""
+    """One figure of a paper, with its numbers as CSV."""
     input:
         unpack(lambda wildcards: WORKFLOW.experiment(wildcards.paper, wildcards.experiment)),
         labels=WORKFLOW.label_table,
@@ -72,7 +72,7 @@ rule experiment_figure:
 
 
 rule features:
-    """Measure how much the features of a network vary over the series of contrasts of the test pairs."""
+    """Measure how much the features of a network vary over the test pairs' series of contrasts."""
     input:
         prepared=WORKFLOW.prepared_to_test,
         model=lambda wildcards: WORKFLOW.model(wildcards.method),
@@ -97,7 +97,7 @@ rule features:
 
 
 rule weights:
-    """Measure the weight volumes of a network on the test pairs, and keep those of one pair."""
+    """Measure the weight volumes of a network on the test pairs, and store those of one pair."""
     input:
         prepared=WORKFLOW.prepared_to_test,
         model=lambda wildcards: WORKFLOW.model(wildcards.method),

@@ -1,8 +1,8 @@
-"""Fields of the test pairs: classical and learned methods alike, and fields made elsewhere."""
+"""Fields of the test pairs: classical methods, learned methods, and imported fields."""
 
 
 rule register:
-    """Find the fields of some of the test pairs with one method."""
+    """Register one part of the test pairs with one method."""
     input:
         prepared=lambda wildcards: WORKFLOW.prepared_of_pairs(wildcards.part),
         model=lambda wildcards: WORKFLOW.model(wildcards.method),
@@ -23,7 +23,7 @@ rule register:
         method=lambda wildcards: WORKFLOW.entry(wildcards.method).method,
         settings=lambda wildcards: WORKFLOW.entry(wildcards.method).settings,
         pairs=lambda wildcards: WORKFLOW.pairs_in(wildcards.part),
-        threads_per_pair=config["registration"]["threads"],  # some tools' fields depend on it
+        threads_per_pair=config["registration"]["threads"],  # some tools' results depend on it
         stage=lambda wildcards: WORKFLOW.version("register", wildcards.method),
     message:
         "Registering with {wildcards.method} ({wildcards.part})"
@@ -32,7 +32,7 @@ rule register:
 
 
 rule import_fields:
-    """Bring fields made elsewhere into the layout of a method's fields."""
+    """Copy imported fields into the layout of a method's fields."""
     input:
         fields=lambda wildcards: WORKFLOW.imported_files(wildcards.method, wildcards.part),
         scans=lambda wildcards: WORKFLOW.scans_of_pairs(wildcards.part),

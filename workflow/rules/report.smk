@@ -1,4 +1,4 @@
-"""Tables, figures and the page, from result files alone."""
+"""Tables, figures and the report, made only from result files."""
 
 
 rule tables:
@@ -94,7 +94,7 @@ rule training_curves:
 
 
 rule search_figure:
-    """The trials of a method's search, and which hyperparameters matter."""
+    """The trials of a method's search, and the importance of its hyperparameters."""
     input:
         "<study>/models/{method}",
     output:
@@ -123,7 +123,7 @@ rule search_figure:
 
 
 rule architecture_figure:
-    """The mixtures, or the weights of the objective, that a search for an architecture went through."""
+    """The mixtures, or the weights of the objective, during a search for an architecture."""
     input:
         "<study>/architectures/{method}/trace.csv",
     output:
@@ -152,7 +152,7 @@ rule architecture_figure:
 
 
 rule pictures:
-    """The best, the median and the worst of the pairs that a method registered."""
+    """The best, median and worst pair of a method."""
     input:
         metrics="<study>/metrics/{method}.parquet",
         fields=lambda wildcards: WORKFLOW.fields(wildcards.method),
@@ -181,7 +181,7 @@ rule pictures:
 
 
 rule write_report:
-    """The page: one self-contained HTML file."""
+    """The report: one self-contained HTML file."""
     input:
         summary="<study>/tables/summary.csv",
         comparisons="<study>/tables/comparisons.csv",

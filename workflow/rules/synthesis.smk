@@ -24,7 +24,7 @@ rule list_cohort:
 
 
 rule synthesise:
-    """Images, labels, landmarks and true maps of some of the embedded cohort's subjects."""
+    """Images, labels, landmarks and true maps of one part of the embedded cohort's subjects."""
     output:
         directory("<study>/cohort/{part}"),
     log:
@@ -47,7 +47,7 @@ rule synthesise:
 
 
 rule true_fields:
-    """The known field of every test pair, in the layout of a method's fields."""
+    """The true field of every test pair, in the layout of a method's fields."""
     input:
         scans=WORKFLOW.test_scans,
     output:

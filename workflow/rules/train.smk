@@ -2,10 +2,10 @@
 
 
 rule train:
-    """Train a method on the training pairs; the weights with the best validation Dice are kept.
+    """Train a method on the training pairs; keep the weights with the best validation Dice.
 
-    The state of the training lives beside the output, in a folder that Snakemake does not know and so
-    does not wipe: a killed training resumes.
+    The state of the training is beside the output, in a folder that Snakemake does not know and so does not delete:
+    a killed training resumes.
     """
     input:
         prepared=WORKFLOW.prepared,

@@ -1,10 +1,10 @@
-"""Hyperparameters and architectures: searching for them, and scoring networks that differ in them or have them all."""
+"""Hyperparameters and architectures: searches, and sweeps over trained networks."""
 
 
 rule trial:
-    """Train a method with hyperparameters that its search draws; a killed trial goes on where it was.
+    """Train a method with hyperparameters drawn by its search. A killed trial resumes.
 
-    The search itself, an Optuna journal that trials share, lies beside the outputs, in a file that Snakemake does
+    The search itself, an Optuna journal shared by the trials, is beside the outputs, in a file that Snakemake does
     not know and so does not delete.
     """
     input:
@@ -43,7 +43,7 @@ rule trial:
 
 
 rule search:
-    """Take over the best trial's model, and the table of all trials."""
+    """Keep the best trial's model, and the table of all trials."""
     input:
         trials=lambda wildcards: WORKFLOW.trials(wildcards.method),
     output:
@@ -67,7 +67,7 @@ rule search:
 
 
 rule architecture:
-    """Search for the cells and the objective of an AutoReg network, which is then trained like any other."""
+    """Search for the cells and the objective of an AutoReg network, which is then trained like any network."""
     input:
         prepared=WORKFLOW.prepared,
         labels=WORKFLOW.label_table,
@@ -104,7 +104,7 @@ rule architecture:
 
 
 rule sweep:
-    """Score the networks of a landscape on the common grid, hypernetworks at many hyperparameters, and tune these."""
+    """Score the networks of a landscape on the common grid, hypernetworks at many hyperparameters, and tune the latter."""
     input:
         models=lambda wildcards: WORKFLOW.models_of_sweep(wildcards.sweep),
         prepared=WORKFLOW.prepared_to_score,

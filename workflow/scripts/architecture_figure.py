@@ -1,4 +1,4 @@
-"""Draw what a search for an architecture did."""
+"""Draw the course of a search for an architecture."""
 
 from regcore.reporting.architectures import search_figure
 from regcore.reporting.figures import save_figure

@@ -1,4 +1,4 @@
-"""Read through a user's cohort."""
+"""Check a user's cohort by reading every voxel."""
 
 from regcore.process.files import atomic_write
 from regcore.study.job import job

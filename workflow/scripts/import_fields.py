@@ -1,4 +1,4 @@
-"""Import some test pairs' fields that were made elsewhere."""
+"""Import fields of one part of the test pairs."""
 
 from regcore.study.job import job
 from regcore.study.stages.register import import_pairs

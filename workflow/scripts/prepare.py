@@ -1,4 +1,4 @@
-"""Prepare some scans."""
+"""Prepare one part of the scans."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Register some test pairs with one method."""
+"""Register one part of the test pairs with one method."""
 
 from pathlib import Path
 

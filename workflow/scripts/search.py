@@ -1,4 +1,4 @@
-"""Take over the model of a search's best trial."""
+"""Keep the model of a search's best trial."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Draw what a search found."""
+"""Draw the trials of a search for hyperparameters."""
 
 from regcore.reporting.study_report import draw_search
 from regcore.study.job import job

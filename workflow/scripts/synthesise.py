@@ -1,4 +1,4 @@
-"""Make some subjects of the embedded cohort."""
+"""Make one part of the embedded cohort's subjects."""
 
 from regcore.study.job import job
 from regcore.synthesis.icbm152 import synthesise

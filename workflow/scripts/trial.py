@@ -1,4 +1,4 @@
-"""Train a method with hyperparameters that its search draws."""
+"""Train a method with hyperparameters drawn by its search."""
 
 from pathlib import Path
 

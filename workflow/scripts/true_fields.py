@@ -1,4 +1,4 @@
-"""Write the true fields of some test pairs."""
+"""Write the true fields of one part of the test pairs."""
 
 from regcore.study.job import job
 from regcore.study.stages.register import write_true_fields
