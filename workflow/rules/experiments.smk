@@ -1,4 +1,4 @@
-"""The experiments of the papers: tables and figures, from variants that are trained, registered and scored like methods."""
+"""The experiments of the papers: tables and figures, from variants that run like the study's methods."""
 
 
 rule experiment_table:

@@ -104,7 +104,7 @@ rule architecture:
 
 
 rule sweep:
-    """Score the networks of a landscape on the common grid, hypernetworks at many hyperparameters, and tune the latter."""
+    """Score the networks of a landscape on the common grid, hypernetworks at many hyperparameters, and tune those."""
     input:
         models=lambda wildcards: WORKFLOW.models_of_sweep(wildcards.sweep),
         prepared=WORKFLOW.prepared_to_score,
