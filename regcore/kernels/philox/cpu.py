@@ -58,7 +58,7 @@ def count_words(first, seed, offset, words):
 
 @jit
 def normal_pairs(first, second, cosines, sines):
-    """Two normal numbers from two words, by Box and Muller; see ``_logarithm`` and ``_circle`` of the reference."""
+    """Two normal numbers from two words, by Box and Muller; see :mod:`regcore.kernels.philox.reference`."""
     for i in range(first.size):
         u = np.float32(np.int32((first[i] >> np.uint32(8)) + np.uint32(1))) * _UNIT
         bits = np.float32(u).view(np.int32) + np.int32(0x3F800000 - ROOT_HALF)

@@ -175,7 +175,7 @@ def _likeliest(row: Mapping[str, float], kind: str, weighed: bool = False) -> li
 def _cells_by_trying(
     data: _Data, method: AutoReg, search: CellSearch, checkpoints: Path, kinds: tuple[str, ...]
 ) -> _Outcome:
-    """The control: random search over all kinds of cells, for as long as the other search took."""
+    """The control: try architectures with all kinds of cells, for as long as the other search took."""
     settings = search.settings
     allowed = _facts_of(data.plan, str(settings.as_long_as))["cells_cpu_seconds"]
     torch.manual_seed(data.stage_seed(settings.by))
