@@ -34,7 +34,7 @@ def swept(kind: str, setting: str, value: float) -> str:
 
 
 def series_and_number(contrasts: Iterable[str]) -> dict[str, list[Any]]:
-    """Columns ``series`` and ``number`` for contrasts; None for one that is of no series."""
+    """Columns ``series`` and ``number`` for contrasts; None for a contrast of no series."""
     found = [of_series(contrast) for contrast in contrasts]
     return {"series": [own and own[0] for own in found], "number": [own and own[1] for own in found]}
 

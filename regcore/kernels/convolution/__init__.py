@@ -76,7 +76,7 @@ def rectified_convolution(
     x, weight, bias, stride
         As for :func:`convolve`.
     slope : float
-        Of the LeakyReLU for negative values.
+        Slope of the LeakyReLU for negative values.
 
     Returns
     -------

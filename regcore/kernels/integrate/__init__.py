@@ -24,7 +24,7 @@ def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
     steps : int
         Squarings.
     half : bool
-        Whether what lies between the squarings is kept in 16 bits.
+        Whether states between squarings are stored in 16 bits.
 
     Returns
     -------

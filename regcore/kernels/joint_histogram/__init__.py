@@ -24,7 +24,7 @@ def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> T
     fixed, warped : Tensor, shape (R, voxels)
         Intensities as positions in bins, from 0 to ``bins`` - 1.
     bins : int
-        Per image.
+        Number of bins per image.
     width : float
         Standard deviation of the window, in bins.
 

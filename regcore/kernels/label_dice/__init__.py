@@ -27,7 +27,7 @@ def place(labels: Tensor, codes: Sequence[int]) -> Tensor:
     labels : Tensor of int
         A label map of any shape.
     codes : sequence of int
-        In ascending order.
+        Label codes in ascending order.
 
     Returns
     -------

@@ -21,11 +21,11 @@ def uniform(shape: Sequence[int], seed: int, offset: int, device: torch.device) 
     Parameters
     ----------
     shape : sequence of int
-        Of the result.
+        Shape of the result.
     seed, offset : int
         The same pair gives the same numbers on every device.
     device : torch.device
-        Where they are drawn.
+        Device of the result.
 
     Returns
     -------
@@ -54,11 +54,11 @@ def normal(shape: Sequence[int], seed: int, offset: int, device: torch.device) -
     Parameters
     ----------
     shape : sequence of int
-        Of the result.
+        Shape of the result.
     seed, offset : int
         The same pair gives the same numbers on every device.
     device : torch.device
-        Where they are drawn.
+        Device of the result.
 
     Returns
     -------
@@ -87,9 +87,9 @@ def label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offse
     Parameters
     ----------
     labels : Tensor of int
-        Codes; those beyond the tables are taken for the nearest that is not.
+        Codes; those outside the tables are clamped to them.
     means, spreads : Tensor of float32, shape (codes,)
-        Of the normal distribution of each code.
+        Mean and standard deviation of each code's normal distribution.
     seed, offset : int
         As for :func:`normal`.
 

@@ -25,13 +25,13 @@ def sample_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, sl
     Parameters
     ----------
     x : Tensor, shape (B, C, *space)
-        Half a kernel of zeros lies beyond the border.
+        Features, padded by half a kernel of zeros.
     weight : Tensor, shape (B, F, C, k, ...)
         With an odd k.
     bias : Tensor, shape (B, F), optional
         Added to every voxel of a sample.
     slope : float
-        Of a LeakyReLU for negative values; 1 is none.
+        Slope of a LeakyReLU for negative values; 1 for none.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def differs_by_sample(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
     weight : Tensor, shape (F, C, k, ...)
         As seen under ``vmap``.
     stride : int
-        The kernel has stride 1 alone.
+        The kernel supports only stride 1.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def differs_by_sample(x: Tensor, weight: Tensor, stride: int = 1) -> bool:
 
 
 def of_samples(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1) -> Tensor:
-    """Under ``vmap``: all samples of ``x`` with the one ``weight`` that is seen here.
+    """Under ``vmap``: convolve all samples of ``x`` with one ``weight``.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def of_samples(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: flo
     bias : Tensor, shape (F,), optional
         Added to every voxel.
     slope : float
-        Of a LeakyReLU for negative values; 1 is none.
+        Slope of a LeakyReLU for negative values; 1 for none.
 
     Returns
     -------

@@ -23,7 +23,7 @@ def identity(shape: Sequence[int], like: Tensor) -> Tensor:
     shape : sequence of int
         Voxels along each array axis.
     like : Tensor
-        Whose type and device are taken.
+        Tensor whose type and device are used.
 
     Returns
     -------

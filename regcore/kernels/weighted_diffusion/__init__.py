@@ -14,7 +14,7 @@ from regcore.kernels.weighted_diffusion.reference import weighted_diffusion_refe
 
 
 def weighted_diffusion(field: Tensor, weight: Tensor) -> Tensor:
-    """As :func:`weighted_diffusion_reference` [1]_, with the kernel if possible; there is none for a CPU.
+    """As :func:`weighted_diffusion_reference` [1]_, with the kernel if possible (none on a CPU).
 
     Parameters
     ----------
