@@ -23,15 +23,15 @@ class PreprocessSettings(Section):
         None, description="voxel size of the common grid in mm; default: the reference's"
     )
     shape: list[Annotated[int, Field(ge=16)]] | None = Field(
-        None, description="voxels of the common grid; default: what the reference's content needs"
+        None, description="voxels of the common grid; default: large enough for the reference's content"
     )
     affine: Alignment = Field(
         "affine",
-        description="alignment of each scan to the reference before anything else: affine, rigid, centre (of the "
-        "images) or none (headers are right already); nmi or mind: affine by regcore's own optimiser with that "
-        "measure, for any contrasts",
+        description="first alignment of each scan to the reference: affine, rigid, centre (of the images) or none (the "
+        "headers are already right); nmi or mind: affine by regcore's own optimiser with that measure, for any "
+        "contrasts",
     )
-    mask: bool = Field(False, description="set what lies outside the cohort's masks to zero")
+    mask: bool = Field(False, description="set voxels outside the cohort's masks to zero")
     percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2)] = Field(
         [0.5, 99.5], description="intensities at these percentiles become 0 and 1"
     )

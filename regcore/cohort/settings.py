@@ -52,8 +52,8 @@ class PairSettings(Section):
 
     kind: Literal["random", "all", "atlas", "within-subject", "mixed", "listed"] = Field(
         "random",
-        description="random or all (different subjects), atlas (everybody to one), within-subject, mixed (within a "
-        "subject and across subjects of one dataset, as many of each), listed (test pairs as in 'table', others "
+        description="random or all (different subjects), atlas (all to one fixed subject), within-subject, mixed (equally "
+        "many within a subject and between subjects of one data set), listed (test pairs from 'table', others "
         "random)",
     )
     table: str | None = Field(
@@ -65,13 +65,11 @@ class PairSettings(Section):
         Pairing | Pairings, Told("give two contrasts, such as [T1w, T1w], or a list of such pairings")
     ] = Field(
         ["T1w", "T1w"],
-        description="contrast of the fixed and of the moving image, or a list of such pairings: tables then show each "
-        "of them too",
+        description="contrasts of the fixed and the moving image, or a list of such pairings; tables then also show "
+        "each pairing",
     )
-    validation: Count | None = Field(
-        16, description="how many validation pairs of each pairing of contrasts (null: all)"
-    )
-    test: Count | None = Field(30, description="how many test pairs of each pairing of contrasts (null: all)")
+    validation: Count | None = Field(16, description="number of validation pairs per pairing of contrasts (null: all)")
+    test: Count | None = Field(30, description="number of test pairs per pairing of contrasts (null: all)")
 
     @property
     def pairings(self) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ class StudySettings(Section):
     )
     labels: LabelSettings = section(LabelSettings, "scored labels and their groups")
     preprocess: PreprocessSettings = section(PreprocessSettings, "how scans are resampled to the common grid")
-    pairs: PairSettings = section(PairSettings, "which pairs of scans are registered")
+    pairs: PairSettings = section(PairSettings, "pairs of scans to register")
     registration: RegistrationSettings = section(RegistrationSettings, "how test pairs are registered")
     evaluation: EvaluationSettings = section(EvaluationSettings, "what is measured and compared")
     experiments: ExperimentSettings = section(

@@ -37,7 +37,7 @@ class EmbeddedSettings(Section):
     test: Subjects = Field(12, description="number of test subjects")
     contrasts: Annotated[list[Contrast], Field(min_length=1), Distinct()] = Field(
         ["T1w"],
-        description="which images each subject gets: T1w, T2w, PDw, FLASH-2 to FLASH-40 (flip angle, degrees), "
+        description="contrasts of each subject's images: T1w, T2w, PDw, FLASH-2 to FLASH-40 (flip angle, degrees), "
         "MPRAGE-300 to MPRAGE-1000 (inversion time, ms)",
     )
     deformation_mm: Scales = Field([5.2, 4.2, 0.8], description=DEFORMATION_MM)
@@ -49,16 +49,16 @@ class EmbeddedSettings(Section):
         "(default: 1)"
     )
     session_deformation_mm: NonNegative | None = left_out(
-        "root-mean-square displacement (mm) over the image from a later scan of a subject to its first; in the brain "
-        "it is some 0.6 of that (default: 1)"
+        "root-mean-square displacement (mm) over the image between a later scan of a subject and its first; inside the "
+        "brain it is about 0.6 of that (default: 1)"
     )
     ventricles_mm: NonNegative | None = left_out(
-        "largest distance (mm) by which a subject's ventricles are wider than the template's, drawn uniformly from 0 "
-        "on: a deformation that fades within a centimetre of their walls (default: none)"
+        "maximum widening of a subject's ventricles (mm), drawn uniformly from 0: a deformation that fades within a "
+        "centimetre of their walls (default: none)"
     )
     datasets: Annotated[dict[Name, DatasetSettings | None], Field(min_length=1)] | None = left_out(
-        "name → what is different there, of noise, bias and deformation_mm; each split's subjects are dealt to the "
-        "datasets in turn (default: one, 'embedded')"
+        "data sets to simulate: name → its own noise, bias or deformation_mm; each split's subjects are assigned to "
+        "them in turn (default: one, 'embedded')"
     )
 
     def subjects(self, split: str) -> int:

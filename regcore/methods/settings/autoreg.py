@@ -54,8 +54,8 @@ class AutoRegSettings(FlowSettings):
     )
     lambda2: NonNegative = Field(
         1.5,
-        description="λ2, weight of the diffusion of the velocity (Eq. 5; defaults of the four: where the authors' code "
-        "begins)",
+        description="λ2, weight of the diffusion of the velocity (Eq. 5; defaults of λ1 to λ4: the initial values in "
+        "the authors' code)",
     )
     lambda3: NonNegative = Field(0.32, description="λ3, weight of the similarity at half resolution (Eq. 5)")
     lambda4: NonNegative = Field(
@@ -63,7 +63,7 @@ class AutoRegSettings(FlowSettings):
     )
     input: Literal["images"] = Field("images", description="input of the network: images")
     passes: Literal[1] = Field(1, description="runs of the network per pair: one")
-    flow: Literal["velocity"] = Field("velocity", description="what the network predicts: a velocity")
+    flow: Literal["velocity"] = Field("velocity", description="output of the network: a velocity")
     flow_resolution: Literal[2] = Field(2, description="the flow is at half the resolution of the images")
 
     _file: Path | None = PrivateAttr(None)
