@@ -52,8 +52,8 @@ class PairSettings(Section):
 
     kind: Literal["random", "all", "atlas", "within-subject", "mixed", "listed"] = Field(
         "random",
-        description="random or all (different subjects), atlas (all to one fixed subject), within-subject, mixed (equally "
-        "many within a subject and between subjects of one data set), listed (test pairs from 'table', others "
+        description="random or all (different subjects), atlas (all to one fixed subject), within-subject, mixed "
+        "(equally many within a subject and between subjects of one data set), listed (test pairs from 'table', others "
         "random)",
     )
     table: str | None = Field(
