@@ -17,7 +17,7 @@ from regcore.commands.cli import main
 from regcore.errors import InputError
 from regcore.experiments import Needs
 from regcore.experiments import autoreg as paper
-from regcore.networks.architecture import CANDIDATES, LAMBDAS, SIZES, Architecture
+from regcore.networks.architecture import CANDIDATES, LAMBDAS, Architecture
 from regcore.papers.autoreg import figures as autoreg
 from regcore.papers.write import show, write_experiment
 from regcore.reporting.architectures import headings, search_figure
@@ -29,7 +29,8 @@ from regcore.study.stages.register import register_pairs
 from regcore.study.stages.score import evaluate_method
 from regcore.study.stages.train import train
 
-MODEL = {"network": "cells", "architecture": {}, **dict.fromkeys((*LAMBDAS, *SIZES), 1)}
+SIZED = {"channels": 1, "separable": "true", "downsampling": "first"}
+MODEL = {"network": "cells", "architecture": "manual-small", **dict.fromkeys(LAMBDAS, 1), **SIZED}
 FAST = {"steps": 3, "validate_every": 3, "learning_rate": 0.01}
 EXPERIMENTS = {
     "autoreg": {

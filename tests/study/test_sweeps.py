@@ -14,6 +14,7 @@ from support.studies import dice_by_hand, prepared, small_study
 from regcore.errors import InputError
 from regcore.experiments import hypermorph
 from regcore.experiments.hypermorph import by_grid, dense
+from regcore.experiments.settings import HyperMorphExperiments
 from regcore.models.trained import load_model
 from regcore.settings.yaml import load_yaml
 from regcore.study.plan import plan_study
@@ -64,6 +65,11 @@ def swept(plan, tmp_path_factory):
     return folder
 
 
+def asked(values):
+    """What a study asks of the paper, with all defaults."""
+    return HyperMorphExperiments.read(values, hypermorph.WHERE)
+
+
 def test_the_networks_of_the_experiments(plan):
     assert {name: sweep.entries for name, sweep in plan.sweeps.items()} == {
         "mse-hyper": ["hyper-mse", "hyper-mse-2"],
@@ -97,13 +103,13 @@ def test_the_networks_of_the_experiments(plan):
 def test_experiments_that_cannot_be(changes, labelled, complaint):
     settings = {"lambda": {"mse": [0, 1]}, "replicates": {"count": 4, "lambda": {}}, "landscapes": {}}
     with pytest.raises(InputError, match=complaint):
-        hypermorph.landscapes(settings | changes, labelled)
+        hypermorph.landscapes(asked(settings | changes), labelled)
 
 
 def test_a_landscape_of_two_hyperparameters_needs_none_of_one():
     settings = EXPERIMENTS["hypermorph"] | {"lambda": {}, "replicates": {"lambda": {}}}
     gamma = settings["landscapes"]["gamma"] | {"similarity": "mse", "range": [0, 1]}
-    found = hypermorph.experiments(settings | {"landscapes": {"gamma": gamma}}, labelled=True)
+    found = hypermorph.experiments(asked(settings | {"landscapes": {"gamma": gamma}}), labelled=True)
     assert found.names == ["fig4", "table1"]
     assert sorted(sweep.name for sweep in found.sweeps) == ["gamma-grid", "gamma-hyper"]
 
