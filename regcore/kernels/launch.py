@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 try:
     import numba
 except ImportError:  # every operator then runs as its plain-torch reference
-    numba = None
+    numba = None  # type: ignore[assignment]  # no type says that a module may be missing
 
 #: Voxels below which a second thread costs more than it brings.
 VOXELS_PER_THREAD = 8192
@@ -28,7 +29,7 @@ VOXELS_PER_THREAD = 8192
 
 #: How kernels are compiled.  Multiply-add is fused; other liberties with floating point are not taken, so that NaN
 #: stays NaN.
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _digest_of_sources(folder: Path) -> str:
@@ -61,7 +62,7 @@ def _made_stale_by_any_source(kernel: Callable) -> bool:
     since a cache with Numba's own stamp could give results of old code.
     """
     file = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
-    if not hasattr(file, "_source_stamp"):
+    if file is None or not hasattr(file, "_source_stamp"):
         return False
     file._source_stamp = _SOURCES
     return True
@@ -89,15 +90,15 @@ def run(kernel: Callable, count: int, voxels: int, *arguments) -> None:
     *arguments
         Tensors are handed over as NumPy arrays that share their memory; they must be contiguous.
     """
-    arguments = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
+    arrays = [a.detach().numpy() if isinstance(a, Tensor) else a for a in arguments]
     threads = min(torch.get_num_threads(), count, 1 + voxels // VOXELS_PER_THREAD)
     if threads == 1:
-        kernel(0, count, *arguments)
+        kernel(0, count, *arrays)
         return
     # A few ranges for each thread, so that one that is held up does not hold up all.
     parts = min(count, 4 * threads)
     ranges = [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
-    list(_pool(threads).map(lambda bounds: kernel(*bounds, *arguments), ranges))
+    list(_pool(threads).map(lambda bounds: kernel(*bounds, *arrays), ranges))
 
 
 @functools.lru_cache(maxsize=1)

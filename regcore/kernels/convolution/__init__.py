@@ -155,7 +155,7 @@ _interleave.register_autograd(_backward)
 def _over_samples(operator):
     """The rule of ``vmap`` for an operator that treats every sample alike: one more axis of samples."""
 
-    def rule(info, in_dims: tuple[int | None, ...], tensor: Tensor) -> tuple[Tensor, int]:
+    def rule(info, in_dims: tuple[int], tensor: Tensor) -> tuple[Tensor, int]:
         moved = tensor.movedim(in_dims[0], 0)
         return operator(moved.flatten(0, 1)).unflatten(0, moved.shape[:2]), 0
 

@@ -5,6 +5,8 @@ cache.  In 2-D Z = 1 and the first component is zero.  The backward needs the di
 squares them anew from the velocity, from one remembered half-way.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -179,7 +181,7 @@ def planar(field: Tensor, ndim: int) -> Tensor:
     return field.contiguous()
 
 
-def square(field: Tensor, times: int, spare: tuple[Tensor, Tensor]) -> Tensor:
+def square(field: Tensor, times: int, spare: Sequence[Tensor]) -> Tensor:
     """Square an interleaved field; the result is ``field`` itself or one of the two ``spare`` ones."""
     rows = field.shape[0] * field.shape[1] * field.shape[2]
     for step in range(times):

@@ -8,8 +8,10 @@ triangles of one-sided differences.  The volume that is turned inside out is the
 over the ten (in 2-D of ½ max(-J, 0) / 2 over the four): of the identity the same sum of +J is one voxel.
 """
 
+import functools
 import itertools
 import math
+import operator
 
 import torch
 from torch import Tensor
@@ -48,7 +50,7 @@ def determinant_backward(gradient: Tensor, displacement: Tensor) -> Tensor:
     else:
         cofactors = [torch.linalg.cross(columns[(row + 1) % 3], columns[(row + 2) % 3]) for row in range(3)]
     weighted = (torch.stack(cofactors, 1) * gradient[:, None, ..., None]).unbind(-1)
-    return sum(central_adjoint(part, axis + 2) for axis, part in enumerate(weighted))
+    return functools.reduce(operator.add, (central_adjoint(part, axis + 2) for axis, part in enumerate(weighted)))
 
 
 def central_adjoint(values: Tensor, axis: int) -> Tensor:
@@ -72,13 +74,11 @@ def corner_edges(displacement: Tensor) -> Tensor:
     """
     ndim = displacement.shape[1]
     inner = [slice(1, n - 1) for n in displacement.shape[2:]]
-    here = displacement[(..., *inner)]
+    here = displacement[:, :, *inner]
 
     def edge(offset: tuple[int, ...]) -> Tensor:
-        moved = displacement[
-            (..., *[slice(1 + o, n - 1 + o) for o, n in zip(offset, displacement.shape[2:], strict=True)])
-        ]
-        return moved - here + torch.tensor(offset).to(here).view(-1, *[1] * ndim)
+        moved = [slice(1 + o, n - 1 + o) for o, n in zip(offset, displacement.shape[2:], strict=True)]
+        return displacement[:, :, *moved] - here + torch.tensor(offset).to(here).view(-1, *[1] * ndim)
 
     def along(axis: int, side: int) -> tuple[int, ...]:
         return tuple(side if a == axis else 0 for a in range(ndim))
@@ -121,10 +121,10 @@ def digital_folds_reference(displacement: Tensor, mask: Tensor) -> Tensor:
 
 def _slab_folds(displacement: Tensor, mask: Tensor) -> Tensor:
     ndim = displacement.shape[1]
-    inner = [slice(1, n - 1) for n in displacement.shape[2:]]
+    inner = tuple(slice(1, n - 1) for n in displacement.shape[2:])
     corners = corner_determinants_reference(displacement)[0]
-    central = determinant_reference(displacement)[(0, *inner)]
+    central = determinant_reference(displacement)[0][inner]
     folded = corners <= 0
     volume = (-corners).clamp(min=0).sum(0) * 0.5 / math.factorial(ndim)
     parts = [torch.ones_like(volume), central <= 0, folded.any(0), folded.sum(0), volume]
-    return torch.stack([part[mask[tuple(inner)]].double().sum() for part in parts])
+    return torch.stack([part[mask[inner]].double().sum() for part in parts])

@@ -119,7 +119,8 @@ def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[
 
 @_overlaps.register_fake
 def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(displacement.new_empty(displacement.shape[0], count) for _ in range(3))
+    both, warped, sizes = (displacement.new_empty(displacement.shape[0], count) for _ in range(3))
+    return both, warped, sizes
 
 
 @torch.library.custom_op("regcore::label_overlaps_backward", mutates_args=(), device_types="cpu")

@@ -145,7 +145,8 @@ def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) ->
     sums = torch.empty(planes, 3, count + 1, dtype=torch.float64)
     run(overlap_planes, planes, displacement[:, 0].numel(), fixed, moving, displacement, sums)
     sums = sums.view(batch, -1, 3, count + 1).sum(1).to(displacement.dtype)
-    return tuple(sums[:, kind, :count].clone() for kind in range(3))
+    both, warped, sizes = (sums[:, kind, :count].clone() for kind in range(3))
+    return both, warped, sizes
 
 
 def overlaps_backward(

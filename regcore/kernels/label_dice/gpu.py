@@ -306,9 +306,11 @@ def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) ->
         fixed, moving, displacement, sums, count, *volume(moving).space, *grid.space,
         BINS=bins, REPLICAS=REPLICAS, TYPE=arithmetic(displacement), **constants,
     )  # fmt: skip
-    out = tuple(displacement.new_empty(grid.batch, count) for _ in range(3))
-    finish_kernel[triton.cdiv(count, COLUMNS), 3, grid.batch](sums, *out, count, REPLICAS=REPLICAS, COLUMNS=COLUMNS)
-    return out
+    both, warped, sizes = (displacement.new_empty(grid.batch, count) for _ in range(3))
+    finish_kernel[triton.cdiv(count, COLUMNS), 3, grid.batch](
+        sums, both, warped, sizes, count, REPLICAS=REPLICAS, COLUMNS=COLUMNS
+    )
+    return both, warped, sizes
 
 
 def overlaps_backward(

@@ -11,7 +11,9 @@ that of warping one image, whose value at corner i is b[M_i] + [M_i = F(x)] a[F(
 Label maps hold indices here: 0 ... K - 1, and K for every other label.
 """
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -50,10 +52,11 @@ def overlaps_reference(
         above = (along - lower[-1]).clamp(0, 1)
         weights.append((1 - above, above))
     for corner in itertools.product((0, 1), repeat=len(sizes)):
-        weight, index, inside = 1, 0, True
+        weight = functools.reduce(operator.mul, [weights[axis][side] for axis, side in enumerate(corner)])
+        index = torch.zeros_like(weight, dtype=torch.int64)
+        inside = torch.ones_like(weight, dtype=torch.bool)
         for axis, (side, size) in enumerate(zip(corner, sizes, strict=True)):
             voxel = lower[axis] + side
-            weight = weight * weights[axis][side]
             inside = inside & (voxel >= 0) & (voxel < size)
             index = index * size + voxel.clamp(0, size - 1).long()
         # A NaN in the displacement is in the weight, and stays.
@@ -61,5 +64,5 @@ def overlaps_reference(
         labels = flat_moving.gather(1, index.flatten(1))
         warped = warped.scatter_add(1, labels, weight)
         both = both.scatter_add(1, flat_fixed, torch.where(labels == flat_fixed, weight, 0))
-    sizes = torch.zeros_like(both).scatter_add(1, flat_fixed, torch.ones_like(flat_fixed, dtype=both.dtype))
-    return both[:, :count], warped[:, :count], sizes[:, :count]
+    fixed_sums = torch.zeros_like(both).scatter_add(1, flat_fixed, torch.ones_like(flat_fixed, dtype=both.dtype))
+    return both[:, :count], warped[:, :count], fixed_sums[:, :count]

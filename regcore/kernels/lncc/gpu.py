@@ -287,7 +287,8 @@ def shape_of(image: Tensor, window: int) -> Shape:
     batch, channels, *space = image.shape
     if len(space) == 2:
         return Shape(batch * channels, space[0], 1, space[1], 1)
-    return Shape(batch * channels, *space, window)
+    depth, height, width = space
+    return Shape(batch * channels, depth, height, width, window)
 
 
 def statistics_of(fixed: Tensor, moving: Tensor, shape: Shape, kind: tl.dtype) -> Tensor:

@@ -15,6 +15,9 @@ Two variants differ in what lies beyond the border and in a flat box:
     n = window^D everywhere, beyond the border the image is 0, and cc² = X² / (V W + 1e-5).
 """
 
+import functools
+import operator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,18 +32,17 @@ def box_sum(values: Tensor, window: int) -> Tensor:
     for axis in range(2, values.ndim):
         size = values.shape[axis]
         part = F.pad(values.movedim(axis, -1), (left, right))
-        total, covered, width = None, 0, 1
+        pieces, covered, width = [], 0, 1
         while True:
             if window & width:
-                piece = part.narrow(-1, covered, size)
-                total = piece if total is None else total + piece
+                pieces.append(part.narrow(-1, covered, size))
                 covered += width
             if 2 * width > window:
                 break
             length = part.shape[-1] - width
             part = part.narrow(-1, 0, length) + part.narrow(-1, width, length)
             width *= 2
-        values = total.movedim(-1, axis)
+        values = functools.reduce(operator.add, pieces).movedim(-1, axis)
     return values
 
 

@@ -6,7 +6,9 @@ the pairs, clamped to 0.001 to 1000 times its mean over the image; the descripto
 I and the squared differences keep the value at the edge.
 """
 
+import functools
 import itertools
+import operator
 
 import torch
 from torch import Tensor
@@ -56,7 +58,8 @@ def _moving_average(values: Tensor, axis: int, radius: int) -> Tensor:
     """
     size = values.shape[axis]
     padded = _repeat_edge(values, axis, radius)
-    return sum(padded.narrow(axis, start, size) for start in range(2 * radius + 1)) / (2 * radius + 1)
+    slices = (padded.narrow(axis, start, size) for start in range(2 * radius + 1))
+    return functools.reduce(operator.add, slices) / (2 * radius + 1)
 
 
 def _repeat_edge(values: Tensor, axis: int, width: int) -> Tensor:

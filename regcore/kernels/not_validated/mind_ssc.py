@@ -216,13 +216,15 @@ def loss_and_gradients(
     entries = 4 * groups * voxels * size.batch
     loss = (sums[0].sum() / entries).to(moving.dtype)
     through_means = (sums[1:] / voxels).to(moving.dtype)
-    gradients = [
-        image_gradient(*tensors, entries, dilation, size, groups, grid, shared) if want else image.new_empty(0)
-        for want, image, *tensors in zip(
-            wanted, (fixed, moving), images, fields, adjoints, ties, through_means, strict=True
+    to_fixed, to_moving = (
+        image_gradient(image, field, adjoint, tied, through_mean, entries, dilation, size, groups, grid, shared)
+        if want
+        else image.new_empty(0)
+        for want, image, field, adjoint, tied, through_mean in zip(
+            wanted, images, fields, adjoints, ties, through_means, strict=True
         )
-    ]
-    return loss, *gradients
+    )
+    return loss, to_fixed, to_moving
 
 
 def mean_variance(sums: Tensor, grid: tuple, voxels: int, size: Volume, shared: dict) -> Tensor:

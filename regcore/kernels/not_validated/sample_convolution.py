@@ -286,7 +286,8 @@ def matrix(weight: Tensor, found: Plan, more: int) -> Tensor:
 
 def three_axes(last: Tensor) -> tuple[int, int, int]:
     """Depth, height and width of (B, *space, C); an image has one plane."""
-    return tuple(last.shape[1:-1]) if last.ndim == 5 else (1, *last.shape[1:-1])
+    depth, height, width = last.shape[1:-1] if last.ndim == 5 else (1, *last.shape[1:-1])
+    return depth, height, width
 
 
 def feature_blocks(features: int) -> tuple[int, int]:

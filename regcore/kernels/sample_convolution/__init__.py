@@ -105,12 +105,13 @@ def of_samples(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: flo
     return torch.ops.regcore.sample_convolution(x, weight, bias, slope)
 
 
-def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The tensors in the type that torch would convolve them in."""
-    device = tensors[0].device.type
+    device = x.device.type
     if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    return [None if tensor is None else tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+        return x, weight, bias
+    kind = torch.get_autocast_dtype(device)
+    return x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
 
 
 @torch.library.custom_op("regcore::sample_convolution", mutates_args=(), device_types="cpu")

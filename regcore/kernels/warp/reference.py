@@ -57,7 +57,7 @@ def sample_reference(image: Tensor, points: Tensor, mode: str = "linear", border
         flat_index = index.reshape(batch, 1, -1).expand(-1, channels, -1)
         return flat_image.gather(2, flat_index).view(batch, channels, *index.shape[1:])
 
-    base, weights = 0, []
+    base, weights = torch.zeros_like(points[:, 0], dtype=torch.int64), []
     for axis, (size, stride) in enumerate(zip(shape, strides, strict=True)):
         along = points[:, axis]
         whole = along.detach().nan_to_num()  # a diverged displacement gives NaN, not an index out of bounds

@@ -9,7 +9,7 @@ from torch import Tensor
 
 def weighted_diffusion_reference(field: Tensor, weight: Tensor) -> Tensor:
     """The mean over ``field`` (B, C, *space), each difference times ``weight`` (B, 1, *space) at the voxel in front."""
-    total = 0
+    total = field.new_zeros(())
     for axis in range(2, field.ndim):
         squared_length = field.diff(dim=axis).square().sum(1, keepdim=True)
         total = total + (weight.narrow(axis, 1, squared_length.shape[axis]) * squared_length).mean()

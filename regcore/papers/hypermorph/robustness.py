@@ -11,7 +11,7 @@ from regcore.experiments.hypermorph import Landscape
 from regcore.methods import settings_type
 from regcore.methods.settings.training import TrainingSettings
 from regcore.papers.hypermorph import landscapes
-from regcore.reporting.tables import html_table
+from regcore.reporting.html import html_table
 from regcore.study.results import Results
 from regcore.training.schedule import DROP
 
@@ -113,7 +113,10 @@ def _what_seconds_are(results: Results) -> str:
 
 def _settings(model: Mapping[str, Any]) -> TrainingSettings:
     """The settings that a model was trained with."""
-    return settings_type(model["method"]).read(model["settings"], "model.json")
+    settings = settings_type(model["method"]).read(model["settings"], "model.json")
+    if not isinstance(settings, TrainingSettings):
+        raise TypeError(f"models of the method {model['method']} are not trained")
+    return settings
 
 
 def convergence_rule(settings: TrainingSettings) -> str:
