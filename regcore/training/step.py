@@ -65,8 +65,9 @@ class GradientStep:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # Its warm-ups add to gradients, and move the running means of a normalisation.
-        changed = [*(parameter.grad for parameter in parameters), *self.module.buffers()]
+        changed = [*gradients, *self.module.buffers()]
         before = [tensor.clone() for tensor in changed]
         recording = Recording(lambda: self._compute({**batch, **kept}))
         for tensor, value in zip(changed, before, strict=True):

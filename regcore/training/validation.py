@@ -62,7 +62,7 @@ class LabelledPairs:
         return dice(fixed, moved[0, 0].numpy(), codes)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     """Of those that are not NaN; NaN where all are."""
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
