@@ -45,6 +45,13 @@ class Registration:
 class Method(ABC):
     """A method with checked settings.
 
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        Key → value, unchecked, or the result of :meth:`MethodSettings.read`.
+    where : str
+        Name of the settings in messages.
+
     Attributes
     ----------
     settings_type : type
@@ -55,13 +62,6 @@ class Method(ABC):
         Whether the affine alignment of the scans is part of the result.
     uses_masks : bool
         Whether :meth:`register` takes ``fixed_mask`` and ``moving_mask``.
-
-    Parameters
-    ----------
-    settings : mapping or MethodSettings
-        Key → value, unchecked, or the result of :meth:`MethodSettings.read`.
-    where : str
-        Name of the settings in messages.
     """
 
     settings_type: ClassVar[type[MethodSettings]]

@@ -376,7 +376,7 @@ def test_register_takes_every_hyperparameter(folder, tmp_path):
         ("hyper", ["--set", "window=7"], "no hyperparameter 'window'; known are: lambda"),
         ("hyper2", ["--set", "gama=0.3"], "no hyperparameter 'gama'; did you mean 'gamma'?"),
         ("hyper", ["--set", "lambda=much"], "lambda must be a number, not 'much'"),
-        ("hyper", ["--lambda", 0.3, "--set", "lambda=0.3"], "give one of them"),
+        ("hyper", ["--lambda", 0.3, "--set", "lambda=0.3"], "give only one"),
         ("hyper", [], "hyper: the model is not tuned: no value for lambda"),
         ("hyper2", ["--lambda", 0.3], "hyper2: the model is not tuned: no value for gamma"),
     ],

@@ -58,7 +58,7 @@ def count_words(first, seed, offset, words):
 
 @jit
 def normal_pairs(first, second, cosines, sines):
-    """Box and Muller's two normal numbers of two words; see :func:`_logarithm` and :func:`_circle`."""
+    """Box and Muller's two normal numbers of two words; see :mod:`regcore.kernels.philox.reference`."""
     for i in range(first.size):
         u = np.float32(np.int32((first[i] >> np.uint32(8)) + np.uint32(1))) * _UNIT
         bits = np.float32(u).view(np.int32) + np.int32(0x3F800000 - ROOT_HALF)

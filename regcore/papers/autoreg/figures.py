@@ -13,8 +13,8 @@ from regcore.experiments.settings import asked
 from regcore.networks.architecture import LAMBDAS, OBJECTIVE
 from regcore.reporting import architectures
 from regcore.reporting.figures import structure_boxes
+from regcore.reporting.html import html_table
 from regcore.reporting.starts import OVER_REFERENCE, over_starts, over_starts_for_people
-from regcore.reporting.tables import html_table
 from regcore.study.results import Results
 
 
