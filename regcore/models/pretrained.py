@@ -10,6 +10,7 @@ import torch
 from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.methods.base import LearnedMethod, Method, Registration
+from regcore.methods.hypernetworked import Hypernetworked
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.pretrained import PretrainedSettings
 from regcore.models.released import released_models
@@ -28,7 +29,8 @@ class Pretrained(Method):
 
     def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
         super().__init__(settings, where)
-        self._where, self._method = where, None
+        self._where = where
+        self._method: LearnedMethod | None = None
 
     @property
     def ndim(self) -> int:
@@ -44,7 +46,7 @@ class Pretrained(Method):
 
             method = load_model(self.folder).method
             if self.settings.values:
-                if not method.hyperparameters:
+                if not isinstance(method, Hypernetworked):
                     raise InputError(f"{self._where}: 'values' have no effect: the model has no hypernetwork")
                 method = method.at(self.settings.values)
             self._method = method

@@ -160,6 +160,7 @@ def launch(processes: int, function: Callable[..., None], *arguments: Any) -> No
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             ) as running,
         ):
+            assert running.stdout is not None  # it is a pipe
             try:
                 for line in running.stdout:
                     log.info("%s", line.rstrip("\n"))

@@ -108,10 +108,10 @@ def _peak(method: LearnedMethod, call: Callable[[Tensor], Tensor], batch: Mappin
 def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     shape = (size, 1, *[side] * ndim)
-    batch: dict[str, Any] = {side: torch.rand(shape, generator=generator) for side in ("fixed", "moving")}
+    batch: dict[str, Any] = {name: torch.rand(shape, generator=generator) for name in ("fixed", "moving")}
     if classes:
-        for side in ("fixed_labels", "moving_labels"):
-            batch[side] = torch.randint(classes + 1, shape, generator=generator, dtype=torch.int16)
+        for name in ("fixed_labels", "moving_labels"):
+            batch[name] = torch.randint(classes + 1, shape, generator=generator, dtype=torch.int16)
         batch["codes"] = list(range(1, classes + 1))
     return batch
 

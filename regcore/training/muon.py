@@ -6,7 +6,8 @@ contrasts.  torch's implementation is for matrices in bfloat16, which is slow on
 the precision of the weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +39,19 @@ class Muon(torch.optim.Optimizer):
         groups = [{"params": group, "orthogonal": kind} for kind, group in kinds.items() if group]
         super().__init__(groups, {"lr": learning_rate})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step. Parameters without a gradient do not change."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["orthogonal"]:
@@ -48,13 +59,14 @@ class Muon(torch.optim.Optimizer):
                     self._move(alike, group["lr"])
             elif parameters:
                 self._adam(parameters, group["lr"])
+        return loss
 
-    def _move(self, weights: list[nn.Parameter], learning_rate: float) -> None:
+    def _move(self, weights: list[Tensor], learning_rate: float) -> None:
         """Update all weights with matrices of one size at once, because a small network has many small layers."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
-        momenta, gradients = [self.state[w]["momentum"] for w in weights], [w.grad for w in weights]
+        momenta, gradients = [self.state[w]["momentum"] for w in weights], _gradients(weights)
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov momentum
         matrices = orthogonalised(torch.stack([gradient.flatten(1) for gradient in ahead]))
@@ -62,7 +74,7 @@ class Muon(torch.optim.Optimizer):
         moves = [matrix.view(w.shape) for matrix, w in zip(matrices, weights, strict=True)]
         torch._foreach_add_(weights, moves, alpha=-step)
 
-    def _adam(self, parameters: list[nn.Parameter], learning_rate: float) -> None:
+    def _adam(self, parameters: list[Tensor], learning_rate: float) -> None:
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter].update(
@@ -71,8 +83,9 @@ class Muon(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         adam(
             parameters,
-            [parameter.grad for parameter in parameters],
-            *([state[name] for state in states] for name in ("mean", "square")),
+            _gradients(parameters),
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
             [],
             [state["step"] for state in states],
             amsgrad=False,
@@ -86,9 +99,14 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def _of_one_size(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    """The gradients of parameters that all have one."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _of_one_size(parameters: list[Tensor]) -> list[list[Tensor]]:
     """Parameters in groups with matrices of one size."""
-    groups: dict[tuple[int, int], list[nn.Parameter]] = {}
+    groups: dict[tuple[int, int], list[Tensor]] = {}
     for parameter in parameters:
         groups.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
     return list(groups.values())

@@ -59,4 +59,6 @@ def plateaus(scores: Sequence[float], patience: int, tolerance: float = 0) -> in
 
 
 def _plateaus(settings: TrainingSettings, history: Sequence[Mapping[str, float]]) -> int:
+    if settings.patience is None:
+        return 0
     return plateaus([score(settings, row) for row in history], settings.patience, settings.tolerance)

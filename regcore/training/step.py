@@ -66,7 +66,8 @@ class GradientStep:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         # The warm-up calls add to gradients and change the running means of normalisations.
-        changed = [*(parameter.grad for parameter in parameters), *self.module.buffers()]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        changed = [*gradients, *self.module.buffers()]
         before = [tensor.clone() for tensor in changed]
         recording = Recording(lambda: self._compute({**batch, **kept}))
         for tensor, value in zip(changed, before, strict=True):

@@ -62,7 +62,7 @@ class LabelledPairs:
         return dice(fixed, moved[0, 0].numpy(), codes)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     """Mean of the values that are not NaN; NaN if all are."""
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")

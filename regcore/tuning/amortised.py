@@ -9,7 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -99,7 +99,7 @@ def score(method: LearnedMethod, labelled: LabelledPairs, codes: Sequence[int]) 
     """Score every pair with a network without hyperparameters; columns as in :func:`sweep`, without these."""
 
     def displacements(batch: Mapping[str, Any]) -> Iterator[Tensor]:
-        flow = method.predict(method.module, batch["fixed"], batch["moving"])
+        flow = method.predict(method.network, batch["fixed"], batch["moving"])
         yield method.displacement(flow, batch["fixed"])
 
     return _scores(method, labelled, codes, displacements, pd.DataFrame(index=[0]))
@@ -121,15 +121,17 @@ def _scores(
             [*labelled.dice(pair, displacement, codes), _overlap(batch, displacement).item()]
             for displacement in displacements(batch)
         ]
-        long = pd.DataFrame(found, columns=names).stack(["metric", "label"], future_stack=True).rename("value")
-        frames.append(settings.join(long.reset_index(level=[1, 2])).assign(fixed=pair[0], moving=pair[1]))
+        # Both levels of the columns are stacked, so that a series remains.
+        long = cast(pd.Series, pd.DataFrame(found, columns=names).stack(["metric", "label"], future_stack=True))
+        values = long.rename("value").reset_index(level=[1, 2])
+        frames.append(settings.join(values).assign(fixed=pair[0], moving=pair[1]))
     columns = [*settings.columns, "fixed", "moving", "label", "metric", "value"]
     return pd.concat(frames, ignore_index=True)[columns]
 
 
 def _displacements(method: Hypernetworked, batch: Mapping[str, Any], rows: Tensor) -> Tensor:
     """The displacements (rows, D, *space) of one pair at rows of inputs."""
-    flow = method.predict_at(method.module, batch["fixed"], batch["moving"], rows)
+    flow = method.predict_at(method.network, batch["fixed"], batch["moving"], rows)
     return method.displacement(flow, batch["fixed"])
 
 
@@ -175,8 +177,9 @@ def tune(
     began = time.perf_counter()
     batches = [labelled.batch(pair, method.device, _classes(codes)) for pair in labelled.pairs]
     coarse, bounds = rows_of(method, COARSE[len(method.hyperparameters)]), []
+    fixed = fixed or {}
     for place, (name, (low, high)) in enumerate(method.ranges.items()):
-        if name in (fixed or {}):
+        if name in fixed:
             low = high = (fixed[name] - low) / (high - low)
             coarse[:, place] = low
             bounds.append((low, low))
@@ -203,7 +206,8 @@ def tune(
 
 def _apart(rows: Tensor, overlaps: Tensor, count: int) -> list[Tensor]:
     """The best rows of a grid, no two of them neighbours."""
-    step, chosen = 1 / (max(len(column.unique()) for column in rows.T) - 1), []
+    step = 1 / (max(len(column.unique()) for column in rows.T) - 1)
+    chosen: list[Tensor] = []
     for row in rows[overlaps.argsort(descending=True)]:
         if len(chosen) < count and all((row - other).abs().max() > 1.5 * step for other in chosen):
             chosen.append(row)
@@ -227,6 +231,7 @@ def _downhill(
             loss = -_overlap(batch, _displacements(method, batch, row[None])) / len(batches)
             loss.backward(inputs=[row])
             total += loss.item()
+        assert row.grad is not None  # there is at least one pair
         return total, row.grad.double().numpy()
 
     return function
@@ -285,7 +290,8 @@ def optimum(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "
     drawn = np.random.default_rng(seed).integers(scores.shape[1], size=(BOOTSTRAPS, scores.shape[1]))
     resampled = settings.iloc[[_best(scores[:, pairs]) for pairs in drawn]].reset_index(drop=True)
     interval = {name: tuple(np.percentile(resampled[name], INTERVAL).tolist()) for name in hyperparameters}
-    return Optimum(settings.iloc[best].to_dict(), float(np.nanmean(scores[best])), interval, resampled)
+    values = {str(name): value for name, value in settings.iloc[best].to_dict().items()}
+    return Optimum(values, float(np.nanmean(scores[best])), interval, resampled)
 
 
 def _best(scores: np.ndarray) -> int:

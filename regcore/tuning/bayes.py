@@ -136,9 +136,9 @@ class Bayes:
                     f"{self.folder} to start the search again"
                 )
             self.study.sampler = self._sampler(slot, len(own))
-            trial = self.study.ask(_distributions(self.search))
-            trial.set_user_attr(SLOT, slot)
-            return Claim(trial.number, trial.params, fresh=True)
+            begun = self.study.ask(_distributions(self.search))
+            begun.set_user_attr(SLOT, slot)
+            return Claim(begun.number, begun.params, fresh=True)
 
     def report(self, number: int, look: int, dice: float) -> bool:
         """Record the result of a validation; return whether the trial should end."""
@@ -161,8 +161,7 @@ class Bayes:
 
     def best(self) -> FrozenTrial | None:
         """The completed trial with the highest value, among the search's present slots."""
-        done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
-        return max(done, key=lambda trial: trial.value, default=None)
+        return max(self._completed(), key=_value, default=None)
 
     def table(self) -> pd.DataFrame:
         """One row per finished slot: ``slot trial state value looks``, the values, and the trial's facts."""
@@ -185,8 +184,8 @@ class Bayes:
 
         From completed trials; empty if there are too few, or if they are all alike.
         """
-        done = [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
-        if len(self.search.ranges) < 2 or len({round(trial.value, 6) for trial in done}) < 2:
+        done = self._completed()
+        if len(self.search.ranges) < 2 or len({round(_value(trial), 6) for trial in done}) < 2:
             return {}
         only = optuna.create_study(direction="maximize")
         only.add_trials(done)
@@ -196,6 +195,9 @@ class Bayes:
         except RuntimeError:  # no tree of the forest has a variance to explain
             return {}
         return {name: float(share) for name, share in found.items()}
+
+    def _completed(self) -> list[FrozenTrial]:
+        return [trial for trial in self.finished().values() if trial.state == TrialState.COMPLETE]
 
     def _running(self, number: int) -> Trial:
         return Trial(self.study, self._frozen(number)._trial_id)  # the only way back to a trial of another process
@@ -231,9 +233,15 @@ class AtPoint(optuna.samplers.BaseSampler):
         return self.point[param_name]
 
 
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None  # of a completed trial
+    return trial.value
+
+
 def _pruner(search: Search) -> optuna.pruners.BasePruner:
     if not search.pruning:
         return optuna.pruners.NopPruner()
+    assert search.warmup is not None and search.interval is not None  # the search is settled
     return optuna.pruners.MedianPruner(search.startup_trials, search.warmup, search.interval)
 
 
@@ -244,5 +252,6 @@ def _distributions(search: Search) -> dict[str, BaseDistribution]:
 def _distribution(rule: Interval | Choices, whole: bool) -> BaseDistribution:
     if isinstance(rule, Choices):
         return CategoricalDistribution(rule.choices)
-    kind = IntDistribution if whole else FloatDistribution
-    return kind(rule.low, rule.high, log=rule.log)
+    if whole:
+        return IntDistribution(int(rule.low), int(rule.high), log=rule.log)
+    return FloatDistribution(rule.low, rule.high, log=rule.log)

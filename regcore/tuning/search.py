@@ -55,8 +55,7 @@ class Search:
     def point(self, slot: int) -> dict[str, Any]:
         """The combination of a grid's values for a slot."""
         row = self.combinations().iloc[slot]
-        choices = self._choices
-        return {name: choices[name][number] for name, number in row.items()}
+        return {name: values[row[name]] for name, values in self._choices.items()}
 
     def combinations(self) -> pd.DataFrame:
         """Indices into ``choices`` of all of a grid's combinations."""

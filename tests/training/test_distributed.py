@@ -15,6 +15,7 @@ from support.studies import prepared, small_study
 
 from regcore.errors import DivergedError, InputError
 from regcore.methods import make_method
+from regcore.methods.settings.training import TrainingSettings
 from regcore.models.trained import load_model
 from regcore.study.stages.train import train
 from regcore.training.batch_division import check_division, dividing
@@ -141,7 +142,7 @@ def test_the_training_stage_starts_as_many_processes_as_it_is_told(plan, tmp_pat
 
 
 def test_the_number_of_processes_must_divide_the_batch(monkeypatch):
-    settings = {"batch_size": 12, "accumulate": 2}
+    settings = TrainingSettings.read({"batch_size": 12, "accumulate": 2}, "methods.x")
     monkeypatch.setenv(PROCESSES_VARIABLE, "4")
     with pytest.raises(InputError, match=r"methods.x: .* 12 .* 'accumulate: 2' and 4 processes; .* multiple of 8"):
         wanted_processes(settings, "methods.x")
@@ -155,9 +156,10 @@ def test_the_number_of_processes_must_divide_the_batch(monkeypatch):
     for gpus, expected in ((0, 1), (1, 1), (2, 2), (4, 3), (8, 6)):
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=gpus: count)
         assert wanted_processes(settings) == expected
-    assert dividing({"batch_size": 1, "accumulate": 1}, 8) == 1
+    one = TrainingSettings.read({"batch_size": 1, "accumulate": 1}, "methods.x")
+    assert dividing(one, 8) == 1
     with pytest.raises(InputError, match="for 2 processes; choose a multiple of 2"):
-        check_division({"batch_size": 1, "accumulate": 1}, 2)
+        check_division(one, 2)
 
 
 @pytest.mark.slow

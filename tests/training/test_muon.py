@@ -73,3 +73,21 @@ def test_a_parameter_without_a_gradient_stays():
     weight = nn.Parameter(torch.ones(4, 4))
     Muon([weight], 0.1).step()
     assert torch.equal(weight, torch.ones(4, 4))
+
+
+def test_a_closure_gives_the_gradients_and_its_loss_is_returned():
+    torch.manual_seed(0)
+    given, closed = (nn.Parameter(torch.ones(8, 9)) for _ in range(2))
+    optimiser = Muon([closed], 0.01)
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        loss = closed.square().sum()
+        loss.backward()
+        return loss.item()
+
+    given.square().sum().backward()
+    assert Muon([given], 0.01).step() is None
+    assert optimiser.step(closure) == 72
+    assert torch.equal(given, closed)
+    assert not torch.equal(closed, torch.ones(8, 9))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from inspect import get_annotations
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import Field
 
@@ -71,5 +71,5 @@ class MethodSettings(Settings):
 
     def as_settings_of(self, other: type[Other]) -> Other:
         """The values of another class's keys, all of which this one has. They are not checked."""
-        values = {key: self.value(key) for key in other.attributes()}
-        return other.model_construct(**values)  # type: ignore[return-value]  # mypy's plugin knows only the bound's type
+        found = other.model_construct(**{key: self.value(key) for key in other.attributes()})
+        return cast(Other, found)  # pydantic's plugin says that this is of the base class
