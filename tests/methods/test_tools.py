@@ -427,6 +427,8 @@ def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
 class Careless(External):
     """A tool that leaves whatever ``leave`` writes as its field."""
 
+    settings_type = NoSettings
+
     def __init__(self, leave):
         super().__init__({})
         self.leave = leave
