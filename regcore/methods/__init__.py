@@ -133,7 +133,7 @@ def method_info(name: str, where: str = "method") -> MethodInfo:
     return MethodInfo(installed_methods()[name].value, **{fact: getattr(found, fact) for fact in FACTS})
 
 
-def method_type(name: str, where: str = "method") -> type:
+def method_type(name: str, where: str = "method") -> type[Any]:
     """The class of a method, which loads torch.
 
     Raises
@@ -185,13 +185,13 @@ def make_method(name: str, settings: Mapping | None = None, where: str = "method
     return method_type(name, where)(settings or {}, where)
 
 
-def _loaded(location: str) -> type:
+def _loaded(location: str) -> type[Any]:
     module, _, attribute = location.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 @cache
-def _installed(name: str, where: str) -> type:
+def _installed(name: str, where: str) -> type[Any]:
     """The class of a method in an installed package."""
     point = installed_methods()[name]
     package = point.dist.name if point.dist else point.value

@@ -6,7 +6,8 @@ field.  Learned methods add what the trainer needs: a module, the field it predi
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, ClassVar
 
 import torch
@@ -37,7 +38,7 @@ class Registration:
 
     field: DisplacementField
     inverse: DisplacementField | None = None
-    commands: list[str] = field(default_factory=list)
+    commands: list[str] = dataclass_field(default_factory=list)
     tool: str | None = None
 
 
@@ -77,8 +78,9 @@ class Method(ABC):
     settings: MethodSettings
 
     def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
-        checked = isinstance(settings, MethodSettings)
-        self.settings = settings if checked else self.settings_type.read(settings, where)
+        if not isinstance(settings, MethodSettings):
+            settings = self.settings_type.read(settings, where)
+        self.settings = settings
 
     @property
     def device(self) -> torch.device:
@@ -210,8 +212,21 @@ class LearnedMethod(Method):
         device = self.device
         images = [as_tensor(volume).to(device) for volume in (fixed, moving)]
         with torch.inference_mode():
-            found = self.displacements(self.predict(self.module, *images), images[0])
+            found = self.displacements(self.predict(self.network, *images), images[0])
         return as_registration(*found, fixed, moving)
+
+    @property
+    def network(self) -> nn.Module:
+        """``module``, where there has to be one.
+
+        Raises
+        ------
+        RuntimeError
+            There is no network yet.
+        """
+        if self.module is None:
+            raise RuntimeError("a learned method registers only after its weights are loaded")
+        return self.module
 
     @property
     def device(self) -> torch.device:
@@ -222,9 +237,7 @@ class LearnedMethod(Method):
         RuntimeError
             There is no network yet.
         """
-        if self.module is None:
-            raise RuntimeError("a learned method registers only after its weights are loaded")
-        return next(self.module.parameters()).device
+        return next(self.network.parameters()).device
 
 
 def as_registration(forward: Tensor, inverse: Tensor | None, fixed: Volume, moving: Volume) -> Registration:

@@ -7,6 +7,7 @@ step is smoothed before it is taken, and the field after it.  Smoothing is the o
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,7 +68,7 @@ class Instance(Method):
     ) -> Registration:
         masks = [None if m is None else (as_tensor(m) > 0).float().to(self.device) for m in (fixed_mask, moving_mask)]
         images = [as_tensor(volume).to(self.device) for volume in (fixed, moving)]
-        found = self.optimise(*images, fixed.grid.spacing, *masks)
+        found = self.optimise(images[0], images[1], fixed.grid.spacing, masks[0], masks[1])
         return as_registration(*found, fixed, moving)
 
     def optimise(
@@ -136,6 +137,10 @@ class _Level(NamedTuple):
     fixed_mask: Tensor | None
     moving_mask: Tensor | None
 
+    def copied(self) -> "_Level":
+        masks = [None if mask is None else mask.clone() for mask in (self.fixed_mask, self.moving_mask)]
+        return _Level(self.fixed.clone(), self.moving.clone(), *masks)
+
     def masks(self, displacement: Tensor) -> Iterator[Tensor]:
         if self.fixed_mask is not None:
             yield self.fixed_mask
@@ -185,15 +190,14 @@ class _RecordedDescent(_Descent):
     def __init__(
         self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
     ):
-        level = _Level(*(None if image is None else image.clone() for image in level))
-        super().__init__(copy.copy(transformation), level, unlikeness, settings)
+        super().__init__(copy.copy(transformation), level.copied(), unlikeness, settings)
         self.transformation.field = self.field
         self._iteration = Recording(super().iterate)
 
     def begin(self, field: Tensor, level: _Level) -> None:
         """Start again from a field, with other images of the same sizes."""
         for kept, image in zip(self.level, level, strict=True):
-            if kept is not None:
+            if kept is not None and image is not None:
                 kept.copy_(image)
         self.field.copy_(field)
         self.momentum.reset()
@@ -232,12 +236,28 @@ class _Momentum:
         return (self.mean / (1 - self.unseen)) / (size + floor).clamp_min(tiny)
 
 
-class _Transformation:
+class _Transformation(ABC):
     """A field of parameters, on a grid that is refined with the levels."""
 
     def __init__(self, image: Tensor):
         batch, _, *space = image.shape
         self.field = image.new_zeros(batch, len(space), *(min(2, n) for n in space))
+
+    @abstractmethod
+    def move_to(self, shape: torch.Size) -> None:
+        """Bring the field to the level whose images have this shape."""
+
+    @abstractmethod
+    def displacement(self, parameters: Tensor) -> Tensor:
+        """The displacement on the images' grid, from the values of a field."""
+
+    @abstractmethod
+    def moved(self, field: Tensor, step: Tensor, sigma: float) -> Tensor:
+        """The field after a step, smoothed."""
+
+    @abstractmethod
+    def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """The displacement and its inverse on a grid of this shape, without folds."""
 
 
 class _Displacement(_Transformation):
@@ -310,6 +330,7 @@ def _unfolded(field: Tensor, displacements: Callable[[Tensor], tuple[Tensor, ...
     """
     for _ in range(REPAIRS):
         folded = sum(_fold_map(displacement, field.shape[2:]) for displacement in displacements(field))
+        assert isinstance(folded, Tensor)  # a sum of tensors: there is at least one displacement
         if not folded.any():
             break
         # Wide enough to include the neighbours that form the fold, with a smooth edge.

@@ -80,7 +80,7 @@ class ObjectiveMethod(FlowMethod):
 
     def losses_of(self, flow: Tensor, batch: Mapping[str, Any], deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """:meth:`losses` from the result of :meth:`deformed`."""
-        found = {}
+        found: dict[str, Tensor] = {}
         if "warped" in deformed:
             unlikeness = self._unlikeness(batch["fixed"], deformed["warped"])
             if "warped_back" in deformed:
@@ -97,7 +97,9 @@ class ObjectiveMethod(FlowMethod):
 
     def _total(self, found: Mapping[str, Tensor]) -> Tensor:
         weights = self._weights("label_dice" in found)
-        return sum(weights[name] * value for name, value in found.items())
+        total = sum(weights[name] * value for name, value in found.items())
+        assert isinstance(total, Tensor)  # a sum of tensors: there is at least one term
+        return total
 
     @abstractmethod
     def _weights(self, with_labels: bool) -> dict[str, float]:

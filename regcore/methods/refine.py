@@ -53,22 +53,28 @@ class Refine(Method):
         return super().device if self.start is None else self.start.device
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
-        if self.start is None:
-            raise RuntimeError("refinement needs the network it starts from")
-        images = [as_tensor(volume).to(self.start.device) for volume in (fixed, moving)]
+        start = self._known_start()
+        images = [as_tensor(volume).to(start.device) for volume in (fixed, moving)]
         with torch.no_grad():
-            flow = self.start.refinable(self.start.predict(self.start.module, *images))
+            flow = start.refinable(start.predict(start.network, *images))
         flow = self.refined(flow, *images)
         with torch.no_grad():
-            return as_registration(*self.start.displacements(flow, images[0]), fixed, moving)
+            return as_registration(*start.displacements(flow, images[0]), fixed, moving)
 
     def refined(self, flow: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
         """The flow after the iterations; shapes as for :meth:`LearnedMethod.predict`."""
+        start = self._known_start()
         flow = flow.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([flow], lr=self.settings.step)
         with torch.enable_grad():
             for _ in range(self.settings.iterations):
-                loss = self.start.losses(flow, {"fixed": fixed, "moving": moving})["total"]
+                loss = start.losses(flow, {"fixed": fixed, "moving": moving})["total"]
                 (flow.grad,) = torch.autograd.grad(loss, flow)
                 optimiser.step()
         return flow.detach()
+
+    def _known_start(self) -> LearnedMethod:
+        """The network to start from; raises RuntimeError if it is not set."""
+        if self.start is None:
+            raise RuntimeError("refinement needs the network it starts from")
+        return self.start

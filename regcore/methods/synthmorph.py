@@ -33,6 +33,7 @@ class SynthMorph(FlowMethod):
         super().__init__(settings, where)
         chosen = self.settings
         self._images = ImageRanges(**{rule.name: chosen.value(rule.name) for rule in fields(ImageRanges)})
+        assert chosen.r_v is not None and chosen.b_v is not None  # set when the settings were read
         self._warps = WarpRanges(tuple(chosen.r_v), chosen.b_v, chosen.integration_steps, chosen.flips)
         self._maps: dict[tuple, Tensor] = {}
 
@@ -92,7 +93,7 @@ class SynthMorph(FlowMethod):
         for number in range(len(batch["fixed"])):
             maps = self._pair_of_maps(batch, number, space, device)
             pairs.append(draw_pair(*maps, self._images, self._warps, draws))
-        drawn = {
+        drawn: dict[str, Any] = {
             name: torch.cat([getattr(pair, name) for pair in pairs])
             for name in ("fixed", "moving", "fixed_labels", "moving_labels")
         }

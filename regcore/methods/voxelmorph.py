@@ -37,6 +37,7 @@ class VoxelMorph(ObjectiveMethod):
 def weights_of_terms(settings: VoxelMorphObjectiveSettings, with_labels: bool) -> dict[str, float]:
     """Weight of each term of the objective, for a batch with or without labels."""
     amount, gamma = settings.lambda_, settings.overlap_weight
+    assert amount is not None  # set when the settings were read, or the value of a hypernetwork's hyperparameter
     if settings.weighting == "convex":
         gamma = gamma if with_labels else 0
         image, smoothness, overlap = (1 - amount) * (1 - gamma), amount, (1 - amount) * gamma

@@ -163,6 +163,27 @@ class Entry:
         """Pairings of contrasts for training; None for those of the study."""
         return self.training.training_contrasts
 
+    @property
+    def existing_training_pairs(self) -> EligiblePairs | PooledPairs:
+        """``training_pairs``, where there have to be some."""
+        if self.training_pairs is None:
+            raise ValueError(f"{self.where}: no training pairs are drawn for it")
+        return self.training_pairs
+
+    @property
+    def existing_search(self) -> tuning.Search:
+        """:attr:`search`, where there has to be one."""
+        if self.search is None:
+            raise ValueError(f"{self.where}: its hyperparameters are not searched")
+        return self.search
+
+    @property
+    def existing_cell_search(self) -> cells.CellSearch:
+        """:attr:`cell_search`, where there has to be one."""
+        if self.cell_search is None:
+            raise ValueError(f"{self.where}: its cells and objective are not searched")
+        return self.cell_search
+
     @cached_property
     def search(self) -> tuning.Search | None:
         """The search for its hyperparameters, or None; ``tune: null`` turns a search off."""

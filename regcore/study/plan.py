@@ -290,8 +290,16 @@ def _imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[
         raise InputError(f"{entry.where}.folder: {folder!r} is not a folder; give the folder with the fields")
     path = settings.pairs or str(Path(folder) / "pairs.tsv")
     listed = read_pairs(path, cohort, "field")
-    files = {(row.fixed, row.moving): str(Path(folder) / row.field) for row in listed.itertuples() if row.field}
-    found = {row.pair: files[row.fixed, row.moving] for row in pairs.itertuples() if (row.fixed, row.moving) in files}
+    files = {
+        (fixed, moving): str(Path(folder) / field)
+        for fixed, moving, field in zip(listed["fixed"], listed["moving"], listed["field"], strict=True)
+        if field
+    }
+    found = {
+        pair: files[fixed, moving]
+        for pair, fixed, moving in zip(pairs["pair"], pairs["fixed"], pairs["moving"], strict=True)
+        if (fixed, moving) in files
+    }
     if not found:
         raise InputError(
             f"{path}: none of its pairs is a test pair of the study (the first: {pairs['fixed'].iloc[0]}, "

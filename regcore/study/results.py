@@ -122,7 +122,7 @@ class Results:
     def scans_of(self, pair: str) -> tuple[str, str]:
         """The fixed and the moving scan of a test pair."""
         table = self.plan.pairs_of("test").set_index("pair")
-        return table.at[pair, "fixed"], table.at[pair, "moving"]
+        return str(table.at[pair, "fixed"]), str(table.at[pair, "moving"])
 
     def field(self, name: str, pair: str) -> DisplacementField:
         """The field of a test pair."""
@@ -135,11 +135,11 @@ class Results:
 
     def image(self, scan: str) -> Volume:
         """A scan as in its file."""
-        return read_volume(self.plan.cohort.file(scan, "image"))
+        return read_volume(self.plan.cohort.existing(scan, "image"))
 
     def label_map(self, scan: str) -> Volume:
         """The labels of a scan."""
-        return read_labels(self.plan.cohort.file(scan, "labels"))
+        return read_labels(self.plan.cohort.existing(scan, "labels"))
 
     def normalised(self, scan: str) -> Volume:
         """A scan on its own grid, normalised as for the methods."""

@@ -208,7 +208,7 @@ class Workflow:
     def _files_of(self, scans: Iterable[str]) -> list[str]:
         """What must exist before scans can be read: parts of the embedded cohort, or the user's files."""
         if self.plan.embedded:
-            return sorted({str(Path(self.plan.cohort.file(scan, "image")).parent) for scan in scans})
+            return sorted({str(self.plan.cohort.existing(scan, "image").parent) for scan in scans})
         return [path for scan in scans for path in self.plan.cohort.files(scan).values()]
 
     @property
@@ -274,11 +274,11 @@ class Workflow:
 
     def trials(self, name: str) -> list[str]:
         """The results of the trials of an entry's search."""
-        return [str(self.files.trial(name, slot)) for slot in range(self.entry(name).search.trials)]
+        return [str(self.files.trial(name, slot)) for slot in range(self.entry(name).existing_search.trials)]
 
     def trial_before(self, name: str, slot: str) -> list[str]:
         """The trial that this one waits for, so that only as many run at once as the search allows."""
-        before = int(slot) - self.entry(name).search.workers
+        before = int(slot) - self.entry(name).existing_search.workers
         return self.trials(name)[before : before + 1] if before >= 0 else []
 
     def models_of_sweep(self, name: str) -> list[str]:
@@ -328,7 +328,7 @@ class Workflow:
 
     def training_pairs(self, name: str) -> str:
         """Fingerprint of the pairs that a training draws from."""
-        return fingerprint(self.entry(name).training_pairs.identity)
+        return fingerprint(self.entry(name).existing_training_pairs.identity)
 
     @property
     def pairs_of_training(self) -> dict[str, Any]:
@@ -344,7 +344,7 @@ class Workflow:
     @property
     def groups_of_pairs(self) -> dict[str, list[str]]:
         """What defines the groups of pairs in the experiments."""
-        return self.plan.pairs[["pair", "task", "dataset", "contrasts"]].to_dict("list")
+        return {name: self.plan.pairs[name].tolist() for name in ("pair", "task", "dataset", "contrasts")}
 
     # ---- resources
 
@@ -361,6 +361,7 @@ class Workflow:
             Entry of the job.
         """
         if rule == "register":
+            assert name is not None  # every job of this rule has an entry
             return int(self.entry(name).info.wants_gpu)
         return int(rule in ON_GPU)
 

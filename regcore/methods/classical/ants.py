@@ -23,7 +23,7 @@ class SyN(External):
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
         ants = ants_bridge.load()
-        images = ants_bridge.to_ants(fixed), ants_bridge.to_ants(moving)
+        first, second = ants_bridge.to_ants(fixed), ants_bridge.to_ants(moving)
         settings = self.settings
         arguments = {
             "type_of_transform": "SyNOnly",
@@ -36,10 +36,11 @@ class SyN(External):
             "reg_iterations": tuple(settings.iterations),
         }
         prefix = str(folder / "pair_")  # antspyx finds its results with a glob on this prefix
-        found = ants.registration(*images, outprefix=prefix, **arguments)
-        forward = _composed(*images, found["fwdtransforms"], prefix + "forward_")
+        found = ants.registration(first, second, outprefix=prefix, **arguments)
+        forward = _composed(first, second, found["fwdtransforms"], prefix + "forward_")
         inverse = _composed(
-            *reversed(images),
+            second,
+            first,
             found["invtransforms"],
             prefix + "inverse_",
             whichtoinvert=[path.endswith(".mat") for path in found["invtransforms"]],

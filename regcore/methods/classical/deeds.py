@@ -34,7 +34,8 @@ class Deeds(External):
         missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
-        save_images(*[volume.with_data(INTENSITY_SCALE * volume.data) for volume in (fixed, moving)], folder)
+        scaled = [volume.with_data(INTENSITY_SCALE * volume.data) for volume in (fixed, moving)]
+        save_images(scaled[0], scaled[1], folder)
         program = requirements.program(self.settings.executable)
         typed = run_program([str(program), *self.arguments()], folder, self.threads)
         coarse = read_displacements(folder / DISPLACEMENTS, fixed.grid.shape, self.settings.grid[-1])

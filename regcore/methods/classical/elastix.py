@@ -51,7 +51,10 @@ class Elastix(External):
 
     def program(self, name: str) -> Path:
         """Path of elastix or transformix."""
-        return requirements.program(self.settings.executable or "elastix").with_name(name)
+        found = requirements.program(self.settings.executable or "elastix")
+        if found is None:
+            raise ToolError(str(self.settings.missing()))
+        return found.with_name(name)
 
     def call(self, name: str, *arguments: str, folder: Path) -> str:
         """Run elastix or transformix with the threads of this process; return the command."""

@@ -84,7 +84,8 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     ToolError
         The program cannot be started, or its exit status is not 0.
     """
-    typed, said = shlex.join([Path(command[0]).name, *command[1:]]), deque(maxlen=LINES_KEPT)
+    typed = shlex.join([Path(command[0]).name, *command[1:]])
+    said: deque[str] = deque(maxlen=LINES_KEPT)
     try:
         running = subprocess.Popen(
             command,
@@ -99,6 +100,7 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     except OSError as error:
         raise ToolError(f"{command[0]} cannot be started ({error})") from error
     with running:
+        assert running.stdout is not None  # it is a pipe
         for line in running.stdout:
             print(line, end="", file=sys.stderr, flush=True)  # visible even if the program must be stopped
             said.append(line)

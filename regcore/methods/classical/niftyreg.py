@@ -50,7 +50,15 @@ class NiftyReg(External):
     @property
     def version(self) -> str:
         """The version that reg_f3d reports."""
-        return program_version(requirements.niftyreg_folder(self.settings.bin_dir) / "reg_f3d")
+        return program_version(self._folder / "reg_f3d")
+
+    @property
+    def _folder(self) -> Path:
+        """The folder with the programs."""
+        found = requirements.niftyreg_folder(self.settings.bin_dir)
+        if found is None:
+            raise ToolError(str(self.settings.missing()))
+        return found
 
     def arguments(self) -> list[str]:
         """Arguments of reg_f3d besides the threads."""
@@ -67,8 +75,7 @@ class NiftyReg(External):
 
     def call(self, name: str, *arguments: str, folder: Path) -> str:
         """Run one of NiftyReg's programs with the threads of this process; return the command."""
-        program = requirements.niftyreg_folder(self.settings.bin_dir) / name
-        return run_program([str(program), *arguments, "-omp", str(self.threads)], folder, self.threads)
+        return run_program([str(self._folder / name), *arguments, "-omp", str(self.threads)], folder, self.threads)
 
 
 def _to_displacement(image: str, control: str, result: str) -> tuple[str, ...]:

@@ -71,4 +71,5 @@ class MethodSettings(Settings):
 
     def as_settings_of(self, other: type[Other]) -> Other:
         """The values of another class's keys, all of which this one has. They are not checked."""
-        return other.model_construct(**{key: self.value(key) for key in other.attributes()})
+        values = {key: self.value(key) for key in other.attributes()}
+        return other.model_construct(**values)  # type: ignore[return-value]  # mypy's plugin knows only the bound's type

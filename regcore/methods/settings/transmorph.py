@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from regcore.methods.settings.base import MethodSettings, Share
+from regcore.methods.settings.flow import FlowSettings
 from regcore.methods.settings.hypernetwork import AFTER_ENCODER, RANGES, FromFeaturesSettings, Ranges
 from regcore.methods.settings.objective import SIMILARITY
 from regcore.methods.settings.voxelmorph import VoxelMorphObjectiveSettings
@@ -39,7 +40,7 @@ class TransMorphNetworkSettings(MethodSettings):
     )
 
 
-class TransMorphPredictionSettings(TransMorphNetworkSettings):
+class TransMorphPredictionSettings(TransMorphNetworkSettings, FlowSettings):
     """Fixed settings of that network: its input is images, its output a velocity at half resolution."""
 
     similarity: Literal["mse", "lncc", "nmi", "mind"] = Field("lncc", description=SIMILARITY)

@@ -52,7 +52,7 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
     InputError
         Another process runs this search, a loss diverged, or λ cannot be searched from its start.
     """
-    search = plan.entries[name].cell_search
+    search = plan.entries[name].existing_cell_search
     with exclusive(checkpoints):
         start = _start(plan, search)
         data = _Data(plan, name, plan.entries[name].make(start))
@@ -93,7 +93,7 @@ class _Data:
         self.seed = training_seed(plan.settings.seed, method.settings.replicate)
         self.grid = common_grid(reference_image(plan), plan.settings.preprocess)
         self.device = default_device()
-        pairs = plan.entries[name].training_pairs
+        pairs = plan.entries[name].existing_training_pairs
         self.sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, self.seed)
         self.labelled, codes = validation_pairs(plan, name)
         self.classes = {code: place for place, code in enumerate(codes, start=1)}

@@ -11,6 +11,7 @@ from regcore.evaluation.variability import feature_variability
 from regcore.experiments.synthmorph import series_of_pairs
 from regcore.methods.flow import FlowMethod
 from regcore.models.pretrained import Pretrained
+from regcore.networks.unet import FlowNetwork
 from regcore.process.files import atomic_write
 from regcore.study.plan import Plan
 from regcore.study.stages.register import method_to_register, prepared_image
@@ -32,11 +33,14 @@ def write_features(plan: Plan, name: str, model: Path, output: str | Path) -> No
     """
     method = method_to_register(plan, name, model)
     method = method.method if isinstance(method, Pretrained) else method
-    rules = method.module.unet.architecture
+    assert isinstance(method, FlowMethod)  # as every entry whose network is a U-Net
+    network = method.network
+    assert isinstance(network, FlowNetwork)
+    rules = network.unet.architecture
     features = [*rules.encoder, *rules.decoder, *rules.at_half, *rules.at_full]
     rows = []
     for series, groups in series_of_pairs(plan.pairs_of("test"), plan.cohort.table).items():
-        found = feature_variability(method.module.unet, _inputs(plan, groups, method))
+        found = feature_variability(network.unet, _inputs(plan, groups, method))
         contrasts = max(len(moving) for _, moving in groups)
         for layer, (width, (rmsd, relative)) in enumerate(zip(features, found, strict=True), start=1):
             rows.append((name, series, layer, width, rmsd, relative, len(groups), contrasts))

@@ -16,6 +16,7 @@ from regcore.synthesis.icbm152 import label_table
 
 def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | Path) -> None:
     """Write the embedded cohort's table, with paths relative to it, and the table of its labels."""
+    assert plan.embedded is not None  # only the embedded cohort is written
     cohort_path = Path(cohort_path)
     table = plan.cohort.table.copy()
     for column in FILE_COLUMNS:
@@ -80,4 +81,4 @@ def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
     for scan in tracked(scans, "prepared"):
         files = plan.cohort.files(scan)
         prepared = prepare(read_scan(files, settings), reference, grid, settings.affine, plan.settings.seed)
-        save_prepared(prepared, folder / scan, files.get("labels"))
+        save_prepared(prepared, folder / scan, plan.cohort.file(scan, "labels"))

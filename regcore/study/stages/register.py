@@ -32,11 +32,14 @@ log = logging.getLogger(__name__)
 def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     """An entry's method, ready to register: with its own weights or those of the network it refines."""
     entry = plan.entries[name]
+    if not (entry.learned or entry.info.refines):
+        return entry.make()
+    assert model is not None  # a network registers, or its field is refined
+    trained = load_model(model).method
     if entry.learned:
-        return load_model(model).method
+        return trained
     method = entry.make()
-    if entry.info.refines:
-        method.start_from(load_model(model).method)
+    method.start_from(trained)
     return method
 
 
@@ -55,15 +58,15 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
     progress = Progress(len(pairs))
     with Worker(torch.get_num_threads()) as worker:
         for number, pair in enumerate(pairs, start=1):
-            stems = [plan.prepared(table.at[pair, side]) for side in ("fixed", "moving")]
+            fixed, moving = (plan.prepared(str(table.at[pair, side])) for side in ("fixed", "moving"))
             path = Path(plan.field(name, pair))
             try:
                 if entry.info.external:
-                    job = (entry.method, method.settings.as_dict(), *stems, str(path))
+                    job = (entry.method, method.settings.as_dict(), fixed, moving, str(path))
                     limit = plan.settings.registration.time_limit
                     took = worker.call("regcore.study.stages.register:register_external", *job, seconds=limit)
                 else:
-                    took = register_pair(method, *stems, path)
+                    took = register_pair(method, fixed, moving, path)
                 what = f"{took['seconds']['compute']:.2f} s"
             except (CallFailed, RegistrationFailed) as error:
                 took = unmeasured(str(error), getattr(error, "printed", ""))
@@ -107,8 +110,8 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
     cost = Cost()
     with cost.measured(programs, on_gpu=method.device.type == "cuda"):
         with cost.stage("load"):
-            scans = [read_prepared(Path(stem)) for stem in (fixed, moving)]
-        found = register_scans(method, *scans, cost=cost, inverse=False)
+            first, second = (read_prepared(Path(stem)) for stem in (fixed, moving))
+        found = register_scans(method, first, second, cost=cost, inverse=False)
         with cost.stage("save"):
             found.field.save(path)
     return {"commands": found.commands, "tool": found.tool, "failed": None, **asdict(cost)}
@@ -131,7 +134,7 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
     table = plan.pairs_of("test").set_index("pair")
     for pair in pairs:
         path, source = Path(plan.field(name, pair)), entry.fields.get(pair)
-        images = [plan.cohort.file(table.at[pair, side], "image") for side in ("fixed", "moving")]
+        images = [plan.cohort.existing(str(table.at[pair, side]), "image") for side in ("fixed", "moving")]
         try:
             method.read(source, *map(read_grid, images)).save(path)
             took = unmeasured()
@@ -145,8 +148,8 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
 
 def true_field(cohort: Cohort, fixed: str, moving: str) -> DisplacementField:
     """The known map of a pair, fixed → template → moving, on the fixed scan's grid."""
-    to_template = read_field(cohort.file(fixed, "to_template"))
-    from_template = read_field(cohort.file(moving, "from_template"))
+    to_template = read_field(cohort.existing(fixed, "to_template"))
+    from_template = read_field(cohort.existing(moving, "from_template"))
     grid = to_template.grid
     there = to_template.targets().reshape(-1, grid.ndim)
     return DisplacementField.from_world(from_template.at(there).reshape(*grid.shape, grid.ndim), grid)
@@ -157,7 +160,7 @@ def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:
     table = plan.pairs_of("test").set_index("pair")
     for pair in pairs:
         path = Path(plan.field(TRUTH, pair))
-        true_field(plan.cohort, table.at[pair, "fixed"], table.at[pair, "moving"]).save(path)
+        true_field(plan.cohort, str(table.at[pair, "fixed"]), str(table.at[pair, "moving"])).save(path)
         write_facts(path, pair=pair, settings={}, **unmeasured())
 
 

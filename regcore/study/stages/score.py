@@ -41,9 +41,11 @@ def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
         A field is missing, damaged, or on another grid than its fixed scan.
     """
     pairs = plan.pairs_of("test")
-    maps = {scan: read_labels(plan.cohort.file(scan, "labels")) for scan in set(pairs["fixed"]) | set(pairs["moving"])}
+    scans = set(pairs["fixed"]) | set(pairs["moving"])
+    maps = {scan: read_labels(plan.cohort.existing(scan, "labels")) for scan in scans}
     codes = codes_to_score(plan, maps.values())
     frames = []
+    row: Any  # its attributes are the columns of the table
     for row in pairs.itertuples():
         path = Path(plan.field(name, row.pair))
         facts = read_facts(path)
@@ -89,7 +91,7 @@ def _scores(plan: Plan, pair: Any, path: Path, maps: Mapping[str, Volume], codes
         _field_on(fixed, Path(plan.field(TRUTH, pair.pair))) if plan.knows_truth else None,
         _landmarks(plan.cohort, pair.fixed, pair.moving, fixed.grid.ndim),
     )
-    images = [read_volume(plan.cohort.file(scan, "image")) for scan in (pair.fixed, pair.moving)]
+    images = [read_volume(plan.cohort.existing(scan, "image")) for scan in (pair.fixed, pair.moving)]
     seed = int(fingerprint(plan.settings.seed, pair.pair), 16) % 2**32
     points = plan.settings.evaluation.points
     return evaluate_field(_field_on(fixed, path), fixed, moving, codes, known, points, seed, images)
@@ -106,5 +108,7 @@ def _field_on(fixed: Volume, path: Path) -> DisplacementField:
 
 
 def _landmarks(cohort: Cohort, fixed: str, moving: str, ndim: int) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    paths = cohort.file(fixed, "landmarks"), cohort.file(moving, "landmarks")
-    return tuple(read_landmarks(path, ndim) for path in paths) if all(paths) else None
+    on_fixed, on_moving = cohort.file(fixed, "landmarks"), cohort.file(moving, "landmarks")
+    if on_fixed is None or on_moving is None:
+        return None
+    return read_landmarks(on_fixed, ndim), read_landmarks(on_moving, ndim)

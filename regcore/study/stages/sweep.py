@@ -11,6 +11,7 @@ import pandas as pd
 
 from regcore.experiments import Sweep
 from regcore.methods.base import LearnedMethod
+from regcore.methods.hypernetworked import Hypernetworked
 from regcore.models.trained import load_model
 from regcore.process.files import atomic_write
 from regcore.process.progress import tracked
@@ -38,11 +39,12 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
     for entry in tracked(names, f"{name}: scored"):
         method = load_model(plan.files.model(entry)).method
         for split, (labelled, codes) in pairs.items():
-            rows = sweep(method, labelled, codes) if method.hyperparameters else score(method, labelled, codes)
-            own = {"entry": entry, "replicate": method.settings.replicate, "split": split}
+            tunable = method if isinstance(method, Hypernetworked) else None
+            rows = sweep(tunable, labelled, codes) if tunable else score(method, labelled, codes)
+            own: dict[str, Any] = {"entry": entry, "replicate": method.settings.replicate, "split": split}
             frames.append(rows.assign(**own, **_fixed_hyperparameters(method, planned)))
-            if method.hyperparameters and split == "validation":
-                found.append({"entry": entry, **_tuning(method, labelled, codes, rows)})
+            if tunable and split == "validation":
+                found.append({"entry": entry, **_tuning(tunable, labelled, codes, rows)})
     with atomic_write(Path(table)) as path:
         pd.concat(frames, ignore_index=True).to_parquet(path, index=False)
     with atomic_write(Path(optima)) as path:
@@ -54,7 +56,7 @@ def _fixed_hyperparameters(method: LearnedMethod, planned: Sweep) -> dict[str, f
     return {} if method.hyperparameters else {key: method.settings.value(key) for key in planned.hyperparameters}
 
 
-def _tuning(method: LearnedMethod, labelled, codes: list[int], rows: pd.DataFrame) -> dict[str, Any]:
+def _tuning(method: Hypernetworked, labelled, codes: list[int], rows: pd.DataFrame) -> dict[str, Any]:
     """The optimum by gradient, and by a dense sweep of the same pairs, for soft overlap and for Dice."""
     tuned = tune(method, labelled, codes)
     facts: dict[str, Any] = {"pairs": len(labelled.pairs), "seconds": round(tuned.seconds, 2), "overlap": tuned.overlap}

@@ -16,6 +16,7 @@ from regcore.alignment.preprocess import common_grid
 from regcore.cohort.labels import BY_SIZE, classes_by_size, found_labels, observed_classes, scored_labels
 from regcore.images.volume import read_labels
 from regcore.methods.base import LearnedMethod
+from regcore.methods.hypernetworked import Hypernetworked
 from regcore.models.trained import save_model
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.plan import Plan
@@ -81,7 +82,7 @@ def _train(
     reference = reference_image(plan)
     grid = common_grid(reference, plan.settings.preprocess)
     method.settle(grid.shape)
-    pairs = plan.entries[name].training_pairs
+    pairs = plan.entries[name].existing_training_pairs
     classes = None if method.observed is None else _observed_classes(plan, name, method)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
     log.info("%s: %d training pairs of %d scans", name, pairs.different, len(pairs.scans))
@@ -97,18 +98,19 @@ def _train(
     if trainer.ended or not processes.first:
         return
     trainer.module.load_state_dict(trained.weights)
-    method.module = trainer.module.eval()
+    network = method.module = trainer.module.eval()
     if None in method.values.values():
+        assert isinstance(method, Hypernetworked)  # other methods have no hyperparameters
         tuned = tune(method, labelled, codes, fixed={key: v for key, v in method.values.items() if v is not None})
         log.info("%s: on the validation pairs the best is %s (%.1f s)", name, tuned.values, tuned.seconds)
         method = method.at(tuned.values)
         trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
         with torch.inference_mode():  # at the chosen hyperparameters; the history has means over them
-            trained.facts["best_validation_dice"] = look(method, method.module, labelled, codes)["dice"]
+            trained.facts["best_validation_dice"] = look(method, network, labelled, codes)["dice"]
     chosen = sampler.some(TRAINING_PAIRS_SCORED)
-    trained.facts["subjects"] = plan.cohort.table.loc[sorted(pairs.scans), "subject"].nunique()
+    trained.facts["subjects"] = plan.cohort.table["subject"].loc[sorted(pairs.scans)].nunique()
     trained.facts["observed"] = sorted(classes or {})
-    trained.facts["training_dice"] = training_dice(plan, method, chosen, method.module)
+    trained.facts["training_dice"] = training_dice(plan, method, chosen, network)
     save_model(folder, plan.entries[name].method, method, trained, reference, grid, plan.settings.preprocess)
     trainer.checkpoint.remove()
 
@@ -120,7 +122,7 @@ def training_seed(seed: int, replicate: int) -> int:
 
 def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
     """Fingerprint of everything that a training's outcome depends on."""
-    training, validation = plan.entries[name].training_pairs, plan.validation_pairs(name)
+    training, validation = plan.entries[name].existing_training_pairs, plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
         *planned_identity(plan, name, method, classes),
@@ -136,7 +138,7 @@ def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapp
         method.settings.as_dict(),
         method.hyperparameters,  # their order matters, and a fingerprint ignores the order of keys
         plan.settings.seed,
-        plan.entries[name].training_pairs.identity,
+        plan.entries[name].existing_training_pairs.identity,
         list(plan.validation_pairs(name)["pair"]),
         plan.settings.labels.as_dict(),
         sorted((classes or {}).items()),
@@ -181,11 +183,11 @@ def _observed_classes(plan: Plan, name: str, method: LearnedMethod) -> dict[int,
 
     If images are synthesised from label maps: all labels in training scans.
     """
-    entry = plan.entries[name]
+    pairs = plan.entries[name].existing_training_pairs
     if method.observed == BY_SIZE:
-        training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in entry.training_pairs.scans)
+        training = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in pairs.scans)
         return classes_by_size(training, f"methods.{name}")
-    scans = sorted(entry.training_pairs.scans | set(_scans(plan.validation_pairs(name))))
+    scans = sorted(pairs.scans | set(_scans(plan.validation_pairs(name))))
     maps = (read_labels(plan.prepared(scan) + "_labels.nii").data for scan in scans)
     labels = scored_labels(found_labels(maps), plan.settings.labels, plan.label_table)
     return observed_classes(labels, method.observed, f"methods.{name}.observed", method.observed_draw)

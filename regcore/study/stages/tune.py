@@ -64,7 +64,7 @@ def store_of(plan: Plan, name: str) -> Store:
     """The search of an entry of a study."""
     entry = plan.entries[name]
     method = entry.make()
-    search = settled(entry.search, method)
+    search = settled(entry.existing_search, method)
     identity = fingerprint(search.identity, training_identity(plan, name, method, None))
     return Store(plan.files.search(name), name, search, identity, plan.settings.seed)
 

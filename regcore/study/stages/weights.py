@@ -13,6 +13,7 @@ from torch import Tensor
 
 from regcore.images.volume import read_labels
 from regcore.methods.constants import PRIORS
+from regcore.methods.hypertransmorph import HyperSPR
 from regcore.methods.spr import SPR
 from regcore.models.trained import load_model
 from regcore.process.files import atomic_write
@@ -41,7 +42,10 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
         Safetensors with, for each row, ``<row>.weights`` (*space) and ``<row>.displacement`` (D, *space) in voxels.
     """
     method = load_model(plan.files.model(name)).method
-    rows, kept = [], {}
+    assert isinstance(method, SPR | HyperSPR)  # other methods have no weight volume
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, Tensor] = {}
+    pair: Any  # its attributes are the columns of the table
     for number, pair in enumerate(plan.pairs_of("test").itertuples()):
         scans = {side: prepared_image(plan, getattr(pair, side)).to(method.device) for side in ("fixed", "moving")}
         labels = read_labels(plan.prepared(pair.fixed) + "_labels.nii").data > 0
@@ -88,10 +92,12 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mapping[str, Any], dict[str, Tensor]]]:
+def _volumes(
+    method: SPR | HyperSPR, fixed: Tensor, moving: Tensor
+) -> Iterator[tuple[Mapping[str, Any], dict[str, Tensor]]]:
     """The prior's hyperparameters, and the weights and displacement at them."""
     for at in _points(method):
-        flow = at.predict(at.module, fixed, moving)
+        flow = at.predict(at.network, fixed, moving)
         displacement = at.displacement(flow, fixed)
         own = {name: at.settings.value(name) for name in PRIORS[at.settings.prior]}
         found = {
@@ -101,8 +107,8 @@ def _volumes(method: SPR, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Mappi
         yield own, {name: value.cpu() for name, value in found.items()}
 
 
-def _points(method: SPR) -> Iterator[SPR]:
-    if not method.hyperparameters:
+def _points(method: SPR | HyperSPR) -> Iterator[SPR | HyperSPR]:
+    if isinstance(method, SPR):
         yield method
         return
     lines = [np.linspace(low, high, POINTS) for low, high in method.ranges.values()]
