@@ -41,6 +41,7 @@ from regcore.methods.classical.external import (
     run_program,
 )
 from regcore.methods.classical.greedy import WARP, call_greedy
+from regcore.methods.settings.classical import NoSettings
 
 #: What is run: a label that begins with the method's name, and settings that are quick on small images.
 QUICK = {
@@ -426,6 +427,8 @@ def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
 
 class Careless(External):
     """A tool that leaves whatever ``leave`` writes as its field."""
+
+    settings_type = NoSettings
 
     def __init__(self, leave):
         super().__init__({})
