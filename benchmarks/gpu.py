@@ -40,7 +40,7 @@ from regcore.commands import doctor
 from regcore.commands.doctor import PROBES, Probe, disagreement, image, labels
 from regcore.evaluation import dice, folds
 from regcore.kernels import reference_only
-from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_USED
+from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_VALIDATED
 from regcore.methods import make_method
 from regcore.process.cuda_graph import Recording
 from regcore.process.files import atomic_write
@@ -376,7 +376,7 @@ def main() -> None:
         sys.exit(f"torch {torch.__version__} finds no GPU: nothing is measured")
     began = time.perf_counter()
     # Whatever the table says of sizes, and of kernels that are not used.
-    FEWEST_ENTRIES.update(dict.fromkeys([*FEWEST_ENTRIES, *NOT_USED], 1))
+    FEWEST_ENTRIES.update(dict.fromkeys([*FEWEST_ENTRIES, *NOT_VALIDATED], 1))
     bandwidth = doctor.copy_bandwidth(DEVICE)
     parts = {
         "checks": checks,

@@ -36,7 +36,7 @@ def count(size: str, shape: tuple[int, ...]) -> pd.DataFrame:
     rows = []
     for kind, settings in KINDS.items():
         method = make_method("hyperspr", {"size": size, **settings})
-        method.settle(shape)
+        method.fit_to(shape)
         with torch.device("meta"):
             network = SPR.build(method, len(shape))
         plain = sum(parameter.numel() for parameter in network.parameters())

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from regcore import losses, spatial
 from regcore.kernels import jacobian, launch, philox, reference_only, sample_convolution, shading
-from regcore.kernels.dispatch import NOT_USED, why_no_gpu_kernels
+from regcore.kernels.dispatch import NOT_VALIDATED, why_no_gpu_kernels
 from regcore.process.versions import processor_name
 
 #: Size of the volumes on which kernel and reference are compared: odd, and no multiple of a block.
@@ -218,7 +218,7 @@ def runs_as(probe: Probe, tensors: Sequence[Tensor]) -> str:
     if entered(lambda: run(probe, tensors)):
         return "Triton" if device.type == "cuda" else "Numba"
     if device.type == "cuda":
-        other = NOT_USED.get(probe.operator, "no kernel for these sizes or types, or a slower one")
+        other = NOT_VALIDATED.get(probe.operator, "no kernel for these sizes or types, or a slower one")
         return f"reference ({why_no_gpu_kernels(device) or other})"
     return f"reference ({'Numba is not installed' if launch.numba is None else 'no kernel for CPUs'})"
 

@@ -33,7 +33,7 @@ FEWEST_ENTRIES = {
 }
 
 #: Triton kernels that are not used, and why.  They are in :mod:`regcore.kernels.not_validated`.
-NOT_USED = {
+NOT_VALIDATED = {
     "weighted_diffusion": "the gradient of its weights has not been tested on a GPU",
     "mind_ssc": "its gradient was wrong on a GPU; the fix has not been tested there",
     "philox_normal": "not tested on a GPU",

@@ -147,7 +147,7 @@ class LearnedMethod(Method):
         """The hyperparameters to register with; None where no value is chosen."""
         return {name: self.settings.value(name) for name in self.hyperparameters}
 
-    def looks(self) -> Sequence["LearnedMethod"]:
+    def variants_to_validate(self) -> Sequence["LearnedMethod"]:
         """The methods that a validation averages over: this one, or this one at several hyperparameters."""
         return [self]
 
@@ -156,7 +156,7 @@ class LearnedMethod(Method):
         """Images are padded to a multiple of this size for the network."""
         return 1
 
-    def settle(self, shape: Sequence[int]) -> None:
+    def fit_to(self, shape: Sequence[int]) -> None:
         """Fill in settings of the network that follow from the size of the training images.
 
         Raises

@@ -72,8 +72,8 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
     def stride(self) -> int:
         return self.design.stride
 
-    def settle(self, shape: Sequence[int]) -> None:
-        self.inner.settle(shape)
+    def fit_to(self, shape: Sequence[int]) -> None:
+        self.inner.fit_to(shape)
         settled = self.inner.settings
         self.settings = self.settings.with_values({key: settled.value(key) for key in settled.attributes()})
 
@@ -176,7 +176,7 @@ class Hypernetworked(LearnedMethod, Generic[Inner]):
         at_end = torch.rand_like(places) < self.settings.end_points
         return torch.where(at_end, places.round(), places)
 
-    def looks(self) -> Sequence[Self]:
+    def variants_to_validate(self) -> Sequence[Self]:
         """If no values are chosen: the method at values spread over the ranges, five, or three for each of two."""
         if None not in self.values.values():
             return [self]

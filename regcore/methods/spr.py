@@ -31,7 +31,7 @@ class SPR(ObjectiveMethod):
         inner = unet_design(chosen, chosen.input) if chosen.network == UNET else transmorph_design(chosen)
         return WeightedDesign(inner, chosen.features, chosen.norm)
 
-    def settle(self, shape: Sequence[int]) -> None:
+    def fit_to(self, shape: Sequence[int]) -> None:
         if self.settings.network == TRANSMORPH:
             self.settings.attention = settled_attention(self.settings.attention, shape)
 

@@ -27,7 +27,7 @@ class TransMorph(ObjectiveMethod):
     def design(self) -> TransMorphDesign:
         return transmorph_design(self.settings)
 
-    def settle(self, shape: Sequence[int]) -> None:
+    def fit_to(self, shape: Sequence[int]) -> None:
         self.settings.attention = settled_attention(self.settings.attention, shape)
 
     def _terms(self, flow: Tensor, deformed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,16 +12,16 @@ import pandas as pd
 import yaml
 
 from regcore.process.files import atomic_write
-from regcore.reporting.starts import over_starts_for_people
+from regcore.reporting.starts import over_starts_formatted
 from regcore.reporting.tables import (
     COST,
     comparisons_for_people,
     cost_for_people,
-    for_people,
+    formatted,
     marks,
     ranks,
+    reason_for_no_comparison,
     shown_measures,
-    why_nothing_is_compared,
 )
 from regcore.study.checks import TRUTH
 
@@ -100,7 +100,7 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
     table, compared : DataFrame
         As from :func:`regcore.reporting.tables.summary` and :func:`regcore.reporting.tables.comparisons`.
     """
-    shown = for_people(table).map(escape)
+    shown = formatted(table).map(escape)
     places_by_heading = ranks(table)
     for heading in places_by_heading.columns:
         places = places_by_heading[heading]
@@ -131,9 +131,9 @@ def write_report(path: str | Path, report: Report) -> None:
         measures=shown_measures(summary).values(),
         truth=TRUTH if TRUTH in summary.index else None,
         comparisons=comparisons_for_people(compared).to_html(border=0, index=False),
-        starts=None if report.starts.empty else over_starts_for_people(report.starts).to_html(border=0, index=False),
-        why_nothing_is_compared=(
-            why_nothing_is_compared(summary, report.reference, report.unavailable) if compared.empty else None
+        starts=None if report.starts.empty else over_starts_formatted(report.starts).to_html(border=0, index=False),
+        reason_for_no_comparison=(
+            reason_for_no_comparison(summary, report.reference, report.unavailable) if compared.empty else None
         ),
         cost=cost_html(summary),
         costs=[measure for column, measure in COST.items() if column in summary],

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from regcore.evaluation.statistics import PairedComparison, paired_comparison
-from regcore.reporting.tables import number_texts
+from regcore.reporting.text import number_texts
 
 OVER_REFERENCE = "Points over the reference (95 % CI)"
 
@@ -50,7 +50,7 @@ def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], referen
     return pd.DataFrame(found, columns=[*columns, *PairedComparison.__dataclass_fields__])
 
 
-def over_starts_for_people(table: pd.DataFrame) -> pd.DataFrame:
+def over_starts_formatted(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`over_starts` with readable headings and numbers as text."""
     points = [
         "" if pd.isna(mean) else f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"

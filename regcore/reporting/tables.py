@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from regcore.evaluation.statistics import PairedComparison, holm, paired_comparison
+from regcore.reporting.text import number_texts
 from regcore.study.checks import TRUTH
 
 #: Methods that are the reference of the tests only if the study asks for it.
@@ -266,7 +267,7 @@ def comparisons(rows: pd.DataFrame, methods: Sequence[str], reference: str | Non
     return table
 
 
-def why_nothing_is_compared(table: pd.DataFrame, reference: str | None, unavailable: Mapping[str, str]) -> str:
+def reason_for_no_comparison(table: pd.DataFrame, reference: str | None, unavailable: Mapping[str, str]) -> str:
     """Why :func:`comparisons` is empty, as a sentence; ``unavailable``: methods that were not run, and why."""
     if reference is None:
         return "No method but identity and affine has registered a pair, so there is no reference to compare with."
@@ -278,7 +279,7 @@ def why_nothing_is_compared(table: pd.DataFrame, reference: str | None, unavaila
 
 
 def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
-    """The measures besides Dice that :func:`for_people` shows, as far as a summary has them.
+    """The measures besides Dice that :func:`formatted` shows, as far as a summary has them.
 
     These are the labels lost, if any method lost one, those of ``QUALITY``, and the seconds.
     """
@@ -288,7 +289,7 @@ def shown_measures(table: pd.DataFrame) -> dict[str, Measure]:
     return {column: measure for column, measure in measures.items() if column in table}
 
 
-def for_people(table: pd.DataFrame) -> pd.DataFrame:
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
     """The summary with readable headings and numbers as text; empty where there is no value."""
     shown = pd.DataFrame(index=table.index)
     shown["Dice"] = number_texts(table["dice_mean"], "{:.3f}") + number_texts(table["dice_sd"], " ± {:.3f}")
@@ -340,7 +341,7 @@ def comparisons_for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
-    """Place of every method, except the truth, in the columns of :func:`for_people` that have a best value.
+    """Place of every method, except the truth, in the columns of :func:`formatted` that have a best value.
 
     The best has place 1; equal values share a place.  Methods that registered fewer pairs than others have no place,
     because their means are over other pairs.
@@ -391,12 +392,7 @@ def _parts_of_dice(table: pd.DataFrame) -> list[str]:
 
 
 def _heading(column: str) -> str:
-    """The heading of a column of the summary in :func:`for_people`."""
+    """The heading of a column of the summary in :func:`formatted`."""
     if column in QUALITY:
         return QUALITY[column].heading
     return "Dice" if column == "dice_mean" else f"Dice {column.removeprefix('dice ')}"
-
-
-def number_texts(values: pd.Series, number: str) -> "pd.Series[str]":
-    """Numbers as text; empty where there is no value."""
-    return values.map(lambda value: "" if pd.isna(value) else number.format(value)).astype(str)

@@ -68,7 +68,7 @@ def _mean(values: Sequence[float] | np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def look(
+def validate_network(
     method: LearnedMethod,
     module: nn.Module,
     labelled: LabelledPairs,
@@ -89,7 +89,7 @@ def look(
     overlaps, losses = [], []
     for pair in labelled.pairs:
         batch = labelled.batch(pair, device, classes)
-        for variant in method.looks():
+        for variant in method.variants_to_validate():
             flow = variant.predict(module, batch["fixed"], batch["moving"])
             overlaps.append(_mean(labelled.dice(pair, variant.displacement(flow, batch["fixed"]), codes)))
             if with_loss:

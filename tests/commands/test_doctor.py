@@ -11,7 +11,7 @@ from support.paths import ROOT
 from regcore.commands import doctor
 from regcore.commands.cli import main
 from regcore.kernels import dispatch, launch, reference_only
-from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_USED
+from regcore.kernels.dispatch import FEWEST_ENTRIES, NOT_VALIDATED
 
 MEASURED = ROOT / "docs" / "results" / "gpu"
 #: Looked up by another operator, and measured as a part of it.
@@ -41,8 +41,8 @@ def test_a_kernel_is_used_where_it_was_right(operator):
 
 def test_every_operator_that_is_tried_is_listed_once():
     tried = {probe.operator for probe in doctor.PROBES}
-    assert tried == (set(FEWEST_ENTRIES) - set(PART_OF)) | set(NOT_USED)
-    assert not set(FEWEST_ENTRIES) & set(NOT_USED)
+    assert tried == (set(FEWEST_ENTRIES) - set(PART_OF)) | set(NOT_VALIDATED)
+    assert not set(FEWEST_ENTRIES) & set(NOT_VALIDATED)
 
 
 def test_dispatch_goes_by_device_type_and_size(monkeypatch):

@@ -71,7 +71,7 @@ def test_kernels_that_are_not_used_are_kept_apart():
         else:
             assert (path.parent / "gpu.py").exists() == bool(named)
             used |= named
-    assert used == set(dispatch.FEWEST_ENTRIES) and apart == set(dispatch.NOT_USED)
+    assert used == set(dispatch.FEWEST_ENTRIES) and apart == set(dispatch.NOT_VALIDATED)
 
 
 def test_triton_is_imported_where_a_gpu_needs_it_and_not_before():

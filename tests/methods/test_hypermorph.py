@@ -134,11 +134,11 @@ def test_another_lambda_gives_another_field_of_the_same_network():
 
 
 def test_a_look_covers_the_range_until_a_value_is_chosen():
-    assert [m.values["lambda"] for m in hypermorph().looks()] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
-    two = hypermorph(prior={"lambda": [0, 1], "gamma": [0, 1]}).looks()
+    assert [m.values["lambda"] for m in hypermorph().variants_to_validate()] == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    two = hypermorph(prior={"lambda": [0, 1], "gamma": [0, 1]}).variants_to_validate()
     assert sorted({m.values["gamma"] for m in two}) == pytest.approx([1 / 6, 1 / 2, 5 / 6], abs=1e-6) and len(two) == 9
     chosen = hypermorph(**{"lambda": 0.3})
-    assert chosen.looks() == [chosen]
+    assert chosen.variants_to_validate() == [chosen]
 
 
 def test_the_presets():

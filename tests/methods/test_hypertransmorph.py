@@ -25,7 +25,7 @@ def pair(size=32):
 
 def made(name, **settings):
     method = make_method(name, {**SMALL, **settings})
-    method.settle((32, 32))
+    method.fit_to((32, 32))
     torch.manual_seed(0)
     method.module = method.build(2)
     return method
@@ -79,7 +79,7 @@ def test_a_short_last_layer_bounds_the_memory():
     """All of the network's weights, through a matrix of four columns and a bias."""
     method = made("hypertransmorph", generated=["encoder", "up", "at_quarter", "looks", "decoders", "heads"])
     plain = make_method("transmorph", {key: SMALL[key] for key in ("size", "norm", "time_steps")})
-    plain.settle((32, 32))
+    plain.fit_to((32, 32))
     weights = sum(p.numel() for p in plain.build(2).parameters())
     assert method.module.count == weights
     assert sum(p.numel() for p in method.module.parameters()) < 5.1 * weights
@@ -121,7 +121,7 @@ def test_volumes_as_well_as_slices(name):
 def test_arithmetic_in_bfloat16_gives_about_the_same_loss(name):
     own = {key: value for key, value in SMALL.items() if key != "hidden" or name.startswith("hyper")}
     method = make_method(name, {**own, "precision": "bfloat16"})
-    method.settle((32, 32))
+    method.fit_to((32, 32))
     torch.manual_seed(0)
     module = method.build(2)
     found = []

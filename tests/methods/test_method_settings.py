@@ -42,7 +42,7 @@ def test_settings_have_the_fingerprints_of_the_dictionaries_that_they_were():
 def test_networks_have_the_weights_that_stored_models_have(network):
     """Names and shapes, as they were when the hypernetwork was a descendant of what it wraps."""
     method = make_method(network["method"], network["given"])
-    method.settle((32, 64))
+    method.fit_to((32, 64))
     assert {name: list(w.shape) for name, w in method.build(2).state_dict().items()} == network["weights"]
 
 

@@ -20,7 +20,7 @@ def batch():
 
 def spr(**settings):
     method = make_method("spr", {"size": "tiny", "time_steps": 2, **settings})
-    method.settle((30, 44))
+    method.fit_to((30, 44))
     torch.manual_seed(0)
     return method, method.build(2).eval()
 

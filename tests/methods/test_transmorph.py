@@ -165,18 +165,18 @@ def test_heads_share_the_features_of_a_stage():
 def test_windows_follow_the_size_of_the_training_images():
     assert window_for((160, 192, 224)) == [5, 6, 7] and window_for((33, 64)) == [2, 2]
     method = make_method("transmorph", {"size": "tiny"})
-    method.settle((96, 60))
+    method.fit_to((96, 60))
     assert method.settings.attention == [3, 2]
-    method.settle((32, 32))
+    method.fit_to((32, 32))
     assert method.settings.attention == [3, 2], "settled once, as the model's weights are"
     with pytest.raises(InputError, match="must have 3 numbers"):
-        method.settle((32, 32, 32))
+        method.fit_to((32, 32, 32))
 
 
 def test_images_of_any_size_are_registered():
     torch.manual_seed(0)
     method = make_method("transmorph", {"size": "tiny", "time_steps": 2})
-    method.settle((60, 44))
+    method.fit_to((60, 44))
     module = method.build(2).eval()
     fixed, moving = torch.rand(2, 1, 1, 50, 71)
     with torch.inference_mode():

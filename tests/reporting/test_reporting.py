@@ -33,13 +33,13 @@ from regcore.reporting.tables import (
     comparisons,
     comparisons_for_people,
     cost_for_people,
-    for_people,
+    formatted,
     marks,
     means_by_label,
     ranks,
+    reason_for_no_comparison,
     reference_method,
     summary,
-    why_nothing_is_compared,
     with_training,
 )
 from regcore.study.results import Results
@@ -144,10 +144,10 @@ def test_distances_and_errors_have_their_spread_over_pairs(study_rows):
     spread = {column for column, measure in QUALITY.items() if measure.spread}
     assert spread == {"hd95_mm", "mean_surface_distance_mm", "true_error_mm", "landmark_error_mm"}
     assert "ndv_percent_sd" not in table
-    shown, row = for_people(table), table.loc["syn"]
+    shown, row = formatted(table), table.loc["syn"]
     assert shown.loc["syn", "HD95 mm"] == f"{row['hd95_mm']:.2f} ± {row['hd95_mm_sd']:.2f}"
     assert shown.loc["syn", "NDV %"] == "0.250"
-    one_pair = for_people(summary(study_rows[study_rows["pair"] == "p01"], LABELS, ENTRIES))
+    one_pair = formatted(summary(study_rows[study_rows["pair"] == "p01"], LABELS, ENTRIES))
     assert re.fullmatch(r"\d\.\d\d", one_pair.loc["syn", "HD95 mm"])
 
 
@@ -165,9 +165,9 @@ def test_labels_that_one_of_two_maps_lacks_are_counted_by_pair(study_rows):
 
 def test_the_labels_lost_are_shown_where_a_method_lost_one(study_rows):
     table = summary(study_rows, LABELS, ENTRIES)
-    assert "Labels lost" not in for_people(table)
+    assert "Labels lost" not in formatted(table)
     lose(study_rows, "demons", PAIRS[:3], 2)
-    shown = for_people(summary(study_rows, LABELS, ENTRIES))
+    shown = formatted(summary(study_rows, LABELS, ENTRIES))
     assert shown["Labels lost"].to_dict() == {
         "identity": "0.00",
         "syn": "0.00",
@@ -198,14 +198,14 @@ def test_a_method_that_failed_on_every_pair_has_a_row(study_rows):
     assert table.loc["broken", ["failed", "pairs"]].to_list() == [15, 0]
     assert table.loc["demons", ["failed", "pairs"]].to_list() == [1, 14]
     assert table.loc["broken"].drop(["failed", "pairs"]).isna().all()
-    shown = for_people(with_training(table, {}))
+    shown = formatted(with_training(table, {}))
     assert set(shown.loc["broken"].drop("Failed")) == {""}
     assert list(shown["Failed"]) == ["0 of 15", "0 of 15", "1 of 15", "15 of 15", "0 of 15"]
 
 
 def test_people_see_numbers_as_text_and_nothing_where_there_is_nothing(rows):
     table = with_training(summary(rows, LABELS, ["syn", "affine"]), {"syn": {"seconds": 90, "parameters": 100242}})
-    shown, cost = for_people(table), cost_for_people(table)
+    shown, cost = formatted(table), cost_for_people(table)
     assert shown.loc["syn", "Dice"] == "0.800 ± 0.141"
     assert shown.loc["syn", "Dice SD over structures"] == "0.110"
     assert "Failed" not in shown
@@ -250,7 +250,7 @@ def test_only_methods_with_the_most_pairs_are_ranked(study_rows):
 def test_no_correlation_is_best(study_rows):
     correlations = study_rows[study_rows["metric"] == "failed"].assign(metric="correlation", value=0.9)
     table = summary(pd.concat([study_rows, correlations]), LABELS, ENTRIES)
-    assert "Correlation" in for_people(table) and "Correlation" not in ranks(table)
+    assert "Correlation" in formatted(table) and "Correlation" not in ranks(table)
 
 
 def test_names_cannot_break_the_html(rows):
@@ -359,7 +359,7 @@ def test_without_a_second_method_or_a_reference_nothing_is_compared(study_rows, 
     rows = study_rows[study_rows["method"].isin([*methods, "truth"])]
     table = comparisons(rows, methods, reference)
     assert table.empty and list(table) == list(comparisons(study_rows, list(METHODS), "syn"))
-    told = why_nothing_is_compared(
+    told = reason_for_no_comparison(
         summary(rows, LABELS, [*methods, "truth"]), reference, {"greedy": "it is not installed"}
     )
     assert reason in told

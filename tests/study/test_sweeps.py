@@ -20,7 +20,7 @@ from regcore.settings.yaml import load_yaml
 from regcore.study.plan import plan_study
 from regcore.study.stages.sweep import write_sweep
 from regcore.study.stages.train import labelled_pairs, pairs_of_split, train
-from regcore.training.validation import look
+from regcore.training.validation import validate_network
 from regcore.tuning import amortised
 from regcore.tuning.amortised import curve, optimum, rows_of
 from regcore.tuning.grid import grid, names
@@ -125,7 +125,9 @@ def test_a_value_that_the_study_sets_is_kept_and_the_others_are_tuned(tmp_path):
     assert half.method.values["lambda"] == 0.25 and 0 <= half.method.values["gamma"] <= 1
     assert whole.method.values == {"lambda": 0.75} and "tuned" not in whole.facts
     labelled, codes = labelled_pairs(made, pairs_of_split(made, "validation"))
-    assert half.facts["best_validation_dice"] == look(half.method, half.method.module, labelled, codes)["dice"]
+    assert (
+        half.facts["best_validation_dice"] == validate_network(half.method, half.method.module, labelled, codes)["dice"]
+    )
 
 
 def test_every_point_of_a_grid_has_a_name_of_its_own():

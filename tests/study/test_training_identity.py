@@ -30,5 +30,5 @@ def plan(tmp_path_factory):
 def test_trainings_are_known_by_what_they_were_known_by(plan, name):
     """Without the files of the images, which differ from place to place."""
     method = plan.entries[name].make()
-    method.settle((32, 32))
+    method.fit_to((32, 32))
     assert fingerprint(*planned_identity(plan, name, method, {1: 1})) == KNOWN_BY[name]

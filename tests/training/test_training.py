@@ -32,7 +32,7 @@ from regcore.training.forward import forward
 from regcore.training.pairs import PairSampler
 from regcore.training.schedule import plateaus
 from regcore.training.trainer import Trainer
-from regcore.training.validation import look
+from regcore.training.validation import validate_network
 
 SETTINGS = {"steps": 12, "validate_every": 4, "learning_rate": 1e-3, "lambda": 0.01, "schedule": "cosine"}
 GRID = Grid.centred((32, 32), (1, 1), (0, 0))
@@ -476,10 +476,10 @@ def test_validation_pairs_without_labels_do_not_count_and_some_must_have_one(tmp
     method = make_method("voxelmorph", plan.entries["net"].settings)
     module = method.build(2)
     with torch.no_grad():
-        whole = look(method, module, labelled, codes)
-        assert look(method, module, labelled, [*codes, 99]) == whole
+        whole = validate_network(method, module, labelled, codes)
+        assert validate_network(method, module, labelled, [*codes, 99]) == whole
         with pytest.raises(InputError, match="no validation pair has a scored label"):
-            look(method, module, labelled, [99])
+            validate_network(method, module, labelled, [99])
 
 
 def test_weights_can_be_selected_by_the_loss(images, tmp_path):
@@ -498,13 +498,13 @@ def test_a_look_at_validation_pairs_has_the_loss_and_the_dice_of_each(images, tm
     torch.manual_seed(0)
     module = method.build(2)
     with torch.no_grad():
-        found = look(method, module, labelled, codes, with_loss=True, classes={1: 1})
+        found = validate_network(method, module, labelled, codes, with_loss=True, classes={1: 1})
         losses = []
         for pair in labelled.pairs:
             batch = labelled.batch(pair, torch.device("cpu"), {1: 1})
             losses.append(method.training_step(module, batch)["total"].item())
     assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
-    assert set(look(method, module, labelled, codes)) == {"dice"}
+    assert set(validate_network(method, module, labelled, codes)) == {"dice"}
 
 
 def test_replicates_differ_in_start_and_order_alone():
@@ -603,7 +603,7 @@ PEAK = """
     torch.set_num_threads(1)
     settings = {"transmorph": {"size": "tiny", "norm": "instance", "time_steps": 2}}.get("METHOD", {})
     method = make_method("METHOD", settings)
-    method.settle([SIDE] * 3)
+    method.fit_to([SIDE] * 3)
     module = method.build(3)
 
     def field(name):

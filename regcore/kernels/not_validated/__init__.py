@@ -2,7 +2,8 @@
 
 A module here has the name of its operator's folder in :mod:`regcore.kernels`, which has the reference and the
 registration.  On a GPU, that operator runs as its plain-torch reference: its kernel is listed in
-:data:`regcore.kernels.dispatch.NOT_USED` with the reason, and :func:`regcore.kernels.dispatch.has_kernel` refuses it.
+:data:`regcore.kernels.dispatch.NOT_VALIDATED` with the reason, and :func:`regcore.kernels.dispatch.has_kernel` refuses
+it.
 
 **What "not validated" means.**  The kernel agrees with its reference in Triton's interpreter on a CPU, and compiles for
 sm_80 and sm_90 within its budget of registers and instructions; tests check both.  But the interpreter runs one program
@@ -21,7 +22,7 @@ The second command runs the tests of all Triton kernels on the GPU instead of in
 and the kernel is at least as fast as the reference:
 
 1. move the module to ``gpu.py`` in the operator's folder, and change the imports in that folder's ``__init__.py``;
-2. move its line in :mod:`~regcore.kernels.dispatch` from ``NOT_USED`` to ``FEWEST_ENTRIES``;
+2. move its line in :mod:`~regcore.kernels.dispatch` from ``NOT_VALIDATED`` to ``FEWEST_ENTRIES``;
 3. commit the tables with it; a test compares ``FEWEST_ENTRIES`` with them.
 
 A kernel that is wrong or slower is fixed or removed.

@@ -13,8 +13,8 @@ from regcore.experiments.settings import asked
 from regcore.networks.architecture import LAMBDAS, OBJECTIVE
 from regcore.reporting import architectures
 from regcore.reporting.figures import structure_boxes
-from regcore.reporting.html import html_table
-from regcore.reporting.starts import OVER_REFERENCE, over_starts, over_starts_for_people
+from regcore.reporting.starts import OVER_REFERENCE, over_starts, over_starts_formatted
+from regcore.reporting.text import html_table
 from regcore.study.results import Results
 
 
@@ -66,7 +66,7 @@ def _columns(table: pd.DataFrame, first: str, compared_with: str, between: Mappi
         "SD of starts": table["dice_sd_starts"].map("{:.4f}".format).where(table["starts"] > 1, ""),
         "Parameters": table["parameters"].map("{:,.0f}".format),
         **between,
-        f"Over {compared_with}, points (95 %)": over_starts_for_people(table)[OVER_REFERENCE],
+        f"Over {compared_with}, points (95 %)": over_starts_formatted(table)[OVER_REFERENCE],
         "p (Wilcoxon)": table["p_wilcoxon"].map("{:.1g}".format).where(other, ""),
     }
 

@@ -11,7 +11,7 @@ from regcore.experiments.hypermorph import Landscape
 from regcore.methods import settings_type
 from regcore.methods.settings.training import TrainingSettings
 from regcore.papers.hypermorph import landscapes
-from regcore.reporting.html import html_table
+from regcore.reporting.text import html_table
 from regcore.study.results import Results
 from regcore.training.schedule import DROP
 

@@ -11,7 +11,7 @@ from regcore.experiments import spr as paper
 from regcore.papers.hypermorph import landscapes
 from regcore.reporting import searches
 from regcore.reporting.figures import AXES, plt
-from regcore.reporting.html import html_table
+from regcore.reporting.text import html_table
 from regcore.study.results import Results
 from regcore.tuning.amortised import curve, optimum
 

@@ -12,7 +12,7 @@ from regcore.experiments import Needs
 from regcore.experiments import synthmorph as paper
 from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, ComparedPair, method_panels, plt
-from regcore.reporting.html import html_table
+from regcore.reporting.text import html_table
 from regcore.study.results import Results
 
 #: Metrics of the first two figures.

@@ -9,7 +9,7 @@ from regcore.experiments import Needs
 from regcore.experiments import voxelmorph as paper
 from regcore.experiments.settings import asked
 from regcore.reporting.figures import CURVES, plt, structure_boxes
-from regcore.reporting.html import html_table
+from regcore.reporting.text import html_table
 from regcore.study.results import Results
 
 

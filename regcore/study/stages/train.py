@@ -25,7 +25,7 @@ from regcore.study.versions import stage_version
 from regcore.training.distributed import Processes, launch, launched, process_group, wanted_processes
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
-from regcore.training.validation import LabelledPairs, look
+from regcore.training.validation import LabelledPairs, validate_network
 from regcore.tuning.amortised import tune
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _train(
     seed = training_seed(plan.settings.seed, method.settings.replicate)
     reference = reference_image(plan)
     grid = common_grid(reference, plan.settings.preprocess)
-    method.settle(grid.shape)
+    method.fit_to(grid.shape)
     pairs = plan.entries[name].existing_training_pairs
     classes = None if method.observed is None else _observed_classes(plan, name, method)
     sampler = PairSampler(pairs, {scan: plan.prepared(scan) for scan in pairs.scans}, seed, classes)
@@ -91,7 +91,7 @@ def _train(
     labelled, codes = validation_pairs(plan, name)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        return look(method, module, labelled, codes, method.settings.select == "loss", classes)
+        return validate_network(method, module, labelled, codes, method.settings.select == "loss", classes)
 
     trainer = Trainer(method, sampler, validate, checkpoints, identity, grid.ndim, seed, None, processes, watch)
     trained = trainer.run()
@@ -106,7 +106,7 @@ def _train(
         method = method.at(tuned.values)
         trained.facts["tuned"] = {**asdict(tuned), "pairs": len(labelled.pairs)}
         with torch.inference_mode():  # at the chosen hyperparameters; the history has means over them
-            trained.facts["best_validation_dice"] = look(method, network, labelled, codes)["dice"]
+            trained.facts["best_validation_dice"] = validate_network(method, network, labelled, codes)["dice"]
     chosen = sampler.some(TRAINING_PAIRS_SCORED)
     trained.facts["subjects"] = plan.cohort.table["subject"].loc[sorted(pairs.scans)].nunique()
     trained.facts["observed"] = sorted(classes or {})
@@ -175,7 +175,7 @@ def training_dice(
         return None
     labelled, codes = labelled_pairs(plan, with_labels)
     with torch.inference_mode():
-        return look(method, module, labelled, codes)["dice"]
+        return validate_network(method, module, labelled, codes)["dice"]
 
 
 def _observed_classes(plan: Plan, name: str, method: LearnedMethod) -> dict[int, int]:
