@@ -71,13 +71,14 @@ def _own(location: str, settings: str, **facts: Any) -> MethodInfo:
 
 
 def _tool(location: str, settings: str, **facts: Any) -> MethodInfo:
-    return MethodInfo(f"{CLASSICAL}.{location}", f"{SETTINGS}.classical:{settings}", external=True, **facts)
+    module = location.partition(":")[0]
+    return MethodInfo(f"{CLASSICAL}.{location}", f"{SETTINGS}.classical.{module}:{settings}", external=True, **facts)
 
 
 #: The methods of regcore.
 METHODS = {
-    "identity": _own("classical.alignment:Identity", "classical:NoSettings"),
-    "affine": _own("classical.alignment:Affine", "classical:NoSettings"),
+    "identity": _own("classical.alignment:Identity", "classical.alignment:NoSettings"),
+    "affine": _own("classical.alignment:Affine", "classical.alignment:NoSettings"),
     "syn": _tool("ants:SyN", "SyNSettings"),
     "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings"),
     "greedy": _tool("greedy:Greedy", "GreedySettings"),

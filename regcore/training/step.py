@@ -65,8 +65,8 @@ class GradientStep:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        # The warm-up calls add to gradients and change the running means of normalisations.
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        # The warm-up calls add to gradients and change the running means of normalisations.
         changed = [*gradients, *self.module.buffers()]
         before = [tensor.clone() for tensor in changed]
         recording = Recording(lambda: self._compute({**batch, **kept}))

@@ -41,7 +41,7 @@ from regcore.methods.classical.external import (
     run_program,
 )
 from regcore.methods.classical.greedy import WARP, call_greedy
-from regcore.methods.settings.classical import NoSettings
+from regcore.methods.settings.classical.alignment import NoSettings
 
 #: What is run: a label that begins with the method's name, and settings that are quick on small images.
 QUICK = {

@@ -76,7 +76,7 @@ def test_a_search_that_cannot_be_done(values, message):
     ("method", "ranges", "message"),
     [
         ("spr", {"sigma": [0, 1]}, "'sigma' has no effect with the method's other settings"),
-        ("spr", {"width": [1, 2]}, "'width' changes nothing"),
+        ("spr", {"width": [1, 2]}, "'width' has no effect"),
         ("hypermorph", {"window": [3, 9]}, "must be whole"),
     ],
 )

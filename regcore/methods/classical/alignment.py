@@ -5,7 +5,7 @@ from typing import ClassVar
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration
-from regcore.methods.settings.classical import NoSettings
+from regcore.methods.settings.classical.alignment import NoSettings
 
 
 class Identity(Method):

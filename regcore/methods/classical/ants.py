@@ -8,7 +8,7 @@ from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, on_grid
-from regcore.methods.settings.classical import SyNSettings
+from regcore.methods.settings.classical.ants import SyNSettings
 
 
 class SyN(External):

@@ -10,7 +10,7 @@ import torch
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
-from regcore.methods.settings.classical import ConvexAdamSettings
+from regcore.methods.settings.classical.convexadam import ConvexAdamSettings
 from regcore.process.devices import default_device
 
 #: Voxels along each cell of the grid on which Adam refines the field: the package's default.

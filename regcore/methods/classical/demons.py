@@ -15,7 +15,7 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
-from regcore.methods.settings.classical import DemonsSettings
+from regcore.methods.settings.classical.demons import DemonsSettings
 
 #: SimpleITK's class for each kind.
 FILTERS = {

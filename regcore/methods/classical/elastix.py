@@ -17,7 +17,7 @@ from regcore.methods.classical.external import (
     run_program,
     save_images,
 )
-from regcore.methods.settings.classical import ElastixSettings
+from regcore.methods.settings.classical.elastix import ElastixSettings
 
 #: elastix' names of the similarity measures.
 METRICS = {"mattes": "AdvancedMattesMutualInformation", "ncc": "AdvancedNormalizedCorrelation"}

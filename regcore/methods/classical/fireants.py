@@ -18,7 +18,7 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
-from regcore.methods.settings.classical import FireANTsSettings
+from regcore.methods.settings.classical.fireants import FireANTsSettings
 from regcore.process.devices import default_device
 
 #: FireANTs shrinks no axis below this many voxels, and fails on smaller images.

@@ -16,7 +16,7 @@ from regcore.methods.classical.external import (
     package_version,
     save_images,
 )
-from regcore.methods.settings.classical import GreedySettings
+from regcore.methods.settings.classical.greedy import GreedySettings
 
 #: File names of the field and its inverse in the tool's folder.
 WARP, INVERSE = "warp.nii.gz", "inverse.nii.gz"

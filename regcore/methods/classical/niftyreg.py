@@ -17,7 +17,7 @@ from regcore.methods.classical.external import (
     run_program,
     save_images,
 )
-from regcore.methods.settings.classical import NiftyRegSettings
+from regcore.methods.settings.classical.niftyreg import NiftyRegSettings
 
 #: File names of the control points of both directions, as reg_f3d names them.
 CONTROL, CONTROL_BACKWARD = "cpp.nii.gz", "cpp_backward.nii.gz"
