@@ -15,9 +15,9 @@ from regcore.process.files import atomic_write
 from regcore.reporting.starts import over_starts_formatted
 from regcore.reporting.tables import (
     COST,
-    comparisons_for_people,
-    cost_for_people,
     formatted,
+    formatted_comparisons,
+    formatted_cost,
     marks,
     ranks,
     reason_for_no_comparison,
@@ -115,7 +115,7 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
 
 def cost_html(table: pd.DataFrame) -> str:
     """The cost of every method of the summary, as an HTML table; empty if nothing is known."""
-    shown = cost_for_people(table)
+    shown = formatted_cost(table)
     return "" if shown.empty else _html(shown.map(escape).rename(index=escape))
 
 
@@ -130,7 +130,7 @@ def write_report(path: str | Path, report: Report) -> None:
         summary=summary_html(summary, compared),
         measures=shown_measures(summary).values(),
         truth=TRUTH if TRUTH in summary.index else None,
-        comparisons=comparisons_for_people(compared).to_html(border=0, index=False),
+        comparisons=formatted_comparisons(compared).to_html(border=0, index=False),
         starts=None if report.starts.empty else over_starts_formatted(report.starts).to_html(border=0, index=False),
         reason_for_no_comparison=(
             reason_for_no_comparison(summary, report.reference, report.unavailable) if compared.empty else None

@@ -307,7 +307,7 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def cost_for_people(table: pd.DataFrame) -> pd.DataFrame:
+def formatted_cost(table: pd.DataFrame) -> pd.DataFrame:
     """The cost of registration and training as text, without methods of unknown cost."""
     shown = pd.DataFrame(index=table.index)
     for column, measure in COST.items():
@@ -319,7 +319,7 @@ def cost_for_people(table: pd.DataFrame) -> pd.DataFrame:
     return shown[(shown != "").any(axis=1)]
 
 
-def comparisons_for_people(table: pd.DataFrame) -> pd.DataFrame:
+def formatted_comparisons(table: pd.DataFrame) -> pd.DataFrame:
     """The comparisons with readable headings and numbers as text."""
     shown = pd.DataFrame(index=table.index)
     shown["Method"] = table["method"]

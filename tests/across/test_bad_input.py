@@ -534,7 +534,8 @@ def test_nan_is_a_value_error_of_its_own_kind():
 
 #: What takes a tensor for its type alone has nothing to refuse.
 TYPE_ONLY = {"identity"}
-TAKES_DATA = re.compile(r"Tensor|ndarray|DataFrame|DisplacementField|Sequence\[float\]")
+#: An ``ArrayLike`` is spelt out as what it stands for, nested sequences among it.
+TAKES_DATA = re.compile(r"Tensor|ndarray|DataFrame|DisplacementField|_NestedSequence|Sequence\[float\]")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -156,7 +156,7 @@ def known(tmp_path_factory):
         field=lambda name, pair: folder / f"field_{name}.nii.gz",
         cohort=SimpleNamespace(
             table=pd.DataFrame({"contrast": moving}),
-            file=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz",
+            existing=lambda scan, kind: folder / f"{scan[0]}_{kind}.nii.gz",
             files=lambda scan: {"image": folder / f"{scan[0]}_image.nii.gz"},
         ),
     )

@@ -31,9 +31,9 @@ from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import (
     QUALITY,
     comparisons,
-    comparisons_for_people,
-    cost_for_people,
     formatted,
+    formatted_comparisons,
+    formatted_cost,
     marks,
     means_by_label,
     ranks,
@@ -205,7 +205,7 @@ def test_a_method_that_failed_on_every_pair_has_a_row(study_rows):
 
 def test_people_see_numbers_as_text_and_nothing_where_there_is_nothing(rows):
     table = with_training(summary(rows, LABELS, ["syn", "affine"]), {"syn": {"seconds": 90, "parameters": 100242}})
-    shown, cost = formatted(table), cost_for_people(table)
+    shown, cost = formatted(table), formatted_cost(table)
     assert shown.loc["syn", "Dice"] == "0.800 ± 0.141"
     assert shown.loc["syn", "Dice SD over structures"] == "0.110"
     assert "Failed" not in shown
@@ -215,7 +215,7 @@ def test_people_see_numbers_as_text_and_nothing_where_there_is_nothing(rows):
 
 def test_costs_leave_out_what_is_not_known(study_rows):
     table = with_training(summary(study_rows, LABELS, ENTRIES), {})
-    shown = cost_for_people(table)
+    shown = formatted_cost(table)
     assert list(shown.index) == ["identity", "syn", "demons"]
     assert list(shown) == ["Loading s", "Seconds per pair", "Peak memory MB"]
     assert shown.loc["syn", "Peak memory MB"] == "1,014"
@@ -382,7 +382,7 @@ def test_the_summary_marks_what_differs_from_the_reference(study_rows):
 
 def test_people_see_the_sign_and_the_interval_of_a_difference(study_rows):
     compared = comparisons(study_rows, list(METHODS), "syn")
-    shown = comparisons_for_people(compared)
+    shown = formatted_comparisons(compared)
     assert shown.loc[0, ["Method", "Measure", "Pairs", "Dropped"]].to_list() == ["identity", "Dice", "15", "0"]
     assert shown.loc[0, "Mean difference"] == f"{compared.loc[0, 'mean_difference']:.4f}" and compared.loc[0, "n"] == 15
     assert shown.loc[0, "95 % CI"] == f"{compared.loc[0, 'ci_low']:.4f} to {compared.loc[0, 'ci_high']:.4f}"

@@ -69,14 +69,14 @@ def test_augmented_pairs_follow_torchs_seed():
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(method._augmented(batch())[0]["moving"])
+        drawn.append(method.augmented(batch())[0]["moving"])
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_with_random_contrasts_the_loss_sees_the_images_themselves():
     method = make_method("voxelmorph", {"augmentation": "contrasts", "lambda": 1})
     plain = batch()
-    compared, seen = method._augmented(plain)
+    compared, seen = method.augmented(plain)
     assert compared is plain and not torch.equal(seen["fixed"], plain["fixed"])
 
 

@@ -475,7 +475,7 @@ def test_a_study_of_imported_fields_alone_runs_to_a_report(tmp_path):
         ("misspelt setting", ["methods.syn", "did you mean 'iterations'"]),
         ("misspelt key", ["did you mean 'preprocess'"]),
         ("unknown reference", ["evaluation.reference", "did you mean 'identity'"]),
-        ("import from nowhere", ["methods.theirs.folder", "nowhere", "no folder"]),
+        ("import from nowhere", ["methods.theirs.folder", "nowhere", "is not a folder"]),
         ("import without a list", ["pairs.tsv", "no such list of pairs"]),
         ("import of other pairs", ["pairs.tsv", "none of its pairs is a test pair", "s4_1_T1w"]),
         ("import of a pair twice", ["pairs.tsv, line 3", "listed twice"]),
