@@ -98,7 +98,7 @@ def test_the_report_is_one_file_that_needs_no_network(study):
     assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     for words in ("Dice by structure", "True error mm", "SyNOnly", "iterations", "torch 2.", "seed: 1", "truth"):
         assert words in page
-    assert "it registers 3-D images alone" in page, "deeds was not run"
+    assert "it registers only 3-D images" in page, "deeds was not run"
     assert "ended with status 134" in page and "cannot allocate the control point grid" in page
     summary = pd.read_csv(study / "results" / "tiny" / "tables" / "summary.csv", index_col="method")
     assert f"{summary.loc['affine', 'dice_mean']:.3f}" in page
