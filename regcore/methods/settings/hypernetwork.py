@@ -1,5 +1,6 @@
 """Settings of a hypernetwork, which generates the weights of another method's network."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -41,9 +42,9 @@ class HypernetworkSettings(TrainingSettings):
     )
 
     @property
+    @abstractmethod
     def limits(self) -> Mapping[str, tuple[float, float]]:
         """The possible hyperparameters, and the limits of their values."""
-        raise NotImplementedError
 
     @property
     def ranges_of_hyperparameters(self) -> dict[str, list[Number]]:
