@@ -179,6 +179,7 @@ def test_inversion_agrees_with_simpleitk(shape, random_displacement):
     np.testing.assert_allclose(move(composite, voxels), voxels, atol=1e-5)
 
 
+@pytest.mark.slow
 @per_shape
 @pytest.mark.parametrize("border, theirs", [("zero", "zeros"), ("edge", "border")])
 def test_warping_is_that_of_monai(shape, border, theirs, random_displacement, generator):

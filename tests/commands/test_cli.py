@@ -63,6 +63,7 @@ def registered(pair):
     return out
 
 
+@pytest.mark.slow
 def test_register_writes_the_four_files_and_improves_the_match(registered):
     assert {p.name for p in registered.iterdir()} == {
         "warped.nii.gz",
@@ -107,6 +108,7 @@ def test_evaluate_prints_and_writes_dice_and_folds(registered, pair, tmp_path):
     assert table[-1, "folds_percent"] == 0
 
 
+@pytest.mark.slow
 def test_affine_and_identity_give_fields_with_an_exact_inverse(pair, tmp_path):
     for method in ("affine", "identity"):
         out = tmp_path / method
@@ -268,6 +270,7 @@ def optimised(pair):
     return out
 
 
+@pytest.mark.slow
 def test_instance_writes_the_four_files_and_improves_the_match(optimised):
     names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "register.json"}
     assert {p.name for p in optimised.iterdir()} == names
@@ -281,6 +284,7 @@ def test_instance_writes_the_four_files_and_improves_the_match(optimised):
     assert np.linalg.norm(inverse.at(forward.at(points)) - points, axis=1).max() < 0.75
 
 
+@pytest.mark.slow
 def test_masks_are_recorded_and_change_the_field(pair, masks, optimised, tmp_path):
     plain = read_field(optimised / "displacement.nii.gz").displacement
     for number, options in enumerate((["--fixed-mask", masks[0]], ["--moving-mask", masks[1]])):

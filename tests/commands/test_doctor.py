@@ -100,6 +100,7 @@ def few_probes(monkeypatch):
     monkeypatch.setattr(doctor, "PROBES", chosen)
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_runs_as_what(few_probes):
     pytest.importorskip("numba", reason="without Numba regcore has no kernels for CPUs")
     found = CliRunner().invoke(main, ["doctor", "--device", "cpu", "--size", "16", "16", "16"])
@@ -110,6 +111,7 @@ def test_the_doctor_says_what_runs_as_what(few_probes):
     assert "reference (no kernel for CPUs)" in lines["weighted_diffusion"]
 
 
+@pytest.mark.slow
 def test_the_doctor_fails_where_a_kernel_is_wrong(few_probes, monkeypatch):
     pytest.importorskip("numba", reason="without Numba regcore has no kernels for CPUs")
     monkeypatch.setattr(doctor, "disagreement", lambda found, expected: 0.1)

@@ -132,6 +132,7 @@ def tuned(folder):
     return result.output, out
 
 
+@pytest.mark.slow
 def test_lambda_is_where_the_known_shift_is(tuned):
     """3 of 10 voxels in dataset A; in B 7, but 6 across that no λ undoes."""
     report = json.loads((tuned[1] / "tuned.json").read_text())
@@ -143,6 +144,7 @@ def test_lambda_is_where_the_known_shift_is(tuned):
     assert [report["groups"][name]["pairs"] for name in "AB"] == [2, 1]
 
 
+@pytest.mark.slow
 def test_the_gradient_finds_the_shift_between_the_points_of_any_grid(folder, tmp_path):
     (tmp_path / "pairs.tsv").write_text("fixed\tmoving\na0\ta1\n")
     options = {"pair_table": tmp_path / "pairs.tsv", "points": 3}
@@ -210,6 +212,7 @@ def test_contrasts_and_labels_are_those_that_are_wanted(folder, tmp_path, quick)
     assert "sd" in (tmp_path / "curve.csv").read_text() and "; 1 pair, " in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per", ["label", "pair", "task", "contrasts"])
 def test_each_grouping_names_its_groups(folder, tmp_path, quick, per):
     (tmp_path / "pairs.tsv").write_text("fixed\tmoving\na0\ta1\nc0\tc1\n")
@@ -226,6 +229,7 @@ def test_each_grouping_names_its_groups(folder, tmp_path, quick, per):
     )
 
 
+@pytest.mark.slow
 def test_two_hyperparameters_are_found_together(folder, tmp_path, quick):
     (tmp_path / "pairs.tsv").write_text("fixed\tmoving\nb0\tb1\n")
     options = ["--pair-table", tmp_path / "pairs.tsv", "--points", 11, "--per", "label"]

@@ -8,6 +8,7 @@ from regcore.kernels import diffusion as diffusion_kernel
 pytestmark = needs_numba
 
 
+@pytest.mark.slow
 @per_type
 @pytest.mark.parametrize("shape", [(2, 2), (2, 7), (9, 6), (2, 2, 2), (5, 2, 3), (6, 5, 4)], ids=str)
 def test_diffusion_is_the_reference(shape, dtype, generator):

@@ -74,6 +74,7 @@ def test_kernels_that_are_not_used_are_kept_apart():
     assert used == set(dispatch.FEWEST_ENTRIES) and apart == set(dispatch.NOT_VALIDATED)
 
 
+@pytest.mark.slow
 def test_triton_is_imported_where_a_gpu_needs_it_and_not_before():
     """Nor are files that import it, by which regcore runs without Triton."""
     script = """

@@ -123,6 +123,7 @@ def calls(generator, shape):
         yield ops.digital_folds.default, (field[:1], torch.from_numpy(generator.random(shape) < 0.5))
 
 
+@pytest.mark.slow
 @per_shape
 def test_operators_are_registered_as_torch_wants_them(shape, generator):
     """Schemas tell what is changed, shapes are known without computing, autograd is found under tracing."""
@@ -233,6 +234,7 @@ def test_what_is_not_a_number_shows_in_the_result(shape, context, generator):
         assert warped.isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @per_context
 @per_operator

@@ -29,6 +29,7 @@ def restore_threads():
 LARGE = [(230, 210), (150, 140, 3), (40, 36, 34), (6000, 3, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", LARGE, ids=str)
 def test_results_do_not_depend_on_the_number_of_threads(shape, generator, restore_threads):
     assert np.prod(shape) > 2 * launch.VOXELS_PER_THREAD
@@ -49,6 +50,7 @@ def test_results_do_not_depend_on_the_number_of_threads(shape, generator, restor
         assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_without_numba_everything_gives_the_same(tmp_path):
     """But for the last digits, over which a long sum in another order decides."""
     script = """
@@ -68,6 +70,7 @@ assert not entered.names
         assert_close(without[name], values, roundings=2**12)
 
 
+@pytest.mark.slow
 def test_kernels_run_in_a_forked_child_after_they_ran_in_the_parent():
     """Torch's own threads do not survive a fork: 2^15 numbers or more, as in the Jacobian's gradient, hang."""
     script = """
@@ -103,6 +106,7 @@ def copied_package(folder: Path) -> Path:
     return package
 
 
+@pytest.mark.slow
 def test_kernels_compile_where_nothing_can_be_cached(tmp_path):
     """No folder is writable: not the one asked for, not that of the sources, not the user's."""
     package = copied_package(tmp_path)
@@ -130,6 +134,7 @@ assert diffusion.diffusion(torch.arange(6.0).view(1, 1, 2, 3)).item() == 5
 # ---- what is kept on disk
 
 
+@pytest.mark.slow
 def test_a_change_in_another_operator_makes_a_compiled_kernel_stale(tmp_path):
     """Scaling and squaring calls the interpolation of warp, in another folder, and its compiled form holds that."""
     warp = copied_package(tmp_path) / "kernels" / "warp" / "cpu.py"

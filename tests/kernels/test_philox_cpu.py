@@ -56,6 +56,7 @@ def test_labels_get_their_own_means_and_spreads(dtype, generator):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_gpu():
     """A tensor on the device "meta" has no values, and cannot be asked for one."""
     for dtype in (torch.uint8, torch.int16):

@@ -153,6 +153,7 @@ def test_the_loss_is_that_of_the_network_at_the_drawn_values():
     assert {key: float(value) for key, value in found.items()} == {key: float(v) for key, v in expected.items()}
 
 
+@pytest.mark.slow
 def test_training_chooses_the_best_values(tmp_path):
     """Sweeps score other values of the same model, a cohort tunes it anew, and a pair takes any."""
     fast = {**SMALL, "steps": 4, "validate_every": 2, "learning_rate": 0.01}

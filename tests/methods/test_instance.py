@@ -71,6 +71,7 @@ def test_a_known_displacement_is_found(shape, kind, similarity, generator):
         assert loss(fixed, warped) < 0.2 * loss(fixed, moving)
 
 
+@pytest.mark.slow
 @per_kind
 @pytest.mark.parametrize("similarity", ["nmi", "mind"])
 def test_images_of_opposite_contrast_are_registered(kind, similarity, generator):
@@ -81,6 +82,7 @@ def test_images_of_opposite_contrast_are_registered(kind, similarity, generator)
     assert error(misled, truth) > error(0, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["nmi", "mind"])
 def test_volumes_of_opposite_contrast_are_registered(similarity, generator):
     fixed, moving, truth = known_pair(VOLUME, generator)
@@ -204,6 +206,7 @@ def lesion(centre, radius) -> torch.Tensor:
     return torch.from_numpy(sum(o**2 for o in offset) < radius**2)[None, None]
 
 
+@pytest.mark.slow
 @per_kind
 @pytest.mark.parametrize("similarity", ["mse", "lncc"])
 @pytest.mark.parametrize("side", ["fixed", "moving"])

@@ -58,6 +58,7 @@ def loss(start, flow, pair):
     return start.losses(flow, {"fixed": fixed, "moving": moving})["total"].item()
 
 
+@pytest.mark.slow
 @per_flow
 @pytest.mark.parametrize("similarity", ["mse", "lncc"])
 def test_refinement_lowers_the_networks_own_loss(flow, similarity, pairs):

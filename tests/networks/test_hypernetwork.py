@@ -84,6 +84,7 @@ def test_generated_weights_are_the_map_of_the_mlp():
     assert place == made.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generated", [None, ["unet"], ["head"], ["unet.up", "head"]])
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_batch_at_once_is_the_loop_over_samples(ndim, generated):

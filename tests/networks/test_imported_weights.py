@@ -115,6 +115,7 @@ def in_ours(peer: Peer, ndim: int) -> FlowNetwork:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
 @pytest.mark.parametrize("make", PEERS.values(), ids=PEERS)
 def test_our_network_with_their_weights_gives_their_flow(make, shape):

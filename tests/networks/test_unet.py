@@ -154,6 +154,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", MULTIPLES, ids=["2-D", "3-D"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_features_are_those_of_the_convolutions_written_out(name, shape):

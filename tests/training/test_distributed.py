@@ -123,6 +123,7 @@ def fail():
     raise ZeroDivisionError("no such luck")
 
 
+@pytest.mark.slow
 def test_another_failure_brings_its_traceback(caplog):
     with pytest.raises(RuntimeError, match="ZeroDivisionError: no such luck"):
         launch(2, fail)

@@ -90,6 +90,7 @@ def assert_equal(first, second):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -114,6 +115,7 @@ def test_an_interrupted_training_resumes_to_the_very_same_weights(images, tmp_pa
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["adam", "muon"])
 def test_a_training_goes_on_from_a_checkpoint_laid_out_by_hand(images, tmp_path, optimiser):
     """The layout of the file is a promise: trainings that are half finished outlive an update."""
@@ -181,11 +183,13 @@ def test_a_diverging_training_ends_with_a_remedy(images, tmp_path):
         run.run()
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_pair_that_can_be_registered(images, tmp_path):
     history = trainer(images, tmp_path, steps=150, validate_every=50).run().history
     assert history[-1]["mse"] < 0.5 * history[0]["mse"]
 
 
+@pytest.mark.slow
 def test_a_second_process_may_not_train_in_the_same_folder(tmp_path):
     code = f"""
         from regcore.errors import InputError
@@ -292,6 +296,7 @@ def test_no_more_scans_are_kept_than_fit(images, monkeypatch):
     assert sampler._load.cache_info().currsize == 3 and len(read) > 3 + len(images)
 
 
+@pytest.mark.slow
 def test_training_with_labels_pulls_labels_together(images, tmp_path):
     changes = {"gamma": "infinity", "steps": 120, "validate_every": 40, "learning_rate": 3e-3}
     history = trainer(images, tmp_path, classes={7: 1, 40: 2}, **changes).run().history
@@ -321,6 +326,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(images, tmp_path):
         trainer(images, tmp_path, batch_size=4, accumulate=3)
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_float32_weights(images, tmp_path):
     run = trainer(images, tmp_path, precision="bfloat16", steps=150, validate_every=50)
     seen = []
@@ -332,6 +338,7 @@ def test_bfloat16_trains_float32_weights(images, tmp_path):
     assert {value.dtype for state in run.optimiser.state.values() for value in state.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_compiled_network_computes_and_saves_the_same(images, tmp_path, monkeypatch):
     compiled, compile = [], torch.compile
 
@@ -632,6 +639,7 @@ def test_the_memory_of_a_step_in_3d_is_known_beforehand(method, side, factor):
     assert measured / factor < estimate < factor * measured
 
 
+@pytest.mark.slow
 def test_more_pairs_voxels_and_width_need_more_memory_and_less_precision_less():
     def estimate(shape=(64, 64), size=1, **settings):
         method = make_method("voxelmorph", settings)
@@ -675,6 +683,7 @@ def test_free_memory_is_what_machine_and_control_groups_leave(tmp_path):
     assert memory.free_bytes(torch.device("cpu")) > 0
 
 
+@pytest.mark.slow
 def test_a_study_trains_on_chosen_subjects_and_knows_its_training_dice(tmp_path):
     settings = {"method": "voxelmorph", "gamma": 0.5, "training_subjects": 3, "batch_size": 2, **SETTINGS}
     too_fast = {"learning_rate": 0.1, "validate_every": 1, "schedule": "constant"}  # so that the last is not the best
