@@ -14,7 +14,7 @@ study: .venv/study-ready
 test: .venv/test-ready
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
-## what one runs between commits: linters, types and the quick tests, in under two minutes
+## what one runs between commits: linters, types and the quick tests, in about two minutes once kernels are compiled
 check: lint
 	$(BIN)/python -m pytest --numprocesses logical --dist loadfile -m "not slow and not workflow"
 
