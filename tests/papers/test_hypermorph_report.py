@@ -16,7 +16,7 @@ from regcore.papers.hypermorph import landscapes, robustness
 from regcore.papers.write import show, write_experiment
 from regcore.study.results import Results
 from regcore.study.settings import StudySettings
-from regcore.tuning import amortised
+from regcore.tuning import optima
 
 LABELS = pd.DataFrame({"index": [5, 30, 44], "name": ["Left-Caudate", "Right-Caudate", "Brain-Stem"]})
 EXPERIMENTS = ("fig3", "fig4", "fig5", "fig6", "fig7", "table1")
@@ -168,7 +168,7 @@ def known(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_resamplings(monkeypatch):
-    monkeypatch.setattr(amortised, "BOOTSTRAPS", 200)
+    monkeypatch.setattr(optima, "BOOTSTRAPS", 200)
 
 
 def mean_dice(kind, values, name="mse", replicate=1, split="test", labels=LABELS["index"], **groups):

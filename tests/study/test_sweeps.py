@@ -22,8 +22,9 @@ from regcore.study.stages.sweep import write_sweep
 from regcore.study.stages.train import labelled_pairs, pairs_of_split, train
 from regcore.training.validation import validate_network
 from regcore.tuning import amortised
-from regcore.tuning.amortised import curve, optimum, rows_of
+from regcore.tuning.amortised import rows_of
 from regcore.tuning.grid import grid, names
+from regcore.tuning.optima import curve, optimum
 
 FAST = {"steps": 4, "validate_every": 2, "architecture": "paper-diff", "batch_size": 2}
 EXPERIMENTS = {
