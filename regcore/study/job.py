@@ -25,6 +25,16 @@ def job(snakemake) -> Iterator[Plan]:
     ----------
     snakemake
         The object that Snakemake provides to scripts.
+
+    Yields
+    ------
+    Plan
+        The study's plan, not checked again.
+
+    Raises
+    ------
+    SystemExit
+        The block raised :class:`InputError`: its message is logged, and the exit status is 2.
     """
     os.environ[THREADS_VARIABLE] = str(snakemake.threads)
     log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))

@@ -14,9 +14,10 @@ from regcore.errors import InputError
 from regcore.experiments.planned import PAPERS
 from regcore.methods import METHODS
 from regcore.study import workflow
+from regcore.study.decision import decided_plan
 from regcore.study.entry import Entry
 from regcore.study.plan import plan_study
-from regcore.study.workflow import ON_GPU, Workflow, decided_plan, limit_gpus, one_of
+from regcore.study.workflow import ON_GPU, Workflow, limit_gpus, one_of
 
 RULES = ROOT / "workflow" / "rules"
 METHODS_OF_STUDY = {

@@ -15,7 +15,15 @@ from regcore.synthesis.icbm152 import label_table
 
 
 def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | Path) -> None:
-    """Write the embedded cohort's table, with paths relative to it, and the table of its labels."""
+    """Write the embedded cohort's table, with paths relative to it, and the table of its labels.
+
+    Parameters
+    ----------
+    plan : Plan
+        A study of the embedded cohort.
+    cohort_path, labels_path : path
+        Tab-separated tables.
+    """
     assert plan.embedded is not None  # only the embedded cohort is written
     cohort_path = Path(cohort_path)
     table = plan.cohort.table.copy()
@@ -28,7 +36,28 @@ def write_cohort_tables(plan: Plan, cohort_path: str | Path, labels_path: str | 
 
 
 def write_pairs(plan: Plan, path: str | Path) -> None:
-    """Write the validation and test pairs with their images, and the file names expected for imported fields."""
+    r"""Write the validation and test pairs with their images, and the file names expected for imported fields.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    path : path
+        A tab-separated table.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.stages.prepare import write_pairs
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> plan = plan_study({"study": "small", "cohort": cohort, "methods": {"affine": {}}}, check=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_pairs(plan, f"{folder}/pairs.tsv")
+    ...     pd.read_csv(f"{folder}/pairs.tsv", sep="\t").loc[0, ["split", "fixed", "moving", "field"]].tolist()
+    ['test', 'sub-005_1_T1w', 'sub-006_1_T1w', 'sub-005_1_T1w--sub-006_1_T1w.nii.gz']
+    """
     table = plan.pairs.copy()
     for side in ("fixed", "moving"):
         table[f"{side}_image"] = [str(plan.cohort.file(scan, "image")) for scan in table[side]]
@@ -40,6 +69,11 @@ def write_pairs(plan: Plan, path: str | Path) -> None:
 def check_scans(cohort: Cohort) -> str:
     """Read every voxel of a cohort once, so that a damaged file is found before any long job.
 
+    Parameters
+    ----------
+    cohort : Cohort
+        The scans.
+
     Returns
     -------
     str
@@ -49,6 +83,25 @@ def check_scans(cohort: Cohort) -> str:
     ------
     InputError
         Lists every unusable file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import checked_cohort
+    >>> from regcore.errors import InputError
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.study.stages.prepare import check_scans
+    >>> row = {"subject": "a", "session": "1", "split": "test", "contrast": "T1w", "image": "a.nii", "labels": ""}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image = np.full((8, 8), 7, dtype=np.float32)
+    ...     Volume(image, Grid.centred((8, 8), (1, 1), (0, 0))).save(f"{folder}/a.nii")
+    ...     try:
+    ...         check_scans(checked_cohort(pd.DataFrame([row]), f"{folder}/cohort.tsv"))
+    ...     except InputError as error:
+    ...         print(str(error).removeprefix(folder))
+    /a.nii: every voxel has the value 7; there is nothing to register, check how the file was made
     """
     problems = []
     for scan in cohort.table.index:
@@ -66,7 +119,23 @@ def check_scans(cohort: Cohort) -> str:
 
 
 def reference_image(plan: Plan) -> Volume:
-    """The image to which scans are aligned, normalised on its own grid."""
+    """The image to which scans are aligned, normalised on its own grid.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+
+    Returns
+    -------
+    Volume
+        Intensities from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    """
     settings = plan.settings.preprocess
     if plan.reference in plan.cohort.table.index:
         return read_scan(plan.cohort.files(plan.reference), settings)
@@ -74,7 +143,22 @@ def reference_image(plan: Plan) -> Volume:
 
 
 def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
-    """Align scans to the reference and resample them to the common grid, into ``folder``."""
+    """Align scans to the reference and resample them to the common grid, into ``folder``.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    scans : sequence of str
+        Names of scans.
+    folder : Path
+        For each scan ``<scan>.nii``, ``<scan>.json`` and, if it has labels, ``<scan>_labels.nii``.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, or a scan cannot be aligned.
+    """
     settings = plan.settings.preprocess
     reference = reference_image(plan)
     grid = common_grid(reference, settings)

@@ -26,6 +26,8 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
 
     Parameters
     ----------
+    plan : Plan
+        The study, in which these networks are trained.
     name : str
         One of :attr:`Plan.sweeps`.
     table : path
