@@ -45,7 +45,7 @@ def hypergradient(
 
         dL_out(ω', α)/dα = ∂L_out(ω', α)/∂α − η (∂L_in(ω + ε v, α)/∂α − ∂L_in(ω − ε v, α)/∂α) / 2ε
 
-    (steps 3 to 5 of Algorithm 1, which leaves η out, as if the step had length 1; the difference of gradients
+    (steps 3 to 5 of Algorithm 1 [1]_, which leaves η out, as if the step had length 1; the difference of gradients
     approximates the second derivative of L_in times v).
 
     Parameters
@@ -67,6 +67,22 @@ def hypergradient(
     -------
     (list of Tensor, float)
         The gradient, and the outer loss at ω'.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.autoreg.bilevel import hypergradient
+    >>> weight, target = torch.tensor([1.0], requires_grad=True), torch.tensor([0.0], requires_grad=True)
+    >>> inner = lambda: 0.5 * (weight - target).square().sum()  # pulls the weight to the target
+    >>> outer = lambda: 0.5 * weight.square().sum()
+    >>> (slope,), loss = hypergradient(inner, outer, [weight], [target], rate=0.1, epsilon=1e-2)
+    >>> round(slope.item(), 3), round(loss, 3)  # η ω' and ω'² / 2, with ω' = 0.9
+    (0.09, 0.405)
     """
     before = [weight.detach().clone() for weight in weights]
 
@@ -117,12 +133,31 @@ def _move(weights: Sequence[Tensor], start: Sequence[Tensor], direction: Sequenc
 
 
 class Objective(nn.Module):
-    """λ of Eq. 4 and 5, kept valid: λ1 in (0, 1) by a sigmoid, the others above 0 by exponentials.
+    """λ of Eq. 4 and 5 [1]_, kept valid: λ1 in (0, 1) by a sigmoid, the others above 0 by exponentials.
 
     Parameters
     ----------
     start : mapping of str → float
         All four. None may be 0, and λ1 may not be 1.
+
+    Raises
+    ------
+    ValueError
+        A value is on or beyond its limit.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Eq. 4 and 5.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.bilevel import Objective
+    >>> objective = Objective({"lambda1": 0.5, "lambda2": 2, "lambda3": 0.4, "lambda4": 0.1})
+    >>> {name: round(value, 3) for name, value in objective.values().items()}
+    {'lambda1': 0.5, 'lambda2': 2.0, 'lambda3': 0.4, 'lambda4': 0.1}
+    >>> objective.weights()["lambda2"].requires_grad
+    True
     """
 
     def __init__(self, start: Mapping[str, float]):
@@ -163,6 +198,13 @@ class Schedule:
         As for :func:`hypergradient`.
     optimiser : str
         Optimiser of the weights, a name of :func:`~regcore.training.optimiser.make_optimiser`.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.bilevel import Schedule
+    >>> schedule = Schedule(15, 30, 100, stable=10, learning_rate=1e-4, search_rate=1e-4, epsilon=1e-4)
+    >>> (schedule.warmup + schedule.epochs) * schedule.epoch  # most steps
+    4500
     """
 
     warmup: int
@@ -215,6 +257,7 @@ class Trace:
     Attributes
     ----------
     rows : list of dict
+        ``epoch training_loss validation_loss``, and the values of what is searched for.
     step : int
         Steps so far, including those of an incomplete epoch.
     sums : list of float
@@ -224,6 +267,13 @@ class Trace:
     step_bytes : int
         Peak memory of the tensors of one hypergradient, without the weights.
     stable : bool
+        Whether the stage ended because nothing changed any more.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.bilevel import Trace
+    >>> Trace().rows, Trace().stable
+    ([], False)
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -242,10 +292,38 @@ class Stage:
     ----------
     name : str
         Name in progress messages and of the checkpoint.
+    problem : Problem
+        What it searches for.
+    schedule : Schedule
+        For how long, and how fast.
     folder : Path
         Folder of the checkpoint.
     fingerprint : str
         Fingerprint of everything that determines the stage. Other checkpoints are not resumed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from regcore.autoreg.bilevel import Problem, Schedule, Stage
+    >>> network, searched = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    >>> target = searched.weight  # the inner loss pulls the network's weight to it; the outer loss wants that at 3
+    >>> problem = Problem(
+    ...     network,
+    ...     list(network.parameters()),
+    ...     searched,
+    ...     inner=lambda step: (network.weight - target).square().sum(),
+    ...     outer=lambda step: (network.weight - 3).square().sum(),
+    ...     values=lambda: {"target": target.item()},
+    ...     same=lambda row, other: abs(row["target"] - other["target"]) < 1e-3,
+    ...     tell=str,
+    ... )
+    >>> schedule = Schedule(1, 6, 10, stable=5, learning_rate=0.1, search_rate=0.1, epsilon=1e-2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = Stage("toy", problem, schedule, Path(folder), "fingerprint").run().rows
+    >>> abs(rows[-1]["target"] - 3) < abs(rows[0]["target"] - 3)
+    True
     """
 
     def __init__(self, name: str, problem: Problem, schedule: Schedule, folder: Path, fingerprint: str):

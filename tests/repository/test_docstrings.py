@@ -18,6 +18,7 @@ from regcore.settings.base import Section, Settings
 
 ROOMS = (
     "alignment",
+    "autoreg",
     "cohort",
     "evaluation",
     "images",
@@ -41,6 +42,7 @@ STEP = "is a step of another function or class, which has the example"
 EXCEPTIONS = {
     "takes seconds": (
         "alignment.optimisation.optimise_affine",
+        "autoreg.path_search.PathSearch",
         "images.ants.estimate_affine",
         "images.ants.load",
         "images.ants.read_affine",
@@ -97,6 +99,7 @@ EXCEPTIONS = {
         "study.stages.weights.write_weights",
     ),
     STEP: (
+        "autoreg.bilevel.Problem",
         "alignment.preprocess.coarsened",
         "alignment.preprocess.prepare_image",
         "alignment.preprocess.resample",
