@@ -21,6 +21,7 @@ ROOMS = (
     "autoreg",
     "cohort",
     "evaluation",
+    "experiments",
     "images",
     "kernels",
     "losses",
@@ -72,6 +73,7 @@ EXCEPTIONS = {
     ),
     "has no code of its own": (
         "cohort.pair_pool.NumberedPairs",
+        "experiments.Compared",
         "networks.decoded.Decoding",
         "networks.design.Design",
         "networks.transmorph.TransMorphSize",
