@@ -24,9 +24,9 @@ def package(module: str, extra: str) -> str | None:
     Examples
     --------
     >>> from regcore.methods import requirements
-    >>> requirements.package("numpy", "tools")
-    >>> requirements.package("no_such_module", "tools")
-    "the Python package 'no_such_module' is not installed: pip install 'regcore[tools]'"
+    >>> requirements.package("numpy", "dipy")
+    >>> requirements.package("dipy_of_tomorrow", "dipy")
+    "the Python package 'dipy_of_tomorrow' is not installed: pip install 'regcore[dipy]'"
     """
     if importlib.util.find_spec(module):
         return None
