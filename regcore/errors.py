@@ -24,7 +24,7 @@ class RegistrationFailed(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, else the list of all, if there are any."""
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, else the list of all, if any."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:

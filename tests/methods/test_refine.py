@@ -193,5 +193,5 @@ def test_a_study_cannot_refine_what_it_does_not_train(start, words):
 
 
 def test_a_study_that_trains_nothing_has_nothing_to_refine():
-    with pytest.raises(InputError, match="not 'voxelmorph'; there are none$"):
+    with pytest.raises(InputError, match=r"not 'voxelmorph'; there are none$"):
         study(better={"method": "refine", "start": "voxelmorph"})
