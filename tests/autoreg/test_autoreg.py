@@ -17,7 +17,8 @@ from torch import nn
 
 from regcore.autoreg import bilevel as architecture
 from regcore.autoreg import path_search as paths
-from regcore.autoreg.bilevel import Objective, Problem, Schedule, Stage, hypergradient
+from regcore.autoreg.bilevel import Objective, Problem, Schedule, Stage
+from regcore.autoreg.hypergradient import hypergradient
 from regcore.autoreg.path_search import SCORING, PathSearch
 from regcore.autoreg.search import FACTS, FOUND, TRACE, read_found
 from regcore.checks import NotFiniteError
