@@ -118,9 +118,10 @@ def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
     assert sorted(made) == sorted(plan.entries)
 
 
-def test_a_study_is_planned_without_torch():
+def test_a_study_is_planned_and_listed_without_torch():
     code = (
         "import sys, json\n"
+        "import regcore.study.job, regcore.study.stages.listing\n"
         "from regcore.study.workflow import Workflow\n"
         "from regcore.study.plan import plan_study\n"
         "jobs = Workflow(plan_study(json.loads(sys.argv[1]), check=False))\n"
