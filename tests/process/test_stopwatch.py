@@ -4,7 +4,6 @@ import time
 
 import pytest
 import torch
-
 from support.processes import work
 
 from regcore.process.stopwatch import Stopwatch, work_clock
