@@ -29,6 +29,7 @@ def measured(work, programs=False) -> Cost:
     return cost
 
 
+@pytest.mark.slow
 def test_the_peak_is_of_this_block_and_not_of_an_earlier_one():
     """In a process of its own: an earlier test may have told this one to keep freed memory."""
     code = """

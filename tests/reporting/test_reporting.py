@@ -295,6 +295,7 @@ def test_starts_are_averaged_before_they_are_compared():
     assert table.at["b", "p_wilcoxon"] == pytest.approx(2 / 2**10)
 
 
+@pytest.mark.slow
 def test_a_report_shows_random_starts_where_there_are_any(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {})
     assert "Random starts" not in headings(study.report())
@@ -326,6 +327,7 @@ def test_comparisons_are_paired_and_corrected_by_metric(study_rows):
         assert part.loc["broken", ["mean_difference", "p_wilcoxon", "p_wilcoxon_holm"]].isna().all()
 
 
+@pytest.mark.slow
 def test_distances_are_compared_over_the_labels_that_neither_method_lost(study_rows):
     """Label 2 is hard: 50 mm with the reference, and lost by demons, which is 1 mm worse on the rest."""
     of_label = {1: 5.0, 2: 50.0}
@@ -433,6 +435,7 @@ def test_a_figure_without_distances_says_so(rows):
     assert "No label" in text.get_text() and "HD95" in text.get_text()
 
 
+@pytest.mark.slow
 def test_many_methods_are_told_apart_in_greyscale_and_their_boxes_stay_wide():
     methods = [f"m{number}" for number in range(len(STYLES))]
     labels = pd.DataFrame({"index": range(1, 13), "name": [f"s{code:02d}" for code in range(1, 13)], "group": "all"})
@@ -467,6 +470,7 @@ def test_a_view_turns_any_orientation_to_the_same_picture():
     np.testing.assert_array_equal(View(ras).slice(ras.data), View(turned).slice(turned.data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(20, 24), (14, 16, 12)])
 def test_pair_panels_show_six_views_of_every_pair(shape, tmp_path):
     grid = Grid.centred(shape, [2] * len(shape), [0] * len(shape))
@@ -579,6 +583,7 @@ def headings(page):
     return re.findall("<h2.*?>(.*?)</h2>", page)
 
 
+@pytest.mark.slow
 def test_a_report_tells_what_failed_and_what_was_not_run(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {"greedy": "greedy is not installed: pip install picsl-greedy"})
     page = study.report(boxes=True)

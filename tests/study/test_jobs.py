@@ -105,6 +105,7 @@ def test_a_tool_has_the_time_to_hang_on_every_pair(jobs):
 # ---- plans
 
 
+@pytest.mark.slow
 def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
     made, stored = [], Entry.make
 
@@ -118,6 +119,7 @@ def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
     assert sorted(made) == sorted(plan.entries)
 
 
+@pytest.mark.slow
 def test_a_study_is_planned_and_listed_without_torch():
     code = (
         "import sys, json\n"
