@@ -38,7 +38,8 @@ def job(snakemake) -> Iterator[Plan]:
     """
     os.environ[THREADS_VARIABLE] = str(snakemake.threads)
     log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))
-    tune_process(snakemake.threads)
+    # A job that loads torch later, if at all, has its threads from OMP_NUM_THREADS, which Snakemake sets.
+    tune_process(snakemake.threads if "torch" in sys.modules else None)
     try:
         yield plan_study(snakemake.config, check=False)
     except InputError as error:

@@ -87,10 +87,10 @@ def _stage(module: str, *scripts: str, without: tuple[str, ...] = ()) -> Stage:
 
 
 STAGES = {
-    "list_cohort": _stage("prepare", "list_cohort", without=MAKES_RESULTS),
+    "list_cohort": _stage("listing", "list_cohort", without=MAKES_RESULTS),
     "synthesise": Stage(("regcore.synthesis.icbm152",), ("synthesise",)),
     "truth": _stage("register", "true_fields", without=MAKES_RESULTS),
-    "check": _stage("prepare", "check_cohort", "list_pairs"),
+    "check": _stage("listing", "check_cohort", "list_pairs"),
     "prepare": _stage("prepare", "prepare"),
     "train": _stage("train", "train"),  # the result of an architecture search is an input file
     "trial": _stage("tune", "trial"),

@@ -223,6 +223,7 @@ def test_the_gap_of_a_network_beyond_the_hypernetworks_range_is_unknown(known):
     assert table["max_gap"].notna().all()
 
 
+@pytest.mark.slow
 def test_dice_over_two_hyperparameters(known):
     table, figure = show(known, "hypermorph", "fig4")
     panels = list(table.groupby(["landscape", "labels"], sort=False))
@@ -327,6 +328,7 @@ def test_pairs_that_are_all_of_one_kind_have_one_curve(known, monkeypatch):
     assert len(marked(figure.axes[0], "*")) == 1
 
 
+@pytest.mark.slow
 def test_lambda_of_structures(known):
     table, figure = show(known, "hypermorph", "fig7")
     mse = table[table["similarity"] == "mse"]
@@ -420,6 +422,7 @@ def test_costs_without_cpu_seconds(known, monkeypatch):
     assert table["grid_cpu_seconds"].isna().all() and "CPU s" not in html and "nan" not in html.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp_path, experiment):
     kind = "html" if experiment.startswith("table") else "png"

@@ -51,7 +51,7 @@ EXCEPTIONS = {
         "synthesis.anatomy.Anatomy",
         "synthesis.anatomy.build_anatomy",
         "synthesis.icbm152.label_table",
-        "study.stages.prepare.write_cohort_tables",
+        "study.stages.listing.write_cohort_tables",
         "synthesis.icbm152.synthesise",
         "training.distributed.launch",
     ),

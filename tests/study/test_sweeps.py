@@ -115,6 +115,7 @@ def test_a_landscape_of_two_hyperparameters_needs_none_of_one():
     assert sorted(sweep.name for sweep in found.sweeps) == ["gamma-grid", "gamma-hyper"]
 
 
+@pytest.mark.slow
 def test_a_value_that_the_study_sets_is_kept_and_the_others_are_tuned(tmp_path):
     both = {"lambda": [0, 1], "gamma": [0, 1]}
     own = {"method": "hypermorph", "hidden": [8], **FAST}
