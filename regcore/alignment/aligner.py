@@ -8,9 +8,9 @@
    wins if nothing is clearly better.
 
 The measure is total mutual information of classes of intensity (:mod:`regcore.alignment.information`) over what both
-images show, and scales and shears cost.  The image with less content is the one whose points are looked at, whichever is
-fixed: so a slab cannot be stretched over a whole organ, and swapping the images gives the inverse map.  Nothing is drawn
-at random.
+images show, and scales and shears cost.  The image with less content is the one whose points are looked at, whichever
+is fixed: so a slab cannot be stretched over a whole organ, and swapping the images gives the inverse map.  Nothing is
+drawn at random.
 """
 
 from dataclasses import dataclass
@@ -79,8 +79,8 @@ class Aligned:
     information : float
         Total information per voxel of content, in nats: 0 for unrelated images.  Comparable for one pair only.
     rival : float
-        Information of the best pose found elsewhere, relative to that of this one: close to 1 if the pose is not certain,
-        NaN if there is no other.
+        Information of the best pose found elsewhere, relative to that of this one: close to 1 if the pose is not
+        certain, NaN if there is no other.
     """
 
     matrix: np.ndarray
@@ -186,7 +186,10 @@ def _refined(fixed: Content, moving: Content, maps: np.ndarray, kind: Kind) -> t
 
 
 class _Problem:
-    """Poses of a moving image at one level; parameters in mm: angles and strains by the shift they cause at the reach."""
+    """Poses of a moving image at one level.
+
+    Parameters are in mm: angles and strains by the shift they cause at the reach.
+    """
 
     def __init__(self, fixed: Content, moving: Content, stage: Stage, kind: Kind):
         self.ndim = fixed.value.ndim

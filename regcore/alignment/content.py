@@ -153,7 +153,7 @@ def foreground(data: np.ndarray) -> tuple[np.ndarray, bool]:
     Notes
     -----
     Padding is a value that the border and the image have often.  Otherwise air is what is darker than Otsu's threshold
-    [1]_, if most of the border is; it ends close above its own median, because Otsu's threshold may lie between tissues.
+    [1]_, if most of the border is; it ends close above its own median, because that threshold may lie between tissues.
 
     References
     ----------

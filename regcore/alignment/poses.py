@@ -13,7 +13,7 @@ from regcore.alignment.information import classes
 
 #: Rotations, by dimension.  300 lie about 30° apart, from which :mod:`regcore.alignment.aligner` descends.
 ROTATIONS = {2: 72, 3: 300}
-#: Voxels along each axis of the grid, by dimension; if one image shows only a part of the other, a finer grid is needed.
+#: Voxels along each axis of the grid, by dimension; finer if one image shows only a part of the other.
 VOXELS, FINER, PART = {2: 24, 3: 12}, {2: 32, 3: 16}, 0.6
 #: Classes of intensity.
 CLASSES = 5
