@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from regcore.images.itk_transforms import read_itk_matlab
 from regcore.images.volume import Volume
 
 THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
@@ -51,38 +52,14 @@ def to_ants(volume: Volume):
     ANTsImage
     """
     ants = load()
-    flip = _flip(volume.grid.ndim)
+    lps = np.array([-1, -1, 1])[: volume.grid.ndim, None] * volume.grid.affine[:-1]
     spacing = volume.grid.spacing
     return ants.from_numpy(
         np.asarray(volume.data, dtype=np.float32),
-        origin=list(flip[:-1, :-1] @ volume.grid.affine[:-1, -1]),
+        origin=list(lps[:, -1]),
         spacing=list(spacing),
-        direction=flip[:-1, :-1] @ volume.grid.affine[:-1, :-1] / spacing,
+        direction=lps[:, :-1] / spacing,
     )
-
-
-def read_affine(path: str | Path) -> np.ndarray:
-    """Read an ITK affine transform as a matrix on RAS mm, fixed world → moving world.
-
-    Parameters
-    ----------
-    path : path
-        As ANTs writes it.
-
-    Returns
-    -------
-    ndarray, shape (D + 1, D + 1)
-        Fixed world → moving world, RAS mm.
-    """
-    transform = load().read_transform(str(path))
-    ndim = transform.dimension
-    parameters = np.array(transform.parameters)
-    centre = np.array(transform.fixed_parameters)[:ndim]
-    linear = parameters[: ndim * ndim].reshape(ndim, ndim)
-    matrix = np.eye(ndim + 1)
-    matrix[:-1, :-1] = linear
-    matrix[:-1, -1] = parameters[ndim * ndim :] + centre - linear @ centre
-    return _flip(ndim) @ matrix @ _flip(ndim)
 
 
 def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.ndarray:
@@ -111,11 +88,5 @@ def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.n
             type_of_transform={"rigid": "Rigid", "affine": "Affine"}[kind],
             outprefix=prefix,
         )
-        return read_affine(result["fwdtransforms"][0])
-
-
-def _flip(ndim: int) -> np.ndarray:
-    """RAS ↔ LPS as a homogeneous matrix."""
-    flip = np.eye(ndim + 1)
-    flip[0, 0] = flip[1, 1] = -1
-    return flip
+        path = Path(result["fwdtransforms"][0])
+        return read_itk_matlab(path.read_bytes(), path)

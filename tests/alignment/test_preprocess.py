@@ -173,17 +173,3 @@ def test_our_grids_are_where_ants_puts_them(scan):
     for voxel in ([0, 0, 0], [10, 20, 30], [89, 51, 75]):
         lps = np.array(ants.transform_index_to_physical_point(image, voxel))
         np.testing.assert_allclose(lps * [-1, -1, 1], scan.grid.to_world(voxel), atol=1e-4)
-
-
-def test_an_itk_affine_about_a_centre_becomes_a_matrix_on_world_millimetres(tmp_path):
-    sitk = pytest.importorskip("SimpleITK")
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix((TRUE_AFFINE[:3, :3]).ravel())
-    transform.SetTranslation((1.0, -2.0, 3.0))
-    transform.SetCenter((5.0, 6.0, -7.0))
-    sitk.WriteTransform(transform, str(tmp_path / "a.mat"))
-    matrix = ants_bridge.read_affine(tmp_path / "a.mat")
-    flip = np.array([-1, -1, 1])
-    for point in np.random.default_rng(0).uniform(-50, 50, (5, 3)):
-        expected = np.array(transform.TransformPoint((point * flip).tolist())) * flip
-        np.testing.assert_allclose(transform_points(matrix, point), expected, atol=1e-5)

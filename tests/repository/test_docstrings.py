@@ -38,7 +38,6 @@ EXCEPTIONS = {
         "alignment.optimisation.optimise_affine",
         "images.ants.estimate_affine",
         "images.ants.load",
-        "images.ants.read_affine",
         "images.ants.to_ants",
         "synthesis.anatomy.Anatomy",
         "synthesis.anatomy.build_anatomy",
