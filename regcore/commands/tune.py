@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from regcore.alignment.preprocess import save_prepared
+from regcore.alignment.prepared import save_prepared
 from regcore.cohort.labels import expand_codes, found_labels
 from regcore.cohort.pairs import contrasts_of, dataset_of, draw_pairs, read_pairs, task_of
 from regcore.cohort.settings import PairSettings

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
-from regcore.images.itk_transforms import read_itk_matlab
+from regcore.images.itk_transforms import read_itk_matlab, write_itk
 from regcore.images.volume import Volume
 
 THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
@@ -62,17 +62,29 @@ def to_ants(volume: Volume):
     )
 
 
-def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.ndarray:
+def estimate_affine(
+    fixed: Volume,
+    moving: Volume,
+    seed: int,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    start: np.ndarray | None = None,
+    kind: str = "Affine",
+) -> np.ndarray:
     """Align ``moving`` to ``fixed`` with ANTs: mutual information, multi-resolution.
 
     Parameters
     ----------
     fixed, moving : Volume
         Intensities 0 to 1.
-    kind : {"rigid", "affine"}
-        Whether scales and shears are found too.
     seed : int
         Seed of the metric's random sampling; the result is reproducible.
+    fixed_mask, moving_mask : Volume, optional
+        Zero where an image is ignored; may be on other grids than the images.
+    start : ndarray, shape (D + 1, D + 1), optional
+        As the result; by default the centres of both images' intensities are aligned.
+    kind : str
+        ANTs' name of the transform.
 
     Returns
     -------
@@ -81,12 +93,20 @@ def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.n
     """
     ants = load()
     ants.config.set_ants_deterministic(True, seed + 1)
+    options = {}
     with fresh_prefix() as prefix:
+        if start is not None:
+            write_itk(f"{prefix}start.mat", start)
+            options = {"initial_transform": [f"{prefix}start.mat"]}
         result = ants.registration(
             to_ants(fixed),
             to_ants(moving),
-            type_of_transform={"rigid": "Rigid", "affine": "Affine"}[kind],
-            outprefix=prefix,
+            type_of_transform=kind,
+            outprefix=f"{prefix}found_",
+            mask=None if fixed_mask is None else to_ants(fixed_mask),
+            moving_mask=None if moving_mask is None else to_ants(moving_mask),
+            mask_all_stages=True,
+            **options,
         )
-        path = Path(result["fwdtransforms"][0])
-        return read_itk_matlab(path.read_bytes(), path)
+        (path,) = result["fwdtransforms"]  # ANTs joins a linear start and what it found
+        return read_itk_matlab(Path(path).read_bytes(), path)

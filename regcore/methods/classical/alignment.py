@@ -19,6 +19,12 @@ class Identity(Method):
 
 
 class Affine(Identity):
-    """Only the affine alignment from which all other methods start."""
+    """Only the affine alignment from which all other methods start; masks count in it."""
 
     aligned: ClassVar = True
+    uses_masks: ClassVar = True
+
+    def register(
+        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+    ) -> Registration:
+        return super().register(fixed, moving)

@@ -4,7 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from regcore.alignment.preprocess import common_grid, prepare, prepare_image, read_scan, save_prepared
+from regcore.alignment.prepared import save_prepared
+from regcore.alignment.preprocess import Scan, common_grid, prepare, prepare_image, read_scan
 from regcore.cohort.table import FILE_COLUMNS, Cohort
 from regcore.errors import InputError
 from regcore.images.volume import Volume, read_labels, read_volume
@@ -65,20 +66,24 @@ def check_scans(cohort: Cohort) -> str:
     return f"{len(cohort.table)} scans of {cohort.path} are complete, finite and not constant"
 
 
+def reference_scan(plan: Plan) -> Scan:
+    """The scan to which the others are aligned."""
+    if plan.reference in plan.cohort.table.index:
+        return read_scan(plan.cohort.files(plan.reference), plan.settings.preprocess)
+    return Scan(read_volume(plan.reference))
+
+
 def reference_image(plan: Plan) -> Volume:
     """The image to which scans are aligned, normalised on its own grid."""
-    settings = plan.settings.preprocess
-    if plan.reference in plan.cohort.table.index:
-        return read_scan(plan.cohort.files(plan.reference), settings)
-    return prepare_image(read_volume(plan.reference), settings)
+    return prepare_image(reference_scan(plan).image, plan.settings.preprocess)
 
 
 def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
     """Align scans to the reference and resample them to the common grid, into ``folder``."""
     settings = plan.settings.preprocess
-    reference = reference_image(plan)
-    grid = common_grid(reference, settings)
+    reference = reference_scan(plan)
+    grid = common_grid(prepare_image(reference.image, settings), settings)
     for scan in tracked(scans, "prepared"):
-        files = plan.cohort.files(scan)
-        prepared = prepare(read_scan(files, settings), reference, grid, settings.affine, plan.settings.seed)
+        found = read_scan(plan.cohort.files(scan), settings)
+        prepared = prepare(found, reference, grid, settings, plan.settings.seed)
         save_prepared(prepared, folder / scan, plan.cohort.file(scan, "labels"))

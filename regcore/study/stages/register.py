@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from regcore.alignment.preprocess import read_prepared
+from regcore.alignment.prepared import read_prepared
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField, read_field
