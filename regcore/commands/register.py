@@ -1,6 +1,7 @@
 """Registration of two image files: the work of ``regcore register``."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,12 @@ from regcore.models.released import released_model
 from regcore.models.trained import Model, load_model
 from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
+from regcore.process.outputs import result_folder
 from regcore.process.versions import versions
 
+#: What a registration writes; only the inverse may be missing.
+RECORD = "register.json"
+RESULTS = ("warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", RECORD)
 #: Preprocessing for methods that have none of their own.
 PREPARATION = PreprocessSettings(affine="affine", mask=False, percentiles=[0.5, 99.5])
 
@@ -40,10 +45,12 @@ def register_files(
     fixed_mask_path: Path | None = None,
     moving_mask_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Register two images and write the results into ``output``.
+    """Register two images; the results replace an earlier registration's in ``output`` as one, at the end.
 
     Parameters
     ----------
+    output : Path
+        Refused before the registration if it cannot be written.  Other files in it stay.
     method_name : str
         A method that needs no training or has a released model, or the folder of a trained model.
     settings : mapping
@@ -62,8 +69,36 @@ def register_files(
     ------
     InputError
         An image cannot be used, the images differ in dimension or do not overlap, a mask does not fit, the method
-        is unknown, or a trained model lacks a hyperparameter that is given, or a value for one that it has.
+        is unknown, or a trained model lacks a hyperparameter that is given, or a value for one that it has; or
+        ``output`` is refused.
     """
+    inputs = [path for path in (fixed_path, moving_path, fixed_mask_path, moving_mask_path) if path is not None]
+    with result_folder(output, RESULTS, RECORD, _bytes_written(fixed_path, moving_path), inputs) as folder:
+        return _register(
+            fixed_path,
+            moving_path,
+            folder,
+            method_name,
+            settings,
+            centre,
+            seed,
+            fixed_mask_path,
+            moving_mask_path,
+        )
+
+
+def _register(
+    fixed_path: Path,
+    moving_path: Path,
+    output: Path,
+    method_name: str,
+    settings: Mapping[str, Any],
+    centre: bool,
+    seed: int,
+    fixed_mask_path: Path | None,
+    moving_mask_path: Path | None,
+) -> dict[str, Any]:
+    """:func:`register_files`, into a folder that is new."""
     cost = Cost()
     method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
     with cost.stage("load"):
@@ -116,9 +151,15 @@ def register_files(
         "correlation_after": correlation(fixed.data, warped.data),
         "versions": versions(),
     }
-    with atomic_write(output / "register.json") as path:
+    with atomic_write(output / RECORD) as path:
         path.write_text(json.dumps(report, indent=1))
     return report
+
+
+def _bytes_written(fixed_path: Path, moving_path: Path) -> int:
+    """The size of the results before compression: float32 images and fields, both directions."""
+    fixed, moving = (read_grid(path) for path in (fixed_path, moving_path))
+    return 4 * (math.prod(fixed.shape) * (1 + fixed.ndim) + math.prod(moving.shape) * moving.ndim) + 2**16
 
 
 def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -400,3 +401,153 @@ def test_a_refinement_without_a_model_is_explained(slices, tmp_path, options, wo
     assert result.exit_code == 2
     assert words in result.output and result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+FAST = ["--method", "identity"]
+DEMONS = ["--set", "shrink=[4]", "--set", "iterations=[1]"]
+
+
+def images(pair):
+    return pair / "fixed.nii.gz", pair / "moving.nii.gz"
+
+
+@pytest.mark.slow
+def test_a_second_registration_leaves_nothing_of_the_first(pair, tmp_path):
+    """Of another pair, by a method without an inverse."""
+    fixed, moving = images(pair)
+    out = tmp_path / "out"
+    assert run("register", fixed, moving, "-o", out, *FAST).exit_code == 0
+    assert (out / "inverse.nii.gz").is_file()
+    second = run("register", moving, fixed, "-o", out, "--method", "demons", *DEMONS)
+    assert second.exit_code == 0, second.output
+    assert {path.name for path in out.iterdir()} == {"warped.nii.gz", "displacement.nii.gz", "register.json"}
+    assert json.loads((out / "register.json").read_text())["fixed"] == str(moving)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_registration(pair, tmp_path, monkeypatch):
+    def never(*arguments, **named):
+        raise AssertionError("the registration began")
+
+    monkeypatch.setattr(pairwise, "read_volume", never)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "warped.nii.gz").write_text("mine")
+    for output, words in (
+        (tmp_path / "file", "is a file"),
+        ("/proc/x", "cannot be written to"),
+        (tmp_path / "notes", "warped.nii.gz"),
+    ):
+        result = run("register", *images(pair), "-o", output, *FAST)
+        assert result.exit_code == 2 and result.output.count("\n") == 1
+        assert f"regcore: {output}: " in result.output and words in result.output and "-o" in result.output
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "notes", "warped.nii.gz"]
+
+
+def test_a_disk_without_room_is_refused_before_the_registration(pair, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    monkeypatch.setattr(pairwise, "read_volume", None)
+    result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+    # 40·44·36 voxels of an image and three components, 56·40·32 of three
+    assert result.exit_code == 2 and "may need 1.9 MB" in result.output and "0.0 MB are free" in result.output
+    assert result.output.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_one_message_and_leaves_the_earlier_results(pair, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert run("register", *images(pair), "-o", out, *FAST).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(image, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nibabel.save", full)
+    result = run("register", *images(pair), "-o", out, *FAST)
+    assert result.exit_code == 2
+    assert result.output == f"regcore: {out / 'warped.nii.gz'}: No space left on device\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_lack_of_memory_is_one_message_and_names_the_images(pair, tmp_path, monkeypatch):
+    for error in (MemoryError("Unable to allocate 9 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+
+        def fails(*arguments, error=error, **named):
+            raise error
+
+        monkeypatch.setattr(pairwise, "register_scans", fails)
+        result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+        assert result.exit_code == 2 and result.output.count("\n") == 1
+        assert "not enough memory" in result.output and all(str(image) in result.output for image in images(pair))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("x"), KeyError("x"), OSError("x")])
+def test_a_fault_of_the_program_keeps_its_traceback(pair, tmp_path, monkeypatch, error):
+    def fails(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(pairwise, "register_scans", fails)
+    with pytest.raises(type(error)):
+        run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--set", "a=[1"], "--set a=[1: not a value"),
+        (["--set", "a=\x00"], "not a value"),
+        (["--set", "=1"], "KEY=VALUE"),
+        (["--set", "radius=1", "--set", "radius=2"], "radius is set twice"),
+        (["--threads", "0"], "--threads"),
+        (["--threads", "-1"], "--threads"),
+        (["--threads", "99999999999"], "--threads"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", "99999999999"], "--seed"),
+        (["--method", "elastix", "--set", "seed=99999999999"], "seed"),
+        (["--lambda", "nan"], "lambda"),
+    ],
+)
+def test_an_option_without_sense_is_explained(pair, tmp_path, options, words):
+    result = run("register", *images(pair), "-o", tmp_path / "out", "--method", "affine", *options)
+    assert result.exit_code == 2 and words in result.output and "Traceback" not in result.output
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_number_on_the_command_line_has_its_range():
+    """A number without one goes to the tools as it is."""
+    for command in main.commands.values():
+        for option in command.params:
+            if isinstance(option.type, click.types.IntParamType):
+                assert isinstance(option.type, click.IntRange), f"{command.name} --{option.name}"
+                assert option.type.min is not None, f"{command.name} --{option.name}"
+
+
+@pytest.mark.parametrize("verb", ["apply", "evaluate"])
+def test_an_output_file_is_refused_before_the_work(registered, pair, tmp_path, monkeypatch, verb):
+    monkeypatch.setattr("regcore.images.field.read_field", None)
+    field, labels = registered / "displacement.nii.gz", pair / "moving_labels.nii.gz"
+    inputs = (field, labels) if verb == "apply" else (field, pair / "fixed_labels.nii.gz", labels)
+    (tmp_path / "folder.nii.gz").mkdir()
+    for output, words in ((tmp_path / "folder.nii.gz", "is a folder"), ("/proc/x.nii.gz", "cannot be written")):
+        result = run(verb, *inputs, "-o", output)
+        assert result.exit_code == 2 and f"regcore: {output}: {words}" in result.output
+    result = run(verb, *inputs, "-o", labels)
+    assert result.exit_code == 2 and "moving_labels.nii.gz: is also an input" in result.output
+
+
+@pytest.mark.parametrize("value", [1e39, 1e20])
+def test_values_beyond_single_precision_are_refused(pair, tmp_path, value):
+    import nibabel as nib
+
+    data = np.arange(24000.0).reshape(40, 30, 20) / 24000 * value
+    nib.save(nib.Nifti1Image(data, np.diag([1.5, 1.5, 1.5, 1])), tmp_path / "huge.nii.gz")
+    result = run("register", pair / "fixed.nii.gz", tmp_path / "huge.nii.gz", "-o", tmp_path / "out", *FAST)
+    assert result.exit_code == 2 and "huge.nii.gz: values up to 1e+" in result.output
+    assert result.output.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_image_that_cannot_fit_into_memory_is_refused_before_it_is_read(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("regcore.images.volume.free_memory", lambda: 100_000)
+    result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    assert "fixed.nii.gz: an image of shape (40, 44, 36) needs 0.0 GB of memory" in result.output
