@@ -104,7 +104,8 @@ def read_scan(files: Mapping[str, str], settings: PreprocessSettings) -> Scan:
     Examples
     --------
     >>> import tempfile
-    >>>     >>> import numpy as np
+    >>> from pathlib import Path
+    >>> import numpy as np
     >>> from regcore.alignment.preprocess import read_scan
     >>> from regcore.alignment.settings import PreprocessSettings
     >>> from regcore.images.volume import Grid, Volume

@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 
 from regcore.alignment.prepared import save_prepared
+from regcore.alignment.preprocess import read_scan
 from regcore.cohort.labels import expand_codes, found_labels
 from regcore.cohort.pairs import contrasts_of, dataset_of, draw_pairs, read_pairs, task_of
 from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import Cohort, check_files, read_cohort
-from regcore.commands.register import prepare_for
+from regcore.commands.scans import prepare_for
 from regcore.errors import InputError, did_you_mean
-from regcore.images.volume import read_grid, read_labels, read_volume
+from regcore.images.volume import read_grid, read_labels
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.models.trained import Model, load_model
 from regcore.process.files import atomic_write
@@ -317,9 +318,8 @@ def _prepared(
     """Scans and their labels on the model's grid."""
     with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
         for scan in tracked(scans, "prepared"):
-            path = cohort.file(scan, "mask") if model.preprocess.mask else None
-            mask = read_labels(path) if path else None
-            prepared = prepare_for(model, read_volume(cohort.existing(scan, "image")), seed, mask)
+            found = read_scan(cohort.files(scan), model.preprocess)
+            prepared = prepare_for(model, found, seed)
             save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))
         return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
 

@@ -16,19 +16,15 @@ Text of four rows of four numbers does not tell who wrote it, so a person has to
 
 import re
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from regcore.errors import InputError
 from regcore.images.itk_transforms import TEXT_START, read_itk_matlab, read_itk_text, write_itk
+from regcore.images.matrix_formats import BARE
 from regcore.images.volume import Grid
 from regcore.process.files import atomic_write
 
-MatrixFormat = Literal["auto", "regcore", "itk", "niftyreg", "greedy", "fsl", "freesurfer"]
-FORMATS: tuple[str, ...] = get_args(MatrixFormat)
-#: Formats whose files are bare numbers.
-BARE = ("fsl", "greedy", "niftyreg", "regcore")
 #: The comment in our text.  It is the last line, because NiftyReg reads the file too and stops after the numbers.
 MARK = "# regcore: fixed world -> moving world, RAS millimetres"
 #: First bytes of files that a matrix is not in, and what they are.
@@ -61,8 +57,8 @@ def read_matrix(path: str | Path, fixed: Grid, moving: Grid, written_by: str = "
     Raises
     ------
     InputError
-        The file is missing, damaged, of another format than ``written_by`` or of none that is known; bare numbers have
-        no format; or the matrix is singular or does not fit the images' dimension.
+        The file is missing, damaged, of another format than ``written_by`` or of none that is known; bare numbers
+        have no format; or the matrix is singular or does not fit the images' dimension.
 
     Examples
     --------

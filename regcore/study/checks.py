@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from regcore.alignment.settings import HEED_MASKS
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
@@ -46,6 +47,15 @@ def check_models(entries: Iterable[Entry], ndim: int) -> None:
     for entry in entries:
         if entry.info.pretrained and entry.made.ndim != ndim:
             raise InputError(f"{entry.where}.model: a {entry.made.ndim}-D model cannot register {ndim}-D images")
+
+
+def check_preprocess(study: StudySettings) -> None:
+    """Raise :class:`InputError` if the alignment cannot do what the study asks of it."""
+    settings = study.preprocess
+    if settings.cost_mask and settings.affine in ("nmi", "mind"):
+        raise InputError(
+            f"preprocess.cost_mask: the alignment '{settings.affine}' takes no masks; {', '.join(HEED_MASKS)} do"
+        )
 
 
 def check_evaluation(study: StudySettings) -> None:
