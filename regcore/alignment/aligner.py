@@ -29,6 +29,13 @@ class Aligned:
         The kind of map that the data carried.
     notes : tuple of str
         What a user should be told.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.aligner import Aligned
+    >>> Aligned(np.eye(4), "rigid").notes
+    ()
     """
 
     matrix: np.ndarray
@@ -45,7 +52,23 @@ def align_images(
     moving_mask: Volume | None = None,
     start: np.ndarray | None = None,
 ) -> Aligned:
-    """Align two images, given with their own intensities."""
+    """Align two images, given with their own intensities.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        On any grids.
+    kind : str
+        The kind of map: "auto", "affine", "similarity", "rigid" or "translation".
+    fixed_mask, moving_mask : Volume, optional
+        Zero where an image is ignored.
+    start : ndarray, shape (D + 1, D + 1), optional
+        Fixed world → moving world, RAS mm.
+
+    Returns
+    -------
+    Aligned
+    """
     pair = [volume.with_data(normalise(volume.data)) for volume in (fixed, moving)]
     found = estimate_affine(pair[0], pair[1], 0, fixed_mask, moving_mask, start, _ANTS[kind])
     return Aligned(found, "affine" if kind == "auto" else kind)

@@ -35,7 +35,9 @@ STEP = "is a step of another function or class, which has the example"
 #: Public names without an example, by the reason.  Steps may be described in one line.
 EXCEPTIONS = {
     "takes seconds": (
+        "alignment.aligner.align_images",
         "alignment.optimisation.optimise_affine",
+        "alignment.with_ants.align_with_ants",
         "images.ants.estimate_affine",
         "images.ants.load",
         "images.ants.to_ants",
@@ -66,9 +68,10 @@ EXCEPTIONS = {
         "networks.transmorph.TransMorphSize",
     ),
     STEP: (
-        "alignment.preprocess.coarsened",
+        "alignment.preprocess.placed",
         "alignment.preprocess.prepare_image",
-        "alignment.preprocess.resample",
+        "alignment.resampling.coarsened",
+        "alignment.resampling.resample",
         "cohort.pairs.choose_subjects",
         "cohort.pairs.contrasts_of",
         "cohort.pairs.dataset_of",
