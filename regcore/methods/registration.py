@@ -26,6 +26,10 @@ def register_scans(
 
     Parameters
     ----------
+    method : Method
+        Ready to register.
+    fixed, moving : Prepared
+        Scans on one grid.
     cost : Cost, optional
         Measures the stages ``compute`` and ``save``.
     inverse : bool
@@ -41,6 +45,23 @@ def register_scans(
     ------
     RegistrationFailed
         The field has NaN or infinite values, or a tool failed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.prepared import Prepared
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> from regcore.methods.registration import register_scans
+    >>> native, common = (Grid.centred((n, n), (32 / n, 32 / n), (0, 0)) for n in (64, 32))
+    >>> image = Volume(np.eye(32, dtype=np.float32), common)
+    >>> shifted = np.eye(3)
+    >>> shifted[0, 2] = 5  # the alignment of the moving scan: 5 mm along x
+    >>> fixed, moving = Prepared(image, np.eye(3), native), Prepared(image, shifted, native)
+    >>> field = register_scans(make_method("affine"), fixed, moving).field
+    >>> field.grid.shape, (field.targets() - DisplacementField.identity(native).targets())[0, 0].round(6).tolist()
+    ((64, 64), [5.0, 0.0])
     """
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)
@@ -66,10 +87,28 @@ def covered_mask(scan: Prepared, other: Prepared) -> Volume | None:
     Beyond its field of view a scan has no anatomy that could be compared: a slab would be stretched over all that the
     other image shows.
 
+    Parameters
+    ----------
+    scan, other : Prepared
+        On one grid.
+
     Returns
     -------
     Volume or None
         On the common grid, zero where the scan is ignored; None if all of it counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.prepared import Prepared
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.registration import covered_mask
+    >>> grid = Grid.centred((4, 2), spacing=(1, 1), centre=(0, 0))
+    >>> half = Grid((2, 2), grid.affine)
+    >>> image = Volume(np.ones((4, 2)), grid)
+    >>> whole, part = Prepared(image, np.eye(3), grid), Prepared(image, np.eye(3), half)
+    >>> covered_mask(part, whole).data.tolist(), covered_mask(whole, part)
+    ([[1, 1], [1, 1], [0, 0], [0, 0]], None)
     """
     covered = _covered(scan)
     content = other.image.data > CONTENT

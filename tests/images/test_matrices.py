@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from support.tools import skip_without
 
-from regcore.alignment.preprocess import resample
+from regcore.alignment.resampling import resample
 from regcore.errors import InputError
 from regcore.images import ants as ants_bridge
 from regcore.images.itk_transforms import LINEAR
