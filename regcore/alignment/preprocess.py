@@ -346,6 +346,7 @@ def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) ->
                     "common_spacing": prepared.image.grid.spacing.round(6).tolist(),
                     "native_shape": prepared.native.shape,
                     "native_affine": prepared.native.affine.tolist(),
+                    "native_level": prepared.native.level,
                 },
                 indent=1,
             )
@@ -383,5 +384,5 @@ def read_prepared(stem: Path) -> Prepared:
     return Prepared(
         read_volume(stem.with_name(stem.name + ".nii")),
         np.array(facts["common_world_to_native_world_ras_mm"]),
-        Grid(facts["native_shape"], np.array(facts["native_affine"])),
+        Grid(facts["native_shape"], np.array(facts["native_affine"]), tuple(facts["native_level"])),
     )

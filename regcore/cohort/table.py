@@ -220,7 +220,7 @@ def check_files(cohort: Cohort) -> None:
             dimensions.setdefault(grid.ndim, image)
             for column in ("labels", "mask"):
                 other = cohort.file(scan, column)
-                if other and not read_grid(other).same_as(grid, tolerance_mm=0.01):
+                if other and not read_grid(other).same_as(grid, voxels=0.01):
                     problems.append(
                         f"{other}: the {column} are not on the grid of their image {image} (shape "
                         f"{read_grid(other).shape} and {grid.shape}, or another orientation); "

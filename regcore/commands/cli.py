@@ -1,5 +1,6 @@
 """The ``regcore`` command: single pairs and trained models, without a workflow."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import regcore
 from regcore.errors import InputError, RegistrationFailed
 from regcore.methods import METHODS, installed_methods
 from regcore.models.released import released_model
+from regcore.process.logs import log_to
 from regcore.process.threads import share_cores
 
 READY = [
@@ -25,6 +27,14 @@ FILES AND COORDINATES
   grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
   SimpleITK, ITK-SNAP and 3D Slicer apply it directly.
 """
+
+
+#: The option of the commands that warp an image.
+FILL = click.option(
+    "--fill",
+    type=float,
+    help="Value outside MOVING.  Default: its background (padding or air, estimated at its border).",
+)
 
 
 class FriendlyGroup(click.Group):
@@ -45,6 +55,7 @@ class FriendlyGroup(click.Group):
 @click.version_option(regcore.__version__)
 def main() -> None:
     """Deformable registration of medical images."""
+    log_to()
     share_cores()
 
 
@@ -74,9 +85,12 @@ def main() -> None:
 @click.option(
     "--moving-mask", type=click.Path(path_type=Path), help="Ignore MOVING where this mask is 0; method instance only."
 )
+@FILL
 @click.option("--seed", default=0, show_default=True, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
+def register(
+    fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, fill, seed, threads
+) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
@@ -85,6 +99,7 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one) and register.json to the
     output folder.
     """
+    _check_fill(fill)
     chosen = _parse(settings)
     if amount is not None:
         if "lambda" in chosen:
@@ -93,7 +108,7 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
     _settle(threads)
     from regcore.commands.register import register_files
 
-    report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
+    report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask, fill)
     before, after = report["correlation_before"], report["correlation_after"]
     click.echo(
         f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
@@ -159,20 +174,24 @@ def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per
 @click.argument("displacement", type=click.Path(path_type=Path))
 @click.argument("moving", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
-@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integer output.")
-def apply(displacement, moving, output, labels) -> None:
+@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, the same labels, 0 outside.")
+@FILL
+def apply(displacement, moving, output, labels, fill) -> None:
     """Warp MOVING, which may be on any grid, with a DISPLACEMENT.
 
     The result is on the grid of the displacement, that is, of the fixed image.
     """
     _check_suffix(output)
+    _check_fill(fill)
+    if labels and fill is not None:
+        raise InputError("--fill: label maps are 0 outside; leave out --fill or --labels")
     from regcore.images.field import read_field
     from regcore.images.volume import read_labels, read_volume
 
     field = read_field(displacement)
     image = read_labels(moving) if labels else read_volume(moving)
     _same_dimensions(displacement, field.grid.ndim, moving, image.grid.ndim)
-    field.warp(image, nearest=labels).save(output)
+    field.warp(image, nearest=labels, fill=fill).save(output)
 
 
 @main.command(epilog=CONVENTIONS)
@@ -247,11 +266,9 @@ def _settle(threads: int) -> None:
     import os
 
     from regcore.images.ants import THREADS_VARIABLE
-    from regcore.process.logs import log_to
     from regcore.process.threads import tune_process
 
     os.environ[THREADS_VARIABLE] = str(threads)
-    log_to()
     tune_process(threads)
 
 
@@ -270,6 +287,11 @@ def _parse(settings: tuple[str, ...]) -> dict:
 def _check_suffix(path: Path) -> None:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: the output must end in .nii or .nii.gz")
+
+
+def _check_fill(fill: float | None) -> None:
+    if fill is not None and not math.isfinite(fill):
+        raise InputError(f"--fill {fill}: must be a finite number, because regcore reads no image with NaN or infinity")
 
 
 def _same_dimensions(first: Path, first_ndim: int, second: Path, second_ndim: int) -> None:

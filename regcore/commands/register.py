@@ -14,6 +14,7 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
+from regcore.images.background import background
 from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
 from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
@@ -39,6 +40,7 @@ def register_files(
     seed: int = 0,
     fixed_mask_path: Path | None = None,
     moving_mask_path: Path | None = None,
+    fill: float | None = None,
 ) -> dict[str, Any]:
     """Register two images and write the results into ``output``.
 
@@ -52,6 +54,8 @@ def register_files(
         Start from aligned image centres. Otherwise the images must overlap in space.
     fixed_mask_path, moving_mask_path : path, optional
         Zero where the image is to be ignored. On the grid of its image.
+    fill : float, optional
+        Value of the warped image outside the moving one; by default the moving image's background.
 
     Returns
     -------
@@ -91,8 +95,10 @@ def register_files(
         scans = _prepared(fixed, moving, masks, method, model, shift, seed)
     found = register_scans(method, *scans, cost=cost)
     before = resample(moving, fixed.grid, shift)
+    if fill is None:
+        fill = background(moving)
     with cost.stage("warp"):
-        warped = found.field.warp(moving)
+        warped = found.field.warp(moving, fill=fill)
     with cost.stage("save"):
         warped.save(output / "warped.nii.gz")
         found.field.save(output / "displacement.nii.gz")
@@ -108,6 +114,7 @@ def register_files(
         "centre": centre,
         "fixed_mask": fixed_mask_path and str(fixed_mask_path),
         "moving_mask": moving_mask_path and str(moving_mask_path),
+        "fill": fill,
         "seed": seed,
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
@@ -187,7 +194,7 @@ def _mask(path: Path | None, image: Volume) -> Volume | None:
     if path is None:
         return None
     mask = read_labels(path)
-    if not mask.grid.same_as(image.grid, tolerance_mm=0.01):
+    if not mask.grid.same_as(image.grid, voxels=0.01):
         raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that grid")
     if not mask.data.any():
         raise InputError(f"{path}: the mask is empty (all zero)")

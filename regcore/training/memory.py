@@ -9,7 +9,6 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod
+from regcore.process.memory import amount, free_memory
 from regcore.training.forward import forward
 
 log = logging.getLogger(__name__)
@@ -116,50 +116,9 @@ def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:
     return batch
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Free memory on a GPU, or for this process on this machine; None if unknown."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    found = [_available(Path("/proc/meminfo")), *map(_within_group, _groups())]
-    return min((free for free in found if free is not None), default=None)
-
-
-def _available(meminfo: Path) -> int | None:
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def _groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """The control groups, of both versions, that limit this process: its own and its parents."""
-    try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:
-        return []
-    found = []
-    for _, controllers, name in lines:
-        if controllers in ("", "memory"):
-            top = root / controllers
-            group = top / name.lstrip("/")
-            found += [place for place in (group, *group.parents) if place.is_relative_to(top)]
-    return found
-
-
-def _within_group(group: Path) -> int | None:
-    """Free memory under a control group's limit. Cached files can be dropped and do not count as used."""
-    for limit, used, cached in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:
-            most, now = int((group / limit).read_text()), int((group / used).read_text())
-            facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            return most - now + int(facts.get(cached, 0))
-        except (OSError, ValueError):  # other version, or "max": no limit
-            continue
-    return None
+def free_bytes(device: torch.device) -> int:
+    """Free memory on a GPU, or for this process on this machine."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def check_memory(estimate: int, device: torch.device, processes: int = 1) -> None:
@@ -180,18 +139,15 @@ def check_memory(estimate: int, device: torch.device, processes: int = 1) -> Non
     free = free_bytes(device)
     place = "GPU" if device.type == "cuda" else "machine"
     log.info(
-        "a step takes about %s of memory%s%s",
-        _amount(estimate),
+        "a step takes about %s of memory%s; the %s has %s free",
+        amount(estimate),
         f" in each of {processes} processes" if processes > 1 else "",
-        "" if free is None else f"; the {place} has {_amount(free)} free",
+        place,
+        amount(free),
     )
-    if free is not None and estimate * processes > free:
+    if estimate * processes > free:
         raise InputError(
-            f"a training step would take about {_amount(estimate * processes)} of memory, but the {place} has "
-            f"{_amount(free)} free; lower 'batch_size', raise 'accumulate', set 'precision: bfloat16', or choose a "
+            f"a training step would take about {amount(estimate * processes)} of memory, but the {place} has "
+            f"{amount(free)} free; lower 'batch_size', raise 'accumulate', set 'precision: bfloat16', or choose a "
             "coarser 'preprocess.spacing'"
         )
-
-
-def _amount(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -143,7 +143,7 @@ def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
     ToolError
         The field is on another grid.
     """
-    if not field.grid.same_as(grid, tolerance_mm=0.05):
+    if not field.grid.same_as(grid, voxels=0.05):
         raise ToolError(f"the tool's field is not on the grid of the fixed image ({field.grid.shape}, {grid.shape})")
     return DisplacementField(field.displacement, grid)
 
