@@ -194,8 +194,8 @@ def check_files(cohort: Cohort) -> None:
     Raises
     ------
     InputError
-        A file is missing or unreadable; an image is not 2-D or 3-D, or has one slice; images differ in their
-        number of dimensions; or labels or a mask are not on the grid of their image.
+        A file is missing or unreadable; an image is not 2-D or 3-D; images differ in their number of dimensions; or
+        labels or a mask are not on the grid of their image.
 
     Examples
     --------

@@ -22,7 +22,9 @@ READY = [
 CONVENTIONS = """
 \b
 FILES AND COORDINATES
-  Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size.
+  Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size;
+  headers are read as ITK reads them, with a warning where programs disagree.
+  Outside the moving image, a warped image has its background, labels have 0.
   A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
   grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
   SimpleITK, ITK-SNAP and 3D Slicer apply it directly.

@@ -230,8 +230,9 @@ def bad_image(kind, good, folder):
         volume.with_data(data).save(path)
     elif kind == "constant":
         volume.with_data(np.full_like(volume.data, 7)).save(path)
-    elif kind == "one-slice":
-        Volume(volume.data[:, :, :1], Grid((*volume.data.shape[:2], 1), volume.grid.affine)).save(path)
+    elif kind == "coronal slice":
+        slab = volume.data[:, 22:23]
+        Volume(slab, Grid(slab.shape, volume.grid.affine)).save(path)
     elif kind == "series":
         import nibabel as nib
 
@@ -250,7 +251,7 @@ def bad_image(kind, good, folder):
         ("nan", "nan_to_num"),
         ("infinite", "nan_to_num"),
         ("constant", "nothing to register"),
-        ("one-slice", "squeeze"),
+        ("coronal slice", "out of the x-y plane"),
         ("series", "pick one volume"),
         ("flat", "2-D"),
     ],

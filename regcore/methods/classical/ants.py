@@ -7,7 +7,7 @@ from regcore.images import ants as ants_bridge
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
-from regcore.methods.classical.external import External, on_grid
+from regcore.methods.classical.external import External, failing_as_tool_error, on_grid
 from regcore.methods.settings.classical.ants import SyNSettings
 
 
@@ -20,6 +20,11 @@ class SyN(External):
 
     settings_type: ClassVar = SyNSettings
     settings: SyNSettings
+
+    @property
+    def shortest(self) -> int:
+        """What ITK's recursive Gaussian needs."""
+        return 4
 
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
         ants = ants_bridge.load()
@@ -36,7 +41,8 @@ class SyN(External):
             "reg_iterations": tuple(settings.iterations),
         }
         prefix = str(folder / "pair_")  # antspyx finds its results with a glob on this prefix
-        found = ants.registration(first, second, outprefix=prefix, **arguments)
+        with failing_as_tool_error("ANTs"):
+            found = ants.registration(first, second, outprefix=prefix, **arguments)
         forward = _composed(first, second, found["fwdtransforms"], prefix + "forward_")
         inverse = _composed(
             second,

@@ -31,6 +31,11 @@ class Greedy(External):
     settings_type: ClassVar = GreedySettings
     settings: GreedySettings
 
+    @property
+    def shortest(self) -> int:
+        """Four voxels at the coarsest level, which ITK's recursive Gaussian needs."""
+        return 4 * 2 ** (len(self.settings.iterations) - 1)
+
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
         save_images(fixed, moving, folder)
         arguments = self.arguments(fixed.grid.ndim)
