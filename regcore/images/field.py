@@ -48,7 +48,7 @@ class DisplacementField:
     >>> field = DisplacementField(torch.ones(1, 2, 8, 8), grid)
     >>> field.at(np.zeros((1, 2))).tolist()
     [[2.0, 2.0]]
-    >>> field.warp(Volume(np.ones((8, 8), dtype=np.float32), grid)).data.sum().item()
+    >>> field.warp(Volume(np.ones((8, 8), dtype=np.float32), grid), fill=0).data.sum().item()
     49.0
     """
 

@@ -80,6 +80,16 @@ def _without_remarks() -> Iterator[None]:
 def stored_header(image: nib.Nifti1Image) -> nib.analyze.AnalyzeHeader:
     """The header as the file has it: nibabel replaces voxel sizes that are zero or negative while it loads an image.
 
+    Parameters
+    ----------
+    image : Nifti1Image
+        From :func:`open_nifti`.
+
+    Returns
+    -------
+    AnalyzeHeader
+        Of the image's own format.
+
     Examples
     --------
     >>> import tempfile
@@ -160,6 +170,15 @@ def _judge_scaling(image: nib.Nifti1Image, path: str | Path) -> None:
 
 def reading_bytes(image: nib.Nifti1Image) -> int:
     """Memory (bytes) that reading an image takes: as stored, scaled in double precision, and as float32.
+
+    Parameters
+    ----------
+    image : Nifti1Image
+        Its voxels are not read.
+
+    Returns
+    -------
+    int
 
     Examples
     --------

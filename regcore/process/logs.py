@@ -40,6 +40,6 @@ def warn_once(log: logging.Logger, message: str) -> None:
     --------
     >>> import logging
     >>> from regcore.process.logs import warn_once
-    >>> warn_once(logging.getLogger("regcore.silent"), "a.nii: said once")
+    >>> warn_once(logging.getLogger("example"), "a.nii: said once")
     """
     log.warning("%s", message)

@@ -64,7 +64,7 @@ class External(Method):
         """
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
             try:
-                found = self.run(*(continued(image, self.shortest) for image in (fixed, moving)), Path(folder))
+                found = self.run(continued(fixed, self.shortest), continued(moving, self.shortest), Path(folder))
             except InputError as error:  # about a file that the tool did not write or wrote wrongly
                 raise ToolError(f"the tool gave no usable field: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
