@@ -194,8 +194,8 @@ def check_files(cohort: Cohort) -> None:
     Raises
     ------
     InputError
-        A file is missing or unreadable; an image is not 2-D or 3-D, or has one slice; images differ in their
-        number of dimensions; or labels or a mask are not on the grid of their image.
+        A file is missing or unreadable; an image is not 2-D or 3-D; images differ in their number of dimensions; or
+        labels or a mask are not on the grid of their image.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def check_files(cohort: Cohort) -> None:
             dimensions.setdefault(grid.ndim, image)
             for column in ("labels", "mask"):
                 other = cohort.file(scan, column)
-                if other and not read_grid(other).same_as(grid, tolerance_mm=0.01):
+                if other and not read_grid(other).same_as(grid, voxels=0.01):
                     problems.append(
                         f"{other}: the {column} are not on the grid of their image {image} (shape "
                         f"{read_grid(other).shape} and {grid.shape}, or another orientation); "

@@ -401,8 +401,9 @@ def spoil(kind, folder, config):
     good = read_volume(folder / "s0.nii.gz")
     if kind == "missing file":
         (folder / "s0.nii.gz").unlink()
-    elif kind == "one slice":
-        Volume(good.data[:, :, :1], Grid((20, 24, 1), good.grid.affine)).save(folder / "s0.nii.gz")
+    elif kind == "coronal slice":
+        one = good.data[:, :1]
+        Volume(one, Grid(one.shape, good.grid.affine)).save(folder / "s0.nii.gz")
     elif kind == "labels on another grid":
         affine = good.grid.affine.copy()
         affine[0, 3] += 5
@@ -467,7 +468,7 @@ def test_a_study_of_imported_fields_alone_runs_to_a_report(tmp_path):
     ("kind", "words"),
     [
         ("missing file", ["s0.nii.gz", "no such file"]),
-        ("one slice", ["s0.nii.gz", "one-slice"]),
+        ("coronal slice", ["s0.nii.gz", "out of the x-y plane"]),
         ("labels on another grid", ["s0_seg.nii.gz", "not on the grid"]),
         ("subject in two splits", ["cohort.tsv", "s5", "train"]),
         ("empty split", ["cohort.tsv", "'test' is empty"]),
