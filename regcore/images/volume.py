@@ -332,7 +332,7 @@ def open_nifti(path: str | Path) -> nib.Nifti1Image:
 
 def load_values(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
     """Read the voxels of an opened image; raises :class:`InputError` if the file is damaged or memory too small."""
-    need, free = math.prod(image.shape) * (image.dataobj.dtype.itemsize + BYTES_AS_READ), free_memory()
+    need, free = math.prod(image.shape) * (image.get_data_dtype().itemsize + BYTES_AS_READ), free_memory()
     if free is not None and need > free:
         raise InputError(
             f"{path}: an image of shape {image.shape} needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "

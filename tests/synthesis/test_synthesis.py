@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.ndimage import distance_transform_edt
 
+from regcore.cohort.landmarks import read_landmarks
 from regcore.cohort.table import checked_cohort
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import folds
 from regcore.images.field import read_field
