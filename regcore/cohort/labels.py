@@ -79,33 +79,32 @@ def found_labels(maps: Iterable[np.ndarray]) -> set[int]:
 def scored_labels(found: Iterable[int], settings: LabelSettings, table_path: str | Path | None) -> pd.DataFrame:
     """List the labels that a study scores.
 
-        Parameters
-        ----------
-        found : iterable of int
-            Codes that occur in the label maps; 0 is background.
-        settings : LabelSettings
-            ``exclude`` and ``groups``.
-        table_path : path, optional
-            TSV with the columns ``index name`` and optionally ``group``.
+    Parameters
+    ----------
+    found : iterable of int
+        Codes that occur in the label maps; 0 is background.
+    settings : LabelSettings
+        ``exclude`` and ``groups``.
+    table_path : path, optional
+        TSV with the columns ``index name`` and optionally ``group``.
 
-        Returns
-        -------
-        DataFrame
-            Columns ``index name group``, sorted by code.
+    Returns
+    -------
+    DataFrame
+        Columns ``index name group``, sorted by code.
 
-        Raises
-        ------
-        InputError
-            The table lacks a column, or no label is left.
+    Raises
+    ------
+    InputError
+        The table lacks a column, or no label is left.
 
-        Examples
-        --------
-        >>> from regcore.cohort.labels import scored_labels
-        >>> from regcore.cohort.settings import LabelSettings
-    from regcore.cohort.tsv import read_tsv
-        >>> settings = LabelSettings(exclude=["41-99"], groups={"deep": [10]})
-        >>> scored_labels([0, 3, 10, 42], settings, table_path=None).values.tolist()
-        [[3, '3', 'other'], [10, '10', 'deep']]
+    Examples
+    --------
+    >>> from regcore.cohort.labels import scored_labels
+    >>> from regcore.cohort.settings import LabelSettings
+    >>> settings = LabelSettings(exclude=["41-99"], groups={"deep": [10]})
+    >>> scored_labels([0, 3, 10, 42], settings, table_path=None).values.tolist()
+    [[3, '3', 'other'], [10, '10', 'deep']]
     """
     codes = set(found) - {0} - expand_codes(settings.exclude, "labels.exclude")
     names, groups = {}, {}

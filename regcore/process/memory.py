@@ -4,7 +4,12 @@ from pathlib import Path
 
 
 def free_memory() -> int | None:
-    """Free bytes for this process on this machine, within the limits of its control groups; None if unknown.
+    """Free bytes for this process on this machine, within the limits of its control groups.
+
+    Returns
+    -------
+    int or None
+        None if unknown.
 
     Examples
     --------
