@@ -1,14 +1,18 @@
 """What a study reads only at its end is opened at its start."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from regcore.errors import InputError
+from regcore.errors import InputError, explained
 from regcore.images.volume import Grid, Volume
+from regcore.study.job import job
 from regcore.study.plan import plan_study
 from regcore.study.stages.prepare import check_cohort
 
+CONFIG = {"study": "x", "cohort": {"embedded": {"ndim": 2}}, "methods": {"identity": None}}
 GRID = Grid.centred((12, 14), (1, 1), (0, 0))
 
 
@@ -96,3 +100,19 @@ def test_an_empty_mask_or_a_damaged_reference_is_found_before_any_registration(t
     reference.write_bytes(reference.read_bytes()[:-40])
     with pytest.raises(InputError, match=r"reference\.nii: truncated"):
         check_cohort(plan(tmp_path, preprocess={"reference": str(reference)}))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "out/x.nii"), MemoryError("10 TB"), InputError("x")]
+)
+def test_a_job_ends_without_traceback_where_the_program_is_not_at_fault(error, caplog):
+    snakemake = SimpleNamespace(threads=1, log=[], rule="prepare", wildcards=[], config=CONFIG)
+    with pytest.raises(SystemExit) as ended, job(snakemake):
+        raise error
+    assert ended.value.code == 2 and str(explained(error)) in caplog.text
+
+
+def test_a_fault_of_the_program_in_a_job_keeps_its_traceback():
+    snakemake = SimpleNamespace(threads=1, log=[], rule="prepare", wildcards=[], config=CONFIG)
+    with pytest.raises(ZeroDivisionError), job(snakemake):
+        raise ZeroDivisionError
