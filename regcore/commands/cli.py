@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 import regcore
+from regcore.alignment.settings import ALIGNMENTS
 from regcore.errors import InputError, RegistrationFailed, explained
+from regcore.images.matrix_formats import FORMATS
 from regcore.methods import METHODS, installed_methods
 from regcore.models.released import released_model
 from regcore.process.threads import share_cores
@@ -31,7 +33,20 @@ FILES AND COORDINATES
   A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
   grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
   SimpleITK, ITK-SNAP and 3D Slicer apply it directly.
+  affine.mat is an ITK transform (LPS mm); affine.txt has the same map in RAS mm,
+  fixed -> moving, as NiftyReg and greedy read it.
 """
+
+
+#: What an option of a mask says about the methods.
+MASKED = f", in the alignment and in {', '.join(name for name, method in METHODS.items() if method.uses_masks)}."
+MATRIX_FORMAT = click.option(
+    "--matrix-format",
+    type=click.Choice(FORMATS),
+    default="auto",
+    show_default=True,
+    help="The program that wrote the matrix; needed only for text that is bare numbers.",
+)
 
 
 class FriendlyGroup(click.Group):
@@ -79,25 +94,46 @@ def main() -> None:
     help="The weight λ; short for --set lambda=…. Works for a trained hypernetwork too.",
 )
 @click.option(
-    "--centre", is_flag=True, help="Start from aligned image centres instead of the positions in the headers."
+    "--affine",
+    type=click.Choice(ALIGNMENTS),
+    help="The first alignment, whose result is part of the displacement: auto (as free as the images allow, at most "
+    "affine), rigid, similarity, affine or translation by regcore's own aligner; centre (of the grids); none (the "
+    "headers, or --init, are right); an affine map by ANTs (ants), or by mutual information (nmi) or MIND (mind).  "
+    "Default: auto, or what a trained model was trained with.",
 )
 @click.option(
-    "--fixed-mask", type=click.Path(path_type=Path), help="Ignore FIXED where this mask is 0; method instance only."
+    "--init",
+    type=click.Path(path_type=Path),
+    metavar="MATRIX",
+    help="Start the alignment from this matrix; with --affine none, use it as it is.  ITK (.mat, .tfm, .txt), an LTA, "
+    "regcore's affine.mat or affine.txt, or bare numbers with --matrix-format.",
 )
+@MATRIX_FORMAT
+@click.option("--fixed-mask", type=click.Path(path_type=Path), help=f"Ignore FIXED where this mask is 0{MASKED}")
+@click.option("--moving-mask", type=click.Path(path_type=Path), help=f"Ignore MOVING where this mask is 0{MASKED}")
 @click.option(
-    "--moving-mask", type=click.Path(path_type=Path), help="Ignore MOVING where this mask is 0; method instance only."
+    "--fixed-lesion",
+    type=click.Path(path_type=Path),
+    help="Ignore FIXED where this map is not 0, and around it: a lesion, an implant, a resection.",
+)
+@click.option("--moving-lesion", type=click.Path(path_type=Path), help="The same for MOVING.")
+@click.option(
+    "--lesion-margin",
+    type=click.FloatRange(0),
+    metavar="MM",
+    help="How far around a lesion the image is ignored too.  Default: two voxels.",
 )
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
+def register(fixed, moving, output, method, settings, amount, seed, threads, **options) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
     study, unless --lambda or --set (window, gamma, alpha, ...) gives others.
 
-    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one) and register.json to the
-    output folder.  All results of an earlier registration in it are replaced, as one, when the new ones are complete;
-    other files in it stay.
+    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one), the first alignment
+    alone (affine.mat for ITK programs, affine.txt) and register.json to the output folder. All results of an
+    earlier registration in it are replaced, as one, when the new ones are complete; other files in it stay.
     """
     chosen = _parse(settings)
     if amount is not None:
@@ -106,8 +142,11 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
         chosen["lambda"] = amount
     _settle(threads)
     from regcore.commands.register import register_files
+    from regcore.commands.scans import PairOptions
 
-    report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
+    report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed)
+    for note in report["notes"]:
+        click.echo(f"note: {note}", err=True)
     before, after = report["correlation_before"], report["correlation_after"]
     click.echo(
         f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
@@ -173,24 +212,26 @@ def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per
 
 
 @main.command(epilog=CONVENTIONS)
-@click.argument("displacement", type=click.Path(path_type=Path))
+@click.argument("transform", type=click.Path(path_type=Path))
 @click.argument("moving", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
 @click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integer output.")
-def apply(displacement, moving, output, labels) -> None:
-    """Warp MOVING, which may be on any grid, with a DISPLACEMENT.
+@click.option("--fixed", type=click.Path(path_type=Path), help="For a matrix: the image whose grid the result gets.")
+@MATRIX_FORMAT
+def apply(transform, moving, output, labels, fixed, matrix_format) -> None:
+    """Warp MOVING, which may be on any grid, with a TRANSFORM: a displacement (NIfTI) or a matrix.
 
-    The result is on the grid of the displacement, that is, of the fixed image.
+    The result is on the grid of the displacement, that is, of the fixed image.  A matrix, such as affine.mat, has no
+    grid: give the fixed image with --fixed.
     """
     _check_suffix(output)
-    from regcore.images.field import read_field, read_field_grid
+    from regcore.commands.apply import read_transform
     from regcore.images.volume import read_labels, read_volume
     from regcore.process.outputs import require_writable
 
-    require_writable(output, 4 * math.prod(read_field_grid(displacement).shape), [displacement, moving])
-    field = read_field(displacement)
+    field = read_transform(transform, moving, fixed, matrix_format)
+    require_writable(output, 4 * math.prod(field.grid.shape), [transform, moving])
     image = read_labels(moving) if labels else read_volume(moving)
-    _same_dimensions(displacement, field.grid.ndim, moving, image.grid.ndim)
     field.warp(image, nearest=labels).save(output)
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from regcore.alignment.preprocess import save_prepared
+from regcore.alignment.prepared import save_prepared
+from regcore.alignment.preprocess import read_scan
 from regcore.cohort.labels import expand_codes, found_labels
 from regcore.cohort.pairs import contrasts_of, dataset_of, draw_pairs, read_pairs, task_of
 from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import Cohort, check_files, read_cohort
-from regcore.commands.register import prepare_for
+from regcore.commands.scans import prepare_for
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid, read_labels, read_volume
 from regcore.methods.hypernetworked import Hypernetworked
@@ -29,7 +30,8 @@ from regcore.process.versions import processor_name, versions
 from regcore.reporting.figures import save_figure
 from regcore.reporting.tuned import counted, tuned_figure
 from regcore.training.validation import LabelledPairs
-from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tune
+from regcore.tuning.amortised import rows_of, sweep, tune
+from regcore.tuning.optima import Optimum, curve, optimum
 
 log = logging.getLogger(__name__)
 
@@ -321,9 +323,8 @@ def _prepared(
     """Scans and their labels on the model's grid."""
     with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
         for scan in tracked(scans, "prepared"):
-            path = cohort.file(scan, "mask") if model.preprocess.mask else None
-            mask = read_labels(path) if path else None
-            prepared = prepare_for(model, read_volume(cohort.existing(scan, "image")), seed, mask)
+            found = read_scan(cohort.files(scan), model.preprocess)
+            prepared = prepare_for(model, found, seed)
             save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))
         return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
 

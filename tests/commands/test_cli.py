@@ -18,8 +18,11 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
 from regcore.images.field import read_field
-from regcore.images.volume import Grid, Volume, read_labels, read_volume
+from regcore.images.masks import read_mask
+from regcore.images.matrices import save_matrix
+from regcore.images.volume import Grid, Volume, read_labels, read_volume, transform_points
 from regcore.methods import make_method
+from regcore.methods.registration import register_scans
 from regcore.models.trained import save_model
 from regcore.training.trainer import Trained
 
@@ -65,11 +68,13 @@ def registered(pair):
 
 
 @pytest.mark.slow
-def test_register_writes_the_four_files_and_improves_the_match(registered):
+def test_register_writes_its_files_and_improves_the_match(registered):
     assert {p.name for p in registered.iterdir()} == {
         "warped.nii.gz",
         "displacement.nii.gz",
         "inverse.nii.gz",
+        "affine.mat",
+        "affine.txt",
         "register.json",
     }
     report = json.loads((registered / "register.json").read_text())
@@ -130,15 +135,65 @@ def shifted(source, target, offset):
     return target
 
 
-def test_disjoint_images_are_refused_and_accepted_with_centre(pair, tmp_path):
+def test_disjoint_images_are_aligned_unless_the_headers_are_to_be_trusted(pair, tmp_path):
     far = shifted(pair / "moving.nii.gz", tmp_path / "far.nii.gz", 500)
-    refused = run("register", pair / "fixed.nii.gz", far, "-o", tmp_path / "out", "--method", "affine")
+    images = pair / "fixed.nii.gz", far
+    refused = run("register", *images, "-o", tmp_path / "out", "--method", "affine", "--affine", "none")
     assert refused.exit_code == 2
-    assert "far.nii.gz" in refused.output and "--centre" in refused.output
+    assert "far.nii.gz" in refused.output and "'auto' or 'centre'" in refused.output
     assert not (tmp_path / "out").exists()
-    accepted = run("register", pair / "fixed.nii.gz", far, "-o", tmp_path / "out", "--method", "affine", "--centre")
+    accepted = run("register", *images, "-o", tmp_path / "out", "--method", "affine", "--affine", "centre")
     assert accepted.exit_code == 0, accepted.output
-    assert json.loads((tmp_path / "out" / "register.json").read_text())["correlation_after"] > 0.9
+    report = json.loads((tmp_path / "out" / "register.json").read_text())
+    assert report["affine"] == report["aligned"] == "centre" and report["init"] is None
+    assert report["correlation_after"] > 0.6
+
+
+#: A matrix that puts the pair's moving ball near the fixed one.
+NEAR = np.array([[1.1, 0.05, 0, 3], [-0.05, 0.9, 0, -2], [0, 0, 1, 2], [0, 0, 0, 1]])
+
+
+def given(pair, out, *options):
+    """Register the pair by a matrix alone; what the field does to some points."""
+    images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
+    result = run("register", *images, "-o", out, "--method", "affine", "--affine", "none", *options)
+    assert result.exit_code == 0, result.output
+    return read_field(out / "displacement.nii.gz").at(POINTS)
+
+
+POINTS = np.random.default_rng(1).uniform(-15, 15, (40, 3))
+
+
+def test_a_given_matrix_is_taken_as_it_is_and_written_again(pair, tmp_path):
+    save_matrix(NEAR, tmp_path / "start")
+    moved = given(pair, tmp_path / "a", "--init", tmp_path / "start.mat")
+    np.testing.assert_allclose(moved, transform_points(NEAR, POINTS), atol=1e-3)
+    for name in ("affine.mat", "affine.txt"):
+        np.testing.assert_allclose(given(pair, tmp_path / "b", "--init", tmp_path / "a" / name), moved, atol=1e-6)
+    np.savetxt(tmp_path / "bare.txt", NEAR)
+    refused = run(
+        "register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "c", "--init", tmp_path / "bare.txt"
+    )
+    assert refused.exit_code == 2 and "--matrix-format fsl, greedy, niftyreg or regcore" in refused.output
+    again = given(pair, tmp_path / "d", "--init", tmp_path / "bare.txt", "--matrix-format", "niftyreg")
+    np.testing.assert_allclose(again, moved, atol=1e-6)
+
+
+def test_apply_takes_a_matrix_and_the_image_whose_grid_it_needs(pair, tmp_path):
+    save_matrix(NEAR, tmp_path / "start")
+    given(pair, tmp_path / "a", "--init", tmp_path / "start.mat")
+    warped = read_volume(tmp_path / "a" / "warped.nii.gz")
+    for name in ("affine.mat", "affine.txt"):
+        out = tmp_path / "w.nii.gz"
+        done = run("apply", tmp_path / "a" / name, pair / "moving.nii.gz", "-o", out, "--fixed", pair / "fixed.nii.gz")
+        assert done.exit_code == 0, done.output
+        np.testing.assert_allclose(read_volume(out).data, warped.data, atol=0.02)
+    refused = run("apply", tmp_path / "a" / "affine.mat", pair / "moving.nii.gz", "-o", tmp_path / "x.nii.gz")
+    assert refused.exit_code == 2 and "--fixed" in refused.output
+    field = tmp_path / "a" / "displacement.nii.gz"
+    both = run("apply", field, pair / "moving.nii.gz", "-o", tmp_path / "x.nii.gz", "--fixed", pair / "fixed.nii.gz")
+    assert both.exit_code == 2 and "grid of its own" in both.output
+    assert not (tmp_path / "x.nii.gz").exists()
 
 
 def bad_image(kind, good, folder):
@@ -208,7 +263,11 @@ def test_a_bad_image_ends_in_one_message_and_no_output(pair, tmp_path, kind, rem
         (["--method", "syn", "--set", "radius"], "KEY=VALUE"),
         (["--method", "syn", "--lambda", "0.3"], "--method syn: unknown key 'lambda'"),
         (["--method", "hypermorph", "--lambda", "0.3"], "needs training first"),
-        (["--method", "identity", "--centre"], "use affine"),
+        (["--method", "identity", "--affine", "auto"], "use --method affine"),
+        (["--method", "identity", "--init", "a.mat"], "use --method affine"),
+        (["--affine", "centre", "--init", "a.mat"], "--affine centre takes no start"),
+        (["--affine", "none", "--init", "a.mat"], "a.mat: no such file"),
+        (["--lesion-margin", "3"], "give --fixed-lesion or --moving-lesion"),
     ],
 )
 def test_a_wrong_method_or_setting_is_explained(pair, tmp_path, options, words):
@@ -272,8 +331,8 @@ def optimised(pair):
 
 
 @pytest.mark.slow
-def test_instance_writes_the_four_files_and_improves_the_match(optimised):
-    names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "register.json"}
+def test_instance_writes_its_files_and_improves_the_match(optimised):
+    names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "affine.mat", "affine.txt", "register.json"}
     assert {p.name for p in optimised.iterdir()} == names
     report = json.loads((optimised / "register.json").read_text())
     assert report["correlation_after"] > 0.98 > report["correlation_before"]
@@ -322,7 +381,7 @@ def test_the_moving_mask_is_aligned_with_its_image(pair, tmp_path, monkeypatch):
         ("empty", ["empty.nii.gz", "the mask is empty"]),
         ("missing", ["none.nii.gz", "no such file"]),
         ("fractions", ["fixed.nii.gz", "whole numbers"]),
-        ("method", ["--method syn takes no masks", "instance does"]),
+        ("method", ["--method dipy takes no masks", "syn, niftyreg, greedy", "--init <its output>/affine.mat"]),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_explained(pair, masks, tmp_path, kind, words):
@@ -338,13 +397,43 @@ def test_a_mask_that_cannot_be_used_is_explained(pair, masks, tmp_path, kind, wo
     elif kind == "fractions":
         mask = pair / "fixed.nii.gz"
     else:
-        options = ["--method", "syn"]
+        options = ["--method", "dipy"]
     images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
     result = run("register", *images, "-o", tmp_path / "out", *options, "--fixed-mask", mask)
     assert result.exit_code == 2
     assert all(word in result.output for word in words)
     assert result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_lesions_are_grown_and_excluded(pair, tmp_path, monkeypatch):
+    """Of the fixed image by the given margin, of the moving one by two voxels, and together with a mask."""
+    handed = []
+    monkeypatch.setattr(pairwise, "register_scans", lambda *scans, **kw: handed.extend(scans[1:]) or real(*scans, **kw))
+    real = register_scans
+    lesions = {}
+    for name in ("fixed", "moving"):
+        volume = read_labels(pair / f"{name}_labels.nii.gz")
+        data = np.zeros(volume.grid.shape, np.int16)
+        data[20, 20, 16] = 3
+        lesions[name] = volume.with_data(data)
+        lesions[name].save(tmp_path / f"{name}_lesion.nii.gz")
+    options = ["--method", "affine", "--affine", "none", "--fixed-mask", pair / "fixed_labels.nii.gz"]
+    options += ["--fixed-lesion", tmp_path / "fixed_lesion.nii.gz", "--lesion-margin", "4.5"]
+    images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
+    result = run("register", *images, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    ball = read_labels(pair / "fixed_labels.nii.gz").data > 0
+    near = np.linalg.norm((np.moveaxis(np.indices(ball.shape), 0, -1) - [20, 20, 16]) * 1.5, axis=-1) < 4.6
+    np.testing.assert_array_equal(handed[0].mask.data > 0, ball & ~near)
+    assert handed[1].mask is None
+    moving = read_volume(pair / "moving.nii.gz")
+    mask = read_mask(moving, lesion=tmp_path / "moving_lesion.nii.gz").data
+    assert mask[20, 20, 16] == mask[22, 20, 16] == mask[20, 22, 16] == mask[23, 20, 16] == 0  # 4 mm
+    assert mask[24, 20, 16] == mask[20, 24, 16] == 1
+    covering = ["--fixed-lesion", tmp_path / "fixed_lesion.nii.gz", "--lesion-margin", "500"]
+    refused = run("register", *images, "-o", tmp_path / "no", "--method", "affine", *covering)
+    assert refused.exit_code == 2 and "cover all that counts" in refused.output
 
 
 def test_a_moving_mask_is_on_the_grid_of_the_moving_image(pair, masks, tmp_path):

@@ -10,7 +10,7 @@ from regcore.errors import InputError, explained
 from regcore.images.volume import Grid, Volume
 from regcore.study.job import job
 from regcore.study.plan import plan_study
-from regcore.study.stages.prepare import check_cohort
+from regcore.study.stages.listing import check_cohort
 
 CONFIG = {"study": "x", "cohort": {"embedded": {"ndim": 2}}, "methods": {"identity": None}}
 GRID = Grid.centred((12, 14), (1, 1), (0, 0))
