@@ -19,9 +19,10 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
 from regcore.images.field import read_field
+from regcore.images.grid import transform_points
 from regcore.images.masks import read_mask
 from regcore.images.matrices import save_matrix
-from regcore.images.volume import Grid, Volume, read_labels, read_volume, transform_points
+from regcore.images.volume import Grid, Volume, read_labels, read_volume
 from regcore.methods import make_method
 from regcore.methods.registration import register_scans
 from regcore.models.trained import save_model
