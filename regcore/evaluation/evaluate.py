@@ -150,7 +150,7 @@ def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
     Raises
     ------
     InputError
-        A voxel of the two grids differs by more than 0.01 mm, or the shapes differ.
+        A voxel of the two grids differs by more than a hundredth of a voxel, or the shapes differ.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
     >>> grid = Grid.centred((4, 4), spacing=(1, 1), centre=(0, 0))
     >>> require_grid(DisplacementField.identity(grid), Volume(np.zeros((4, 4)), grid))
     """
-    if not field.grid.same_as(fixed_labels.grid, tolerance_mm=0.01):
+    if not field.grid.same_as(fixed_labels.grid, voxels=0.01):
         raise InputError(
             f"{fixed_labels.path}: shape {fixed_labels.grid.shape} and position differ from the displacement's "
             f"grid ({field.grid.shape}); evaluate on the fixed image's own grid"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,9 +19,10 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
 from regcore.images.field import read_field
+from regcore.images.grid import transform_points
 from regcore.images.masks import read_mask
 from regcore.images.matrices import save_matrix
-from regcore.images.volume import Grid, Volume, read_labels, read_volume, transform_points
+from regcore.images.volume import Grid, Volume, read_labels, read_volume
 from regcore.methods import make_method
 from regcore.methods.registration import register_scans
 from regcore.models.trained import save_model
@@ -101,6 +103,75 @@ def test_apply_repeats_the_warp_of_register_and_keeps_labels_whole(registered, p
     np.testing.assert_allclose(repeated.data, first.data, atol=1e-2)
     assert run("apply", field, pair / "moving_labels.nii.gz", "-o", tmp_path / "l.nii.gz", "--labels").exit_code == 0
     assert set(np.unique(read_labels(tmp_path / "l.nii.gz").data)) == {0, 1, 2}
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    """Two scans with air of -1000 HU; the moving one covers less of it."""
+    folder = tmp_path_factory.mktemp("ct")
+    for name, shape, radius in (("fixed", (30, 32), 9), ("moving", (20, 22), 8)):
+        grid = Grid.centred(shape, (1.5, 1.5), (0, 0))
+        image, _ = blob(shape, grid, (0, 0), radius)
+        Volume(np.round(12 * image - 1000).astype(np.int16), grid).save(folder / f"{name}.nii.gz")
+    return folder
+
+
+def test_outside_the_moving_image_is_its_air(ct, tmp_path):
+    images = ct / "fixed.nii.gz", ct / "moving.nii.gz"
+    field = tmp_path / "out" / "displacement.nii.gz"
+    assert run("register", *images, "-o", tmp_path / "out", "--method", "identity").exit_code == 0
+    assert run("apply", field, images[1], "-o", tmp_path / "applied.nii.gz").exit_code == 0
+    for path in (tmp_path / "out" / "warped.nii.gz", tmp_path / "applied.nii.gz"):
+        warped = read_volume(path).data
+        assert warped.min() == -1000 and (warped == 0).mean() < 0.01
+        assert (warped[:3] == -1000).all()
+    assert json.loads((tmp_path / "out" / "register.json").read_text())["fill"] == -1000
+
+
+def test_fill_gives_another_value_outside(ct, tmp_path):
+    images = ct / "fixed.nii.gz", ct / "moving.nii.gz"
+    out = tmp_path / "out"
+    assert run("register", *images, "-o", out, "--method", "identity", "--fill", -2048).exit_code == 0
+    assert read_volume(out / "warped.nii.gz").data[0, 0] == -2048
+    applied = tmp_path / "applied.nii.gz"
+    assert run("apply", out / "displacement.nii.gz", images[1], "-o", applied, "--fill", 5).exit_code == 0
+    assert read_volume(applied).data[0, 0] == 5
+
+
+def test_a_fill_that_makes_no_sense_is_refused(ct, tmp_path):
+    images = ct / "fixed.nii.gz", ct / "moving.nii.gz"
+    for command in (
+        ("register", *images, "-o", tmp_path / "out", "--method", "identity", "--fill", "nan"),
+        ("apply", images[0], images[1], "-o", tmp_path / "w.nii", "--fill", "inf"),
+    ):
+        refused = run(*command)
+        assert refused.exit_code == 2 and "must be a finite number" in refused.output
+    labels = run("apply", images[0], images[1], "-o", tmp_path / "w.nii", "--labels", "--fill", 1)
+    assert labels.exit_code == 2 and "label maps are 0 outside" in labels.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_apply_gives_back_labels_above_two_to_the_31(ct, tmp_path):
+    assert run("register", *[ct / "moving.nii.gz"] * 2, "-o", tmp_path / "out", "--method", "identity").exit_code == 0
+    codes = np.zeros((20, 22), dtype=np.int64)
+    codes[5:9], codes[9:14] = 4_000_000_001, 3
+    Volume(codes, Grid.centred((20, 22), (1.5, 1.5), (0, 0))).save(tmp_path / "codes.nii.gz")
+    field = tmp_path / "out" / "displacement.nii.gz"
+    assert run("apply", field, tmp_path / "codes.nii.gz", "-o", tmp_path / "w.nii.gz", "--labels").exit_code == 0
+    np.testing.assert_array_equal(read_labels(tmp_path / "w.nii.gz").data, codes)
+    scores = run("evaluate", field, tmp_path / "codes.nii.gz", tmp_path / "codes.nii.gz")
+    assert "4000000001,dice,1.0" in scores.output
+
+
+def test_a_command_says_by_file_name_that_a_header_has_no_position(ct, tmp_path):
+    shutil.copy(ct / "moving.nii.gz", tmp_path / "codeless.nii.gz")
+    image = nib.load(tmp_path / "codeless.nii.gz")
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nib.save(nib.Nifti1Image(image.get_fdata(), None, image.header), tmp_path / "codeless.nii.gz")
+    result = run("register", ct / "fixed.nii.gz", tmp_path / "codeless.nii.gz", "-o", tmp_path / "out", "--method",
+        "affine")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.output.count(f"{tmp_path / 'codeless.nii.gz'}: neither its qform nor its sform is set") == 1
 
 
 def test_evaluate_prints_and_writes_dice_and_folds(registered, pair, tmp_path):
@@ -216,8 +287,9 @@ def bad_image(kind, good, folder):
         volume.with_data(data).save(path)
     elif kind == "constant":
         volume.with_data(np.full_like(volume.data, 7)).save(path)
-    elif kind == "one-slice":
-        Volume(volume.data[:, :, :1], Grid((*volume.data.shape[:2], 1), volume.grid.affine)).save(path)
+    elif kind == "coronal slice":
+        slab = volume.data[:, 22:23]
+        Volume(slab, Grid(slab.shape, volume.grid.affine)).save(path)
     elif kind == "series":
         import nibabel as nib
 
@@ -236,7 +308,7 @@ def bad_image(kind, good, folder):
         ("nan", "nan_to_num"),
         ("infinite", "nan_to_num"),
         ("constant", "nothing to register"),
-        ("one-slice", "squeeze"),
+        ("coronal slice", "out of the x-y plane"),
         ("series", "pick one volume"),
         ("flat", "2-D"),
     ],
@@ -631,12 +703,13 @@ def test_values_beyond_single_precision_are_refused(pair, tmp_path, value):
     data = np.arange(24000.0).reshape(40, 30, 20) / 24000 * value
     nib.save(nib.Nifti1Image(data, np.diag([1.5, 1.5, 1.5, 1])), tmp_path / "huge.nii.gz")
     result = run("register", pair / "fixed.nii.gz", tmp_path / "huge.nii.gz", "-o", tmp_path / "out", *FAST)
-    assert result.exit_code == 2 and "huge.nii.gz: values up to 1e+" in result.output
+    assert result.exit_code == 2 and "huge.nii.gz: intensities of up to 1e+" in result.output
     assert result.output.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_an_image_that_cannot_fit_into_memory_is_refused_before_it_is_read(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr("regcore.images.volume.free_memory", lambda: 100_000)
+    monkeypatch.setattr("regcore.images.nifti.ALWAYS_FITS", 0)
+    monkeypatch.setattr("regcore.images.nifti.free_memory", lambda: 100_000)
     result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
     assert result.exit_code == 2 and result.output.count("\n") == 1
-    assert "fixed.nii.gz: an image of shape (40, 44, 36) needs 0.0 GB of memory" in result.output
+    assert "fixed.nii.gz: reading an image of shape (40, 44, 36) takes about 1 MiB of memory" in result.output

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from regcore.errors import InputError
 from regcore.evaluation import correlation, dice, target_registration_error_mm, true_error_mm
-from regcore.evaluation.accuracy import random_points, read_landmarks
+from regcore.evaluation.accuracy import random_points
 from regcore.evaluation.evaluate import Truth, evaluate_field
 from regcore.evaluation.regularity import folds, mean_jacobian, sd_log_jacobian
 from regcore.images.field import DisplacementField
@@ -175,18 +175,6 @@ def test_landmark_error_is_in_millimetres_and_matched_by_name(grid, generator):
     np.testing.assert_allclose(
         target_registration_error_mm(translation(grid, *half), fixed, moving), [1.5, 1.5, 1.5], atol=1e-9
     )
-
-
-def test_landmarks_are_read_by_column_name(tmp_path):
-    path = tmp_path / "points.tsv"
-    path.write_text("z\tname\tx\ty\n3\tapex\t1\t2\n-6\tbase\t4\t5\n")
-    table = read_landmarks(path, 3)
-    assert list(table.index) == ["apex", "base"]
-    np.testing.assert_array_equal(table.to_numpy(), [[1, 2, 3], [4, 5, -6]])
-    assert list(read_landmarks(path, 2).columns) == ["x", "y"]
-    path.write_text("name\tx\ty\napex\t1\t2\n")
-    with pytest.raises(InputError, match=r"points\.tsv: .*lacks the column\(s\) z"):
-        read_landmarks(path, 3)
 
 
 @per_grid
