@@ -17,6 +17,9 @@ READY = [
     if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
 ] + list(installed_methods())
 
+#: Exit status of a registration that ran but, with --strict, cannot be believed.
+NOT_CREDIBLE = 3
+
 CONVENTIONS = """
 \b
 FILES AND COORDINATES
@@ -76,7 +79,10 @@ def main() -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
+@click.option("--strict", is_flag=True, help=f"Exit with status {NOT_CREDIBLE} if the verdict is 'failed'.")
+def register(
+    fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads, strict
+) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
@@ -84,6 +90,9 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
 
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one) and register.json to the
     output folder.
+
+    Prints a verdict on the result: ok, doubtful or failed, with the reasons and what to do.  It compares the images in
+    many other poses, whatever their contrasts, and looks at the field.
     """
     chosen = _parse(settings)
     if amount is not None:
@@ -91,14 +100,19 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
             raise InputError("--lambda and --set lambda=… are the same setting; give only one")
         chosen["lambda"] = amount
     _settle(threads)
+    from regcore.commands.remedies import explained
     from regcore.commands.register import register_files
+    from regcore.evaluation.verdict import FAILED
 
     report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
-    before, after = report["correlation_before"], report["correlation_after"]
+    level = report["verdict"]["level"]
     click.echo(
-        f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
-        f"{sum(report['seconds'].values()):.1f} s"
+        f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s"
     )
+    for line in explained(report["verdict"]):
+        click.echo(line)
+    if strict and level == FAILED:
+        sys.exit(NOT_CREDIBLE)
 
 
 @main.command()

@@ -12,8 +12,8 @@ import torch
 from regcore.alignment.preprocess import Prepared, align, common_grid, prepare, prepare_image, resample
 from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
+from regcore.evaluation.verdict import verdict
 from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
 from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
@@ -90,7 +90,6 @@ def register_files(
     with cost.stage("align"):
         scans = _prepared(fixed, moving, masks, method, model, shift, seed)
     found = register_scans(method, *scans, cost=cost)
-    before = resample(moving, fixed.grid, shift)
     with cost.stage("warp"):
         warped = found.field.warp(moving)
     with cost.stage("save"):
@@ -98,6 +97,8 @@ def register_files(
         found.field.save(output / "displacement.nii.gz")
         if found.inverse is not None:
             found.inverse.save(output / "inverse.nii.gz")
+    with cost.stage("judge"):
+        judged = verdict(fixed, moving, found.field, start=shift)
     report = {
         "fixed": str(fixed_path),
         "moving": str(moving_path),
@@ -112,8 +113,7 @@ def register_files(
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
         "folds_percent": folds(found.field.displacement),
-        "correlation_before": correlation(fixed.data, before.data),
-        "correlation_after": correlation(fixed.data, warped.data),
+        "verdict": judged.as_dict(),
         "versions": versions(),
     }
     with atomic_write(output / "register.json") as path:

@@ -192,10 +192,10 @@ class Likeness:
     leaves unchanged, also an inverted one; across a window the relation of two contrasts is nearly linear.  With V the
     variance and C the covariance over the cells of a window that show content in both images::
 
-        likeness = Σ C² / ((V_fixed + ε) (V_moving + ε))  over cells with content in both  /  cells with content in fixed
+        likeness = Σ n C² / ((V_fixed + ε) (V_moving + ε))      over windows, around every other cell
 
-    The sum runs over what both show, and is divided by a number that is the same for all maps, so that a small overlap
-    cannot win.
+    with n the cells of a window that show content in both images, relative to the same sum for the fixed image and itself.
+    That is the same for all maps, so that a small overlap cannot win.
 
     Parameters
     ----------
@@ -227,6 +227,7 @@ class Likeness:
         self._fixed = torch.from_numpy(fixed.image.data)[None]
         self._content = torch.from_numpy(fixed.content.astype(np.float32))[None]
         self._moving = torch.from_numpy(np.stack([moving.image.data, moving.content.astype(np.float32)]))[None]
+        self._most = _correlated(self._fixed, self._fixed, self._content).clamp(min=1e-6)
 
     def targets(self, matrix: np.ndarray) -> np.ndarray:
         """Where a matrix, fixed world → moving world, maps ``points``, shape (n, D)."""
@@ -254,26 +255,12 @@ class Likeness:
         Returns
         -------
         ndarray, shape (maps,)
-            Between 0 and 1.
+            0: nothing in common; 1: as alike as the fixed image and itself.
         """
         return np.concatenate([self._of(targets[k : k + AT_ONCE]) for k in range(0, len(targets), AT_ONCE)])
 
     def _of(self, targets: np.ndarray) -> np.ndarray:
-        values, both = self._sampled(targets)
-        count = _sums(both, RADIUS).clamp(min=1e-6)
-
-        def mean(image: Tensor) -> Tensor:
-            return _sums(image * both, RADIUS) / count
-
-        fixed = self._fixed.expand_as(values)
-        means = mean(fixed), mean(values)
-        variances = [
-            (mean(image.square()) - middle.square()).clamp(min=0) + FLAT
-            for image, middle in zip((fixed, values), means, strict=True)
-        ]
-        covariance = mean(fixed * values) - means[0] * means[1]
-        squared = covariance.square() / (variances[0] * variances[1])
-        return ((squared * both).flatten(1).sum(1) / self._content.sum()).double().numpy()
+        return (_correlated(self._fixed, *self._sampled(targets)) / self._most).double().numpy()
 
     def coverage(self, targets: np.ndarray) -> float:
         """Share of the fixed content that the moving image's field of view covers; ``targets`` of one map, (n, D)."""
@@ -298,13 +285,31 @@ class Likeness:
         return values, shown * self._content
 
 
-def _sums(image: Tensor, radius: int) -> Tensor:
-    """Sums over windows of 2 · radius + 1 cells a side, zero outside; image (B, *space)."""
+def _correlated(fixed: Tensor, moving: Tensor, both: Tensor) -> Tensor:
+    """Sum over windows of their squared correlation times the cells in them; images (B, *space), result (B,)."""
+    count = _window_sums(both).clamp(min=1e-6)
+
+    def mean(image: Tensor) -> Tensor:
+        return _window_sums(image * both) / count
+
+    means = mean(fixed), mean(moving)
+    variances = [
+        (mean(image.square()) - middle.square()).clamp(min=0) + FLAT
+        for image, middle in zip((fixed, moving), means, strict=True)
+    ]
+    covariance = mean(fixed * moving) - means[0] * means[1]
+    return (count * covariance.square() / (variances[0] * variances[1])).flatten(1).sum(1)
+
+
+def _window_sums(image: Tensor) -> Tensor:
+    """Sums over windows of 2 · ``RADIUS`` + 1 cells a side, zero outside, around every other cell; image (B, *space)."""
     for axis in range(1, image.ndim):
-        size = image.shape[axis]
-        padding = [0, 0] * (image.ndim - 1 - axis) + [radius, radius]
-        padded = F.pad(image, padding)
-        image = functools.reduce(operator.add, (padded.narrow(axis, k, size) for k in range(2 * radius + 1)))
+        size = (image.shape[axis] + 1) // 2
+        padded = F.pad(image, [0, 0] * (image.ndim - 1 - axis) + [RADIUS, RADIUS + 1])
+        every = padded.unfold(axis, 2, 2)  # pairs of cells
+        even, odd = every.select(-1, 0), every.select(-1, 1)
+        parts = [(even, odd)[k % 2].narrow(axis, k // 2, size) for k in range(2 * RADIUS + 1)]
+        image = functools.reduce(operator.add, parts)
     return image
 
 
@@ -313,7 +318,7 @@ def _cells(volume: Volume, box: tuple[slice, ...]) -> tuple[Volume, np.ndarray]:
     spacing = volume.grid.spacing
     sizes = np.array([s.stop - s.start for s in box])
     wanted = (sizes * spacing).max() / CELLS[volume.grid.ndim]
-    factors = np.clip(np.round(wanted / spacing), 1, sizes).astype(int)
+    factors = np.clip(np.floor(wanted / spacing + 0.2), 1, sizes).astype(int)
     affine = volume.grid.affine.copy()
     affine[:-1, -1] = volume.grid.to_world(np.array([s.start for s in box]) + (factors - 1) / 2)
     affine[:-1, :-1] *= factors
