@@ -9,7 +9,7 @@ pair of ``capture`` (rotations, shifts, partial views, contrasts, a head against
 with a small error, and badly: turned, shifted, stretched, mirrored, with a deformation that folds; and by ANTs, with whatever
 comes out, among it the wrong optima of turned heads and slabs stretched over a brain.  A registration is right if its mean
 error over the fixed image's content that the moving image shows is below 5 % of the content's extent, and wrong if it is
-above 7 %; what lies between is left out. 
+above 7 %; what lies between is left out.
 
 The limits in ``regcore/evaluation/verdict.py`` were chosen on ``train``; the page reports ``test``, which has other subjects.
 """
@@ -243,7 +243,9 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
         hit, alarm = found[:, wrong].mean(1), found[:, ~wrong].mean(1)
         area = auc(part["risk"].to_numpy(), wrong)
         right.plot([0, *alarm], [0, *hit], "k" + style, label=f"{name}: AUC {area:.3f}")
-    right.set(xlabel="right registrations called wrong", ylabel="wrong registrations found", xlim=(-0.01, 1), ylim=(0, 1.01))
+    right.set(
+        xlabel="right registrations called wrong", ylabel="wrong registrations found", xlim=(-0.01, 1), ylim=(0, 1.01)
+    )
     right.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

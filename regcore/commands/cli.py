@@ -100,15 +100,13 @@ def register(
             raise InputError("--lambda and --set lambda=… are the same setting; give only one")
         chosen["lambda"] = amount
     _settle(threads)
-    from regcore.commands.remedies import explained
     from regcore.commands.register import register_files
+    from regcore.commands.remedies import explained
     from regcore.evaluation.verdict import FAILED
 
     report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
     level = report["verdict"]["level"]
-    click.echo(
-        f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s"
-    )
+    click.echo(f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s")
     for line in explained(report["verdict"]):
         click.echo(line)
     if strict and level == FAILED:

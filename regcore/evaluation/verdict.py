@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from regcore.evaluation.likeness import Likeness, View, cell_means, view
 from regcore.images.field import DisplacementField
@@ -99,7 +98,10 @@ class Limit:
 
 LIMITS = (
     Limit(
-        "wrong_poses_z", 6, 4, "the images are hardly more alike than in {wrong_poses:.0f} wrong poses (z = {value:.1f})"
+        "wrong_poses_z",
+        6,
+        4,
+        "the images are hardly more alike than in {wrong_poses:.0f} wrong poses (z = {value:.1f})",
     ),
     Limit("better_nearby", 0.05, 0.25, "a pose nearby makes the images more alike, by {value:.0%}"),
     Limit("better_mirrored", 0.05, 0.5, "the images are more alike when mirrored, by {value:.0%}: is one flipped?"),
@@ -364,9 +366,7 @@ def _compared(likeness: Likeness, targets: np.ndarray, affine: np.ndarray, start
     """Likeness under the field, its affine part, the start, and poses changed from the affine part."""
     shown = likeness.fixed
     wrong, near = wrong_poses(shown), near_poses(shown)
-    mirrored = [
-        _about(shown, np.eye(len(axis)) - 2 * np.outer(axis, axis)) for axis in np.asarray(shown.directions).T
-    ]
+    mirrored = [_about(shown, np.eye(len(axis)) - 2 * np.outer(axis, axis)) for axis in np.asarray(shown.directions).T]
     poses = [affine @ pose for pose in (*wrong, *near, *mirrored)]
     found = likeness.of(np.stack([targets, *map(likeness.targets, (affine, start, *poses))]))
     whole, own, before = found[:3]

@@ -148,7 +148,9 @@ def write_report(path: str | Path, report: Report) -> None:
             for heading, table in report.per_label.items()
         },
         failures_shown=FAILURES_SHOWN,
-        verdict_counts=counts(report.verdicts).loc[lambda table: table.index.isin(in_question(report.verdicts)["method"])],
+        verdict_counts=counts(report.verdicts).loc[
+            lambda table: table.index.isin(in_question(report.verdicts)["method"])
+        ],
         in_question=in_question(report.verdicts),
         in_question_shown=IN_QUESTION_SHOWN,
         config_text=yaml.safe_dump(json.loads(json.dumps(report.config)), sort_keys=False, allow_unicode=True),

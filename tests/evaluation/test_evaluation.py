@@ -5,16 +5,15 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from scipy.ndimage import gaussian_filter
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
 from regcore.errors import InputError
 from regcore.evaluation import correlation, dice, target_registration_error_mm, true_error_mm
 from regcore.evaluation.accuracy import random_points, read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field
-from regcore.evaluation.verdict import measure
 from regcore.evaluation.regularity import folds, mean_jacobian, sd_log_jacobian
+from regcore.evaluation.verdict import measure
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 
