@@ -24,7 +24,9 @@ class RegistrationFailed(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, else the list of all."""
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, else the list of all, if any."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known are: {', '.join(known)}"
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known are: {', '.join(known)}" if known else "; there are none"

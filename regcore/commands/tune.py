@@ -28,7 +28,8 @@ from regcore.process.versions import processor_name, versions
 from regcore.reporting.figures import save_figure
 from regcore.reporting.tuned import counted, tuned_figure
 from regcore.training.validation import LabelledPairs
-from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tune
+from regcore.tuning.amortised import rows_of, sweep, tune
+from regcore.tuning.optima import Optimum, curve, optimum
 
 log = logging.getLogger(__name__)
 

@@ -44,6 +44,12 @@ class MethodInfo:
         Dimensions of the images that it can register.
     gpu : bool
         Whether it uses a GPU if there is one, although it has no network.
+
+    Examples
+    --------
+    >>> from regcore.methods import METHODS
+    >>> [name for name, info in METHODS.items() if info.external and 2 in info.dimensions]
+    ['syn', 'niftyreg', 'greedy', 'dipy', 'demons', 'elastix']
     """
 
     location: str
@@ -107,24 +113,70 @@ METHODS = {
 
 @cache
 def installed_methods() -> dict[str, importlib.metadata.EntryPoint]:
-    """The methods of installed packages, by name. They cannot replace regcore's own."""
+    """The methods of installed packages. They cannot replace regcore's own.
+
+    Returns
+    -------
+    dict of str → EntryPoint
+        By name.
+
+    Examples
+    --------
+    >>> from regcore.methods import METHODS, installed_methods
+    >>> set(installed_methods()) & set(METHODS)
+    set()
+    """
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {point.name: point for point in found if point.name not in METHODS}
 
 
 def known_methods() -> list[str]:
-    """Names of all methods: regcore's own, then those of installed packages."""
+    """Names of all methods: regcore's own, then those of installed packages.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from regcore.methods import known_methods
+    >>> known_methods()[:3]
+    ['identity', 'affine', 'syn']
+    """
     return [*METHODS, *installed_methods()]
 
 
 def method_info(name: str, where: str = "method") -> MethodInfo:
     """Look up a method.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    where : str
+        Name of the entry in messages.
+
+    Returns
+    -------
+    MethodInfo
+
     Raises
     ------
     InputError
         No method has this name (the message suggests the nearest one), or an installed package declares a method
         that it does not have.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.methods import method_info
+    >>> method_info("spr").learned, method_info("convexadam").dimensions
+    (True, (3,))
+    >>> try:
+    ...     method_info("voxelmorf")
+    ... except InputError as error:
+    ...     print(error)
+    method: unknown method 'voxelmorf'; did you mean 'voxelmorph'?
     """
     if name in METHODS:
         return METHODS[name]
@@ -137,10 +189,28 @@ def method_info(name: str, where: str = "method") -> MethodInfo:
 def method_type(name: str, where: str = "method") -> type[Any]:
     """The class of a method, which loads torch.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    where : str
+        Name of the entry in messages.
+
+    Returns
+    -------
+    type
+        A subclass of :class:`regcore.methods.base.Method`.
+
     Raises
     ------
     InputError
         As for :func:`method_info`.
+
+    Examples
+    --------
+    >>> from regcore.methods import method_type
+    >>> method_type("voxelmorph").__name__
+    'VoxelMorph'
     """
     info = method_info(name, where)
     return _loaded(info.location) if name in METHODS else _installed(name, where)
@@ -149,10 +219,28 @@ def method_type(name: str, where: str = "method") -> type[Any]:
 def settings_type(name: str, where: str = "method") -> type[MethodSettings]:
     """The class of a method's settings. For regcore's own methods this does not load torch.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    where : str
+        Name of the entry in messages.
+
+    Returns
+    -------
+    type
+        A subclass of :class:`regcore.methods.settings.base.MethodSettings`.
+
     Raises
     ------
     InputError
         As for :func:`method_info`.
+
+    Examples
+    --------
+    >>> from regcore.methods import settings_type
+    >>> settings_type("greedy").schema_of_keys()["radius"]["default"]
+    2
     """
     settings = method_info(name, where).settings
     return method_type(name, where).settings_type if settings is None else _loaded(settings)
@@ -163,16 +251,46 @@ def read_settings(name: str, values: Mapping | None = None, where: str = "method
 
     Checks that need the network are left to the method.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    values : mapping, optional
+        The settings that differ from the defaults.
+    where : str
+        Name of the settings in messages.
+
+    Returns
+    -------
+    MethodSettings
+        With all defaults.
+
     Raises
     ------
     InputError
         The method or one of its settings is unknown or invalid.
+
+    Examples
+    --------
+    >>> from regcore.methods import read_settings
+    >>> settings = read_settings("voxelmorph", {"preset": "paper", "lambda": 2})
+    >>> settings.value("lambda"), settings.flow, settings.similarity
+    (2, 'displacement', 'lncc')
     """
     return settings_type(name, where).read(values or {}, where)
 
 
 def make_method(name: str, settings: Mapping | None = None, where: str = "method"):
     """Load a method and check its settings.
+
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    settings : mapping, optional
+        The settings that differ from the defaults, or the result of :func:`read_settings`.
+    where : str
+        Name of the settings in messages.
 
     Returns
     -------
@@ -182,6 +300,20 @@ def make_method(name: str, settings: Mapping | None = None, where: str = "method
     ------
     InputError
         The method or one of its settings is unknown or invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> grid = Grid.centred((32, 32), spacing=(1, 1), centre=(0, 0))
+    >>> disc = (np.linalg.norm(np.indices((32, 32)) - 15.5, axis=0) < 9).astype(np.float32)
+    >>> fixed, moving = Volume(disc, grid), Volume(np.roll(disc, 2, axis=0), grid)
+    >>> method = make_method("instance", {"similarity": "mse", "shrink": [2, 1], "iterations": [10, 10]})
+    >>> field = method.register(fixed, moving).field
+    >>> before, after = (np.square(image.data - disc).mean() for image in (moving, field.warp(moving)))
+    >>> bool(after < before / 2)
+    True
     """
     return method_type(name, where)(settings or {}, where)
 

@@ -25,10 +25,21 @@ def job(snakemake) -> Iterator[Plan]:
     ----------
     snakemake
         The object that Snakemake provides to scripts.
+
+    Yields
+    ------
+    Plan
+        The study's plan, not checked again.
+
+    Raises
+    ------
+    SystemExit
+        The block raised :class:`InputError`: its message is logged, and the exit status is 2.
     """
     os.environ[THREADS_VARIABLE] = str(snakemake.threads)
     log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))
-    tune_process(snakemake.threads)
+    # A job that loads torch later, if at all, has its threads from OMP_NUM_THREADS, which Snakemake sets.
+    tune_process(snakemake.threads if "torch" in sys.modules else None)
     try:
         yield plan_study(snakemake.config, check=False)
     except InputError as error:

@@ -186,6 +186,7 @@ def test_the_report_says_what_it_was_made_of(tuned, folder):
     assert not list(Path(tempfile.gettempdir()).glob("regcore-tune-*"))
 
 
+@pytest.mark.slow
 def test_progress_is_told(folder, tmp_path, caplog, quick):
     with caplog.at_level("INFO", logger="regcore"):
         tune_model(folder / "hyper", folder / "cohort.tsv", tmp_path, pairs=2, points=2)
@@ -202,6 +203,7 @@ def test_drawn_pairs_are_of_the_split_and_of_different_subjects(folder):
     assert drawn[0].equals(drawn[1]) and not drawn[0].equals(drawn[2])
 
 
+@pytest.mark.slow
 def test_contrasts_and_labels_are_those_that_are_wanted(folder, tmp_path, quick):
     options = ["--split", "train", "--contrasts", "T1w", "T2w", "--labels", "2-9", "--points", 3]
     result = run("tune", folder / "hyper", folder / "cohort.tsv", "-o", tmp_path, *options)

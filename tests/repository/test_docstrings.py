@@ -18,16 +18,23 @@ from regcore.settings.base import Section, Settings
 
 ROOMS = (
     "alignment",
+    "autoreg",
     "cohort",
     "evaluation",
+    "experiments",
     "images",
     "kernels",
     "losses",
+    "methods",
+    "models",
     "networks",
     "process",
     "settings",
     "spatial",
+    "study",
     "synthesis",
+    "training",
+    "tuning",
 )
 ORDER = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples")
 
@@ -36,6 +43,7 @@ STEP = "is a step of another function or class, which has the example"
 EXCEPTIONS = {
     "takes seconds": (
         "alignment.optimisation.optimise_affine",
+        "autoreg.path_search.PathSearch",
         "images.ants.estimate_affine",
         "images.ants.load",
         "images.ants.read_affine",
@@ -43,7 +51,9 @@ EXCEPTIONS = {
         "synthesis.anatomy.Anatomy",
         "synthesis.anatomy.build_anatomy",
         "synthesis.icbm152.label_table",
+        "study.stages.listing.write_cohort_tables",
         "synthesis.icbm152.synthesise",
+        "training.distributed.launch",
     ),
     "needs a GPU, vmap, or the other end of a pipe": (
         "kernels.sample_convolution.differs_by_sample",
@@ -55,6 +65,7 @@ EXCEPTIONS = {
         "process.logs.log_to",
         "process.threads.share_cores",
         "process.threads.tune_process",
+        "study.job.job",
     ),
     "takes the weights of another package's network": (
         "networks.imported.weights_from_monai",
@@ -62,11 +73,35 @@ EXCEPTIONS = {
     ),
     "has no code of its own": (
         "cohort.pair_pool.NumberedPairs",
+        "experiments.Compared",
         "networks.decoded.Decoding",
         "networks.design.Design",
         "networks.transmorph.TransMorphSize",
     ),
+    "reads what other stages of a study wrote": (
+        "study.stages.architecture.search_architecture",
+        "study.stages.features.write_features",
+        "study.stages.prepare.prepare_scans",
+        "study.stages.prepare.reference_image",
+        "study.stages.register.import_pairs",
+        "study.stages.register.prepared_image",
+        "study.stages.register.register_pairs",
+        "study.stages.register.true_field",
+        "study.stages.register.write_true_fields",
+        "study.stages.score.evaluate_method",
+        "study.stages.sweep.write_sweep",
+        "study.stages.train.labelled_pairs",
+        "study.stages.train.train",
+        "study.stages.train.training_dice",
+        "study.stages.train.training_identity",
+        "study.stages.train.validation_pairs",
+        "study.stages.tune.collect",
+        "study.stages.tune.run_trial",
+        "study.stages.tune.store_of",
+        "study.stages.weights.write_weights",
+    ),
     STEP: (
+        "autoreg.bilevel.Problem",
         "alignment.preprocess.coarsened",
         "alignment.preprocess.prepare_image",
         "alignment.preprocess.resample",
@@ -83,6 +118,13 @@ EXCEPTIONS = {
         "images.volume.load_values",
         "images.volume.open_nifti",
         "images.volume.save_nifti",
+        "methods.classical.external.External",
+        "methods.classical.greedy.call_greedy",
+        "methods.flow.FlowMethod",
+        "methods.flow.unet_design",
+        "methods.hypernetworked.Hypernetworked",
+        "methods.objective.ObjectiveMethod",
+        "methods.transmorph.transmorph_design",
         "networks.cells.CellDesign",
         "networks.hypernetwork.HypernetworkDesign",
         "networks.imported.Layer",
@@ -104,6 +146,8 @@ EXCEPTIONS = {
         "networks.unet_architecture.named_architecture",
         "networks.weight_volume.WeightedDesign",
         "settings.messages.sentences",
+        "study.stages.register.register_external",
+        "study.versions.stage_version",
     ),
 }
 EXCEPTED = {f"regcore.{name}" for names in EXCEPTIONS.values() for name in names}
@@ -163,7 +207,9 @@ def described(lines):
 
 
 def parameters(documented):
-    """Names of the parameters; none for what takes any keywords, such as settings."""
+    """Names of the parameters; none for what takes any keywords, such as settings, or inherits its constructor."""
+    if inspect.isclass(documented) and "__init__" not in vars(documented):
+        return set()
     found = inspect.signature(documented).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found):
         return set()

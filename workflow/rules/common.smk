@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from regcore.errors import InputError
-from regcore.study.workflow import Workflow, decided_plan, limit_gpus, one_of
+from regcore.study.decision import decided_plan
+from regcore.study.workflow import Workflow, limit_gpus, one_of
 
 
 def answered(question, *arguments):

@@ -14,8 +14,20 @@ from regcore.methods.settings.classical.ants import SyNSettings
 class SyN(External):
     """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), deformable stage only (``SyNOnly``).
 
-    Of the variants in antspyx, only this one takes every setting: ``SyNCC`` ignores step, smoothing and iterations,
-    ``antsRegistrationSyN[so,4]`` the radius.
+    See [1]_.  Of the variants in antspyx, only this one takes every setting: ``SyNCC`` ignores step, smoothing and
+    iterations, ``antsRegistrationSyN[so,4]`` the radius.
+
+    References
+    ----------
+    .. [1] Avants, Epstein, Grossman and Gee, "Symmetric diffeomorphic image registration with cross-correlation:
+       Evaluating automated labeling of elderly and neurodegenerative brain", Med. Image Anal. 12:26-41, 2008.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("syn", {"metric": "mattes", "iterations": [100, 50]})
+    >>> method.settings.metric, method.settings.iterations
+    ('mattes', [100, 50])
     """
 
     settings_type: ClassVar = SyNSettings

@@ -29,7 +29,21 @@ class Elastix(External):
     """B-spline registration with adaptive stochastic gradient descent (Klein et al., IEEE Trans. Med. Imaging 29:196,
     2010; Int. J. Comput. Vis. 81:227, 2009).
 
-    The recommended settings are those of elastix' default parameter map for B-splines.
+    See [1]_ and [2]_.  The recommended settings are those of elastix' default parameter map for B-splines.
+
+    References
+    ----------
+    .. [1] Klein, Staring, Murphy, Viergever and Pluim, "elastix: A toolbox for intensity-based medical image
+       registration", IEEE Trans. Med. Imaging 29:196-205, 2010.
+    .. [2] Klein, Pluim, Staring and Viergever, "Adaptive stochastic gradient descent optimisation for image
+       registration", Int. J. Comput. Vis. 81:227-239, 2009.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("elastix", {"spacing_mm": 8})
+    >>> next(line for line in method.parameters(ndim=3).splitlines() if "FinalGridSpacing" in line)
+    '(FinalGridSpacingInPhysicalUnits 8)'
     """
 
     settings_type: ClassVar = ElastixSettings

@@ -32,7 +32,18 @@ FIXED, MOVING = "fixed.nii.gz", "moving.nii.gz"
 
 
 class ToolError(RegistrationFailed):
-    """A tool gave no usable field; the message has its output."""
+    """A tool gave no usable field; the message has its output.
+
+    Examples
+    --------
+    >>> from regcore.errors import RegistrationFailed
+    >>> from regcore.methods.classical.external import ToolError
+    >>> try:
+    ...     raise ToolError("greedy failed: not enough memory")
+    ... except RegistrationFailed as error:  # it costs this pair, not the study
+    ...     print(error)
+    greedy failed: not enough memory
+    """
 
 
 class External(Method):
@@ -74,6 +85,15 @@ class External(Method):
 def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     """Run a program in ``folder`` with that many threads; its output goes to standard error.
 
+    Parameters
+    ----------
+    command : sequence of str
+        The program's path, and its arguments.
+    folder : Path
+        Where it runs.
+    threads : int
+        Set in the environment, for all libraries with threads.
+
     Returns
     -------
     str
@@ -83,6 +103,19 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     ------
     ToolError
         The program cannot be started, or its exit status is not 0.
+
+    Examples
+    --------
+    >>> import sys
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.methods.classical.external import ToolError, run_program
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         run_program([sys.executable, "-c", "raise SystemExit(3)"], Path(folder), threads=1)
+    ...     except ToolError as error:
+    ...         print(str(error).partition("-c ")[2].splitlines()[0])
+    'raise SystemExit(3)'' ended with status 3:
     """
     typed = shlex.join([Path(command[0]).name, *command[1:]])
     said: deque[str] = deque(maxlen=LINES_KEPT)
@@ -110,14 +143,58 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
 
 
 def program_version(program: Path) -> str:
-    """A program's answer to ``--version``."""
+    """A program's answer to ``--version``.
+
+    Parameters
+    ----------
+    program : Path
+        The program, which must exist.
+
+    Returns
+    -------
+    str
+        Without white space around it.
+
+    Examples
+    --------
+    >>> import sys
+    >>> from pathlib import Path
+    >>> from regcore.methods.classical.external import program_version
+    >>> program_version(Path(sys.executable)).split()[0]
+    'Python'
+    """
     done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return done.stdout.strip()
 
 
 @contextmanager
 def failing_as_tool_error(tool: str) -> Iterator[None]:
-    """Turn any exception of a package called in this process into a :class:`ToolError`."""
+    """Turn any exception of a package called in this process into a :class:`ToolError`.
+
+    Parameters
+    ----------
+    tool : str
+        Name of the package in the message.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ToolError
+        The block raised an exception.
+
+    Examples
+    --------
+    >>> from regcore.methods.classical.external import ToolError, failing_as_tool_error
+    >>> try:
+    ...     with failing_as_tool_error("DIPY"):
+    ...         [].pop()
+    ... except ToolError as error:
+    ...     print(error)
+    DIPY failed: IndexError: pop from empty list
+    """
     try:
         yield
     except Exception as error:
@@ -125,12 +202,54 @@ def failing_as_tool_error(tool: str) -> Iterator[None]:
 
 
 def package_version(name: str) -> str:
-    """Name and version of an installed distribution."""
+    """Name and version of an installed distribution.
+
+    Parameters
+    ----------
+    name : str
+        As in ``pip install``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        It is not installed.
+
+    Examples
+    --------
+    >>> from regcore.methods.classical.external import package_version
+    >>> package_version("numpy").split()[0]
+    'numpy'
+    """
     return f"{name} {importlib.metadata.version(name)}"
 
 
 def save_images(fixed: Volume, moving: Volume, folder: Path) -> None:
-    """Write both images, as ``FIXED`` and ``MOVING``, for a tool that reads files."""
+    """Write both images, as ``FIXED`` and ``MOVING``, for a tool that reads files.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        On one grid.
+    folder : Path
+        Where to write them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.classical.external import save_images
+    >>> image = Volume(np.eye(8, dtype=np.float32), Grid.centred((8, 8), (1, 1), (0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_images(image, image, Path(folder))
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['fixed.nii.gz', 'moving.nii.gz']
+    """
     fixed.save(folder / FIXED)
     moving.save(folder / MOVING)
 
@@ -138,10 +257,32 @@ def save_images(fixed: Volume, moving: Volume, folder: Path) -> None:
 def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
     """The same field with ``grid`` as its grid, whose numbers the tool may have rounded.
 
+    Parameters
+    ----------
+    field : DisplacementField
+        As the tool wrote it.
+    grid : Grid
+        Of the fixed image; for an inverse, of the moving image.
+
+    Returns
+    -------
+    DisplacementField
+        With the same displacements in voxels.
+
     Raises
     ------
     ToolError
         The field is on another grid.
+
+    Examples
+    --------
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods.classical.external import on_grid
+    >>> grid = Grid.centred((8, 8), (1, 1), (0, 0))
+    >>> rounded = DisplacementField.identity(Grid.centred((8, 8), (1, 1), (0.001, 0)))
+    >>> on_grid(rounded, grid).grid is grid
+    True
     """
     if not field.grid.same_as(grid, tolerance_mm=0.05):
         raise ToolError(f"the tool's field is not on the grid of the fixed image ({field.grid.shape}, {grid.shape})")
@@ -149,13 +290,69 @@ def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
 
 
 def from_voxels(displacement: np.ndarray, grid: Grid) -> DisplacementField:
-    """A field from displacements (*space, D) in voxels, components in the order of the array axes."""
+    """A field from displacements in voxels.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*space, D)
+        Components in the order of the array axes.
+    grid : Grid
+        The grid of the displacements.
+
+    Returns
+    -------
+    DisplacementField
+
+    Raises
+    ------
+    ToolError
+        The shape does not fit the grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods.classical.external import from_voxels
+    >>> displacement = np.zeros((8, 6, 2))
+    >>> displacement[..., 1] = 3  # to the right along the second axis
+    >>> field = from_voxels(displacement, Grid.centred((8, 6), (2, 2), (0, 0)))
+    >>> tuple(field.displacement.shape), field.displacement[0, :, 0, 0].tolist()
+    ((1, 2, 8, 6), [0.0, 3.0])
+    """
     _check_shape(displacement, grid)
     return DisplacementField(torch.from_numpy(np.moveaxis(displacement, -1, 0)[None].astype(np.float32)), grid)
 
 
 def from_ras(displacement: np.ndarray, grid: Grid) -> DisplacementField:
-    """A field from displacements (*space, D) in mm along the axes of the RAS world."""
+    """A field from displacements in mm along the axes of the RAS world.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*space, D)
+        Components x, y, z.
+    grid : Grid
+        The grid of the displacements.
+
+    Returns
+    -------
+    DisplacementField
+
+    Raises
+    ------
+    ToolError
+        The shape does not fit the grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods.classical.external import from_ras
+    >>> displacement = np.zeros((8, 6, 2))
+    >>> displacement[..., 0] = 3  # 3 mm to the right
+    >>> field = from_ras(displacement, Grid.centred((8, 6), (2, 2), (0, 0)))
+    >>> field.displacement[0, :, 0, 0].tolist()  # in voxels of 2 mm
+    [1.5, 0.0]
+    """
     _check_shape(displacement, grid)
     return DisplacementField.from_world(DisplacementField.identity(grid).targets() + displacement, grid)
 
