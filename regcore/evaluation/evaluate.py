@@ -87,11 +87,12 @@ def evaluate_field(
     -------
     DataFrame
         Columns ``label metric value``.  Per label: ``dice``, and ``hd95_mm`` and ``mean_surface_distance_mm``
-        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN); a
-        label that both lack is NaN in all.  With label -1, over the labelled region of the fixed scan:
-        ``folds_percent`` and ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic
-        volume and points), ``sd_log_jacobian`` and ``mean_jacobian``; if the images are given, their ``correlation`` over the
-        whole grid, and what the verdict rests on (:func:`regcore.evaluation.verdict.measure`), as ``verdict_<measure>``; ``true_error_mm`` and ``landmark_error_mm`` (means) if the truth is known.
+        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN); a label that
+        both lack is NaN in all.  With label -1, over the labelled region of the fixed scan: ``folds_percent`` and
+        ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic volume and points),
+        ``sd_log_jacobian`` and ``mean_jacobian``; if the images are given, their ``correlation`` over the whole grid,
+        and what the verdict rests on (:func:`regcore.evaluation.verdict.measure`), as ``verdict_<measure>``;
+        ``true_error_mm`` and ``landmark_error_mm`` (means) if the truth is known.
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """How alike two images are in many poses, whatever their contrasts, at a coarse resolution.
 
-Here: what an image shows of its anatomy (its content), a coarse view of it, and the likeness of a fixed view and a moving one
-under any map between them.  All sizes are relative to the extent of the content, so that a mouse in 0.1 mm voxels and a man
-in 1 mm voxels are judged alike.  Not here: which poses to try, and what their likeness says (``verdict``).
+Here: what an image shows of its anatomy (its content), a coarse view of it, and the likeness of a fixed view and a
+moving one under any map between them.  All sizes are relative to the extent of the content, so that a mouse in 0.1 mm
+voxels and a man in 1 mm voxels are judged alike.  Not here: which poses to try, and what their likeness says
+(``verdict``).
 """
 
 import functools
@@ -194,14 +195,14 @@ class Likeness:
 
         likeness = Σ n C² / ((V_fixed + ε) (V_moving + ε))      over windows, around every other cell
 
-    with n the cells of a window that show content in both images, relative to the same sum for the fixed image and itself.
-    That is the same for all maps, so that a small overlap cannot win.
+    with n the cells of a window that show content in both images, relative to the same sum for the fixed image and
+    itself. That is the same for all maps, so that a small overlap cannot win.
 
     Parameters
     ----------
     fixed, moving : View
-        ``points`` are the world positions (n, D) of the fixed view's cells that take part, ``inside`` (n,) tells which of
-        them are content.
+        ``points`` are the world positions (n, D) of the fixed view's cells that take part, ``inside`` (n,) tells which
+        of them are content.
 
     Examples
     --------
@@ -241,7 +242,7 @@ class Likeness:
         view, grid = self.fixed, self.fixed.native
         start, factors = np.array([s.start for s in view.voxels]), np.array(view.factors)
         middle = np.argwhere(self._near) * factors + start + (factors - 1) // 2
-        found = field.displacement[0][(slice(None), *map(torch.from_numpy, middle.T))]
+        found = field.displacement[0].flatten(1)[:, np.ravel_multi_index(tuple(middle.T), grid.shape)]
         return grid.to_world(grid.to_voxels(self.points) + found.double().T.cpu().numpy())
 
     def of(self, targets: np.ndarray) -> np.ndarray:
@@ -302,7 +303,7 @@ def _correlated(fixed: Tensor, moving: Tensor, both: Tensor) -> Tensor:
 
 
 def _window_sums(image: Tensor) -> Tensor:
-    """Sums over windows of 2 · ``RADIUS`` + 1 cells a side, zero outside, around every other cell; image (B, *space)."""
+    """Sums over windows of 2 · ``RADIUS`` + 1 cells a side, zero outside, around every other cell; (B, *space)."""
     for axis in range(1, image.ndim):
         size = (image.shape[axis] + 1) // 2
         padded = F.pad(image, [0, 0] * (image.ndim - 1 - axis) + [RADIUS, RADIUS + 1])

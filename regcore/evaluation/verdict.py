@@ -1,11 +1,11 @@
 """The verdict on one registration: ok, doubtful or failed, with the reasons.
 
 A registration that went wrong ends like one that succeeded, with a field.  What tells them apart without any labels is
-measured here, at a coarse resolution and by a likeness that does not depend on contrast (``likeness``): whether the images
-are more alike than in many poses that are surely wrong, whether a pose nearby or a mirrored one would suit them better,
-whether they are less alike than before, and whether the map is credible for one anatomy.  All limits are relative to the
-extent of the content.  ``benchmarks/verdict.py`` chose them on pairs with a known map, and says how often they are right on
-others.
+measured here, at a coarse resolution and by a likeness that does not depend on contrast (``likeness``): whether the
+images are more alike than in many poses that are surely wrong, whether a pose nearby or a mirrored one would suit them
+better, whether they are less alike than before, and whether the map is credible for one anatomy.  All limits are
+relative to the extent of the content.  ``benchmarks/verdict.py`` chose them on pairs with a known map, and says how
+often they are right on others.
 
 :func:`measure` compares images and field; :func:`judge` turns the numbers into words.
 """
@@ -110,7 +110,7 @@ LIMITS = (
     Limit("less_than_affine", 0.1, 0.4, "the deformation makes the images less alike, by {value:.0%}"),
     Limit("largest_scale", 1.5, 2, "the map stretches the anatomy {value:.2f} times along one direction"),
     Limit("smallest_scale", 0.67, 0.5, "the map shrinks the anatomy {value:.2f} times along one direction"),
-    Limit("coverage", 0.3, 0.05, "the moving image covers only {value:.0%} of the fixed image's content"),
+    Limit("coverage", 0.15, 0.03, "the moving image covers only {value:.0%} of the fixed image's content"),
     Limit("disagreement", 0.05, 0.1, "forward and backward alignments disagree by {disagreement_mm:.1f} mm"),
     Limit("folds_percent", 1, 10, "the field folds {value:.1f} % of the content"),
     Limit("smallest_jacobian", 0.1, -0.1, "the field shrinks a hundredth of the content to {value:.2f} of its volume"),
@@ -165,8 +165,8 @@ def measure(
 ) -> dict[str, float]:
     """Measure what tells a registration that went wrong from one that succeeded.
 
-    Poses are tried on the affine part of the field, the affine map nearest to it over the content: a deformation makes any
-    two images alike to some degree, which says nothing about their pose.
+    Poses are tried on the affine part of the field, the affine map nearest to it over the content: a deformation makes
+    any two images alike to some degree, which says nothing about their pose.
 
     Parameters
     ----------
@@ -183,13 +183,14 @@ def measure(
     -------
     dict
         ``likeness``, ``likeness_start`` and ``likeness_affine`` under the field, the start and the affine part;
-        ``less_than_start`` and ``less_than_affine``, the part of the likeness that was lost; ``wrong_poses_z``, the likeness of
-        the affine part in standard deviations above the mean of ``wrong_poses`` others, turned by 40° or more or shifted by a
-        quarter of the content or more; ``better_nearby`` and ``better_mirrored``, by which part the best of the poses nearby
-        and of the mirrored poses is more alike; ``mirrors``, 1 if the affine part mirrors what the start does not;
-        ``smallest_scale`` and ``largest_scale``; ``coverage``, the share of the fixed content within the moving image's field of
-        view; ``folds_percent``, ``smallest_jacobian`` and ``largest_jacobian`` (1st and 99th percentile, relative to the affine
-        part) over the content; and with ``backward`` ``disagreement_mm``, and ``disagreement`` relative to the extent.
+        ``less_than_start`` and ``less_than_affine``, the part of the likeness that was lost; ``wrong_poses_z``, the
+        likeness of the affine part in standard deviations above the mean of ``wrong_poses`` others, turned by 40° or
+        more or shifted by a quarter of the content or more; ``better_nearby`` and ``better_mirrored``, by which part
+        the best of the poses nearby and of the mirrored poses is more alike; ``mirrors``, 1 if the affine part mirrors
+        what the start does not; ``smallest_scale`` and ``largest_scale``; ``coverage``, the share of the fixed content
+        within the moving image's field of view; ``folds_percent``, ``smallest_jacobian`` and ``largest_jacobian`` (1st
+        and 99th percentile, relative to the affine part) over the content; and with ``backward`` ``disagreement_mm``,
+        and ``disagreement`` relative to the extent.
 
     Raises
     ------
@@ -240,9 +241,9 @@ def judge(measures: Mapping[str, float]) -> Verdict:
     Examples
     --------
     >>> from regcore.evaluation.verdict import judge
-    >>> found = judge({"coverage": 0.2})
+    >>> found = judge({"coverage": 0.1})
     >>> found.level, found.reasons
-    ('doubtful', ("the moving image covers only 20% of the fixed image's content",))
+    ('doubtful', ("the moving image covers only 10% of the fixed image's content",))
     """
     known = {name: float(value) for name, value in measures.items() if np.isfinite(value)}
     risks = {limit: limit.risk(known[limit.measure]) for limit in LIMITS if limit.measure in known}
@@ -332,7 +333,8 @@ def near_poses(shown: View) -> list[np.ndarray]:
     Returns
     -------
     list of ndarray, shape (D + 1, D + 1)
-        Turned by 12° or 25° about an array axis, shifted by 8 or 16 % of the extent, or stretched along one or all axes.
+        Turned by 12° or 25° about an array axis, shifted by 8 or 16 % of the extent, or stretched along one or all
+        axes.
 
     Examples
     --------

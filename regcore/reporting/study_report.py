@@ -32,8 +32,8 @@ def write_tables(results: Results, entries: Sequence[str], outputs: Mapping[str,
     entries : sequence of str
         The rows of the summary, in their order.
     outputs : mapping
-        Paths of ``summary``, ``comparisons``, ``starts`` and ``verdicts`` (CSV), ``summary_html``, and of ``<name>_labels``
-        (CSV) and ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
+        Paths of ``summary``, ``comparisons``, ``starts`` and ``verdicts`` (CSV), ``summary_html``, and of
+        ``<name>_labels`` (CSV) and ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
     """
     plan = results.plan
     rows = pd.concat([results.scores(name) for name in entries], ignore_index=True)
