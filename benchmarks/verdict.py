@@ -274,7 +274,7 @@ def summarise(output: Path) -> None:
         "![Left: the risk of right and wrong registrations. Right: ROC curve](roc.png)",
     ]
     for heading, table in tables(rows):
-        parts += [f"## {heading}", table.to_markdown()]
+        parts += [f"## {heading}", table.to_markdown(disable_numparse=True)]
     missed = rows[(rows["split"] == "test") & rows["wrong"] & (rows["level"] == LEVELS[0])]
     parts += [
         "A brain mirrored left to right is nearly like itself: if one image is mirrored, only small asymmetries tell. A "

@@ -104,7 +104,7 @@ LIMITS = (
         "the images are hardly more alike than in {wrong_poses:.0f} wrong poses (z = {value:.1f})",
     ),
     Limit("better_nearby", 0.05, 0.25, "a pose nearby makes the images more alike, by {value:.0%}"),
-    Limit("better_mirrored", 0.05, 0.5, "the images are more alike when mirrored, by {value:.0%}: is one flipped?"),
+    Limit("better_mirrored", 0.08, 0.5, "the images are more alike when mirrored, by {value:.0%}: is one flipped?"),
     Limit("mirrors", 0.5, 1, "the map mirrors the anatomy (its determinant is negative)"),
     Limit("less_than_start", 0.15, 0.35, "the images are less alike than at the start, by {value:.0%}"),
     Limit("less_than_affine", 0.1, 0.4, "the deformation makes the images less alike, by {value:.0%}"),
