@@ -266,8 +266,8 @@ def summarise(output: Path) -> None:
     commands = "".join(f"python benchmarks/verdict.py --pairs 1 --split {split}\n" for split in ("train", "test"))
     parts = [
         "# How often the verdict is right",
-        "Every registration gets a verdict without any labels: ok, doubtful or failed. Here pairs of scans whose true map "
-        "is known are registered well and badly. A registration is right if its mean error is below "
+        "Every registration gets a verdict without any labels: ok, doubtful or failed. Here pairs of scans whose true "
+        "map is known are registered well and badly. A registration is right if its mean error is below "
         f"{100 * RIGHT:.0f} % of the content's extent, and wrong above {100 * WRONG:.0f} %, or if it is stretched or "
         "folded. The subjects are others than those that the limits were chosen on.",
         f"```\n{commands}```",
@@ -277,8 +277,9 @@ def summarise(output: Path) -> None:
         parts += [f"## {heading}", table.to_markdown(disable_numparse=True)]
     missed = rows[(rows["split"] == "test") & rows["wrong"] & (rows["level"] == LEVELS[0])]
     parts += [
-        "A brain mirrored left to right is nearly like itself: if one image is mirrored, only small asymmetries tell. A "
-        "map that mirrors is always found.",
+        "A brain mirrored left to right is nearly like itself: if one image is mirrored, only small asymmetries tell, "
+        "and none with a template that is symmetric, as one of those across contrasts is. A map that mirrors is always "
+        "found.",
         "Wrong registrations called ok: " + (", ".join(missed["pair"] + " " + missed["registration"]) or "none") + ".",
         "## Limits",
         limits().to_markdown(index=False),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-POSE = "look at warped.nii.gz; if it lies wrong, give --centre, or bring the images near each other first"
+POSE = "look at warped.nii.gz; if it lies wrong, try another --affine, or give a matrix by --init"
 SMOOTHER = "give a larger weight of smoothness, or look whether the images show the same anatomy"
 
 #: Concern (a measure of :func:`regcore.evaluation.verdict.measure`) → the remedy.

@@ -40,6 +40,8 @@ class MethodInfo:
         Whether its fields are read from files rather than computed.
     pretrained : bool
         Whether it uses an existing model, whose folder is its setting ``model``.
+    uses_masks : bool
+        Whether it ignores what masks exclude.
     dimensions : tuple of int
         Dimensions of the images that it can register.
     gpu : bool
@@ -59,6 +61,7 @@ class MethodInfo:
     external: bool = False
     imported: bool = False
     pretrained: bool = False
+    uses_masks: bool = False
     dimensions: tuple[int, ...] = (2, 3)
     gpu: bool = False
 
@@ -69,7 +72,7 @@ class MethodInfo:
 
 
 #: Attributes that a method's class has under the same names.
-FACTS = ("learned", "refines", "external", "imported", "pretrained", "dimensions", "gpu")
+FACTS = ("learned", "refines", "external", "imported", "pretrained", "uses_masks", "dimensions", "gpu")
 
 
 def _own(location: str, settings: str, **facts: Any) -> MethodInfo:
@@ -84,18 +87,18 @@ def _tool(location: str, settings: str, **facts: Any) -> MethodInfo:
 #: The methods of regcore.
 METHODS = {
     "identity": _own("classical.alignment:Identity", "classical.alignment:NoSettings"),
-    "affine": _own("classical.alignment:Affine", "classical.alignment:NoSettings"),
-    "syn": _tool("ants:SyN", "SyNSettings"),
-    "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings"),
-    "greedy": _tool("greedy:Greedy", "GreedySettings"),
+    "affine": _own("classical.alignment:Affine", "classical.alignment:NoSettings", uses_masks=True),
+    "syn": _tool("ants:SyN", "SyNSettings", uses_masks=True),
+    "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings", uses_masks=True),
+    "greedy": _tool("greedy:Greedy", "GreedySettings", uses_masks=True),
     "dipy": _tool("dipy:DipySyN", "DipySettings"),
     "convexadam": _tool("convexadam:ConvexAdam", "ConvexAdamSettings", dimensions=(3,), gpu=True),
     "demons": _tool("demons:Demons", "DemonsSettings"),
     "deeds": _tool("deeds:Deeds", "DeedsSettings", dimensions=(3,)),
-    "elastix": _tool("elastix:Elastix", "ElastixSettings"),
+    "elastix": _tool("elastix:Elastix", "ElastixSettings", uses_masks=True),
     "fireants": _tool("fireants:FireANTs", "FireANTsSettings", dimensions=(3,), gpu=True),
     "imported": _own("imported:Imported", "imported:ImportedSettings", imported=True),
-    "instance": _own("instance:Instance", "instance:InstanceSettings", gpu=True),
+    "instance": _own("instance:Instance", "instance:InstanceSettings", uses_masks=True, gpu=True),
     "refine": _own("refine:Refine", "refine:RefineSettings", refines=True),
     "autoreg": _own("autoreg:AutoReg", "autoreg:AutoRegSettings", learned=True),
     "hypermorph": _own("hypermorph:HyperMorph", "hypermorph:HyperMorphSettings", learned=True),
@@ -128,6 +131,22 @@ def installed_methods() -> dict[str, importlib.metadata.EntryPoint]:
     """
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {point.name: point for point in found if point.name not in METHODS}
+
+
+def methods_with_masks() -> list[str]:
+    """Names of the methods that ignore what masks exclude.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from regcore.methods import methods_with_masks
+    >>> "instance" in methods_with_masks(), "demons" in methods_with_masks()
+    (True, False)
+    """
+    return [name for name in known_methods() if method_info(name).uses_masks]
 
 
 def known_methods() -> list[str]:

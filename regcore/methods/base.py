@@ -67,12 +67,10 @@ class Method(ABC):
     ----------
     settings_type : type
         Class of the settings.
-    learned, refines, external, imported, pretrained, dimensions, gpu
+    learned, refines, external, imported, pretrained, uses_masks, dimensions, gpu
         As in :class:`regcore.methods.MethodInfo`, from which studies are planned.
     aligned : bool
-        Whether the affine alignment of the scans is part of the result.
-    uses_masks : bool
-        Whether :meth:`register` takes ``fixed_mask`` and ``moving_mask``.
+        Whether the method sees the scans aligned. If not, it gets them where their headers place them.
 
     Raises
     ------
@@ -109,8 +107,8 @@ class Method(ABC):
     pretrained: ClassVar[bool] = False
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     gpu: ClassVar[bool] = False
-    aligned: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = False
+    aligned: ClassVar[bool] = True
 
     settings: MethodSettings
 
@@ -126,7 +124,11 @@ class Method(ABC):
 
     @abstractmethod
     def register(self, fixed: Volume, moving: Volume) -> Registration:
-        """Find the field that warps ``moving`` onto ``fixed``; intensities are normalised to 0 ... 1."""
+        """Find the field that warps ``moving`` onto ``fixed``; intensities are normalised to 0 ... 1.
+
+        A method that uses masks also takes ``fixed_mask`` and ``moving_mask``: volumes on the same grid or None, zero
+        where the image is to be ignored.
+        """
 
 
 class LearnedMethod(Method):

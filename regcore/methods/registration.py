@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from regcore.alignment.preprocess import Prepared
+from regcore.alignment.prepared import Prepared
 from regcore.errors import RegistrationFailed
 from regcore.methods.base import Method, Registration
 from regcore.process.cost import Cost
@@ -43,7 +43,7 @@ def register_scans(
     Examples
     --------
     >>> import numpy as np
-    >>> from regcore.alignment.preprocess import Prepared
+    >>> from regcore.alignment.prepared import Prepared
     >>> from regcore.images.field import DisplacementField
     >>> from regcore.images.volume import Grid, Volume
     >>> from regcore.methods import make_method

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from regcore.alignment.settings import HEED_MASKS
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
@@ -113,6 +114,38 @@ def check_models(entries: Iterable[Entry], ndim: int) -> None:
     for entry in entries:
         if entry.info.pretrained and entry.made.ndim != ndim:
             raise InputError(f"{entry.where}.model: a {entry.made.ndim}-D model cannot register {ndim}-D images")
+
+
+def check_preprocess(study: StudySettings) -> None:
+    """Raise :class:`InputError` if the alignment cannot do what the study asks of it.
+
+    Parameters
+    ----------
+    study : StudySettings
+        The settings of the study.
+
+    Raises
+    ------
+    InputError
+        Names the key, and the alignments that can.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_preprocess
+    >>> from regcore.study.plan import read_study
+    >>> study = {"study": "small", "cohort": {"embedded": {}}, "methods": {"affine": {}}}
+    >>> try:
+    ...     check_preprocess(read_study({**study, "preprocess": {"cost_mask": True, "affine": "nmi"}}))
+    ... except InputError as error:
+    ...     print(error)
+    preprocess.cost_mask: the alignment 'nmi' takes no masks; auto, rigid, similarity, affine, translation, ants do
+    """
+    settings = study.preprocess
+    if settings.cost_mask and settings.affine in ("nmi", "mind"):
+        raise InputError(
+            f"preprocess.cost_mask: the alignment '{settings.affine}' takes no masks; {', '.join(HEED_MASKS)} do"
+        )
 
 
 def check_evaluation(study: StudySettings) -> None:

@@ -22,6 +22,7 @@ from regcore.study.checks import (
     check_entries,
     check_evaluation,
     check_models,
+    check_preprocess,
     check_training_labels,
     dimensions,
 )
@@ -268,6 +269,7 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     entries |= {name: Entry(name, values, entries, files) for name, values in study.methods.items()}
     check_entries(entries.values(), settings=check)
     check_evaluation(study)
+    check_preprocess(study)
     if check and not study.cohort.embedded:
         check_files(cohort)
     if check:

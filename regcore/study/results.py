@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from regcore.alignment.preprocess import read_scan
+from regcore.alignment.preprocess import prepare_image, read_scan
 from regcore.autoreg.search import FACTS, TRACE, read_found
 from regcore.cohort.labels import scored_labels
 from regcore.experiments.settings import ExperimentSettings
@@ -160,7 +160,8 @@ class Results:
 
     def normalised(self, scan: str) -> Volume:
         """A scan on its own grid, normalised as for the methods."""
-        return read_scan(self.plan.cohort.files(scan), self.plan.settings.preprocess)
+        settings = self.plan.settings.preprocess
+        return prepare_image(read_scan(self.plan.cohort.files(scan), settings).image, settings)
 
     def prepared(self, scan: str) -> Volume:
         """A scan on the common grid."""

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment.preprocess import Scan
 from regcore.alignment.settings import PreprocessSettings
 from regcore.cohort.table import read_cohort
 from regcore.commands import tune as cohort_module
 from regcore.commands.cli import main
-from regcore.commands.register import prepare_for
+from regcore.commands.scans import prepare_for
 from regcore.commands.tune import tune_model
 from regcore.errors import InputError
 from regcore.images.field import read_field
@@ -360,7 +361,7 @@ def test_register_moves_as_far_as_lambda_says(folder, tmp_path, options, amount)
 def test_a_model_without_a_reference_prepares_no_scan(folder):
     model = replace(load_model(folder / "hyper"), space=None)
     with pytest.raises(InputError, match="hypermorph has no reference image"):
-        prepare_for(model, read_volume(folder / "a0.nii.gz"), seed=0)
+        prepare_for(model, Scan(read_volume(folder / "a0.nii.gz")), seed=0)
 
 
 def test_register_takes_every_hyperparameter(folder, tmp_path):

@@ -42,11 +42,12 @@ STEP = "is a step of another function or class, which has the example"
 #: Public names without an example, by the reason.  Steps may be described in one line.
 EXCEPTIONS = {
     "takes seconds": (
+        "alignment.aligner.align_images",
         "alignment.optimisation.optimise_affine",
+        "alignment.with_ants.align_with_ants",
         "autoreg.path_search.PathSearch",
         "images.ants.estimate_affine",
         "images.ants.load",
-        "images.ants.read_affine",
         "images.ants.to_ants",
         "synthesis.anatomy.Anatomy",
         "synthesis.anatomy.build_anatomy",
@@ -83,6 +84,7 @@ EXCEPTIONS = {
         "study.stages.features.write_features",
         "study.stages.prepare.prepare_scans",
         "study.stages.prepare.reference_image",
+        "study.stages.prepare.reference_scan",
         "study.stages.register.import_pairs",
         "study.stages.register.prepared_image",
         "study.stages.register.register_pairs",
@@ -101,10 +103,11 @@ EXCEPTIONS = {
         "study.stages.weights.write_weights",
     ),
     STEP: (
+        "alignment.preprocess.placed",
         "autoreg.bilevel.Problem",
-        "alignment.preprocess.coarsened",
         "alignment.preprocess.prepare_image",
-        "alignment.preprocess.resample",
+        "alignment.resampling.coarsened",
+        "alignment.resampling.resample",
         "cohort.pairs.choose_subjects",
         "cohort.pairs.contrasts_of",
         "cohort.pairs.dataset_of",

@@ -30,7 +30,7 @@ class Identity(Method):
 
 
 class Affine(Identity):
-    """Only the affine alignment from which all other methods start.
+    """Only the affine alignment from which all other methods start; masks count in it.
 
     The field is zero here: images on one grid are aligned before a method sees them, and
     :func:`regcore.methods.registration.register_scans` adds that alignment to the result.
@@ -47,3 +47,9 @@ class Affine(Identity):
     """
 
     aligned: ClassVar = True
+    uses_masks: ClassVar = True
+
+    def register(
+        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+    ) -> Registration:
+        return super().register(fixed, moving)

@@ -31,9 +31,17 @@ class SyN(External):
     """
 
     settings_type: ClassVar = SyNSettings
+    uses_masks: ClassVar = True
     settings: SyNSettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         ants = ants_bridge.load()
         first, second = ants_bridge.to_ants(fixed), ants_bridge.to_ants(moving)
         settings = self.settings
@@ -48,7 +56,9 @@ class SyN(External):
             "reg_iterations": tuple(settings.iterations),
         }
         prefix = str(folder / "pair_")  # antspyx finds its results with a glob on this prefix
-        found = ants.registration(first, second, outprefix=prefix, **arguments)
+        given = {"mask": fixed_mask, "moving_mask": moving_mask}
+        masks = {name: ants_bridge.to_ants(mask) for name, mask in given.items() if mask is not None}
+        found = ants.registration(first, second, outprefix=prefix, **arguments, **masks)
         forward = _composed(first, second, found["fwdtransforms"], prefix + "forward_")
         inverse = _composed(
             second,
@@ -57,7 +67,7 @@ class SyN(External):
             prefix + "inverse_",
             whichtoinvert=[path.endswith(".mat") for path in found["invtransforms"]],
         )
-        called = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        called = ", ".join([*(f"{name}={value!r}" for name, value in arguments.items()), *(f"{m}={m}" for m in masks)])
         return Registration(
             on_grid(forward, fixed.grid),
             on_grid(inverse, moving.grid),

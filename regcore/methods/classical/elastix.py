@@ -9,13 +9,16 @@ from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
+    FIXED_MASK,
     MOVING,
+    MOVING_MASK,
     External,
     ToolError,
     on_grid,
     program_version,
     run_program,
     save_images,
+    save_mask,
 )
 from regcore.methods.settings.classical.elastix import ElastixSettings
 
@@ -47,16 +50,28 @@ class Elastix(External):
     """
 
     settings_type: ClassVar = ElastixSettings
+    uses_masks: ClassVar = True
     settings: ElastixSettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         save_images(fixed, moving, folder)
+        masks = [
+            *save_mask(fixed_mask, "-fMask", FIXED_MASK, folder),
+            *save_mask(moving_mask, "-mMask", MOVING_MASK, folder),
+        ]
         (folder / PARAMETERS).write_text(self.parameters(fixed.grid.ndim))
         commands = [
-            self.call("elastix", "-f", FIXED, "-m", MOVING, "-p", PARAMETERS, "-out", ".", folder=folder),
+            self.call("elastix", "-f", FIXED, "-m", MOVING, *masks, "-p", PARAMETERS, "-out", ".", folder=folder),
             self.call("transformix", "-def", "all", "-tp", TRANSFORM, "-out", ".", folder=folder),
         ]
         version = program_version(self.program("elastix"))

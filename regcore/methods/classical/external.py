@@ -27,8 +27,9 @@ from regcore.process.threads import thread_environment
 
 #: Number of last lines of a program's output that an error shows.
 LINES_KEPT = 40
-#: File names of the two images in a tool's folder.
+#: File names of the two images and their masks in a tool's folder.
 FIXED, MOVING = "fixed.nii.gz", "moving.nii.gz"
+FIXED_MASK, MOVING_MASK = "fixed_mask.nii.gz", "moving_mask.nii.gz"
 
 
 class ToolError(RegistrationFailed):
@@ -59,7 +60,9 @@ class External(Method):
         """Number of threads for the tool: as many as the process has."""
         return torch.get_num_threads()
 
-    def register(self, fixed: Volume, moving: Volume) -> Registration:
+    def register(
+        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+    ) -> Registration:
         """Run the tool in an empty temporary folder.
 
         Raises
@@ -67,9 +70,10 @@ class External(Method):
         ToolError
             The tool failed, or its field is not on the fixed grid.
         """
+        masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask} if self.uses_masks else {}
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
             try:
-                found = self.run(fixed, moving, Path(folder))
+                found = self.run(fixed, moving, Path(folder), **masks)
             except InputError as error:  # about a file that the tool did not write or wrote wrongly
                 raise ToolError(f"the tool gave no usable field: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
@@ -79,7 +83,10 @@ class External(Method):
 
     @abstractmethod
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        """Run the tool with its files in ``folder``; set ``tool`` and ``commands`` of the result."""
+        """Run the tool with its files in ``folder``; set ``tool`` and ``commands`` of the result.
+
+        A tool that uses masks also takes ``fixed_mask`` and ``moving_mask``, as :meth:`register` does.
+        """
 
 
 def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
@@ -252,6 +259,67 @@ def save_images(fixed: Volume, moving: Volume, folder: Path) -> None:
     """
     fixed.save(folder / FIXED)
     moving.save(folder / MOVING)
+
+
+def save_mask(mask: Volume | None, option: str, name: str, folder: Path) -> list[str]:
+    """Write a mask as 0 and 1, for a tool that reads files.
+
+    Parameters
+    ----------
+    mask : Volume or None
+        Zero where the image is ignored.
+    option : str
+        The tool's option for it.
+    name : str
+        Name of the file.
+    folder : Path
+        Where to write it.
+
+    Returns
+    -------
+    list of str
+        The option and the name; empty without a mask.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.methods.classical.external import save_mask
+    >>> save_mask(None, "-gm", "fixed_mask.nii.gz", Path("nowhere"))
+    []
+    """
+    if mask is None:
+        return []
+    mask.with_data((mask.data > 0).astype(np.uint8)).save(folder / name)
+    return [option, name]
+
+
+def joined_mask(fixed_mask: Volume | None, moving_mask: Volume | None) -> Volume | None:
+    """What both masks leave, for a tool that takes only a mask of the fixed image, or fails with one of the moving.
+
+    The moving mask counts where the alignment puts it.
+
+    Parameters
+    ----------
+    fixed_mask, moving_mask : Volume or None
+        On one grid, zero where an image is ignored.
+
+    Returns
+    -------
+    Volume or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.classical.external import joined_mask
+    >>> first = Volume(np.eye(2), Grid.centred((2, 2), spacing=(1, 1), centre=(0, 0)))
+    >>> second = first.with_data(np.array([[1, 1], [0, 0]]))
+    >>> joined_mask(first, second).data.tolist(), joined_mask(first, None) is first
+    ([[True, False], [False, False]], True)
+    """
+    if fixed_mask is None or moving_mask is None:
+        return fixed_mask or moving_mask
+    return fixed_mask.with_data((fixed_mask.data > 0) & (moving_mask.data > 0))
 
 
 def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:

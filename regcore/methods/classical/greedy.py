@@ -9,12 +9,15 @@ from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
+    FIXED_MASK,
     MOVING,
     External,
     failing_as_tool_error,
+    joined_mask,
     on_grid,
     package_version,
     save_images,
+    save_mask,
 )
 from regcore.methods.settings.classical.greedy import GreedySettings
 
@@ -42,11 +45,21 @@ class Greedy(External):
     """
 
     settings_type: ClassVar = GreedySettings
+    uses_masks: ClassVar = True
     settings: GreedySettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         save_images(fixed, moving, folder)
-        arguments = self.arguments(fixed.grid.ndim)
+        # Not -mm for the moving mask: with SSD, greedy moves voxels into what it excludes.
+        mask = save_mask(joined_mask(fixed_mask, moving_mask), "-gm", FIXED_MASK, folder)
+        arguments = " ".join([self.arguments(fixed.grid.ndim), *mask])
         call_greedy(fixed.grid.ndim, arguments, folder)
         return Registration(
             on_grid(read_field(folder / WARP), fixed.grid),

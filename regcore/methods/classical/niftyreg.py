@@ -9,13 +9,16 @@ from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
+    FIXED_MASK,
     MOVING,
     External,
     ToolError,
     from_ras,
+    joined_mask,
     program_version,
     run_program,
     save_images,
+    save_mask,
 )
 from regcore.methods.settings.classical.niftyreg import NiftyRegSettings
 
@@ -46,14 +49,24 @@ class NiftyReg(External):
     """
 
     settings_type: ClassVar = NiftyRegSettings
+    uses_masks: ClassVar = True
     settings: NiftyRegSettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         save_images(fixed, moving, folder)
-        commands = [self.call("reg_f3d", *self.arguments(), folder=folder)]
+        # Not -fmask for the moving mask: without -vel, reg_f3d ignores it.
+        mask = save_mask(joined_mask(fixed_mask, moving_mask), "-rmask", FIXED_MASK, folder)
+        commands = [self.call("reg_f3d", *self.arguments(), *mask, folder=folder)]
         commands.append(self.call(*_to_displacement(FIXED, CONTROL, "field.nii.gz"), folder=folder))
         inverse = None
         if self.settings.velocity:

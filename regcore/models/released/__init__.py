@@ -14,7 +14,7 @@ from regcore.process.files import atomic_copy, atomic_write
 
 FOLDER = Path(__file__).parent
 #: Preprocessing of a released model.  The affine alignment works for any contrast, like the model.
-PREPARATION = {"affine": "nmi", "mask": False, "percentiles": [0.5, 99.5]}
+PREPARATION = {"affine": "auto", "mask": False, "percentiles": [0.5, 99.5]}
 
 
 def released_models() -> dict[str, Path]:

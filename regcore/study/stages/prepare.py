@@ -3,10 +3,33 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from regcore.alignment.preprocess import common_grid, prepare, prepare_image, read_scan, save_prepared
+from regcore.alignment.prepared import save_prepared
+from regcore.alignment.preprocess import Scan, common_grid, prepare, prepare_image, read_scan
 from regcore.images.volume import Volume, read_volume
 from regcore.process.progress import tracked
 from regcore.study.plan import Plan
+
+
+def reference_scan(plan: Plan) -> Scan:
+    """The scan to which the others are aligned.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    """
+    if plan.reference in plan.cohort.table.index:
+        return read_scan(plan.cohort.files(plan.reference), plan.settings.preprocess)
+    return Scan(read_volume(plan.reference))
 
 
 def reference_image(plan: Plan) -> Volume:
@@ -27,10 +50,7 @@ def reference_image(plan: Plan) -> Volume:
     InputError
         The image cannot be read.
     """
-    settings = plan.settings.preprocess
-    if plan.reference in plan.cohort.table.index:
-        return read_scan(plan.cohort.files(plan.reference), settings)
-    return prepare_image(read_volume(plan.reference), settings)
+    return prepare_image(reference_scan(plan).image, plan.settings.preprocess)
 
 
 def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
@@ -51,9 +71,9 @@ def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
         A file cannot be read, or a scan cannot be aligned.
     """
     settings = plan.settings.preprocess
-    reference = reference_image(plan)
-    grid = common_grid(reference, settings)
+    reference = reference_scan(plan)
+    grid = common_grid(prepare_image(reference.image, settings), settings)
     for scan in tracked(scans, "prepared"):
-        files = plan.cohort.files(scan)
-        prepared = prepare(read_scan(files, settings), reference, grid, settings.affine, plan.settings.seed)
+        found = read_scan(plan.cohort.files(scan), settings)
+        prepared = prepare(found, reference, grid, settings, plan.settings.seed)
         save_prepared(prepared, folder / scan, plan.cohort.file(scan, "labels"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from regcore.alignment.preprocess import read_prepared
+from regcore.alignment.prepared import read_prepared
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField, read_field
@@ -166,7 +166,7 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
-    >>> from regcore.alignment.preprocess import Prepared, save_prepared
+    >>> from regcore.alignment.prepared import Prepared, save_prepared
     >>> from regcore.images.field import read_field
     >>> from regcore.images.volume import Grid, Volume
     >>> from regcore.methods import make_method
