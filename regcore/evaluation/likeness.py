@@ -175,7 +175,27 @@ def content(data: np.ndarray) -> np.ndarray:
 
 
 def cell_means(data: np.ndarray, box: tuple[slice, ...], factors: tuple[int, ...]) -> np.ndarray:
-    """Means over the cells of a box; voxels that fill no cell are left out."""
+    """Means over the cells of a box; voxels that fill no cell are left out.
+
+    Parameters
+    ----------
+    data : ndarray, 2-D or 3-D
+    box : tuple of slice
+        A part of the array.
+    factors : tuple of int
+        Voxels a cell along each axis.
+
+    Returns
+    -------
+    ndarray of float32
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.evaluation.likeness import cell_means
+    >>> cell_means(np.arange(10).reshape(2, 5), (slice(0, 2), slice(1, 5)), (2, 2)).tolist()
+    [[4.0, 6.0]]
+    """
     cells = [(s.stop - s.start) // n for s, n in zip(box, factors, strict=True)]
     inside = tuple(slice(s.start, s.start + k * n) for s, k, n in zip(box, cells, factors, strict=True))
     found = data[inside]

@@ -10,23 +10,19 @@ often they are right on others.
 :func:`measure` compares images and field; :func:`judge` turns the numbers into words.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from regcore.evaluation.likeness import Likeness, View, cell_means, view
+from regcore.evaluation.poses import mirrored_poses, near_poses, wrong_poses
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Volume, transform_points
 from regcore.spatial import jacobian_determinant
 
 OK, DOUBTFUL, FAILED = LEVELS = ("ok", "doubtful", "failed")
 
-#: Turns (degrees, about each axis), shifts (parts of the content's extent) and stretches of poses near the found one.
-NEAR_TURNS, NEAR_SHIFTS, NEAR_STRETCHES = (12, 25), (0.08, 0.16), (0.75, 1.33)
-#: Shifts of the wrong poses, parts of the content's length along the axis; and their turns in 2-D, degrees.
-WRONG_SHIFTS, WRONG_TURNS = (0.25, 0.4), (45, 75, 105, 135, 165, 195, 225, 255, 285, 315)
 #: Images that are this alike lie right in any pose that is as good: a ball can be turned.
 CLEARLY_ALIKE = 0.7
 #: Likeness below which a ratio of two says nothing.
@@ -80,41 +76,55 @@ class Limit:
     Parameters
     ----------
     measure : str
-    doubtful, failed : float
-        Bad are values on the side of ``failed``.
+    good, doubtful, failed : float
+        A value of a good registration, and the two limits.
     says : str
         The reason; ``{value}`` is the measure, and others can be named.
+
+    Examples
+    --------
+    >>> from regcore.evaluation.verdict import Limit
+    >>> Limit("folds_percent", 0, 1, 10, "folds {value} %").risk(5.5)
+    1.5
     """
 
     measure: str
+    good: float
     doubtful: float
     failed: float
     says: str
 
     def risk(self, value: float) -> float:
-        """1 at the limit for doubtful, 2 at that for failed, linear."""
+        """0 at a good value, 1 at the limit for doubtful, 2 at that for failed, linear in between and beyond."""
+        if (value - self.doubtful) * (self.failed - self.doubtful) < 0:
+            return (value - self.good) / (self.doubtful - self.good)
         return 1 + (value - self.doubtful) / (self.failed - self.doubtful)
 
 
 LIMITS = (
     Limit(
         "wrong_poses_z",
-        6,
-        4,
+        15,
+        5.5,
+        3,
         "the images are hardly more alike than in {wrong_poses:.0f} wrong poses (z = {value:.1f})",
     ),
-    Limit("better_nearby", 0.05, 0.25, "a pose nearby makes the images more alike, by {value:.0%}"),
-    Limit("better_mirrored", 0.08, 0.5, "the images are more alike when mirrored, by {value:.0%}: is one flipped?"),
-    Limit("mirrors", 0.5, 1, "the map mirrors the anatomy (its determinant is negative)"),
-    Limit("less_than_start", 0.15, 0.35, "the images are less alike than at the start, by {value:.0%}"),
-    Limit("less_than_affine", 0.1, 0.4, "the deformation makes the images less alike, by {value:.0%}"),
-    Limit("largest_scale", 1.5, 2, "the map stretches the anatomy {value:.2f} times along one direction"),
-    Limit("smallest_scale", 0.67, 0.5, "the map shrinks the anatomy {value:.2f} times along one direction"),
-    Limit("coverage", 0.15, 0.03, "the moving image covers only {value:.0%} of the fixed image's content"),
-    Limit("disagreement", 0.05, 0.1, "forward and backward alignments disagree by {disagreement_mm:.1f} mm"),
-    Limit("folds_percent", 1, 10, "the field folds {value:.1f} % of the content"),
-    Limit("smallest_jacobian", 0.1, -0.1, "the field shrinks a hundredth of the content to {value:.2f} of its volume"),
-    Limit("largest_jacobian", 6, 12, "the field swells a hundredth of the content {value:.1f} times"),
+    Limit("better_nearby", -0.4, 0.1, 0.3, "a pose nearby makes the images more alike, by {value:.0%}"),
+    Limit(
+        "better_mirrored", -0.2, 0.08, 0.5, "the images are more alike when mirrored, by {value:.0%}: is one flipped?"
+    ),
+    Limit("mirrors", 0, 0.5, 1, "the map mirrors the anatomy (its determinant is negative)"),
+    Limit("less_than_start", -0.5, 0.15, 0.35, "the images are less alike than at the start, by {value:.0%}"),
+    Limit("less_than_affine", -0.3, 0.1, 0.4, "the deformation makes the images less alike, by {value:.0%}"),
+    Limit("largest_scale", 1, 1.5, 2, "the map stretches the anatomy {value:.2f} times along one direction"),
+    Limit("smallest_scale", 1, 0.67, 0.5, "the map shrinks the anatomy {value:.2f} times along one direction"),
+    Limit("coverage", 1, 0.15, 0.03, "the moving image covers only {value:.0%} of the fixed image's content"),
+    Limit("disagreement", 0, 0.05, 0.1, "forward and backward alignments disagree by {disagreement_mm:.1f} mm"),
+    Limit("folds_percent", 0, 1, 10, "the field folds {value:.1f} % of the content"),
+    Limit(
+        "smallest_jacobian", 1, 0.1, -0.1, "the field shrinks a hundredth of the content to {value:.2f} of its volume"
+    ),
+    Limit("largest_jacobian", 1, 6, 12, "the field swells a hundredth of the content {value:.1f} times"),
 )
 #: Worth saying though the registration may be ok: measure → (largest value at which it is said, sentence).
 NOTES = {"coverage": (0.9, "the moving image covers {value:.0%} of the fixed image's content")}
@@ -290,85 +300,10 @@ def affine_part(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def wrong_poses(shown: View) -> list[np.ndarray]:
-    """Maps of the fixed world that spoil any alignment: all turns onto other axes, and shifts along each axis.
-
-    Parameters
-    ----------
-    shown : View
-        Of the fixed image.
-
-    Returns
-    -------
-    list of ndarray, shape (D + 1, D + 1)
-        35 in 3-D, 18 in 2-D.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regcore.evaluation.likeness import view
-    >>> from regcore.evaluation.verdict import wrong_poses
-    >>> from regcore.images.volume import Grid, Volume
-    >>> image = np.random.default_rng(0).random((64, 64))
-    >>> len(wrong_poses(view(Volume(image, Grid.centred((64, 64), spacing=(1, 1), centre=(0, 0))))))
-    18
-    """
-    ndim = len(shown.sides)
-    turns = _onto_axes() if ndim == 3 else [_turn(2, 0, degrees) for degrees in WRONG_TURNS]
-    shifts = [
-        sign * part * shown.sides[axis] * shown.directions[:, axis]
-        for axis, part, sign in itertools.product(range(ndim), WRONG_SHIFTS, (-1, 1))
-    ]
-    return [_about(shown, turn) for turn in turns] + [_about(shown, np.eye(ndim), shift) for shift in shifts]
-
-
-def near_poses(shown: View) -> list[np.ndarray]:
-    """Maps of the fixed world that would improve an alignment that is somewhat wrong; as :func:`wrong_poses`.
-
-    Parameters
-    ----------
-    shown : View
-        Of the fixed image.
-
-    Returns
-    -------
-    list of ndarray, shape (D + 1, D + 1)
-        Turned by 12° or 25° about an array axis, shifted by 8 or 16 % of the extent, or stretched along one or all
-        axes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from regcore.evaluation.likeness import view
-    >>> from regcore.evaluation.verdict import near_poses
-    >>> from regcore.images.volume import Grid, Volume
-    >>> image = np.random.default_rng(0).random((64, 64))
-    >>> len(near_poses(view(Volume(image, Grid.centred((64, 64), spacing=(1, 1), centre=(0, 0))))))
-    18
-    """
-    ndim, axes = len(shown.sides), shown.directions
-    turns = [
-        axes @ _turn(ndim, plane, sign * degrees) @ np.linalg.inv(axes)
-        for plane, degrees, sign in itertools.product(range(ndim * (ndim - 1) // 2), NEAR_TURNS, (-1, 1))
-    ]
-    shifts = [
-        sign * part * shown.extent * axes[:, axis]
-        for axis, part, sign in itertools.product(range(ndim), NEAR_SHIFTS, (-1, 1))
-    ]
-    stretches = [
-        np.eye(ndim) + (factor - 1) * np.outer(axes[:, axis], axes[:, axis])
-        for axis, factor in itertools.product(range(ndim), NEAR_STRETCHES)
-    ]
-    every = [factor * np.eye(ndim) for factor in NEAR_STRETCHES]
-    linear = [_about(shown, matrix) for matrix in [*turns, *stretches, *every]]
-    return linear + [_about(shown, np.eye(ndim), shift) for shift in shifts]
-
-
 def _compared(likeness: Likeness, targets: np.ndarray, affine: np.ndarray, start: np.ndarray) -> dict[str, float]:
     """Likeness under the field, its affine part, the start, and poses changed from the affine part."""
     shown = likeness.fixed
-    wrong, near = wrong_poses(shown), near_poses(shown)
-    mirrored = [_about(shown, np.eye(len(axis)) - 2 * np.outer(axis, axis)) for axis in np.asarray(shown.directions).T]
+    wrong, near, mirrored = wrong_poses(shown), near_poses(shown), mirrored_poses(shown)
     poses = [affine @ pose for pose in (*wrong, *near, *mirrored)]
     found = likeness.of(np.stack([targets, *map(likeness.targets, (affine, start, *poses))]))
     whole, own, before = found[:3]
@@ -416,36 +351,6 @@ def _deformation(field: DisplacementField, shown: View, affine: np.ndarray) -> d
         "smallest_jacobian": float(smallest),
         "largest_jacobian": float(largest),
     }
-
-
-def _about(shown: View, linear: np.ndarray, shift: np.ndarray | float = 0) -> np.ndarray:
-    """A linear map about the centre of the content, then a shift."""
-    matrix = np.eye(len(linear) + 1)
-    matrix[:-1, :-1] = linear
-    matrix[:-1, -1] = shown.centre - linear @ shown.centre + shift
-    return matrix
-
-
-def _turn(ndim: int, plane: int, degrees: float) -> np.ndarray:
-    """A rotation in one of the planes of the axes."""
-    first, second = list(itertools.combinations(range(ndim), 2))[plane]
-    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    matrix = np.eye(ndim)
-    matrix[[first, second], [first, second]] = cosine
-    matrix[first, second], matrix[second, first] = -sine, sine
-    return matrix
-
-
-def _onto_axes() -> list[np.ndarray]:
-    """The 23 rotations other than none that map the axes of space onto each other."""
-    found = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1, -1), repeat=3):
-            matrix = np.zeros((3, 3))
-            matrix[range(3), order] = signs
-            if np.linalg.det(matrix) > 0 and not np.array_equal(matrix, np.eye(3)):
-                found.append(matrix)
-    return found
 
 
 def _rounded(value: float) -> float | None:

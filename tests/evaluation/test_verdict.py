@@ -6,16 +6,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from regcore.evaluation.likeness import Likeness, content, view
-from regcore.evaluation.verdict import (
-    LIMITS,
-    NOTES,
-    affine_part,
-    judge,
-    measure,
-    near_poses,
-    verdict,
-    wrong_poses,
-)
+from regcore.evaluation.poses import mirrored_poses, near_poses, wrong_poses
+from regcore.evaluation.verdict import LIMITS, NOTES, affine_part, judge, measure, verdict
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume, transform_points
 
@@ -228,6 +220,7 @@ def test_poses_leave_the_centre_or_turn_about_it(ndim, wrong, near):
     for pose in wrong_poses(shown):
         moved = np.linalg.norm(transform_points(pose, shown.points) - shown.points, axis=1).mean()
         assert moved > 0.15 * shown.extent and np.linalg.det(pose) == pytest.approx(1)
+    assert [round(np.linalg.det(pose)) for pose in mirrored_poses(shown)] == [-1] * ndim
 
 
 def test_every_limit_decides_and_is_explained():
@@ -238,6 +231,7 @@ def test_every_limit_decides_and_is_explained():
         assert levels == ["ok", "doubtful", "failed"]
         found = judge({**others, limit.measure: limit.failed + step})
         assert found.concerns == (limit.measure,) and found.risk > 2
+        assert limit.risk(limit.good) == 0 and 0.9 < limit.risk(limit.doubtful - step) < 1
     assert set(NOTES) <= {limit.measure for limit in LIMITS}
 
 
