@@ -27,6 +27,9 @@ READY = [
     if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
 ] + list(installed_methods())
 
+#: Exit status of a registration that ran but, with --strict, cannot be believed.
+NOT_CREDIBLE = 3
+
 CONVENTIONS = """
 \b
 FILES AND COORDINATES
@@ -136,7 +139,8 @@ def main() -> None:
 @FILL
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, amount, seed, threads, fill, **options) -> None:
+@click.option("--strict", is_flag=True, help=f"Exit with status {NOT_CREDIBLE} if the verdict is 'failed'.")
+def register(fixed, moving, output, method, settings, amount, seed, threads, strict, fill, **options) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
@@ -145,6 +149,9 @@ def register(fixed, moving, output, method, settings, amount, seed, threads, fil
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one), the first alignment
     alone (affine.mat for ITK programs, affine.txt) and register.json to the output folder. All results of an
     earlier registration in it are replaced, as one, when the new ones are complete; other files in it stay.
+
+    Prints a verdict on the result: ok, doubtful or failed, with the reasons and what to do.  It compares the images in
+    many other poses, whatever their contrasts, and looks at the field.
     """
     _check_fill(fill)
     chosen = _parse(settings)
@@ -154,16 +161,19 @@ def register(fixed, moving, output, method, settings, amount, seed, threads, fil
         chosen["lambda"] = amount
     _settle(threads)
     from regcore.commands.register import register_files
+    from regcore.commands.remedies import explained
     from regcore.commands.scans import PairOptions
+    from regcore.evaluation.verdict import FAILED
 
     report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed, fill)
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
-    before, after = report["correlation_before"], report["correlation_after"]
-    click.echo(
-        f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
-        f"{sum(report['seconds'].values()):.1f} s"
-    )
+    level = report["verdict"]["level"]
+    click.echo(f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s")
+    for line in explained(report["verdict"]):
+        click.echo(line)
+    if strict and level == FAILED:
+        sys.exit(NOT_CREDIBLE)
 
 
 @main.command()

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from regcore.alignment.resampling import resample
 from regcore.commands.scans import PairOptions, prepared_pair
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
+from regcore.evaluation.verdict import verdict
 from regcore.images.background import background
 from regcore.images.matrices import save_matrix
 from regcore.images.volume import read_grid, read_volume
@@ -105,7 +104,6 @@ def _register(
     with cost.stage("align"):
         scans = prepared_pair(*pair, model, kind, start, seed)
     found = register_scans(method, *scans, cost=cost)
-    before = resample(moving, fixed.grid, np.eye(fixed.grid.ndim + 1) if start is None else start)
     if fill is None:
         fill = background(moving)
     with cost.stage("warp"):
@@ -116,6 +114,8 @@ def _register(
         save_matrix(scans[1].to_native @ np.linalg.inv(scans[0].to_native), output / "affine")
         if found.inverse is not None:
             found.inverse.save(output / "inverse.nii.gz")
+    with cost.stage("judge"):
+        judged = verdict(fixed, moving, found.field, start)
     report = {
         "fixed": str(fixed_path),
         "moving": str(moving_path),
@@ -132,8 +132,7 @@ def _register(
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
         "folds_percent": folds(found.field.displacement),
-        "correlation_before": correlation(fixed.data, before.data),
-        "correlation_after": correlation(fixed.data, warped.data),
+        "verdict": judged.as_dict(),
         "versions": versions(),
     }
     with atomic_write(output / RECORD) as path:

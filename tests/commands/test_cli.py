@@ -18,6 +18,8 @@ from scipy.ndimage import gaussian_filter
 from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
+from regcore.commands.remedies import REMEDIES
+from regcore.evaluation.verdict import LIMITS
 from regcore.images.field import read_field
 from regcore.images.grid import transform_points
 from regcore.images.masks import read_mask
@@ -54,6 +56,11 @@ def pair(tmp_path_factory):
     return folder
 
 
+def improved(verdict):
+    measures = verdict["measures"]
+    return measures["likeness"] > measures["likeness_start"]
+
+
 def run(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
 
@@ -80,11 +87,11 @@ def test_register_writes_its_files_and_improves_the_match(registered):
         "register.json",
     }
     report = json.loads((registered / "register.json").read_text())
-    assert report["correlation_after"] > 0.98 > report["correlation_before"]
+    assert improved(report["verdict"]) and report["verdict"]["level"] == "ok"
     assert report["folds_percent"] == 0
     assert report["settings"]["iterations"] == [20, 10]
     assert "SyNOnly" in report["commands"][-1] and report["tool"].startswith("antspyx")
-    assert set(report["seconds"]) == {"load", "align", "compute", "warp", "save"}
+    assert set(report["seconds"]) == {"load", "align", "compute", "warp", "save", "judge"}
     assert {"regcore", "torch", "antspyx"} <= set(report["versions"])
 
 
@@ -217,7 +224,7 @@ def test_disjoint_images_are_aligned_unless_the_headers_are_to_be_trusted(pair, 
     assert accepted.exit_code == 0, accepted.output
     report = json.loads((tmp_path / "out" / "register.json").read_text())
     assert report["affine"] == report["aligned"] == "centre" and report["init"] is None
-    assert report["correlation_after"] > 0.6
+    assert report["verdict"]["measures"]["likeness"] > 0.5
 
 
 #: A matrix that puts the pair's moving ball near the fixed one.
@@ -265,6 +272,33 @@ def test_apply_takes_a_matrix_and_the_image_whose_grid_it_needs(pair, tmp_path):
     both = run("apply", field, pair / "moving.nii.gz", "-o", tmp_path / "x.nii.gz", "--fixed", pair / "fixed.nii.gz")
     assert both.exit_code == 2 and "grid of its own" in both.output
     assert not (tmp_path / "x.nii.gz").exists()
+
+
+def test_register_says_what_it_thinks_of_the_result(slices, tmp_path):
+    """One image turned by 90° and left there: failed, with the reason and the remedy; an exit status with --strict."""
+    fixed = read_volume(slices / "fixed.nii.gz")
+    places = np.random.default_rng(0).standard_normal(fixed.grid.shape)
+    textured = fixed.with_data((fixed.data + 600 * gaussian_filter(places, 3) * (fixed.data > 50)).astype("f4"))
+    textured.save(tmp_path / "fixed.nii.gz")
+    turned = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    Volume(textured.data, Grid(fixed.grid.shape, turned @ fixed.grid.affine)).save(tmp_path / "turned.nii.gz")
+    command = ["register", tmp_path / "fixed.nii.gz", tmp_path / "turned.nii.gz", "--method", "identity"]
+    result = run(*command, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[0].startswith(f"{tmp_path / 'out'}: failed, ")
+    assert "wrong poses" in result.output and "  -> look at warped.nii.gz" in result.output
+    kept = json.loads((tmp_path / "out" / "register.json").read_text())["verdict"]
+    assert kept["level"] == "failed" and len(kept["reasons"]) == len(kept["concerns"]) > 0
+    strict = run(*command, "-o", tmp_path / "strict", "--strict")
+    assert strict.exit_code == 3 and strict.output.splitlines()[1:] == result.output.splitlines()[1:]
+    assert (tmp_path / "strict" / "warped.nii.gz").is_file()
+    in_place = [tmp_path / "fixed.nii.gz", tmp_path / "fixed.nii.gz"]
+    right = run("register", *in_place, "--method", "identity", "-o", tmp_path / "right", "--strict")
+    assert right.exit_code == 0 and ": ok, " in right.output and right.output.count("\n") == 1
+
+
+def test_every_concern_has_a_remedy():
+    assert set(REMEDIES) == {limit.measure for limit in LIMITS}
 
 
 def bad_image(kind, good, folder):
@@ -407,7 +441,7 @@ def test_instance_writes_its_files_and_improves_the_match(optimised):
     names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "affine.mat", "affine.txt", "register.json"}
     assert {p.name for p in optimised.iterdir()} == names
     report = json.loads((optimised / "register.json").read_text())
-    assert report["correlation_after"] > 0.98 > report["correlation_before"]
+    assert improved(report["verdict"]) and report["verdict"]["level"] == "ok"
     assert report["folds_percent"] == 0
     assert report["settings"]["iterations"] == [20, 20] and report["settings"]["similarity"] == "lncc"
     assert report["fixed_mask"] is None and report["moving_mask"] is None
@@ -543,7 +577,7 @@ def test_refine_starts_from_the_folder_of_a_model(slices, tmp_path):
         report = json.loads((out / "register.json").read_text())
         assert report["method"] == "refine" and report["settings"]["start"] == str(slices / "model")
         assert {p.name for p in out.iterdir()} >= {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz"}
-        after.append(report["correlation_after"])
+        after.append(report["verdict"]["measures"]["likeness"])
     assert 1 - after[1] < 0.5 * (1 - after[0])
 
 

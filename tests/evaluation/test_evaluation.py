@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
 from regcore.errors import InputError
@@ -13,6 +13,7 @@ from regcore.evaluation import correlation, dice, target_registration_error_mm, 
 from regcore.evaluation.accuracy import random_points
 from regcore.evaluation.evaluate import Truth, evaluate_field
 from regcore.evaluation.regularity import folds, mean_jacobian, sd_log_jacobian
+from regcore.evaluation.verdict import measure
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 
@@ -286,6 +287,14 @@ def test_evaluate_field_correlates_the_images_where_they_are_given(labels, gener
     assert rows.set_index("metric")["value"]["correlation"] == pytest.approx(
         np.corrcoef(data.ravel(), warped.ravel())[0, 1], abs=1e-6
     )
+
+
+def test_evaluate_field_measures_what_the_verdict_rests_on(labels, generator):
+    image = Volume(gaussian_filter(generator.random(GRID.shape), 1).astype("f4"), GRID)
+    field = translation(GRID, 0, 2, 0)
+    rows = evaluate_field(field, labels, labels, [1], images=[image, image]).set_index("metric")["value"]
+    expected = measure(image, image, field)
+    assert {name: rows[f"verdict_{name}"] for name in expected} == expected
 
 
 def test_a_label_in_one_image_or_in_none_has_defined_rows(labels):

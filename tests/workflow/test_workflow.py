@@ -341,7 +341,8 @@ def test_a_trained_model_registers_any_pair_of_files(study, tmp_path):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "register.json").read_text())
-    assert report["correlation_after"] > report["correlation_before"]
+    measures = report["verdict"]["measures"]
+    assert measures["likeness"] > measures["likeness_start"]
     assert (tmp_path / "out" / "inverse.nii.gz").exists()
 
 
