@@ -11,8 +11,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import chdir
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,7 @@ def align(name: str, fixed: str, moving: str) -> dict:
 def missing(name: str) -> str | None:
     """Why a contestant cannot run here; None if it can."""
     needed = {
+        "regcore": "regcore.alignment.aligner",
         "greedy moments": "picsl_greedy",
         "greedy search": "picsl_greedy",
         "elastix": "itk",
@@ -201,16 +202,14 @@ def _for_ants(volume: Volume) -> Volume:
     return coarsened(volume) if volume.data.size > ANTS_VOXELS else volume
 
 
-class _written(tempfile.TemporaryDirectory):
-    """A temporary folder with ``fixed.nii`` and ``moving.nii``; use it as a context manager."""
-
-    def __init__(self, fixed: Volume, moving: Volume):
-        super().__init__(prefix="regcore-alignment-")
-        for name, volume in (("fixed", fixed), ("moving", moving)):
-            _normalised(volume).save(Path(self.name) / f"{name}.nii")
-
-    def __enter__(self) -> Path:
-        return Path(super().__enter__())
+@contextmanager
+def _written(fixed: Volume, moving: Volume) -> Iterator[Path]:
+    """A temporary folder with ``fixed.nii`` and ``moving.nii``."""
+    with tempfile.TemporaryDirectory(prefix="regcore-alignment-") as name:
+        folder = Path(name)
+        for file, volume in (("fixed.nii", fixed), ("moving.nii", moving)):
+            _normalised(volume).save(folder / file)
+        yield folder
 
 
 def _threads() -> int:

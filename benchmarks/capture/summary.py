@@ -82,16 +82,22 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, folder: Path, split: str) -> s
     parts += ["## Overall", overall(rows), "## Headers already right", never_worse(rows)]
     if speed.is_file():
         parts += ["## Seconds for two brains at 1 mm, two threads", seconds(pd.read_csv(speed))]
+    parts.append(CREDITS)
     return "\n\n".join(parts) + "\n"
 
 
 EXPLAINED = """A pair is a fixed scan and another, disturbed as the table says and sampled on a grid of its own (other
-voxels, order and direction of axes, up to 10° oblique; gain 0.3 to 3). Brains take part at 2 mm. Where both show one
-anatomy, the map is known, and success is a mean error over the fixed image's content below 5 % of its length. Between
-two subjects the map is fitted to their labels (centroids weighted by volume; with fewer than 20 labels, the largest
-soft Dice), and success is Dice within one point of the fitted map's, where the moving image shows the fixed one. A
-contestant that raises or exceeds the time limit has failed. Moderate: up to 15° and 15 mm, also in every kind that does
-not say otherwise."""
+voxels, order and direction of axes, up to 10° oblique; gain 0.3 to 3). Brains take part at 2 mm; images of one scan
+share its noise. Where both show one anatomy, the map is known, and success is a mean error over the fixed image's
+content below 5 % of its length. Between two subjects the map is fitted to their labels (centroids weighted by volume;
+with fewer than 20 labels, the largest soft Dice), and success is Dice within one point of the fitted map's, where the
+moving image shows the fixed one. A contestant that raises or exceeds the time limit has failed. Moderate: up to 15°
+and 15 mm, also in every kind that does not say otherwise."""
+CREDITS = """Scans: OASIS with Neuromorphometrics' labels (MICCAI 2012 challenge, CC BY-NC); hippocampus of the Medical
+Segmentation Decathlon (CC BY-SA 4.0); slices of Mindboggle-101 (CC BY-NC-SA 3.0); SynthSeg's label maps and
+VoxelMorph's test scan (Apache-2.0); ICBM 2009c templates with CerebrA; SPM's averages of 152 brains; Colin27 with AAL;
+MR and ultrasound of the prostate (Apache-2.0); and regcore's embedded cohort. Cohorts that are not there take no part:
+a run without any still has the embedded one."""
 
 
 def grid(table: pd.DataFrame) -> str:
