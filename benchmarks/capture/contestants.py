@@ -40,7 +40,7 @@ def align(name: str, fixed: str, moving: str) -> dict:
     -------
     dict
         ``matrix``, fixed world → moving world, RAS mm; ``seconds``; ``cpu_seconds``, also of programs that were
-        started; ``verdict``, where there is one.
+        started; ``verdict``, what the contestant says of its result, if it says anything.
     """
     images = [read_volume(path) for path in (fixed, moving)]
     started, before = time.perf_counter(), sum(os.times()[:4])
@@ -72,7 +72,7 @@ def _ours(fixed: Volume, moving: Volume):
     from regcore.alignment.aligner import align_images
 
     found = align_images(fixed, moving)
-    return found.matrix, str(getattr(found, "verdict", "") or "") or None
+    return found.matrix, "; ".join((found.kind, *found.notes))
 
 
 def _nmi(fixed: Volume, moving: Volume):

@@ -7,7 +7,6 @@ random comes from the kind, the family, the number and the split.
 import json
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -146,7 +145,7 @@ def fitted(fixed: Scan, moving: Scan) -> np.ndarray:
         return np.array(json.loads(path.read_text()))
     matrix = fit_to_labels(fixed.labels, moving.labels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(path)) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(matrix.tolist()))
     return matrix
 
