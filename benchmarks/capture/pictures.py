@@ -24,12 +24,14 @@ LEVELS = (0.15, 0.55)
 
 def draw_pairs(contestant: str, table: pd.DataFrame, folder: Path) -> None:
     """Draw ten pairs of a contestant's rows: the five with the largest errors, and five spread over the others."""
-    if table.empty or "matrix" not in table:
-        return
     rows = table[table["matrix"].notna()].sort_values("error", ascending=False)
-    others = rows.iloc[PAIRS // 2 :].sort_values("pair")
-    spread = others.iloc[np.unique(np.linspace(0, len(others) - 1, PAIRS // 2).round().astype(int))]
-    chosen = pd.concat([rows.iloc[: PAIRS // 2], spread]) if len(others) else rows
+    if rows.empty:
+        return
+    chosen = rows
+    if len(rows) > PAIRS:
+        others = rows.iloc[PAIRS // 2 :].sort_values("pair")
+        spread = others.iloc[np.linspace(0, len(others) - 1, PAIRS // 2).round().astype(int)]
+        chosen = pd.concat([rows.iloc[: PAIRS // 2], spread])
     figure, axes = plt.subplots(len(chosen), 5, figsize=(10, 2.1 * len(chosen)), squeeze=False)
     for line, row in zip(axes, chosen.itertuples(), strict=True):
         kind, family, number = row.pair.rsplit("-", 2)

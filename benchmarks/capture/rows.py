@@ -9,6 +9,11 @@ from capture.pairs import Pair
 from regcore.process.files import atomic_write
 
 DIGITS = 4
+COLUMNS = [
+    "pair", "split", "kind", "family", "fixed", "moving", "known", "degrees", "extent_mm", "contestant",
+    "error_mm", "error_seen_mm", "error", "dice", "dice_start", "dice_truth", "success", "worse",
+    "seconds", "cpu_seconds", "verdict", "failed", "matrix",
+]  # fmt: skip
 
 
 class Rows:
@@ -25,11 +30,11 @@ class Rows:
     def __init__(self, folder: Path, contestant: str):
         self.contestant = contestant
         self.path = folder / "pairs" / f"{contestant.replace(' ', '-').lower()}.csv"
-        self.table = pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame()
+        self.table = pd.read_csv(self.path) if self.path.is_file() else pd.DataFrame(columns=COLUMNS)
 
     def has(self, name: str, split: str) -> bool:
         """Whether a pair has its row."""
-        return len(self.table) > 0 and bool(((self.table["pair"] == name) & (self.table["split"] == split)).any())
+        return bool(((self.table["pair"] == name) & (self.table["split"] == split)).any())
 
     def add(self, pair: Pair, split: str, found: dict, scored: dict) -> None:
         """Add what was found for a pair, or why nothing was."""
@@ -48,7 +53,8 @@ class Rows:
             if "matrix" in found
             else None,
         }
-        self.table = pd.concat([self.table, pd.DataFrame([row])], ignore_index=True)
+        new = pd.DataFrame([row]).reindex(columns=COLUMNS)
+        self.table = pd.concat([self.table, new], ignore_index=True) if len(self.table) else new
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as temporary:
             self.table.to_csv(temporary, index=False)
@@ -57,5 +63,5 @@ class Rows:
 def read_rows(folder: Path, split: str) -> pd.DataFrame:
     """The rows of all contestants for one split."""
     tables = [pd.read_csv(path) for path in sorted((folder / "pairs").glob("*.csv"))]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["split"])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
     return table[table["split"] == split]

@@ -21,11 +21,12 @@ from capture.bases import Base, recipes
 from capture.kinds import KINDS, Kind
 from capture.motion import angle, draw_motion, rotation
 from capture.pairs import disturbed
+from capture.pictures import draw_pairs
 from capture.resampling import resampled
 from capture.rows import Rows, read_rows
 from capture.score import score
 from capture.sources import Stored
-from capture.summary import wilson
+from capture.summary import wilson, write_summary
 from capture.truth import fit_to_labels
 
 VOXEL = 3.0
@@ -241,6 +242,29 @@ def test_rows_can_be_continued(tmp_path):
     again.add(pair, "train", {"failed": "took longer than 1 s and was stopped"}, {"success": False, "worse": False})
     assert len(read_rows(tmp_path, "test")) == len(read_rows(tmp_path, "train")) == 1
     assert pd.isna(read_rows(tmp_path, "train")["error"].iloc[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_page_and_pictures(count, tmp_path, monkeypatch):
+    """Also where a contestant found nothing, and where there are fewer pairs than a page holds."""
+    pair = made_pair("identity")
+    monkeypatch.setattr("capture.pictures.make_pair", lambda *_: pair)
+    monkeypatch.setattr("capture.pictures.PAIRS", 2)
+    rows, failing = Rows(tmp_path, "ANTs"), Rows(tmp_path, "elastix")
+    found = {"matrix": np.eye(4).tolist(), "seconds": 1.5, "cpu_seconds": 1.0, "verdict": "ok"}
+    for number in range(count):
+        numbered = replace(pair, name=f"identity-within-{number:03d}")
+        rows.add(numbered, "test", found, score(pair, np.eye(4)))
+        failing.add(numbered, "test", {"failed": "no"}, {"success": False, "worse": False})
+    for table in (rows, failing):
+        draw_pairs(table.contestant, table.table, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["pictures-ants.png"]
+    write_summary(tmp_path, "test")
+    table = pd.read_csv(tmp_path / "summary.csv").set_index(["kind", "contestant"])
+    assert table.loc[("identity", "ANTs"), "success"] == 1 and table.loc[("identity", "elastix"), "no_result"] == count
+    page = (tmp_path / "README.md").read_text()
+    assert f"100 ({100 * wilson(count, count)[0]:.0f}–100; {count})" in page and "headers already right" in page
 
 
 def test_wilson_interval():
