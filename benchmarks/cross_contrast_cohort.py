@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_closing, binary_dilation
 
-from regcore.alignment.preprocess import resample
+from regcore.alignment.resampling import resample
 from regcore.images.volume import read_grid, read_labels
 from regcore.process.files import atomic_write
 

@@ -343,7 +343,7 @@ def pairs(scans: Path | None):
         fixed, fixed_labels = spatial.warp(moving, truth), spatial.warp(moving_labels, truth, mode="nearest")
         yield "made up", *on_gpu([fixed, moving]), [x[0, 0].numpy() for x in (fixed_labels, moving_labels)]
         return
-    from regcore.alignment.preprocess import read_prepared
+    from regcore.alignment.prepared import read_prepared
     from regcore.images.volume import read_labels
 
     for pair in pd.read_csv(scans / "pairs.tsv", sep="\t").itertuples():

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from regcore.autoreg.bilevel import hypergradient
+from regcore.autoreg.hypergradient import hypergradient
 from regcore.methods import make_method
 from regcore.networks.architecture import CELLS
 from regcore.process.files import atomic_write

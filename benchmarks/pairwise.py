@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 import yaml
 
-from regcore.alignment.preprocess import read_prepared
+from regcore.alignment.prepared import read_prepared
 from regcore.cohort.labels import found_labels, scored_labels
 from regcore.evaluation import dice, folds
 from regcore.images.field import DisplacementField

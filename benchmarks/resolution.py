@@ -17,7 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from regcore.alignment.preprocess import read_prepared, read_scan, resample
+from regcore.alignment.prepared import read_prepared
+from regcore.alignment.preprocess import prepare_image, read_scan
+from regcore.alignment.resampling import resample
 from regcore.cohort.labels import found_labels, scored_labels
 from regcore.images.volume import Grid, read_labels
 from regcore.methods.base import as_tensor
@@ -41,7 +43,9 @@ def labelled_pairs(plan: Plan, spacing: float, voxels: int) -> LabelledPairs:
         to_native, centre = prepared.to_native, prepared.image.grid.centre
         grid = Grid.centred((voxels,) * plan.ndim, (spacing,) * plan.ndim, centre)
         files = plan.cohort.files(scan)
-        images[scan] = as_tensor(resample(read_scan(files, plan.settings.preprocess), grid, to_native))
+        settings = plan.settings.preprocess
+        image = prepare_image(read_scan(files, settings).image, settings)
+        images[scan] = as_tensor(resample(image, grid, to_native))
         labels[scan] = resample(read_labels(files["labels"]), grid, to_native, nearest=True).data
     return LabelledPairs(pairs, images, labels)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from regcore.autoreg.bilevel import hypergradient
+from regcore.autoreg.hypergradient import hypergradient
 from regcore.methods import make_method
 from regcore.networks.architecture import CELLS
 from regcore.process.files import atomic_write

@@ -1,37 +1,46 @@
 """What every test shares: a calm process, seeded randomness, random smooth displacements, real data.
 
-The environment is set here because torch, ITK and Snakemake read it when they are loaded.
+The environment is set here because torch, ITK and Snakemake read it when they are loaded.  A process that only hands
+tests out to others does without torch, which takes seconds to load.
 """
 
 import importlib.util
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers take the environment of the process that starts them
     _cache = tempfile.TemporaryDirectory(prefix="regcore-tests-")
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     os.environ["XDG_CACHE_HOME"] = _cache.name
 
 import numpy as np
 import pytest
-import torch
-
-if not torch.cuda.is_available():  # kernels for GPUs then run on the CPU; Triton reads this when it is imported
-    os.environ["TRITON_INTERPRET"] = "1"
-
-from scipy.ndimage import gaussian_filter
 from support.marks import mark
 
-LONGEST = ("test_workflow.py", "test_searches.py", "test_autoreg_report.py", "test_tools.py")
+#: About how many seconds a test takes, by its marker: good enough to begin with the longest files.
+SECONDS, QUICK_SECONDS = {"workflow": 60.0, "slow": 3.0}, 0.1
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by markers
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest go first, so that no worker is left alone with one; what cannot run is skipped."""
-    items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
+def pytest_configure(config: pytest.Config) -> None:
+    """Threads of torch: one where the workers already use every core, else two.  Kernels for GPUs run on the CPU."""
+    if config.getoption("dist", "no") != "no":  # this process hands out tests
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # Triton reads this when it is imported
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """Mark and skip tests before `-m` chooses; then the longest files go first, so that no worker ends with one."""
+    import torch
+
     impossible = {}
     if not torch.cuda.is_available():
         impossible["gpu"] = "no GPU"
@@ -42,6 +51,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in impossible.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    result = yield
+    lengths: Counter[Path] = Counter()
+    for item in items:
+        lengths[item.path] += max(
+            (SECONDS[m.name] for m in item.iter_markers() if m.name in SECONDS), default=QUICK_SECONDS
+        )
+    items.sort(key=lambda item: (-lengths[item.path], item.path))
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,6 +82,8 @@ def random_displacement(generator):
 
     ``rms`` is that of each component, ``sigma`` the width of the Gaussian that smoothed it.
     """
+    import torch
+    from scipy.ndimage import gaussian_filter
 
     def make(shape: tuple[int, ...], rms: float, sigma: float) -> torch.Tensor:
         noise = generator.standard_normal((len(shape), *shape))

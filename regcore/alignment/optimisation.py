@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regcore.alignment.resampling import coarsened
 from regcore.errors import InputError
 from regcore.images.volume import Volume
 from regcore.losses import mind_ssc, nmi
@@ -25,15 +26,13 @@ FEWEST = 16
 TOLERANCE_MM, LOSS_SCALE = 1e-3, 1e3
 
 
-def optimise_affine(
-    fixed: Volume, moving: Volume, similarity: str, coarsened: Callable[[Volume, float], Volume]
-) -> np.ndarray:
+def optimise_affine(fixed: Volume, moving: Volume, similarity: str, start: np.ndarray | None = None) -> np.ndarray:
     """Find the affine map that makes two images most similar.
 
-    6 parameters in 2-D, 12 in 3-D (Section IV-E of SynthMorph [1]_, as in its code): translation, rotation, logarithms
-    of scales, and shears, about the centre of the fixed image's intensities.  The start aligns the centres of both
-    images.  All parameters are in mm: angles, scales and shears by the shift they cause at the mean distance from the
-    centre, so that steps in all of them are comparable.
+    6 parameters in 2-D, 12 in 3-D (Section IV-E of SynthMorph [1]_, as in its code): translation, rotation,
+    logarithms of scales, and shears, about the centre of the fixed image's intensities. All parameters are in mm:
+    angles, scales and shears by the shift they cause at the mean distance from the centre, so that steps in all of
+    them are comparable.
 
     Parameters
     ----------
@@ -41,8 +40,8 @@ def optimise_affine(
         Intensities from 0, the background, to 1.
     similarity : {"nmi", "mind"}
         Both work across contrasts.
-    coarsened : callable
-        (volume, spacing in mm) → volume, smoothed and resampled.
+    start : ndarray, shape (D + 1, D + 1), optional
+        As the result; by default the shift that joins the centres of both images' intensities.
 
     Returns
     -------
@@ -66,13 +65,16 @@ def optimise_affine(
     count = ndim * (ndim + 1)
     mm = torch.zeros(count, dtype=torch.float64, device=device, requires_grad=True)
     centre = torch.as_tensor(centres[0], device=device)
-    onto = torch.as_tensor(centres[1] - centres[0], device=device)
+    first = np.eye(ndim + 1) if start is None else start
+    if start is None:
+        first[:-1, -1] = centres[1] - centres[0]
+    then = torch.as_tensor(first, device=device)
 
     def world(parameters: Tensor) -> Tensor:
         turns = ndim * (ndim - 1) // 2
         shift, rotation, scales, shear = parameters[None].split([ndim, turns, ndim, turns], dim=1)
         parts = (rotation / radius, (scales / radius).exp(), shear / radius)
-        return affine_matrix(shift + onto, *parts, centre=centre)
+        return then @ affine_matrix(shift, *parts, centre=centre)
 
     for factor, iterations in LEVELS:
         spacing = factor * finest

@@ -1,13 +1,19 @@
 """The section ``preprocess`` of a study: how scans are brought onto one grid."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from regcore.settings.base import Number, Positive, Section
 
 #: Ways to align a scan to the reference.
-Alignment = Literal["affine", "rigid", "centre", "none", "nmi", "mind"]
+Alignment = Literal["auto", "rigid", "similarity", "affine", "translation", "centre", "none", "ants", "nmi", "mind"]
+ALIGNMENTS: tuple[str, ...] = get_args(Alignment)
+#: Those of regcore's own aligner, by the freedom that they allow.
+OWN = ("auto", "rigid", "similarity", "affine", "translation")
+#: Those that can ignore what masks exclude, and those that can improve a given start.
+HEED_MASKS = (*OWN, "ants")
+TAKE_A_START = (*OWN, "ants", "nmi", "mind")
 Percentile = Annotated[Number, Field(ge=0, le=100)]
 
 
@@ -26,12 +32,18 @@ class PreprocessSettings(Section):
         None, description="voxels of the common grid; default: large enough for the reference's content"
     )
     affine: Alignment = Field(
-        "affine",
-        description="first alignment of each scan to the reference: affine, rigid, centre (of the images) or none (the "
-        "headers are already right); nmi or mind: affine by regcore's own optimiser with that measure, for any "
-        "contrasts",
+        "auto",
+        description="first alignment of each scan to the reference: auto (as free as the data allow, at most affine), "
+        "rigid, similarity, affine or translation, whatever the contrasts and poses; centre (of the images); none (the "
+        "headers are already right); or an affine map by ANTs (ants), or by an optimiser of mutual information (nmi) "
+        "or MIND (mind)",
     )
     mask: bool = Field(False, description="set voxels outside the cohort's masks to zero")
+    cost_mask: bool = Field(
+        False,
+        description="ignore voxels outside the cohort's masks, for instance lesions, in the alignment and in methods "
+        "that take masks",
+    )
     percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2)] = Field(
         [0.5, 99.5], description="intensities at these percentiles become 0 and 1"
     )

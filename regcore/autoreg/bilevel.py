@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from regcore.autoreg.hypergradient import hypergradient
 from regcore.checks import NotFiniteError
 from regcore.errors import DivergedError
 from regcore.networks.architecture import LAMBDAS
@@ -30,99 +31,32 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 60
 
 
-def hypergradient(
-    inner: Callable[[], Tensor],
-    outer: Callable[[], Tensor],
-    weights: Sequence[Tensor],
-    hyper: Sequence[Tensor],
-    rate: float,
-    epsilon: float,
-    keep_length: bool = False,
-) -> tuple[list[Tensor], float]:
-    """Gradient of the outer loss, after one step of the weights, with respect to what is searched for.
-
-    With ω' = ω − η dL_in/dω and v = dL_out/dω at ω'::
-
-        dL_out(ω', α)/dα = ∂L_out(ω', α)/∂α − η (∂L_in(ω + ε v, α)/∂α − ∂L_in(ω − ε v, α)/∂α) / 2ε
-
-    (steps 3 to 5 of Algorithm 1, which leaves η out, as if the step had length 1; the difference of gradients
-    approximates the second derivative of L_in times v).
-
-    Parameters
-    ----------
-    inner, outer : callable
-        Scalar losses on training and on validation pairs, at the tensors' values when called.
-    weights : sequence of Tensor
-        ω; restored afterwards.
-    hyper : sequence of Tensor
-        α or λ. The outer loss need not depend on them directly.
-    rate, epsilon : float
-        η and ε.
-    keep_length : bool
-        Treat the step's length η ‖dL_in/dω‖ as constant, as for optimisers whose steps do not grow with the loss.
-        Only its direction then depends on what is searched for.  Otherwise a multiple of L_in gives a longer step,
-        and the weights λ of its terms grow because longer steps are better.
-
-    Returns
-    -------
-    (list of Tensor, float)
-        The gradient, and the outer loss at ω'.
-    """
-    before = [weight.detach().clone() for weight in weights]
-
-    def back() -> None:
-        with torch.no_grad():
-            for weight, value in zip(weights, before, strict=True):
-                weight.copy_(value)
-
-    slope = torch.autograd.grad(inner(), weights, allow_unused=True)
-    _move(weights, before, slope, -rate)
-    loss = outer()
-    slopes = torch.autograd.grad(loss, [*weights, *hyper], allow_unused=True)
-    direction: Sequence[Tensor | None] = slopes[: len(weights)]
-    direct = slopes[len(weights) :]
-    if keep_length:  # v without its component along the step, which only a change of length would use
-        direction = _across(direction, slope)
-    ends = []
-    for sign in (1, -1):
-        _move(weights, before, direction, sign * epsilon)
-        ends.append(torch.autograd.grad(inner(), hyper, allow_unused=True))
-    back()
-    found = [torch.zeros_like(value) if own is None else own for value, own in zip(hyper, direct, strict=True)]
-    for place, (ahead, behind) in enumerate(zip(*ends, strict=True)):
-        if ahead is not None:
-            found[place] = found[place] - rate * (ahead - behind) / (2 * epsilon)
-    return found, loss.item()
-
-
-def _across(vectors: Sequence[Tensor | None], along: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The component of ``vectors``, taken as one long vector, orthogonal to ``along``."""
-    known = [(one, other) for one, other in zip(vectors, along, strict=True) if other is not None]
-    square = float(sum(other.square().sum() for _, other in known))
-    share = float(sum((one * other).sum() for one, other in known if one is not None)) / (square or 1)
-
-    def part(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-        if other is None:
-            return one
-        return (0 if one is None else one) - share * other
-
-    return [part(one, other) for one, other in zip(vectors, along, strict=True)]
-
-
-def _move(weights: Sequence[Tensor], start: Sequence[Tensor], direction: Sequence[Tensor | None], by: float) -> None:
-    """Set ``weights`` to ``start`` + ``by`` · ``direction``."""
-    with torch.no_grad():
-        for weight, value, step in zip(weights, start, direction, strict=True):
-            weight.copy_(value if step is None else value + by * step)
-
-
 class Objective(nn.Module):
-    """λ of Eq. 4 and 5, kept valid: λ1 in (0, 1) by a sigmoid, the others above 0 by exponentials.
+    """λ of Eq. 4 and 5 [1]_, kept valid: λ1 in (0, 1) by a sigmoid, the others above 0 by exponentials.
 
     Parameters
     ----------
     start : mapping of str → float
         All four. None may be 0, and λ1 may not be 1.
+
+    Raises
+    ------
+    ValueError
+        A value is on or beyond its limit.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Eq. 4 and 5.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.bilevel import Objective
+    >>> objective = Objective({"lambda1": 0.5, "lambda2": 2, "lambda3": 0.4, "lambda4": 0.1})
+    >>> {name: round(value, 3) for name, value in objective.values().items()}
+    {'lambda1': 0.5, 'lambda2': 2.0, 'lambda3': 0.4, 'lambda4': 0.1}
+    >>> objective.weights()["lambda2"].requires_grad
+    True
     """
 
     def __init__(self, start: Mapping[str, float]):
@@ -160,9 +94,16 @@ class Schedule:
     epsilon : float
         ε.
     keep_length : bool
-        As for :func:`hypergradient`.
+        As for :func:`~regcore.autoreg.hypergradient.hypergradient`.
     optimiser : str
         Optimiser of the weights, a name of :func:`~regcore.training.optimiser.make_optimiser`.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.bilevel import Schedule
+    >>> schedule = Schedule(15, 30, 100, stable=10, learning_rate=1e-4, search_rate=1e-4, epsilon=1e-4)
+    >>> (schedule.warmup + schedule.epochs) * schedule.epoch  # most steps
+    4500
     """
 
     warmup: int
@@ -215,6 +156,7 @@ class Trace:
     Attributes
     ----------
     rows : list of dict
+        ``epoch training_loss validation_loss``, and the values of what is searched for.
     step : int
         Steps so far, including those of an incomplete epoch.
     sums : list of float
@@ -224,6 +166,13 @@ class Trace:
     step_bytes : int
         Peak memory of the tensors of one hypergradient, without the weights.
     stable : bool
+        Whether the stage ended because nothing changed any more.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.bilevel import Trace
+    >>> Trace().rows, Trace().stable
+    ([], False)
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -242,10 +191,38 @@ class Stage:
     ----------
     name : str
         Name in progress messages and of the checkpoint.
+    problem : Problem
+        What it searches for.
+    schedule : Schedule
+        For how long, and how fast.
     folder : Path
         Folder of the checkpoint.
     fingerprint : str
         Fingerprint of everything that determines the stage. Other checkpoints are not resumed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from regcore.autoreg.bilevel import Problem, Schedule, Stage
+    >>> network, searched = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    >>> target = searched.weight  # the inner loss pulls the network's weight to it; the outer loss wants that at 3
+    >>> problem = Problem(
+    ...     network,
+    ...     list(network.parameters()),
+    ...     searched,
+    ...     inner=lambda step: (network.weight - target).square().sum(),
+    ...     outer=lambda step: (network.weight - 3).square().sum(),
+    ...     values=lambda: {"target": target.item()},
+    ...     same=lambda row, other: abs(row["target"] - other["target"]) < 1e-3,
+    ...     tell=str,
+    ... )
+    >>> schedule = Schedule(1, 6, 10, stable=5, learning_rate=0.1, search_rate=0.1, epsilon=1e-2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = Stage("toy", problem, schedule, Path(folder), "fingerprint").run().rows
+    >>> abs(rows[-1]["target"] - 3) < abs(rows[0]["target"] - 3)
+    True
     """
 
     def __init__(self, name: str, problem: Problem, schedule: Schedule, folder: Path, fingerprint: str):

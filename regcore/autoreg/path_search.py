@@ -51,6 +51,14 @@ class Tried:
     trials : list of dict
         ``operations`` of the mixed edges and their ``loss``, in order.
     seconds, cpu_seconds : float
+        Time so far.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.path_search import Tried
+    >>> trials = [{"operations": ["1-Conv"], "loss": 0.4}, {"operations": ["3-Conv"], "loss": 0.3}]
+    >>> Tried(phase="scoring", trials=trials).best
+    ['3-Conv']
     """
 
     phase: str = TRAINING
@@ -79,11 +87,13 @@ class PathSearch:
     score : callable
         Architecture → mean loss on validation pairs.
     by : {"random", "tpe"}
+        How architectures are drawn.
     cpu_seconds : float
         Time limit.
     optimiser, learning_rate
         As in :class:`~regcore.autoreg.bilevel.Schedule`.
     seed : int
+        Seed of all draws.
     folder, fingerprint
         As in :class:`~regcore.autoreg.bilevel.Stage`.
     """

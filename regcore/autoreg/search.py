@@ -47,6 +47,13 @@ class CellSearch:
         Entries whose searches must run first.
     settings : CellSearchSettings
         The settings, with all defaults.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.search import read_cell_search
+    >>> search = read_cell_search("autoreg", {"autoreg": {"autosearch": {"what": ["objective", "feature"]}}})
+    >>> search.what, search.others, search.settings.epoch
+    (('feature', 'objective'), (), 100)
     """
 
     what: tuple[str, ...]
@@ -59,13 +66,32 @@ def read_cell_search(name: str, entries: Mapping[str, Mapping]) -> CellSearch:
 
     Parameters
     ----------
+    name : str
+        Name of the entry.
     entries : mapping
         All entries of the study file, by name.
+
+    Returns
+    -------
+    CellSearch
 
     Raises
     ------
     InputError
         Its start is missing, does not fit, or depends on this search, or λ cannot be searched from its start.
+
+    Examples
+    --------
+    >>> from regcore.autoreg.search import read_cell_search
+    >>> from regcore.errors import InputError
+    >>> entries = {"first": {"autosearch": {"what": ["feature"]}}, "then": {"autosearch": {"start": "first"}}}
+    >>> read_cell_search("then", entries).others
+    ('first',)
+    >>> try:
+    ...     read_cell_search("autoreg", {"autoreg": {"network": "unet", "autosearch": {}}})
+    ... except InputError as error:
+    ...     print(error)
+    methods.autoreg.autosearch.what: a U-Net has no cells; search only for 'objective'
     """
     values, where = entries[name], f"methods.{name}.{KEY}"
     chosen = CellSearchSettings.read(values[KEY], where).settled
@@ -169,6 +195,8 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
     ----------
     path : path
         Folder of a search or a model, or an architecture file.
+    where : str
+        The key to name in messages.
 
     Returns
     -------
@@ -179,6 +207,20 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
     ------
     InputError
         There is no such file or folder, or it has unknown settings; or as for :meth:`Architecture.read`.
+
+    Examples
+    --------
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.autoreg.search import read_found
+    >>> from regcore.networks.architecture import Architecture
+    >>> content = {**Architecture.uniform("3-Conv").as_json(), "objective": {"lambda2": 1.2}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "architecture.json").write_text(json.dumps(content))
+    ...     found = read_found(folder, "start")
+    >>> sorted(found), found["lambda2"]
+    (['architecture', 'lambda2'], 1.2)
     """
     file = file_of(path)
     if not file.is_file():
@@ -200,7 +242,28 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
 
 
 def file_of(path: str | Path) -> Path:
-    """The file that describes the folder of a model or a search; a file stands for itself."""
+    """The file that describes the folder of a model or a search; a file stands for itself.
+
+    Parameters
+    ----------
+    path : path
+        A folder or a file.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from regcore.autoreg.search import file_of
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file_of(folder).name
+    'architecture.json'
+    >>> file_of("mine.json").name
+    'mine.json'
+    """
     path = Path(path)
     if not path.is_dir():
         return path

@@ -1,15 +1,24 @@
 """The ``regcore`` command: single pairs and trained models, without a workflow."""
 
+import math
 import sys
 from pathlib import Path
 
 import click
 
 import regcore
-from regcore.errors import InputError, RegistrationFailed
+from regcore.alignment.settings import ALIGNMENTS
+from regcore.errors import InputError, RegistrationFailed, explained
+from regcore.images.matrix_formats import FORMATS
 from regcore.methods import METHODS, installed_methods
 from regcore.models.released import released_model
 from regcore.process.threads import share_cores
+from regcore.settings.base import LARGEST_SEED, MOST_THREADS
+
+SEED = click.IntRange(0, LARGEST_SEED)
+THREADS = click.IntRange(1, MOST_THREADS)
+#: The largest edge of doctor's volumes, and the most points along each axis of tune's sweep.
+LONGEST_EDGE, MOST_POINTS = 1024, 10_000
 
 READY = [
     name
@@ -24,21 +33,40 @@ FILES AND COORDINATES
   A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
   grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
   SimpleITK, ITK-SNAP and 3D Slicer apply it directly.
+  affine.mat is an ITK transform (LPS mm); affine.txt has the same map in RAS mm,
+  fixed -> moving, as NiftyReg and greedy read it.
 """
 
 
+#: What an option of a mask says about the methods.
+MASKED = f", in the alignment and in {', '.join(name for name, method in METHODS.items() if method.uses_masks)}."
+MATRIX_FORMAT = click.option(
+    "--matrix-format",
+    type=click.Choice(FORMATS),
+    default="auto",
+    show_default=True,
+    help="The program that wrote the matrix; needed only for text that is bare numbers.",
+)
+
+
 class FriendlyGroup(click.Group):
-    """Print errors the user can fix as one message, without a traceback, and exit with status 2."""
+    """Print errors that are no fault of the program as one message, without a traceback, and exit with status 2."""
 
     def invoke(self, ctx):
+        given = list(ctx.args)  # emptied when they are parsed
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            click.echo(f"regcore: {error}", err=True)
-            ctx.exit(2)
         except RegistrationFailed as error:
             click.echo(f"regcore: the registration failed: {error}", err=True)
             ctx.exit(1)
+        except Exception as error:
+            message = explained(error)
+            if message is None:
+                raise
+            if isinstance(error, MemoryError | RuntimeError):  # which name no file
+                message = ", ".join(word for word in given if Path(word).is_file()) + f": {message}"
+            click.echo(f"regcore: {message}", err=True)
+            ctx.exit(2)
 
 
 @click.group(cls=FriendlyGroup, epilog=CONVENTIONS)
@@ -66,24 +94,46 @@ def main() -> None:
     help="The weight λ; short for --set lambda=…. Works for a trained hypernetwork too.",
 )
 @click.option(
-    "--centre", is_flag=True, help="Start from aligned image centres instead of the positions in the headers."
+    "--affine",
+    type=click.Choice(ALIGNMENTS),
+    help="The first alignment, whose result is part of the displacement: auto (as free as the images allow, at most "
+    "affine), rigid, similarity, affine or translation by regcore's own aligner; centre (of the grids); none (the "
+    "headers, or --init, are right); an affine map by ANTs (ants), or by mutual information (nmi) or MIND (mind).  "
+    "Default: auto, or what a trained model was trained with.",
 )
 @click.option(
-    "--fixed-mask", type=click.Path(path_type=Path), help="Ignore FIXED where this mask is 0; method instance only."
+    "--init",
+    type=click.Path(path_type=Path),
+    metavar="MATRIX",
+    help="Start the alignment from this matrix; with --affine none, use it as it is.  ITK (.mat, .tfm, .txt), an LTA, "
+    "regcore's affine.mat or affine.txt, or bare numbers with --matrix-format.",
 )
+@MATRIX_FORMAT
+@click.option("--fixed-mask", type=click.Path(path_type=Path), help=f"Ignore FIXED where this mask is 0{MASKED}")
+@click.option("--moving-mask", type=click.Path(path_type=Path), help=f"Ignore MOVING where this mask is 0{MASKED}")
 @click.option(
-    "--moving-mask", type=click.Path(path_type=Path), help="Ignore MOVING where this mask is 0; method instance only."
+    "--fixed-lesion",
+    type=click.Path(path_type=Path),
+    help="Ignore FIXED where this map is not 0, and around it: a lesion, an implant, a resection.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed for the sampling of the affine alignment.")
-@click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, amount, centre, fixed_mask, moving_mask, seed, threads) -> None:
+@click.option("--moving-lesion", type=click.Path(path_type=Path), help="The same for MOVING.")
+@click.option(
+    "--lesion-margin",
+    type=click.FloatRange(0),
+    metavar="MM",
+    help="How far around a lesion the image is ignored too.  Default: two voxels.",
+)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Seed for the sampling of the affine alignment.")
+@click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads of torch and ITK.")
+def register(fixed, moving, output, method, settings, amount, seed, threads, **options) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
     study, unless --lambda or --set (window, gamma, alpha, ...) gives others.
 
-    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one) and register.json to the
-    output folder.
+    Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one), the first alignment
+    alone (affine.mat for ITK programs, affine.txt) and register.json to the output folder. All results of an
+    earlier registration in it are replaced, as one, when the new ones are complete; other files in it stay.
     """
     chosen = _parse(settings)
     if amount is not None:
@@ -92,8 +142,11 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
         chosen["lambda"] = amount
     _settle(threads)
     from regcore.commands.register import register_files
+    from regcore.commands.scans import PairOptions
 
-    report = register_files(fixed, moving, output, method, chosen, centre, seed, fixed_mask, moving_mask)
+    report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed)
+    for note in report["notes"]:
+        click.echo(f"note: {note}", err=True)
     before, after = report["correlation_before"], report["correlation_after"]
     click.echo(
         f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
@@ -125,16 +178,19 @@ def register(fixed, moving, output, method, settings, amount, centre, fixed_mask
     type=click.Choice(["label", "pair", "dataset", "task", "contrasts"]),
     help="Also find the best values separately for each of these.",
 )
-@click.option("--points", type=click.IntRange(min=2), help="Values of each hyperparameter in the sweep.")
-@click.option("--seed", default=0, show_default=True, help="Seed for the pairs, the alignments and the resampling.")
-@click.option("--threads", default=1, show_default=True, help="Threads of torch and ITK.")
+@click.option("--points", type=click.IntRange(2, MOST_POINTS), help="Values of each hyperparameter in the sweep.")
+@click.option(
+    "--seed", default=0, show_default=True, type=SEED, help="Seed for the pairs, the alignments and the resampling."
+)
+@click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads of torch and ITK.")
 def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per, points, seed, threads) -> None:
     """Find the best hyperparameters of a hypernetwork MODEL for the labelled scans of a COHORT, without any training.
 
     MODEL is a folder (results/<study>/models/<name>).  COHORT is a tab-separated table with the columns subject,
     session, split, contrast, image and labels; paths are relative to it.  Scans are prepared as by regcore register.
 
-    Writes curve.csv and curve.png (Dice at every point of a sweep) and tuned.json to the output folder.
+    Writes curve.csv and curve.png (Dice at every point of a sweep) and tuned.json to the output folder, and with --per
+    groups.csv.  All results of an earlier tuning in it are replaced, as one; other files in it stay.
     """
     _settle(threads)
     from regcore.commands.tune import summary, tune_model
@@ -156,22 +212,26 @@ def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per
 
 
 @main.command(epilog=CONVENTIONS)
-@click.argument("displacement", type=click.Path(path_type=Path))
+@click.argument("transform", type=click.Path(path_type=Path))
 @click.argument("moving", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
 @click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integer output.")
-def apply(displacement, moving, output, labels) -> None:
-    """Warp MOVING, which may be on any grid, with a DISPLACEMENT.
+@click.option("--fixed", type=click.Path(path_type=Path), help="For a matrix: the image whose grid the result gets.")
+@MATRIX_FORMAT
+def apply(transform, moving, output, labels, fixed, matrix_format) -> None:
+    """Warp MOVING, which may be on any grid, with a TRANSFORM: a displacement (NIfTI) or a matrix.
 
-    The result is on the grid of the displacement, that is, of the fixed image.
+    The result is on the grid of the displacement, that is, of the fixed image.  A matrix, such as affine.mat, has no
+    grid: give the fixed image with --fixed.
     """
     _check_suffix(output)
-    from regcore.images.field import read_field
+    from regcore.commands.apply import read_transform
     from regcore.images.volume import read_labels, read_volume
+    from regcore.process.outputs import require_writable
 
-    field = read_field(displacement)
+    field = read_transform(transform, moving, fixed, matrix_format)
+    require_writable(output, 4 * math.prod(field.grid.shape), [transform, moving])
     image = read_labels(moving) if labels else read_volume(moving)
-    _same_dimensions(displacement, field.grid.ndim, moving, image.grid.ndim)
     field.warp(image, nearest=labels).save(output)
 
 
@@ -191,7 +251,10 @@ def evaluate(displacement, fixed_labels, moving_labels, output) -> None:
     from regcore.images.field import read_field
     from regcore.images.volume import read_labels
     from regcore.process.files import atomic_write
+    from regcore.process.outputs import require_writable
 
+    if output is not None:
+        require_writable(output, inputs=[displacement, fixed_labels, moving_labels])
     field, fixed, moving = read_field(displacement), read_labels(fixed_labels), read_labels(moving_labels)
     _same_dimensions(displacement, field.grid.ndim, moving_labels, moving.grid.ndim)
     labels = scored_labels(found_labels([fixed.data, moving.data]), LabelSettings(), None)
@@ -214,17 +277,19 @@ def draw(architectures, output) -> None:
     if output.suffix != ".png":
         raise InputError(f"{output}: the output must end in .png")
     from regcore.autoreg.search import read_found
+    from regcore.process.outputs import require_writable
     from regcore.reporting.architectures import headings, side_by_side
     from regcore.reporting.figures import save_figure
 
+    require_writable(output)
     found = [read_found(path, "regcore draw") for path in architectures]
     save_figure(side_by_side(dict(zip(headings(architectures), found, strict=True))), output)
 
 
 @main.command()
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: a GPU if there is one.")
-@click.option("--size", nargs=3, type=click.IntRange(min=8), help="Size of the timed volumes in voxels.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Threads on a CPU.")
+@click.option("--size", nargs=3, type=click.IntRange(8, LONGEST_EDGE), help="Size of the timed volumes in voxels.")
+@click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads on a CPU.")
 def doctor(device, size, threads) -> None:
     """List the kernels, whether each runs on this machine, how it agrees with its reference, and how fast it is."""
     import torch
@@ -261,9 +326,14 @@ def _parse(settings: tuple[str, ...]) -> dict:
     parsed = {}
     for item in settings:
         key, equals, value = item.partition("=")
-        if not equals:
+        if not equals or not key:
             raise InputError(f"--set {item}: write KEY=VALUE")
-        parsed[key] = yaml.safe_load(value)
+        if key in parsed:
+            raise InputError(f"--set {item}: {key} is set twice; give it once")
+        try:
+            parsed[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {item}: not a value; write a number, a word or [a, list]") from error
     return parsed
 
 

@@ -1,20 +1,22 @@
 """Registration of two image files: the work of ``regcore register``."""
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from regcore.alignment.preprocess import Prepared, align, common_grid, prepare, prepare_image, resample
-from regcore.alignment.settings import PreprocessSettings
+from regcore.alignment.resampling import resample
+from regcore.commands.scans import PairOptions, prepared_pair
 from regcore.errors import InputError
 from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
-from regcore.images.volume import Grid, Volume, read_grid, read_labels, read_volume
+from regcore.images.matrices import save_matrix
+from regcore.images.volume import read_grid, read_volume
 from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
 from regcore.methods.hypernetworked import Hypernetworked
@@ -23,10 +25,12 @@ from regcore.models.released import released_model
 from regcore.models.trained import Model, load_model
 from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
+from regcore.process.outputs import result_folder
 from regcore.process.versions import versions
 
-#: Preprocessing for methods that have none of their own.
-PREPARATION = PreprocessSettings(affine="affine", mask=False, percentiles=[0.5, 99.5])
+#: What a registration writes; only the inverse may be missing.
+RECORD = "register.json"
+RESULTS = ("warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "affine.mat", "affine.txt", RECORD)
 
 
 def register_files(
@@ -35,23 +39,23 @@ def register_files(
     output: Path,
     method_name: str,
     settings: Mapping[str, Any],
-    centre: bool = False,
+    options: PairOptions = PairOptions(),  # noqa: B008 (frozen)
     seed: int = 0,
-    fixed_mask_path: Path | None = None,
-    moving_mask_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Register two images and write the results into ``output``.
+    """Register two images; the results replace an earlier registration's in ``output`` as one, at the end.
 
     Parameters
     ----------
+    output : Path
+        Refused before the registration if it cannot be written.  Other files in it stay.
     method_name : str
         A method that needs no training or has a released model, or the folder of a trained model.
     settings : mapping
         Settings of the method. For a trained hypernetwork, its hyperparameters.
-    centre : bool
-        Start from aligned image centres. Otherwise the images must overlap in space.
-    fixed_mask_path, moving_mask_path : path, optional
-        Zero where the image is to be ignored. On the grid of its image.
+    options : PairOptions
+        Alignment and masks.
+    seed : int
+        Of ANTs' random samples in the alignment.
 
     Returns
     -------
@@ -61,41 +65,48 @@ def register_files(
     Raises
     ------
     InputError
-        An image cannot be used, the images differ in dimension or do not overlap, a mask does not fit, the method
-        is unknown, or a trained model lacks a hyperparameter that is given, or a value for one that it has.
+        An image cannot be used, the images differ in dimension or do not overlap, a mask or matrix does not fit, the
+        method is unknown, a trained model lacks a hyperparameter that is given, or a value for one that it has, or
+        ``output`` is refused.
     """
+    inputs = [fixed_path, moving_path, *options.files]
+    with result_folder(output, RESULTS, RECORD, _bytes_written(fixed_path, moving_path), inputs) as folder:
+        return _register(fixed_path, moving_path, folder, method_name, settings, options, seed)
+
+
+def _register(
+    fixed_path: Path,
+    moving_path: Path,
+    output: Path,
+    method_name: str,
+    settings: Mapping[str, Any],
+    options: PairOptions,
+    seed: int,
+) -> dict[str, Any]:
+    """:func:`register_files`, into a folder that is new."""
     cost = Cost()
     method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
+    kind = options.check(method_name, method, model)
     with cost.stage("load"):
         fixed, moving = read_volume(fixed_path), read_volume(moving_path)
-        masks = [_mask(fixed_mask_path, fixed), _mask(moving_mask_path, moving)]
-    if any(masks) and not method.uses_masks:
-        raise InputError(f"--method {method_name} takes no masks; instance does")
+        pair = options.scans(fixed, moving)
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.ndim != fixed.grid.ndim:
         raise InputError(f"{method_name}: a {model.ndim}-D model cannot register {fixed.grid.ndim}-D images")
     if method_name in known_methods() and fixed.grid.ndim not in method_info(method_name).dimensions:
         raise InputError(f"--method {method_name}: cannot register {fixed.grid.ndim}-D images")
-    shift = np.eye(fixed.grid.ndim + 1)
-    if centre and not method.aligned:
-        raise InputError(f"--centre: '{method_name}' leaves the images where their headers put them; use affine")
-    if centre:
-        shift = align(fixed, moving, "centre", seed)
-    elif not fixed.grid.overlaps(moving.grid):
-        raise InputError(
-            f"{moving_path} does not overlap {fixed_path} in space (by their headers): pass --centre to align the "
-            "image centres first, or correct the headers"
-        )
+    start = options.start(fixed.grid, moving.grid)
     with cost.stage("align"):
-        scans = _prepared(fixed, moving, masks, method, model, shift, seed)
+        scans = prepared_pair(*pair, model, kind, start, seed)
     found = register_scans(method, *scans, cost=cost)
-    before = resample(moving, fixed.grid, shift)
+    before = resample(moving, fixed.grid, np.eye(fixed.grid.ndim + 1) if start is None else start)
     with cost.stage("warp"):
         warped = found.field.warp(moving)
     with cost.stage("save"):
         warped.save(output / "warped.nii.gz")
         found.field.save(output / "displacement.nii.gz")
+        save_matrix(scans[1].to_native @ np.linalg.inv(scans[0].to_native), output / "affine")
         if found.inverse is not None:
             found.inverse.save(output / "inverse.nii.gz")
     report = {
@@ -105,9 +116,10 @@ def register_files(
         "settings": method.settings.as_dict(),
         "commands": found.commands,
         "tool": found.tool,
-        "centre": centre,
-        "fixed_mask": fixed_mask_path and str(fixed_mask_path),
-        "moving_mask": moving_mask_path and str(moving_mask_path),
+        "affine": kind,
+        "aligned": scans[1].aligned,
+        "notes": [note for scan in scans for note in scan.notes],
+        **{name: value if value is None else str(value) for name, value in asdict(options).items() if name != "affine"},
         "seed": seed,
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
@@ -116,9 +128,15 @@ def register_files(
         "correlation_after": correlation(fixed.data, warped.data),
         "versions": versions(),
     }
-    with atomic_write(output / "register.json") as path:
+    with atomic_write(output / RECORD) as path:
         path.write_text(json.dumps(report, indent=1))
     return report
+
+
+def _bytes_written(fixed_path: Path, moving_path: Path) -> int:
+    """The size of the results before compression: float32 images and fields, both directions."""
+    fixed, moving = (read_grid(path) for path in (fixed_path, moving_path))
+    return 4 * (math.prod(fixed.shape) * (1 + fixed.ndim) + math.prod(moving.shape) * moving.ndim) + 2**16
 
 
 def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, Model | None]:
@@ -181,76 +199,3 @@ def _at(model: Model, settings: Mapping[str, Any], where: str) -> Hypernetworked
         return method.at(settings)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _mask(path: Path | None, image: Volume) -> Volume | None:
-    if path is None:
-        return None
-    mask = read_labels(path)
-    if not mask.grid.same_as(image.grid, tolerance_mm=0.01):
-        raise InputError(f"{path}: the mask is not on the grid of its image {image.path}; resample it onto that grid")
-    if not mask.data.any():
-        raise InputError(f"{path}: the mask is empty (all zero)")
-    return mask
-
-
-def prepare_for(model: Model, scan: Volume, seed: int, mask: Volume | None = None) -> Prepared:
-    """Resample a scan onto a model's grid and normalise it like the model's training scans.
-
-    Parameters
-    ----------
-    scan : Volume
-        On its own grid, with its own intensities.
-    seed : int
-        Seed of the sampling in the affine alignment.
-    mask : Volume, optional
-        On the scan's grid; used if the training scans were masked.
-
-    Raises
-    ------
-    InputError
-        The model has no reference, or the scan cannot be aligned to it.
-    """
-    if model.space is None:
-        raise InputError(f"the model of the method {model.name} has no reference image to bring scans to")
-    kind = model.preprocess.affine
-    own = "affine" if kind == "none" else kind
-    return prepare(prepare_image(scan, model.preprocess, mask), model.space.reference, model.space.grid, own, seed)
-
-
-def _prepared(
-    fixed: Volume,
-    moving: Volume,
-    masks: list[Volume | None],
-    method: Method,
-    model: Model | None,
-    shift: np.ndarray,
-    seed: int,
-) -> tuple[Prepared, Prepared]:
-    """Resample both scans to one grid: the model's, one around the fixed image's content, or the fixed image's."""
-    if model and model.space:
-        return prepare_for(model, fixed, seed), prepare_for(model, moving, seed)
-    settings = model.preprocess if model else PREPARATION
-    fixed_image, moving_image = (prepare_image(volume, settings) for volume in (fixed, moving))
-    grid = _grid_around(fixed_image, model.voxels) if model else fixed.grid
-    to_moving = align(fixed_image, moving_image, settings.affine, seed) if method.aligned else shift
-    fixed_mask, moving_mask = masks
-    if moving_mask is not None:
-        moving_mask = resample(moving_mask, grid, to_moving, nearest=True)
-    in_place = np.eye(fixed.grid.ndim + 1)
-    shown = resample(fixed_image, grid, in_place) if model else fixed_image
-    return (
-        Prepared(shown, in_place, fixed.grid, fixed_mask),
-        Prepared(resample(moving_image, grid, to_moving), to_moving, moving.grid, moving_mask),
-    )
-
-
-def _grid_around(image: Volume, voxels: int | None) -> Grid:
-    """An axis-aligned grid around an image's content, as fine as the image but at most ``voxels`` per axis."""
-    grid = common_grid(image, PreprocessSettings())
-    longest = max(grid.shape)
-    if voxels is None or longest <= voxels:
-        return grid
-    # Slightly coarser, so that rounding does not add a voxel.
-    spacing = float(grid.spacing[0]) * longest / voxels * (1 + 1e-6)
-    return common_grid(image, PreprocessSettings(spacing=spacing))

@@ -12,28 +12,36 @@ from typing import Any
 import pandas as pd
 import torch
 
-from regcore.alignment.preprocess import save_prepared
+from regcore.alignment.prepared import save_prepared
+from regcore.alignment.preprocess import read_scan
 from regcore.cohort.labels import expand_codes, found_labels
 from regcore.cohort.pairs import contrasts_of, dataset_of, draw_pairs, read_pairs, task_of
 from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import Cohort, check_files, read_cohort
-from regcore.commands.register import prepare_for
+from regcore.commands.scans import prepare_for
 from regcore.errors import InputError, did_you_mean
-from regcore.images.volume import read_grid, read_labels, read_volume
+from regcore.images.volume import read_grid, read_labels
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.models.trained import Model, load_model
 from regcore.process.files import atomic_write
+from regcore.process.outputs import result_folder
 from regcore.process.progress import tracked
 from regcore.process.versions import processor_name, versions
 from regcore.reporting.figures import save_figure
 from regcore.reporting.tuned import counted, tuned_figure
 from regcore.training.validation import LabelledPairs
-from regcore.tuning.amortised import Optimum, curve, optimum, rows_of, sweep, tune
+from regcore.tuning.amortised import rows_of, sweep, tune
+from regcore.tuning.optima import Optimum, curve, optimum
 
 log = logging.getLogger(__name__)
 
 #: Groups for which the best values can be found separately: columns of the pairs or of the scores.
 GROUPINGS = ("label", "pair", "dataset", "task", "contrasts")
+#: What a tuning writes; groups only with ``per``.
+RECORD = "tuned.json"
+RESULTS = ("curve.csv", "groups.csv", "curve.png", RECORD)
+#: Bytes for that, amply.
+ROOM = 2**21
 #: The group of pairs whose scans come from two data sets, or from none.
 NO_DATASET = "no common dataset"
 
@@ -55,8 +63,8 @@ def tune_model(
     """Find the hyperparameters with which a model aligns the labels of a cohort best.
 
     Writes to ``output``: ``curve.csv``, the mean Dice at every point of a dense sweep and its standard deviation over
-    pairs; with ``per`` also ``groups.csv``, the same for every group; ``curve.png``; and ``tuned.json``.
-
+    pairs; with ``per`` also ``groups.csv``, the same for every group; ``curve.png``; and ``tuned.json``.  They replace
+    an earlier tuning's as one, at the end.
 
     Parameters
     ----------
@@ -92,6 +100,38 @@ def tune_model(
         The model has no hypernetwork, the cohort has no such pairs, a scan lacks labels or does not fit the
         model, none of the labels occurs, or ``output`` cannot be written to.
     """
+    inputs = [cohort_path, *([pair_table] if pair_table else [])]
+    with result_folder(output, RESULTS, RECORD, ROOM, inputs) as results:
+        return _tuned(
+            results,
+            folder,
+            cohort_path,
+            split=split,
+            pairs=pairs,
+            contrasts=contrasts,
+            pair_table=pair_table,
+            labels=labels,
+            per=per,
+            points=points,
+            seed=seed,
+        )
+
+
+def _tuned(
+    output: Path,
+    folder: str | Path,
+    cohort_path: str | Path,
+    *,
+    split: str,
+    pairs: int,
+    contrasts: Sequence[tuple[str, str]],
+    pair_table: str | Path | None,
+    labels: Iterable[int | str],
+    per: str | None,
+    points: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """:func:`tune_model`, into a folder that is new."""
     began = time.perf_counter()
     model = load_model(folder)
     method = _hypernetwork(model, folder)
@@ -101,7 +141,6 @@ def tune_model(
     scans = sorted({*table["fixed"], *table["moving"]})
     _check_scans(cohort, scans, model, folder)
     wanted = _codes(cohort, scans, labels)
-    _check_writable(output)
     labelled = _prepared(model, cohort, scans, list(zip(table["fixed"], table["moving"], strict=True)), seed)
     codes = sorted(wanted & found_labels(labelled.labels.values()))
     seconds = {"prepare": time.perf_counter() - began}
@@ -152,7 +191,7 @@ def tune_model(
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "versions": versions(),
     }
-    with atomic_write(output / "tuned.json") as path:
+    with atomic_write(output / RECORD) as path:
         path.write_text(json.dumps(report, indent=1))
     return report
 
@@ -274,24 +313,14 @@ def _codes(cohort: Cohort, scans: Sequence[str], labels: Iterable[int | str]) ->
     return wanted & found if wanted else found
 
 
-def _check_writable(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written to ({error.strerror}); choose another folder with -o") from error
-
-
 def _prepared(
     model: Model, cohort: Cohort, scans: Sequence[str], pairs: Sequence[tuple[str, str]], seed: int
 ) -> LabelledPairs:
     """Scans and their labels on the model's grid."""
     with tempfile.TemporaryDirectory(prefix="regcore-tune-") as folder:
         for scan in tracked(scans, "prepared"):
-            path = cohort.file(scan, "mask") if model.preprocess.mask else None
-            mask = read_labels(path) if path else None
-            prepared = prepare_for(model, read_volume(cohort.existing(scan, "image")), seed, mask)
+            found = read_scan(cohort.files(scan), model.preprocess)
+            prepared = prepare_for(model, found, seed)
             save_prepared(prepared, Path(folder) / scan, cohort.file(scan, "labels"))
         return LabelledPairs.read(pairs, {scan: Path(folder) / scan for scan in scans})
 

@@ -32,6 +32,13 @@ class Needs:
         Entries for which the search for cells and its result are shown.
     fields : list of str
         Entries for which warped images are shown.
+
+    Examples
+    --------
+    >>> from regcore.experiments import Needs
+    >>> needs = Needs(scores=["affine", "voxelmorph"])
+    >>> needs.scores, needs.sweeps
+    (['affine', 'voxelmorph'], [])
     """
 
     scores: list[str] = field(default_factory=list)
@@ -52,11 +59,18 @@ class Experiment:
     name : str
         ``table<number>`` or ``fig<number>``.
     needs : Needs
+        What must be there to draw it.
     show : str
         ``module:function`` that makes it: (:class:`regcore.study.results.Results`, :class:`Needs`, options) → the
         numbers as a DataFrame, and the HTML of the table or the figure.
     options : mapping
         Further arguments of the function.
+
+    Examples
+    --------
+    >>> from regcore.experiments import Experiment, Needs
+    >>> Experiment("table1", Needs(scores=["affine", "syn"]), "regcore.papers.voxelmorph.figures:methods_table").file
+    'table1.html'
     """
 
     name: str
@@ -77,11 +91,19 @@ class Sweep:
     Parameters
     ----------
     name : str
+        Name of the sweep.
     entries : list of str
+        The entries to score.
     hyperparameters : list of str
         Hyperparameters in which the networks differ.
     splits : tuple of str
         Splits of the pairs to score.
+
+    Examples
+    --------
+    >>> from regcore.experiments import Sweep
+    >>> Sweep("mse-hyper", ["hyper-mse"], ["lambda"]).splits
+    ('validation', 'test')
     """
 
     name: str
@@ -99,7 +121,17 @@ class Paper:
     variants : dict of str → dict
         Entries in addition to the study's methods: name → settings, with the key ``method``.
     experiments : list of Experiment
+        Its tables and figures.
     sweeps : list of Sweep
+        What they need besides single entries.
+
+    Examples
+    --------
+    >>> from regcore.experiments import Experiment, Needs, Paper
+    >>> table = Experiment("table1", Needs(scores=["vm"]), "my_package.figures:table")
+    >>> paper = Paper({"vm": {"method": "voxelmorph", "lambda": 2}}, [table])
+    >>> paper.names, paper["table1"].needs.scores
+    (['table1'], ['vm'])
     """
 
     variants: dict[str, dict[str, Any]]

@@ -49,12 +49,49 @@ TRANSFER = {
 
 
 def start(name: str, number: int) -> str:
-    """Name of an entry's network with its n-th random start, counted from 1."""
+    """Name of an entry's network with its n-th random start, counted from 1.
+
+    Parameters
+    ----------
+    name : str
+        The entry.
+    number : int
+        Number of the start.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.autoreg import start
+    >>> start("vm", 1), start("vm", 2)
+    ('vm', 'vm-2')
+    """
     return name if number == 1 else f"{name}-{number}"
 
 
 def starts(name: str, settings: AutoRegExperiments) -> list[str]:
-    """The networks of an entry, one per random start."""
+    """The networks of an entry, one per random start.
+
+    Parameters
+    ----------
+    name : str
+        The entry.
+    settings : AutoRegExperiments
+        ``starts``.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from regcore.experiments.autoreg import starts
+    >>> from regcore.experiments.settings import AutoRegExperiments
+    >>> starts("vm", AutoRegExperiments(starts=3))
+    ['vm', 'vm-2', 'vm-3']
+    """
     return [start(name, number + 1) for number in range(settings.starts)]
 
 
@@ -64,13 +101,33 @@ def experiments(settings: AutoRegExperiments, classical: Sequence[str]) -> Paper
     Parameters
     ----------
     settings : AutoRegExperiments
+        The section ``experiments.autoreg`` of the study.
     classical : sequence of str
-        The study's methods without learning, including the affine alignment: rows of Table IX.
+        The study's methods without learning, including the affine alignment: rows of Table IX of the paper [1]_.
+
+    Returns
+    -------
+    Paper
 
     Raises
     ------
     InputError
         The model to transfer is missing, or ``search`` sets what the experiments set themselves.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023.
+
+    Examples
+    --------
+    >>> from regcore.experiments.autoreg import experiments
+    >>> from regcore.experiments.settings import AutoRegExperiments
+    >>> paper = experiments(AutoRegExperiments(starts=1), classical=["affine", "syn"])
+    >>> paper["table4"].needs.scores
+    ['with-ncc', 'with-mind', 'manual-medium', 'manual-medium-objective']
+    >>> paper.variants["with-mind"]
+    {'method': 'autoreg', 'lambda1': 0, 'replicate': 1}
     """
     decided = {"what", "start", "by", "as_long_as"} & set(settings.search)
     if decided:

@@ -32,7 +32,9 @@ class Landscape:
     Parameters
     ----------
     name : str
+        Name of the landscape.
     similarity : str
+        As in the networks' settings.
     prior : dict of str → list
         The range of each hyperparameter.
     points : dict of str → list
@@ -43,6 +45,13 @@ class Landscape:
         Number of trainings of each, including the first.
     observed : str, list or None
         The labels used in training; None for training without labels.
+
+    Examples
+    --------
+    >>> from regcore.experiments.hypermorph import Landscape
+    >>> landscape = Landscape("mse", "mse", {"lambda": [0, 1]}, {"lambda": [0.2, 0.8]}, again={}, replicates=1)
+    >>> list(landscape.hypernetworks()), list(landscape.networks())
+    (['hyper-mse'], ['grid-mse-lam~0.2', 'grid-mse-lam~0.8'])
     """
 
     name: str
@@ -85,19 +94,34 @@ class Landscape:
 
 
 def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Landscape]:
-    """The landscapes of a study, by name.
+    """The landscapes of a study.
 
     Parameters
     ----------
     settings : HyperMorphExperiments
+        The section ``experiments.hypermorph`` of the study.
     labelled : bool
         Whether training scans have labels, without which γ cannot be varied.
+
+    Returns
+    -------
+    dict of str → Landscape
+        By name.
 
     Raises
     ------
     InputError
         No landscape is requested, γ is requested without labels, a value is outside the hypernetwork's range, or
         replicates are requested for a similarity that is not.
+
+    Examples
+    --------
+    >>> from regcore.experiments.hypermorph import landscapes
+    >>> from regcore.experiments.settings import HyperMorphExperiments
+    >>> values = {"lambda": {"mse": [0.2, 0.8]}, "replicates": {"lambda": {}}}
+    >>> found = landscapes(HyperMorphExperiments.read(values, "experiments.hypermorph"), labelled=False)
+    >>> found["mse"].points
+    {'lambda': [0.2, 0.8]}
     """
     if not settings.lambda_ and not settings.landscapes.wanted:
         raise InputError(f"{WHERE}: 'lambda' and 'landscapes' are both empty; remove {WHERE}")
@@ -131,7 +155,33 @@ def landscapes(settings: HyperMorphExperiments, labelled: bool) -> dict[str, Lan
 
 
 def experiments(settings: HyperMorphExperiments, labelled: bool) -> Paper:
-    """The networks, and the needs of each table and figure."""
+    """The networks, and the needs of each table and figure.
+
+    Parameters
+    ----------
+    settings : HyperMorphExperiments
+        The section ``experiments.hypermorph`` of the study.
+    labelled : bool
+        Whether training scans have labels.
+
+    Returns
+    -------
+    Paper
+
+    Raises
+    ------
+    InputError
+        As for :func:`landscapes`.
+
+    Examples
+    --------
+    >>> from regcore.experiments.hypermorph import experiments
+    >>> from regcore.experiments.settings import HyperMorphExperiments
+    >>> values = {"lambda": {"mse": [0.2, 0.8]}, "replicates": {"lambda": {}}}
+    >>> paper = experiments(HyperMorphExperiments.read(values, "experiments.hypermorph"), labelled=False)
+    >>> paper.names, list(paper.variants)
+    (['fig3', 'fig6', 'fig7', 'table1'], ['hyper-mse', 'grid-mse-lam~0.2', 'grid-mse-lam~0.8'])
+    """
     planned = landscapes(settings, labelled)
     single = [name for name in SIMILARITIES if name in planned]
     double = [name for name in SECOND if name in planned]
@@ -169,12 +219,44 @@ def _both(landscapes: Iterable[str]) -> list[str]:
 
 
 def dense(landscape: str) -> str:
-    """Name of the sweep over a landscape's hypernetworks."""
+    """Name of the sweep over a landscape's hypernetworks.
+
+    Parameters
+    ----------
+    landscape : str
+        Name of the landscape.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.hypermorph import dense
+    >>> dense("mse")
+    'mse-hyper'
+    """
     return f"{landscape}-hyper"
 
 
 def by_grid(landscape: str) -> str:
-    """Name of the sweep over a landscape's grid of networks."""
+    """Name of the sweep over a landscape's grid of networks.
+
+    Parameters
+    ----------
+    landscape : str
+        Name of the landscape.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.hypermorph import by_grid
+    >>> by_grid("mse")
+    'mse-grid'
+    """
     return f"{landscape}-grid"
 
 

@@ -28,6 +28,22 @@ class Study:
     scans : DataFrame
         The cohort's table.
     test_pairs : DataFrame
+        The test pairs.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments.planned import Study
+    >>> from regcore.methods import method_info
+    >>> methods = {
+    ...     name: SimpleNamespace(method=name, network=name, info=method_info(name))
+    ...     for name in ("identity", "affine", "syn", "voxelmorph")
+    ... }
+    >>> scans = pd.DataFrame({"subject": ["a", "b"], "split": "train", "labels": ["a.nii", ""]})
+    >>> study = Study(methods, scans, test_pairs=pd.DataFrame())
+    >>> study.classical, study.labelled
+    (['affine', 'syn'], False)
     """
 
     methods: Mapping[str, Compared]
@@ -94,16 +110,37 @@ PAPERS: dict[str, Callable[[Any, Study], Paper]] = {
 
 
 def planned_papers(wanted: ExperimentSettings, study: Study) -> dict[str, Paper]:
-    """Paper → its experiments.
+    """The experiments that a study asks for.
 
     Parameters
     ----------
     wanted : ExperimentSettings
         The study's ``experiments``.
+    study : Study
+        The study.
+
+    Returns
+    -------
+    dict of str → Paper
+        By the paper's name.
 
     Raises
     ------
     InputError
         An experiment needs something that the cohort does not have.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments.planned import Study, planned_papers
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.methods import method_info
+    >>> scans = pd.DataFrame({"subject": ["a", "b"], "split": "train", "labels": ["", ""]})
+    >>> affine = SimpleNamespace(method="affine", network="affine", info=method_info("affine"))
+    >>> study = Study({"affine": affine}, scans, test_pairs=pd.DataFrame())
+    >>> papers = planned_papers(ExperimentSettings.read({"voxelmorph": {}}, "experiments"), study)
+    >>> {name: paper.names for name, paper in papers.items()}  # without labels, none that varies γ
+    {'voxelmorph': ['fig5', 'fig7', 'fig8', 'table1', 'table2', 'table3']}
     """
     return {name: plan(wanted.value(name), study) for name, plan in PAPERS.items() if wanted.value(name) is not None}

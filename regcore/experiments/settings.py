@@ -259,6 +259,24 @@ Wanted = TypeVar("Wanted")
 
 
 def asked(settings: Wanted | None) -> Wanted:
-    """The settings of a paper whose experiments are planned."""
+    """The settings of a paper whose experiments are planned.
+
+    Parameters
+    ----------
+    settings : section or None
+        The section of one paper; None only if its experiments are not planned.
+
+    Returns
+    -------
+    section
+        The same.
+
+    Examples
+    --------
+    >>> from regcore.experiments.settings import ExperimentSettings, asked
+    >>> settings = ExperimentSettings.read({"autoreg": {"starts": 2}}, "experiments")
+    >>> asked(settings.autoreg).starts
+    2
+    """
     assert settings is not None
     return settings

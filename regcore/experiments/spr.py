@@ -46,12 +46,44 @@ EVERYTHING = [
 
 
 def at_alpha(alpha: float) -> str:
-    """Name of the network trained with one α′."""
+    """Name of the network trained with one α′.
+
+    Parameters
+    ----------
+    alpha : float
+        α′.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.spr import at_alpha
+    >>> at_alpha(0.05)
+    'tm-spr-alpha-0.05'
+    """
     return f"tm-spr-alpha-{alpha:g}"
 
 
 def sweep_of(name: str) -> str:
-    """Name of the sweep of a hypernetwork."""
+    """Name of the sweep of a hypernetwork.
+
+    Parameters
+    ----------
+    name : str
+        The hypernetwork's entry.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.spr import sweep_of
+    >>> sweep_of("hyper-tm-spr")
+    'hyper-tm-spr-dense'
+    """
     return f"{name}-dense"
 
 
@@ -61,15 +93,28 @@ def experiments(settings: SprExperiments, classical: Sequence[str], labelled: bo
     Parameters
     ----------
     settings : SprExperiments
+        The section ``experiments.spr`` of the study.
     classical : sequence of str
         The study's methods without learning, including the affine alignment: rows of the tables.
     labelled : bool
         Whether training scans have labels.
 
+    Returns
+    -------
+    Paper
+
     Raises
     ------
     InputError
         The semi-supervised network is requested without labels.
+
+    Examples
+    --------
+    >>> from regcore.experiments.settings import SprExperiments
+    >>> from regcore.experiments.spr import experiments
+    >>> paper = experiments(SprExperiments(labels=False), classical=["affine"], labelled=False)
+    >>> paper["fig7"].needs.models
+    ['tm-spr-beta', 'tm-spr-gaussian']
     """
     if settings.labels and not labelled:
         raise InputError(f"{WHERE}.labels: it needs labels, which the training scans do not have; set it to false")

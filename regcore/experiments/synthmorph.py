@@ -29,12 +29,49 @@ SERIES = {"FLASH": "flip angle (degrees)", "MPRAGE": "inversion time (ms)"}
 
 
 def swept(kind: str, setting: str, value: float) -> str:
-    """Name of the network with one changed setting."""
+    """Name of the network with one changed setting.
+
+    Parameters
+    ----------
+    kind : {"shapes", "cohort"}
+        The label maps of its training.
+    setting : str
+        The setting.
+    value : float
+        Its value.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.synthmorph import swept
+    >>> swept("shapes", "b_K", 0.5)
+    'sm-shapes-b_K-0.5'
+    """
     return f"{KINDS[kind]}-{setting}-{value:g}"
 
 
 def series_and_number(contrasts: Iterable[str]) -> dict[str, list[Any]]:
-    """Columns ``series`` and ``number`` for contrasts; None for a contrast of no series."""
+    """The series of contrasts that some contrasts belong to, and their numbers.
+
+    Parameters
+    ----------
+    contrasts : iterable of str
+        As in the cohort's table.
+
+    Returns
+    -------
+    dict
+        Columns ``series`` and ``number``; None for a contrast of no series.
+
+    Examples
+    --------
+    >>> from regcore.experiments.synthmorph import series_and_number
+    >>> series_and_number(["FLASH-20", "T1w"])
+    {'series': ['FLASH', None], 'number': [20, None]}
+    """
     found = [of_series(contrast) for contrast in contrasts]
     return {"series": [own and own[0] for own in found], "number": [own and own[1] for own in found]}
 
@@ -49,6 +86,19 @@ def series_of_pairs(pairs: pd.DataFrame, scans: pd.DataFrame) -> dict[str, list[
     ----------
     pairs, scans : DataFrame
         Pairs with ``fixed`` and ``moving``; the cohort's table.
+
+    Returns
+    -------
+    dict of str → list of (str, list of str)
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.experiments.synthmorph import series_of_pairs
+    >>> names = ["b_FLASH-2", "b_FLASH-40"]
+    >>> scans = pd.DataFrame({"subject": "b", "contrast": ["FLASH-2", "FLASH-40"]}, index=names)
+    >>> series_of_pairs(pd.DataFrame({"fixed": "a_T1w", "moving": names}), scans)
+    {'FLASH': [('a_T1w', ['b_FLASH-40', 'b_FLASH-2'])]}
     """
     moving_scans = scans.loc[pairs["moving"]]
     table = pairs.assign(
@@ -75,6 +125,7 @@ def experiments(
     Parameters
     ----------
     settings : SynthMorphExperiments
+        The section ``experiments.synthmorph`` of the study.
     methods : sequence of str
         The study's methods: the rows and curves to compare.
     networks : sequence of str
@@ -84,10 +135,27 @@ def experiments(
     labelled : bool
         Whether training scans have labels. Without labels, only shapes can be synthesised from.
 
+    Returns
+    -------
+    Paper
+
     Raises
     ------
     InputError
         Networks are requested that need label maps, which the training scans do not have.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.experiments.settings import SynthMorphExperiments
+    >>> from regcore.experiments.synthmorph import experiments
+    >>> values = {"kinds": ["shapes"], "sweeps": {"b_K": [0.5, 1]}, "lambda": []}
+    >>> settings = SynthMorphExperiments.read(values, "experiments.synthmorph")
+    >>> scans = pd.DataFrame({"subject": ["a", "b"], "contrast": "T1w"}, index=["a", "b"])
+    >>> pairs = pd.DataFrame({"fixed": ["a"], "moving": ["b"]})
+    >>> paper = experiments(settings, ["affine"], [], pairs, scans, labelled=False)
+    >>> paper["fig13"].needs.scores
+    ['affine', 'sm-shapes-b_K-0.5', 'sm-shapes-b_K-1']
     """
     kinds = settings.kinds
     if "cohort" in kinds and not labelled and (settings.sweeps or settings.lambda_):

@@ -18,34 +18,165 @@ SCENARIOS = {"one": "one structure", "half": "half the structures", "all": "all 
 
 
 def base(similarity: str, width: int = 1) -> str:
-    """Name of the plain network with one loss; ``width`` 2 is the ×2 of Table III."""
+    """Name of the plain network with one loss.
+
+    Parameters
+    ----------
+    similarity : {"mse", "lncc"}
+        The loss.
+    width : int
+        2 is the ×2 of the paper's third table.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.voxelmorph import base
+    >>> base("mse"), base("lncc", width=2)
+    ('vm-mse', 'vm-lncc-x2')
+    """
     return f"vm-{similarity}" + (f"-x{width}" if width > 1 else "")
 
 
 def refined(name: str) -> str:
+    """Name of a network with instance-specific optimisation.
+
+    Parameters
+    ----------
+    name : str
+        Name of the network.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.voxelmorph import base, refined
+    >>> refined(base("mse"))
+    'vm-mse-inst'
+    """
     return f"{name}-inst"
 
 
 def with_lambda(similarity: str, value: float) -> str:
+    """Name of the network trained with one λ.
+
+    Parameters
+    ----------
+    similarity : {"mse", "lncc"}
+        The loss.
+    value : float
+        λ.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.voxelmorph import with_lambda
+    >>> with_lambda("lncc", 0.5)
+    'vm-lncc-lambda-0.5'
+    """
     return f"{base(similarity)}-lambda-{value:g}"
 
 
 def with_subjects(count: int) -> str:
+    """Name of the network trained on some of the subjects.
+
+    Parameters
+    ----------
+    count : int
+        Number of training subjects.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.voxelmorph import with_subjects
+    >>> with_subjects(10)
+    'vm-mse-n10'
+    """
     return f"{base('mse')}-n{count}"
 
 
 def with_gamma(scenario: str, fold: int, gamma: float | str) -> str:
+    """Name of the network trained with labels.
+
+    Parameters
+    ----------
+    scenario : str
+        The labels of its training, a key of ``SCENARIOS``.
+    fold : int
+        Number of the draw of these labels, from 1.
+    gamma : float or "infinity"
+        γ.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.experiments.voxelmorph import with_gamma
+    >>> with_gamma("half", fold=2, gamma=0.01)
+    'vm-mse-half2-gamma-0.01'
+    """
     value = gamma if gamma == LABELS_ALONE else f"{gamma:g}"
     return f"{base('mse')}-{scenario}{fold}-gamma-{value}"
 
 
 def folds_of(settings: VoxelMorphExperiments, scenario: str) -> range:
-    """The draws of the labels used in training."""
+    """The draws of the labels used in training.
+
+    Parameters
+    ----------
+    settings : VoxelMorphExperiments
+        ``folds``.
+    scenario : str
+        A key of ``SCENARIOS``.
+
+    Returns
+    -------
+    range
+        Numbers from 1; only one draw where nothing is drawn.
+
+    Examples
+    --------
+    >>> from regcore.experiments.settings import VoxelMorphExperiments
+    >>> from regcore.experiments.voxelmorph import folds_of
+    >>> list(folds_of(VoxelMorphExperiments(), "one")), list(folds_of(VoxelMorphExperiments(), "all"))
+    ([1, 2, 3, 4], [1])
+    """
     return range(1, 1 + settings.folds.of(scenario))
 
 
 def sizes(settings: VoxelMorphExperiments, subjects: int) -> list[int]:
-    """Numbers of training subjects smaller than the cohort, ascending."""
+    """Numbers of training subjects smaller than the cohort, ascending.
+
+    Parameters
+    ----------
+    settings : VoxelMorphExperiments
+        ``training_subjects``.
+    subjects : int
+        Number of training subjects in the cohort.
+
+    Returns
+    -------
+    list of int
+
+    Examples
+    --------
+    >>> from regcore.experiments.settings import VoxelMorphExperiments
+    >>> from regcore.experiments.voxelmorph import sizes
+    >>> sizes(VoxelMorphExperiments(training_subjects=[100, 2, 10]), subjects=40)
+    [2, 10]
+    """
     return sorted({count for count in settings.training_subjects if count < subjects})
 
 
@@ -55,12 +186,25 @@ def experiments(settings: VoxelMorphExperiments, classical: Sequence[str], subje
     Parameters
     ----------
     settings : VoxelMorphExperiments
+        The section ``experiments.voxelmorph`` of the study.
     classical : sequence of str
         The study's methods without training: rows and lines to compare with.
     subjects : int
         Number of training subjects in the cohort.
     labelled : bool
         Whether training scans have labels, without which γ cannot be varied.
+
+    Returns
+    -------
+    Paper
+
+    Examples
+    --------
+    >>> from regcore.experiments.settings import VoxelMorphExperiments
+    >>> from regcore.experiments.voxelmorph import experiments
+    >>> paper = experiments(VoxelMorphExperiments(), classical=["affine", "syn"], subjects=100, labelled=False)
+    >>> paper["table2"].needs.scores
+    ['affine', 'syn', 'vm-mse', 'vm-mse-inst', 'vm-lncc', 'vm-lncc-inst']
     """
     networks = [base(similarity) for similarity in LOSSES]
     wide = [base(similarity, 2) for similarity in LOSSES]

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 
+from regcore.images.itk_transforms import read_itk_matlab, write_itk
 from regcore.images.volume import Volume
 
 THREADS_VARIABLE = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
@@ -51,51 +52,39 @@ def to_ants(volume: Volume):
     ANTsImage
     """
     ants = load()
-    flip = _flip(volume.grid.ndim)
+    lps = np.array([-1, -1, 1])[: volume.grid.ndim, None] * volume.grid.affine[:-1]
     spacing = volume.grid.spacing
     return ants.from_numpy(
         np.asarray(volume.data, dtype=np.float32),
-        origin=list(flip[:-1, :-1] @ volume.grid.affine[:-1, -1]),
+        origin=list(lps[:, -1]),
         spacing=list(spacing),
-        direction=flip[:-1, :-1] @ volume.grid.affine[:-1, :-1] / spacing,
+        direction=lps[:, :-1] / spacing,
     )
 
 
-def read_affine(path: str | Path) -> np.ndarray:
-    """Read an ITK affine transform as a matrix on RAS mm, fixed world → moving world.
-
-    Parameters
-    ----------
-    path : path
-        As ANTs writes it.
-
-    Returns
-    -------
-    ndarray, shape (D + 1, D + 1)
-        Fixed world → moving world, RAS mm.
-    """
-    transform = load().read_transform(str(path))
-    ndim = transform.dimension
-    parameters = np.array(transform.parameters)
-    centre = np.array(transform.fixed_parameters)[:ndim]
-    linear = parameters[: ndim * ndim].reshape(ndim, ndim)
-    matrix = np.eye(ndim + 1)
-    matrix[:-1, :-1] = linear
-    matrix[:-1, -1] = parameters[ndim * ndim :] + centre - linear @ centre
-    return _flip(ndim) @ matrix @ _flip(ndim)
-
-
-def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.ndarray:
+def estimate_affine(
+    fixed: Volume,
+    moving: Volume,
+    seed: int,
+    fixed_mask: Volume | None = None,
+    moving_mask: Volume | None = None,
+    start: np.ndarray | None = None,
+    kind: str = "Affine",
+) -> np.ndarray:
     """Align ``moving`` to ``fixed`` with ANTs: mutual information, multi-resolution.
 
     Parameters
     ----------
     fixed, moving : Volume
         Intensities 0 to 1.
-    kind : {"rigid", "affine"}
-        Whether scales and shears are found too.
     seed : int
         Seed of the metric's random sampling; the result is reproducible.
+    fixed_mask, moving_mask : Volume, optional
+        Zero where an image is ignored; may be on other grids than the images.
+    start : ndarray, shape (D + 1, D + 1), optional
+        As the result; by default the centres of both images' intensities are aligned.
+    kind : str
+        ANTs' name of the transform.
 
     Returns
     -------
@@ -104,18 +93,20 @@ def estimate_affine(fixed: Volume, moving: Volume, kind: str, seed: int) -> np.n
     """
     ants = load()
     ants.config.set_ants_deterministic(True, seed + 1)
+    options = {}
     with fresh_prefix() as prefix:
+        if start is not None:
+            write_itk(f"{prefix}start.mat", start)
+            options = {"initial_transform": [f"{prefix}start.mat"]}
         result = ants.registration(
             to_ants(fixed),
             to_ants(moving),
-            type_of_transform={"rigid": "Rigid", "affine": "Affine"}[kind],
-            outprefix=prefix,
+            type_of_transform=kind,
+            outprefix=f"{prefix}found_",
+            mask=None if fixed_mask is None else to_ants(fixed_mask),
+            moving_mask=None if moving_mask is None else to_ants(moving_mask),
+            mask_all_stages=True,
+            **options,
         )
-        return read_affine(result["fwdtransforms"][0])
-
-
-def _flip(ndim: int) -> np.ndarray:
-    """RAS ↔ LPS as a homogeneous matrix."""
-    flip = np.eye(ndim + 1)
-    flip[0, 0] = flip[1, 1] = -1
-    return flip
+        (path,) = result["fwdtransforms"]  # ANTs joins a linear start and what it found
+        return read_itk_matlab(Path(path).read_bytes(), path)

@@ -14,6 +14,7 @@ SimpleITK, ITK-SNAP and 3D Slicer apply such a file directly.
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 from torch import Tensor
@@ -142,6 +143,48 @@ def read_field(path: str | Path) -> DisplacementField:
     [1.0, 1.0, 1.0]
     """
     image = open_nifti(path)
+    grid = _field_grid(image, path)
+    data = load_values(image, path)
+    if not np.isfinite(data).all():
+        raise InputError(f"{path}: the displacement contains NaN or infinite values; register the pair again")
+    vectors = data.reshape(*grid.shape, grid.ndim).astype(np.float64)
+    vectors[..., :2] *= -1
+    return DisplacementField.from_world(grid.to_world(_indices(grid)) + vectors, grid)
+
+
+def read_field_grid(path: str | Path) -> Grid:
+    """Read only the grid of an ITK displacement field, not its vectors.
+
+    Parameters
+    ----------
+    path : path
+        As for :func:`read_field`.
+
+    Returns
+    -------
+    Grid
+
+    Raises
+    ------
+    InputError
+        The file is missing or, by its header, not a displacement field.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.images.field import DisplacementField, read_field_grid
+    >>> from regcore.images.volume import Grid
+    >>> grid = Grid.centred((4, 5), spacing=(2, 2), centre=(0, 0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     DisplacementField.identity(grid).save(Path(folder, "field.nii.gz"))
+    ...     read_field_grid(Path(folder, "field.nii.gz")).shape
+    (4, 5)
+    """
+    return _field_grid(open_nifti(path), path)
+
+
+def _field_grid(image: nib.Nifti1Image, path: str | Path) -> Grid:
     shape, ndim = image.shape[:3], image.shape[-1]
     if (
         len(image.shape) != 5
@@ -160,13 +203,7 @@ def read_field(path: str | Path) -> DisplacementField:
             f"{path}: the header does not mark an ITK displacement (intent '{kind}' {name!r} instead of 'vector'); "
             "convert the field to LPS millimetres with intent 1007 first"
         )
-    grid = grid_of(image, shape[:ndim], path)
-    data = load_values(image, path)
-    if not np.isfinite(data).all():
-        raise InputError(f"{path}: the displacement contains NaN or infinite values; register the pair again")
-    vectors = data.reshape(*grid.shape, ndim).astype(np.float64)
-    vectors[..., :2] *= -1
-    return DisplacementField.from_world(grid.to_world(_indices(grid)) + vectors, grid)
+    return grid_of(image, shape[:ndim], path)
 
 
 def read_voxel_field(path: str | Path, fixed: Grid, moving: Grid) -> DisplacementField:

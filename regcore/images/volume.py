@@ -7,6 +7,7 @@ World coordinates are RAS millimetres, as in NIfTI.  A 2-D image has a world of 
 of its NIfTI affine, as in ITK.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ from nibabel.spatialimages import HeaderDataError
 
 from regcore.errors import InputError
 from regcore.process.files import atomic_write
+from regcore.process.memory import free_memory
+
+#: Single precision ends at 3e38; sums of products of differences have to stay below.
+LARGEST = 1e15
+#: Bytes of a voxel once it is read, besides those on disk: its value, or the copy to which a slope is applied.
+BYTES_AS_READ = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +190,8 @@ def read_volume(path: str | Path) -> Volume:
     ------
     InputError
         The file is missing, truncated or not a NIfTI; does not have 2 or 3 axes, or has a single slice; contains
-        NaN or infinite values, or is constant; or its header gives no usable orientation.
+        NaN, infinite or enormous values, or is constant; needs more memory than is free; or its header gives no usable
+        orientation.
 
     Examples
     --------
@@ -209,7 +217,14 @@ def read_volume(path: str | Path) -> Volume:
             f"{path}: every voxel has the value {volume.data.flat[0]:g}; there is nothing to register, "
             "check how the file was made"
         )
-    return volume.with_data(volume.data.astype(np.float32))
+    with np.errstate(over="ignore"):
+        values = volume.data.astype(np.float32)
+    if np.abs(values).max() > LARGEST:
+        raise InputError(
+            f"{path}: values up to {np.abs(volume.data).max():.3g}, beyond the {LARGEST:.0g} that single precision can "
+            "compute with; divide the image by a constant"
+        )
+    return volume.with_data(values)
 
 
 def read_labels(path: str | Path) -> Volume:
@@ -316,7 +331,13 @@ def open_nifti(path: str | Path) -> nib.Nifti1Image:
 
 
 def load_values(image: nib.Nifti1Image, path: str | Path) -> np.ndarray:
-    """Read the voxels of an opened image; raises :class:`InputError` if the file is cut short or damaged."""
+    """Read the voxels of an opened image; raises :class:`InputError` if the file is damaged or memory too small."""
+    need, free = math.prod(image.shape) * (image.dataobj.dtype.itemsize + BYTES_AS_READ), free_memory()
+    if free is not None and need > free:
+        raise InputError(
+            f"{path}: an image of shape {image.shape} needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are "
+            "free: crop it, resample it coarser, or use a larger machine"
+        )
     try:
         data = np.asarray(image.dataobj)
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:

@@ -40,10 +40,18 @@ class MethodInfo:
         Whether its fields are read from files rather than computed.
     pretrained : bool
         Whether it uses an existing model, whose folder is its setting ``model``.
+    uses_masks : bool
+        Whether it ignores what masks exclude.
     dimensions : tuple of int
         Dimensions of the images that it can register.
     gpu : bool
         Whether it uses a GPU if there is one, although it has no network.
+
+    Examples
+    --------
+    >>> from regcore.methods import METHODS
+    >>> [name for name, info in METHODS.items() if info.external and 2 in info.dimensions]
+    ['syn', 'niftyreg', 'greedy', 'dipy', 'demons', 'elastix']
     """
 
     location: str
@@ -53,6 +61,7 @@ class MethodInfo:
     external: bool = False
     imported: bool = False
     pretrained: bool = False
+    uses_masks: bool = False
     dimensions: tuple[int, ...] = (2, 3)
     gpu: bool = False
 
@@ -63,7 +72,7 @@ class MethodInfo:
 
 
 #: Attributes that a method's class has under the same names.
-FACTS = ("learned", "refines", "external", "imported", "pretrained", "dimensions", "gpu")
+FACTS = ("learned", "refines", "external", "imported", "pretrained", "uses_masks", "dimensions", "gpu")
 
 
 def _own(location: str, settings: str, **facts: Any) -> MethodInfo:
@@ -78,18 +87,18 @@ def _tool(location: str, settings: str, **facts: Any) -> MethodInfo:
 #: The methods of regcore.
 METHODS = {
     "identity": _own("classical.alignment:Identity", "classical.alignment:NoSettings"),
-    "affine": _own("classical.alignment:Affine", "classical.alignment:NoSettings"),
-    "syn": _tool("ants:SyN", "SyNSettings"),
-    "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings"),
-    "greedy": _tool("greedy:Greedy", "GreedySettings"),
+    "affine": _own("classical.alignment:Affine", "classical.alignment:NoSettings", uses_masks=True),
+    "syn": _tool("ants:SyN", "SyNSettings", uses_masks=True),
+    "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings", uses_masks=True),
+    "greedy": _tool("greedy:Greedy", "GreedySettings", uses_masks=True),
     "dipy": _tool("dipy:DipySyN", "DipySettings"),
     "convexadam": _tool("convexadam:ConvexAdam", "ConvexAdamSettings", dimensions=(3,), gpu=True),
     "demons": _tool("demons:Demons", "DemonsSettings"),
     "deeds": _tool("deeds:Deeds", "DeedsSettings", dimensions=(3,)),
-    "elastix": _tool("elastix:Elastix", "ElastixSettings"),
+    "elastix": _tool("elastix:Elastix", "ElastixSettings", uses_masks=True),
     "fireants": _tool("fireants:FireANTs", "FireANTsSettings", dimensions=(3,), gpu=True),
     "imported": _own("imported:Imported", "imported:ImportedSettings", imported=True),
-    "instance": _own("instance:Instance", "instance:InstanceSettings", gpu=True),
+    "instance": _own("instance:Instance", "instance:InstanceSettings", uses_masks=True, gpu=True),
     "refine": _own("refine:Refine", "refine:RefineSettings", refines=True),
     "autoreg": _own("autoreg:AutoReg", "autoreg:AutoRegSettings", learned=True),
     "hypermorph": _own("hypermorph:HyperMorph", "hypermorph:HyperMorphSettings", learned=True),
@@ -107,24 +116,86 @@ METHODS = {
 
 @cache
 def installed_methods() -> dict[str, importlib.metadata.EntryPoint]:
-    """The methods of installed packages, by name. They cannot replace regcore's own."""
+    """The methods of installed packages. They cannot replace regcore's own.
+
+    Returns
+    -------
+    dict of str → EntryPoint
+        By name.
+
+    Examples
+    --------
+    >>> from regcore.methods import METHODS, installed_methods
+    >>> set(installed_methods()) & set(METHODS)
+    set()
+    """
     found = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {point.name: point for point in found if point.name not in METHODS}
 
 
+def methods_with_masks() -> list[str]:
+    """Names of the methods that ignore what masks exclude.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from regcore.methods import methods_with_masks
+    >>> "instance" in methods_with_masks(), "demons" in methods_with_masks()
+    (True, False)
+    """
+    return [name for name in known_methods() if method_info(name).uses_masks]
+
+
 def known_methods() -> list[str]:
-    """Names of all methods: regcore's own, then those of installed packages."""
+    """Names of all methods: regcore's own, then those of installed packages.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from regcore.methods import known_methods
+    >>> known_methods()[:3]
+    ['identity', 'affine', 'syn']
+    """
     return [*METHODS, *installed_methods()]
 
 
 def method_info(name: str, where: str = "method") -> MethodInfo:
     """Look up a method.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    where : str
+        Name of the entry in messages.
+
+    Returns
+    -------
+    MethodInfo
+
     Raises
     ------
     InputError
         No method has this name (the message suggests the nearest one), or an installed package declares a method
         that it does not have.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.methods import method_info
+    >>> method_info("spr").learned, method_info("convexadam").dimensions
+    (True, (3,))
+    >>> try:
+    ...     method_info("voxelmorf")
+    ... except InputError as error:
+    ...     print(error)
+    method: unknown method 'voxelmorf'; did you mean 'voxelmorph'?
     """
     if name in METHODS:
         return METHODS[name]
@@ -137,10 +208,28 @@ def method_info(name: str, where: str = "method") -> MethodInfo:
 def method_type(name: str, where: str = "method") -> type[Any]:
     """The class of a method, which loads torch.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    where : str
+        Name of the entry in messages.
+
+    Returns
+    -------
+    type
+        A subclass of :class:`regcore.methods.base.Method`.
+
     Raises
     ------
     InputError
         As for :func:`method_info`.
+
+    Examples
+    --------
+    >>> from regcore.methods import method_type
+    >>> method_type("voxelmorph").__name__
+    'VoxelMorph'
     """
     info = method_info(name, where)
     return _loaded(info.location) if name in METHODS else _installed(name, where)
@@ -149,10 +238,28 @@ def method_type(name: str, where: str = "method") -> type[Any]:
 def settings_type(name: str, where: str = "method") -> type[MethodSettings]:
     """The class of a method's settings. For regcore's own methods this does not load torch.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    where : str
+        Name of the entry in messages.
+
+    Returns
+    -------
+    type
+        A subclass of :class:`regcore.methods.settings.base.MethodSettings`.
+
     Raises
     ------
     InputError
         As for :func:`method_info`.
+
+    Examples
+    --------
+    >>> from regcore.methods import settings_type
+    >>> settings_type("greedy").schema_of_keys()["radius"]["default"]
+    2
     """
     settings = method_info(name, where).settings
     return method_type(name, where).settings_type if settings is None else _loaded(settings)
@@ -163,16 +270,46 @@ def read_settings(name: str, values: Mapping | None = None, where: str = "method
 
     Checks that need the network are left to the method.
 
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    values : mapping, optional
+        The settings that differ from the defaults.
+    where : str
+        Name of the settings in messages.
+
+    Returns
+    -------
+    MethodSettings
+        With all defaults.
+
     Raises
     ------
     InputError
         The method or one of its settings is unknown or invalid.
+
+    Examples
+    --------
+    >>> from regcore.methods import read_settings
+    >>> settings = read_settings("voxelmorph", {"preset": "paper", "lambda": 2})
+    >>> settings.value("lambda"), settings.flow, settings.similarity
+    (2, 'displacement', 'lncc')
     """
     return settings_type(name, where).read(values or {}, where)
 
 
 def make_method(name: str, settings: Mapping | None = None, where: str = "method"):
     """Load a method and check its settings.
+
+    Parameters
+    ----------
+    name : str
+        Name of the method.
+    settings : mapping, optional
+        The settings that differ from the defaults, or the result of :func:`read_settings`.
+    where : str
+        Name of the settings in messages.
 
     Returns
     -------
@@ -182,6 +319,20 @@ def make_method(name: str, settings: Mapping | None = None, where: str = "method
     ------
     InputError
         The method or one of its settings is unknown or invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> grid = Grid.centred((32, 32), spacing=(1, 1), centre=(0, 0))
+    >>> disc = (np.linalg.norm(np.indices((32, 32)) - 15.5, axis=0) < 9).astype(np.float32)
+    >>> fixed, moving = Volume(disc, grid), Volume(np.roll(disc, 2, axis=0), grid)
+    >>> method = make_method("instance", {"similarity": "mse", "shrink": [2, 1], "iterations": [10, 10]})
+    >>> field = method.register(fixed, moving).field
+    >>> before, after = (np.square(image.data - disc).mean() for image in (moving, field.warp(moving)))
+    >>> bool(after < before / 2)
+    True
     """
     return method_type(name, where)(settings or {}, where)
 

@@ -25,7 +25,24 @@ SMOOTHNESS = "diffusion"
 
 
 class AutoReg(FlowMethod):
-    """The two-scale network of cells, or a U-Net, under the unified objective."""
+    """The two-scale network of cells, or a U-Net, under the unified objective.
+
+    See [1]_.  The cells and the weights λ are settings here; :mod:`regcore.autoreg` searches for them.
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Eq. 4 and 5.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("autoreg", {"architecture": "manual-small", "lambda2": 2})
+    >>> method.weights
+    {'lambda1': 0.5, 'lambda2': 2, 'lambda3': 0.32, 'lambda4': 0.08}
+    >>> sum(weight.numel() for weight in method.build(ndim=2).parameters())
+    16034
+    """
 
     settings_type: ClassVar = AutoRegSettings
     settings: AutoRegSettings
@@ -102,7 +119,7 @@ class AutoReg(FlowMethod):
         else:
             velocity = resample_displacement(flow, space)
         displacement = integrate(velocity, self.settings.integration_steps)
-        fixed, moving = (coarser(pad_to_multiple(image, self.stride), space, factor) for image in (fixed, moving))
+        fixed, moving = (_coarser(pad_to_multiple(image, self.stride), space, factor) for image in (fixed, moving))
         return fixed, warp(moving, displacement)
 
     def _unlikeness(self, level: str, fixed: Tensor, warped: Tensor, share: Tensor | float) -> dict[str, Tensor]:
@@ -121,6 +138,6 @@ class AutoReg(FlowMethod):
         return super().displacement(flow[:, : image.ndim - 2], image)
 
 
-def coarser(image: Tensor, space: Sequence[int], factor: int) -> Tensor:
+def _coarser(image: Tensor, space: Sequence[int], factor: int) -> Tensor:
     """``image``, smoothed, on a grid ``factor`` times as coarse."""
     return resample(smooth(image, factor / 2), space)

@@ -34,6 +34,17 @@ class Registration:
         The exact calls of an external tool.
     tool : str or None
         Name and version of that tool.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.base import Registration
+    >>> image = Volume(np.eye(8, dtype=np.float32), Grid.centred((8, 8), (1, 1), (0, 0)))
+    >>> found = Registration(DisplacementField.identity(image.grid))
+    >>> np.array_equal(found.field.warp(image).data, image.data), found.inverse
+    (True, None)
     """
 
     field: DisplacementField
@@ -56,12 +67,36 @@ class Method(ABC):
     ----------
     settings_type : type
         Class of the settings.
-    learned, refines, external, imported, pretrained, dimensions, gpu
+    learned, refines, external, imported, pretrained, uses_masks, dimensions, gpu
         As in :class:`regcore.methods.MethodInfo`, from which studies are planned.
     aligned : bool
-        Whether the affine alignment of the scans is part of the result.
-    uses_masks : bool
-        Whether :meth:`register` takes ``fixed_mask`` and ``moving_mask``.
+        Whether the method sees the scans aligned. If not, it gets them where their headers place them.
+
+    Raises
+    ------
+    InputError
+        A setting is unknown or invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.base import Method, Registration
+    >>> from regcore.methods.settings.base import MethodSettings
+    >>> class ShiftSettings(MethodSettings):
+    ...     voxels: float = 1
+    >>> class Shift(Method):
+    ...     settings_type = ShiftSettings
+    ...
+    ...     def register(self, fixed, moving):
+    ...         field = DisplacementField.identity(fixed.grid)
+    ...         field.displacement[:, 0] = self.settings.voxels
+    ...         return Registration(field)
+    >>> image = Volume(np.eye(8, dtype=np.float32), Grid.centred((8, 8), (1, 1), (0, 0)))
+    >>> found = Shift({"voxels": 2}).register(image, image)
+    >>> bool((found.field.warp(image).data[:-2] == image.data[2:]).all())  # it pulls
+    True
     """
 
     settings_type: ClassVar[type[MethodSettings]]
@@ -72,8 +107,8 @@ class Method(ABC):
     pretrained: ClassVar[bool] = False
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     gpu: ClassVar[bool] = False
-    aligned: ClassVar[bool] = True
     uses_masks: ClassVar[bool] = False
+    aligned: ClassVar[bool] = True
 
     settings: MethodSettings
 
@@ -89,7 +124,11 @@ class Method(ABC):
 
     @abstractmethod
     def register(self, fixed: Volume, moving: Volume) -> Registration:
-        """Find the field that warps ``moving`` onto ``fixed``; intensities are normalised to 0 ... 1."""
+        """Find the field that warps ``moving`` onto ``fixed``; intensities are normalised to 0 ... 1.
+
+        A method that uses masks also takes ``fixed_mask`` and ``moving_mask``: volumes on the same grid or None, zero
+        where the image is to be ignored.
+        """
 
 
 class LearnedMethod(Method):
@@ -100,6 +139,31 @@ class LearnedMethod(Method):
     network and refines its prediction on single pairs.
 
     :meth:`build` makes ``module``; the trainer moves, trains and loads it.
+
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        As for :class:`Method`.
+    where : str
+        Name of the settings in messages.
+
+    Raises
+    ------
+    InputError
+        A setting is unknown or invalid, or a step with these settings cannot be recorded.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> method = make_method("voxelmorph", {"similarity": "mse"})
+    >>> network = method.build(ndim=2)
+    >>> batch = {"fixed": torch.rand(1, 1, 32, 24), "moving": torch.rand(1, 1, 32, 24)}
+    >>> flow = method.predict(network, batch["fixed"], batch["moving"])
+    >>> tuple(flow.shape), tuple(method.displacement(flow, batch["fixed"]).shape)  # padded, at half resolution
+    ((1, 2, 16, 16), (1, 2, 32, 24))
+    >>> sorted(method.losses(flow, batch))
+    ['diffusion', 'mse', 'total']
     """
 
     learned: ClassVar[bool] = True
@@ -241,7 +305,33 @@ class LearnedMethod(Method):
 
 
 def as_registration(forward: Tensor, inverse: Tensor | None, fixed: Volume, moving: Volume) -> Registration:
-    """A registration from tensors (1, D, *space) in voxels, on the grids of the two images."""
+    """A registration from tensors, on the grids of the two images.
+
+    Parameters
+    ----------
+    forward : Tensor, shape (1, D, *space)
+        Displacement fixed → moving, in voxels of the fixed grid, on any device.
+    inverse : Tensor, shape (1, D, *space), or None
+        Displacement moving → fixed, in voxels of the moving grid.
+    fixed, moving : Volume
+        The images.
+
+    Returns
+    -------
+    Registration
+        On the CPU, with copies of the tensors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.base import as_registration
+    >>> image = Volume(np.zeros((8, 6), np.float32), Grid.centred((8, 6), (1, 1), (0, 0)))
+    >>> found = as_registration(torch.zeros(1, 2, 8, 6), None, image, image)
+    >>> found.field.grid.shape, found.inverse
+    ((8, 6), None)
+    """
     return Registration(
         DisplacementField(forward.cpu().clone(), fixed.grid),
         None if inverse is None else DisplacementField(inverse.cpu().clone(), moving.grid),
@@ -249,5 +339,25 @@ def as_registration(forward: Tensor, inverse: Tensor | None, fixed: Volume, movi
 
 
 def as_tensor(volume: Volume) -> Tensor:
-    """Image values as a float32 tensor (1, 1, *space)."""
+    """Image values as a tensor.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its values may be of any type.
+
+    Returns
+    -------
+    Tensor of float32, shape (1, 1, *space)
+        A copy, on the CPU.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.base import as_tensor
+    >>> tensor = as_tensor(Volume(np.eye(4, dtype=np.int16), Grid.centred((4, 4), (1, 1), (0, 0))))
+    >>> tuple(tensor.shape), tensor.dtype
+    ((1, 1, 4, 4), torch.float32)
+    """
     return torch.from_numpy(volume.data.astype("float32"))[None, None]

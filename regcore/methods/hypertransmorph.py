@@ -19,7 +19,15 @@ from regcore.methods.transmorph import TransMorph
 
 
 class HyperTransMorph(Hypernetworked[TransMorph]):
-    """TransMorph with a hypernetwork over λ: (1 - λ) similarity + λ smoothness."""
+    """TransMorph with a hypernetwork over λ: (1 - λ) similarity + λ smoothness.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("hypertransmorph", {"similarity": "mse", "size": "tiny", "lambda": 0.3})
+    >>> method.values, method.settings.generated  # the parts of the network whose weights are generated
+    ({'lambda': 0.3}, ['looks', 'decoders', 'heads'])
+    """
 
     settings_type: ClassVar = HyperTransMorphSettings
     settings: HyperTransMorphSettings
@@ -27,7 +35,15 @@ class HyperTransMorph(Hypernetworked[TransMorph]):
 
 
 class HyperSPR(Hypernetworked[SPR]):
-    """TM-SPR with a hypernetwork over the hyperparameters of its prior."""
+    """TM-SPR with a hypernetwork over the hyperparameters of its prior.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("hyperspr", {"size": "tiny"})
+    >>> method.ranges
+    {'lambda_max': [0, 5], 'alpha': [0, 0.2]}
+    """
 
     settings_type: ClassVar = HyperSPRSettings
     settings: HyperSPRSettings

@@ -14,6 +14,19 @@ class Imported(Method):
     """Displacement fields of another program, one file per test pair.
 
     Fields map the native fixed scan to the native moving one, including any alignment; nothing is added to them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods import make_method
+    >>> grid = Grid.centred((8, 8), (2, 2), (0, 0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     DisplacementField.identity(grid).save(f"{folder}/a-b.nii.gz")
+    ...     field = make_method("imported").read(f"{folder}/a-b.nii.gz", fixed=grid, moving=grid)
+    >>> field.grid.shape, field.displacement.abs().max().item() < 1e-6
+    ((8, 8), True)
     """
 
     settings_type: ClassVar = ImportedSettings

@@ -47,7 +47,29 @@ REPAIRS, REPAIR_RADIUS = 30, 3
 
 
 class Instance(Method):
-    """Optimise the field of one pair, without training."""
+    """Optimise the field of one pair, without training.
+
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        As for :class:`regcore.methods.base.Method`.
+    where : str
+        Name of the settings in messages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> grid = Grid.centred((32, 32), spacing=(1, 1), centre=(0, 0))
+    >>> disc = (np.linalg.norm(np.indices((32, 32)) - 15.5, axis=0) < 9).astype(np.float32)
+    >>> fixed, moving = Volume(disc, grid), Volume(np.roll(disc, 2, axis=0), grid)
+    >>> method = make_method("instance", {"similarity": "mse", "shrink": [2, 1], "iterations": [10, 10]})
+    >>> found = method.register(fixed, moving)
+    >>> before, after = (np.square(image.data - disc).mean() for image in (moving, found.field.warp(moving)))
+    >>> bool(after < before / 2), found.inverse is None
+    (True, False)
+    """
 
     uses_masks: ClassVar[bool] = True
     gpu: ClassVar = True

@@ -18,7 +18,32 @@ from regcore.methods.settings.refine import RefineSettings
 
 
 def require_comparing_images(method: LearnedMethod, where: str) -> None:
-    """Raise InputError for a network whose loss cannot refine a pair."""
+    """Raise :class:`InputError` for a network whose loss cannot refine a pair.
+
+    Parameters
+    ----------
+    method : LearnedMethod
+        The network to start from.
+    where : str
+        The key to name in messages.
+
+    Raises
+    ------
+    InputError
+        Its loss needs labels.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.methods import make_method
+    >>> from regcore.methods.refine import require_comparing_images
+    >>> require_comparing_images(make_method("voxelmorph"), "start")
+    >>> try:
+    ...     require_comparing_images(make_method("synthmorph"), "start")
+    ... except InputError as error:
+    ...     print(str(error).partition(";")[0])
+    start: this network's loss needs labels, so it cannot refine a pair of images
+    """
     if not method.compares_images:
         raise InputError(
             f"{where}: this network's loss needs labels, so it cannot refine a pair of images; start from another "
@@ -27,7 +52,31 @@ def require_comparing_images(method: LearnedMethod, where: str) -> None:
 
 
 class Refine(Method):
-    """Refine a trained network's field with some iterations on the pair itself."""
+    """Refine a trained network's field with some iterations on the pair itself.
+
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        As for :class:`regcore.methods.base.Method`.
+    where : str
+        Name of the settings in messages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> grid = Grid.centred((32, 32), spacing=(1, 1), centre=(0, 0))
+    >>> disc = (np.linalg.norm(np.indices((32, 32)) - 15.5, axis=0) < 9).astype(np.float32)
+    >>> fixed, moving = Volume(disc, grid), Volume(np.roll(disc, 2, axis=0), grid)
+    >>> network = make_method("voxelmorph", {"similarity": "mse"})
+    >>> network.module = network.build(ndim=2).eval()  # untrained: all that is found, the refinement finds
+    >>> refine = make_method("refine", {"iterations": 10})
+    >>> refine.start_from(network)
+    >>> moved = refine.register(fixed, moving).field.warp(moving)
+    >>> bool(np.square(moved.data - disc).mean() < np.square(moving.data - disc).mean())
+    True
+    """
 
     settings_type: ClassVar = RefineSettings
     refines: ClassVar = True

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from regcore.alignment.preprocess import Prepared
+from regcore.alignment.prepared import Prepared
 from regcore.errors import RegistrationFailed
 from regcore.methods.base import Method, Registration
 from regcore.process.cost import Cost
@@ -20,6 +20,10 @@ def register_scans(
 
     Parameters
     ----------
+    method : Method
+        Ready to register.
+    fixed, moving : Prepared
+        Scans on one grid.
     cost : Cost, optional
         Measures the stages ``compute`` and ``save``.
     inverse : bool
@@ -35,6 +39,23 @@ def register_scans(
     ------
     RegistrationFailed
         The field has NaN or infinite values, or a tool failed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.prepared import Prepared
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> from regcore.methods.registration import register_scans
+    >>> native, common = (Grid.centred((n, n), (32 / n, 32 / n), (0, 0)) for n in (64, 32))
+    >>> image = Volume(np.eye(32, dtype=np.float32), common)
+    >>> shifted = np.eye(3)
+    >>> shifted[0, 2] = 5  # the alignment of the moving scan: 5 mm along x
+    >>> fixed, moving = Prepared(image, np.eye(3), native), Prepared(image, shifted, native)
+    >>> field = register_scans(make_method("affine"), fixed, moving).field
+    >>> field.grid.shape, (field.targets() - DisplacementField.identity(native).targets())[0, 0].round(6).tolist()
+    ((64, 64), [5.0, 0.0])
     """
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)

@@ -20,7 +20,27 @@ from regcore.spatial import crop_to, resample
 
 
 class SPR(ObjectiveMethod):
-    """Spatially varying regularisation under a Beta or a Gaussian prior."""
+    """Spatially varying regularisation under a Beta or a Gaussian prior.
+
+    TM-SPR is this with TransMorph's network [1]_.
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> method = make_method("spr", {"network": "unet", "prior": "beta", "alpha": 0.1})
+    >>> network = method.build(ndim=2).eval()
+    >>> fixed, moving = torch.rand(2, 1, 1, 32, 32)
+    >>> flow = method.predict(network, fixed, moving)
+    >>> weights = method.weights(flow, fixed)  # the strength of smoothing at every voxel, relative to the largest
+    >>> tuple(method.displacement(flow, fixed).shape), tuple(weights.shape), 0 < weights.mean().item() < 1
+    ((1, 2, 32, 32), (1, 1, 32, 32), True)
+    """
 
     settings_type: ClassVar = SPRSettings
     settings: SPRSettings

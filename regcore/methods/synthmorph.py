@@ -24,7 +24,31 @@ from regcore.synthesis.shapes import random_shapes
 
 
 class SynthMorph(FlowMethod):
-    """SynthMorph from shapes (sm-shapes), from the cohort's label maps (sm-brains), or supervised by the true warp."""
+    """SynthMorph from shapes (sm-shapes), from the cohort's label maps (sm-brains), or supervised by the true warp.
+
+    The first two are those of [1]_.
+
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        As for :class:`regcore.methods.base.Method`.
+    where : str
+        Name of the settings in messages.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> method = make_method("synthmorph", {"J": 6, "r_p": 8, "b_p": 4})
+    >>> drawn = method.synthesised({"fixed": torch.zeros(2, 1, 32, 32)})  # only the shape of the scans counts
+    >>> tuple(drawn["fixed"].shape), drawn["codes"], torch.equal(drawn["fixed_labels"], drawn["moving_labels"])
+    ((2, 1, 32, 32), [0, 1, 2, 3, 4, 5], False)
+    """
 
     settings_type: ClassVar = SynthMorphSettings
     settings: SynthMorphSettings

@@ -18,7 +18,28 @@ from regcore.networks.unet import UNetDesign
 
 
 class VoxelMorph(ObjectiveMethod):
-    """VoxelMorph, unsupervised or with auxiliary segmentations; displacement or velocity."""
+    """VoxelMorph, unsupervised or with auxiliary segmentations; displacement or velocity.
+
+    See [1]_, and [2]_ for velocities, here without a probabilistic objective.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+    .. [2] Dalca, Balakrishnan, Guttag and Sabuncu, "Unsupervised learning of probabilistic diffeomorphic registration
+       for images and surfaces", Med. Image Anal. 57:226-236, 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> method = make_method("voxelmorph", {"preset": "paper", "similarity": "mse"})
+    >>> network = method.build(ndim=2)
+    >>> batch = {"fixed": torch.rand(2, 1, 32, 32), "moving": torch.rand(2, 1, 32, 32)}
+    >>> losses = method.training_step(network, batch)
+    >>> sorted(losses), losses["total"].requires_grad
+    (['diffusion', 'mse', 'total'], True)
+    """
 
     settings_type: ClassVar = VoxelMorphSettings
     settings: VoxelMorphSettings
@@ -35,7 +56,30 @@ class VoxelMorph(ObjectiveMethod):
 
 
 def weights_of_terms(settings: VoxelMorphObjectiveSettings, with_labels: bool) -> dict[str, float]:
-    """Weight of each term of the objective, for a batch with or without labels."""
+    """Weight of each term of the objective, for a batch with or without labels.
+
+    Parameters
+    ----------
+    settings : VoxelMorphObjectiveSettings
+        ``lambda``, ``gamma``, ``weighting`` and ``smoothness``.
+    with_labels : bool
+        Whether the batch has labels.
+
+    Returns
+    -------
+    dict of str → float
+        For the similarity, ``diffusion`` and ``label_dice``.
+
+    Examples
+    --------
+    >>> from regcore.methods import read_settings
+    >>> from regcore.methods.voxelmorph import weights_of_terms
+    >>> settings = {"similarity": "mse", "lambda": 0.2, "gamma": 0.5}
+    >>> weights_of_terms(read_settings("voxelmorph", settings), with_labels=True)
+    {'mse': 1, 'diffusion': 0.2, 'label_dice': 0.5}
+    >>> weights_of_terms(read_settings("voxelmorph", {**settings, "weighting": "convex"}), with_labels=True)
+    {'mse': 0.4, 'diffusion': 0.2, 'label_dice': 0.4}
+    """
     amount, gamma = settings.lambda_, settings.overlap_weight
     assert amount is not None  # set when the settings were read, or the value of a hypernetwork's hyperparameter
     if settings.weighting == "convex":

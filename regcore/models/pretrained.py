@@ -21,6 +21,20 @@ class Pretrained(Method):
 
     The network sees the study's common grid, whatever grid it was trained on.  It learned displacements in voxels, so a
     study with the spacing of its training suits it best.
+
+    Parameters
+    ----------
+    settings : mapping or MethodSettings
+        ``model``: a folder, or the name of a released model; ``values`` of a hypernetwork's hyperparameters.
+    where : str
+        Name of the settings in messages.
+
+    Examples
+    --------
+    >>> from regcore.models.pretrained import Pretrained
+    >>> method = Pretrained({"model": "synthmorph-2d"})  # released with regcore
+    >>> method.ndim, method.folder.name
+    (2, 'synthmorph-2d')
     """
 
     settings_type: ClassVar = PretrainedSettings

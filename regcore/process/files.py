@@ -25,6 +25,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Path
         The temporary name.
 
+    Raises
+    ------
+    OSError
+        The block's, with ``path`` as its file where it named the temporary one or, as for a full disk, none.
+
     Examples
     --------
     >>> import tempfile
@@ -42,6 +47,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

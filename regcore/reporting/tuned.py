@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from regcore.reporting.figures import AXES, plt
-from regcore.tuning.amortised import Optimum
+from regcore.tuning.optima import Optimum
 
 
 def tuned_figure(
@@ -23,7 +23,7 @@ def tuned_figure(
     Parameters
     ----------
     along : DataFrame
-        As from :func:`regcore.tuning.amortised.curve`, for all pairs.
+        As from :func:`regcore.tuning.optima.curve`, for all pairs.
     curves, optima : mapping
         The same, and the best values, by group.
     pairs : int

@@ -31,6 +31,12 @@ Positive = Annotated[Number, Field(gt=0)]
 #: A whole number from 0, or from 1, on.
 Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+#: The largest seed that every tool takes: a C program keeps it in 32 bits with a sign.
+LARGEST_SEED = 2**31 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+#: More threads than any machine has, which only a slip asks for.
+MOST_THREADS = 1024
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
 
 
 def key_of(attribute: str) -> str:

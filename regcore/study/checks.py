@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from regcore.alignment.settings import HEED_MASKS
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
@@ -14,7 +15,34 @@ TRUTH = "truth"
 
 
 def dimensions(study: StudySettings, cohort: Cohort) -> int:
-    """Number of dimensions of a study's images: as configured, or from the header of the cohort's first scan."""
+    """Number of dimensions of a study's images: as configured, or from the header of the cohort's first scan.
+
+    Parameters
+    ----------
+    study : StudySettings
+        The settings of the study.
+    cohort : Cohort
+        Its scans.
+
+    Returns
+    -------
+    int
+        2 or 3.
+
+    Raises
+    ------
+    InputError
+        The first scan cannot be read.
+
+    Examples
+    --------
+    >>> from regcore.study.checks import dimensions
+    >>> from regcore.study.plan import plan_study
+    >>> embedded = {"train": 2, "validation": 2, "test": 2, "ndim": 3}
+    >>> plan = plan_study({"study": "small", "cohort": {"embedded": embedded}, "methods": {"affine": {}}}, check=False)
+    >>> dimensions(plan.settings, plan.cohort)
+    3
+    """
     settings = study.cohort.embedded
     return settings.ndim if settings else read_grid(cohort.table["image"].iloc[0]).ndim
 
@@ -24,6 +52,8 @@ def check_entries(entries: Iterable[Entry], settings: bool) -> None:
 
     Parameters
     ----------
+    entries : iterable of Entry
+        Entries that know each other as peers.
     settings : bool
         Also load every method and check its settings and searches, which takes seconds.
 
@@ -31,6 +61,18 @@ def check_entries(entries: Iterable[Entry], settings: bool) -> None:
     ------
     InputError
         Names the wrong key and the remedy.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_entries
+    >>> from regcore.study.entry import Entry
+    >>> check_entries([Entry("smooth", {"method": "voxelmorph", "lambda": 2})], settings=False)
+    >>> try:
+    ...     check_entries([Entry("voxelmorf", {})], settings=False)
+    ... except InputError as error:
+    ...     print(error)
+    methods.voxelmorf: unknown method 'voxelmorf'; did you mean 'voxelmorph'?
     """
     for entry in entries:
         if entry.name == TRUTH:
@@ -42,14 +84,95 @@ def check_entries(entries: Iterable[Entry], settings: bool) -> None:
 
 
 def check_models(entries: Iterable[Entry], ndim: int) -> None:
-    """Raise :class:`InputError` if an entry uses a model for images of another dimension."""
+    """Raise :class:`InputError` if an entry uses a model for images of another dimension.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        The entries of a study.
+    ndim : {2, 3}
+        Dimensions of its images.
+
+    Raises
+    ------
+    InputError
+        Names the key, and both dimensions.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_models
+    >>> from regcore.study.entry import Entry
+    >>> entry = Entry("released", {"method": "pretrained", "model": "synthmorph-2d"})
+    >>> check_models([entry], ndim=2)
+    >>> try:
+    ...     check_models([entry], ndim=3)
+    ... except InputError as error:
+    ...     print(error)
+    methods.released.model: a 2-D model cannot register 3-D images
+    """
     for entry in entries:
         if entry.info.pretrained and entry.made.ndim != ndim:
             raise InputError(f"{entry.where}.model: a {entry.made.ndim}-D model cannot register {ndim}-D images")
 
 
+def check_preprocess(study: StudySettings) -> None:
+    """Raise :class:`InputError` if the alignment cannot do what the study asks of it.
+
+    Parameters
+    ----------
+    study : StudySettings
+        The settings of the study.
+
+    Raises
+    ------
+    InputError
+        Names the key, and the alignments that can.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_preprocess
+    >>> from regcore.study.plan import read_study
+    >>> study = {"study": "small", "cohort": {"embedded": {}}, "methods": {"affine": {}}}
+    >>> try:
+    ...     check_preprocess(read_study({**study, "preprocess": {"cost_mask": True, "affine": "nmi"}}))
+    ... except InputError as error:
+    ...     print(error)
+    preprocess.cost_mask: the alignment 'nmi' takes no masks; auto, rigid, similarity, affine, translation, ants do
+    """
+    settings = study.preprocess
+    if settings.cost_mask and settings.affine in ("nmi", "mind"):
+        raise InputError(
+            f"preprocess.cost_mask: the alignment '{settings.affine}' takes no masks; {', '.join(HEED_MASKS)} do"
+        )
+
+
 def check_evaluation(study: StudySettings) -> None:
-    """Raise :class:`InputError` if the evaluation names a method that the study does not have."""
+    """Raise :class:`InputError` if the evaluation names a method that the study does not have.
+
+    Parameters
+    ----------
+    study : StudySettings
+        The settings of the study.
+
+    Raises
+    ------
+    InputError
+        Names the key, and the nearest method.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_evaluation
+    >>> from regcore.study.plan import read_study
+    >>> study = {"study": "small", "cohort": {"embedded": {}}, "methods": {"affine": {}}}
+    >>> try:
+    ...     check_evaluation(read_study({**study, "evaluation": {"reference": "afine"}}))
+    ... except InputError as error:
+    ...     print(error)
+    evaluation.reference: no method 'afine'; did you mean 'affine'?
+    """
     reference = study.evaluation.reference
     wanted = {"spotlight": study.evaluation.spotlight or [], "reference": [] if reference is None else [reference]}
     for key, named in wanted.items():
@@ -59,7 +182,36 @@ def check_evaluation(study: StudySettings) -> None:
 
 
 def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: str) -> None:
-    """Raise :class:`InputError` if no training scan has one of the contrasts."""
+    """Raise :class:`InputError` if no training scan has one of the contrasts.
+
+    Parameters
+    ----------
+    pairings : sequence of (str, str)
+        Contrasts of the fixed and the moving scan.
+    cohort : Cohort
+        The scans.
+    where : str
+        The key to name in messages.
+
+    Raises
+    ------
+    InputError
+        Names the contrast, and the nearest one.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import checked_cohort
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_contrasts
+    >>> row = {"subject": "a", "session": "1", "split": "train", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
+    >>> cohort = checked_cohort(pd.DataFrame([row]), "cohort.tsv")
+    >>> try:
+    ...     check_contrasts([["T1w", "T2w"]], cohort, "pairs.contrasts")
+    ... except InputError as error:
+    ...     print(error)
+    pairs.contrasts: no training scan has the contrast 'T2w'; did you mean 'T1w'?
+    """
     known = set(cohort.table.loc[cohort.table["split"] == "train", "contrast"])
     for contrast in (contrast for pairing in pairings for contrast in pairing):
         if contrast not in known:
@@ -67,7 +219,39 @@ def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: st
 
 
 def check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
-    """Raise :class:`InputError` if a scan of the training pairs has no labels."""
+    """Raise :class:`InputError` if a scan of the training pairs has no labels.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The scans.
+    pairs : EligiblePairs or PooledPairs
+        The pairs that training draws from.
+    where : str
+        The key to name in messages.
+
+    Raises
+    ------
+    InputError
+        Names how many scans, and the first of them.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.pair_pool import EligiblePairs
+    >>> from regcore.cohort.table import checked_cohort
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.checks import check_training_labels
+    >>> row = {"session": "1", "split": "train", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
+    >>> cohort = checked_cohort(pd.DataFrame([{"subject": "a", **row}, {"subject": "b", **row}]), "cohort.tsv")
+    >>> scans = list(cohort.table.index)
+    >>> pairs = EligiblePairs(scans, scans, cohort.subjects(), kind="random")
+    >>> try:
+    ...     check_training_labels(cohort, pairs, "methods.voxelmorph")
+    ... except InputError as error:
+    ...     print(str(error).partition(" (")[0])
+    methods.voxelmorph: this training needs labels, but 2 training scan(s) of cohort.tsv have none
+    """
     missing = sorted(scan for scan in pairs.scans if cohort.file(scan, "labels") is None)
     if missing:
         raise InputError(

@@ -33,6 +33,7 @@ class Entry:
     Parameters
     ----------
     name : str
+        Key of the entry in the study file.
     values : mapping
         As in the study file.
     peers : mapping of str → Entry, optional
@@ -46,6 +47,16 @@ class Entry:
         The pairs that training draws from; None if nothing is trained.
     fields : dict of str → str
         Test pair → path of its field, for imported fields.
+
+    Examples
+    --------
+    >>> from regcore.study.entry import Entry
+    >>> search = {"ranges": {"learning_rate": [1e-5, 1e-3]}}
+    >>> entry = Entry("smooth", {"method": "voxelmorph", "lambda": 2, "tune": search})
+    >>> entry.method, entry.settings, entry.learned
+    ('voxelmorph', {'lambda': 2}, True)
+    >>> entry.search.trials, str(entry.model_folder)
+    (50, 'results/models/smooth')
     """
 
     def __init__(

@@ -15,6 +15,14 @@ class Layout:
     ----------
     folder : Path
         ``results/<study>``.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.study.layout import Layout
+    >>> files = Layout(Path("results/small"))
+    >>> print(files.model("voxelmorph"), files.metrics("syn"), files.trial("voxelmorph", slot=3))
+    results/small/models/voxelmorph results/small/metrics/syn.parquet results/small/tuning/voxelmorph/trials/003.json
     """
 
     folder: Path

@@ -3,7 +3,7 @@
 The workflow's rules, its scripts and the tests take everything they need from a :class:`Plan`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,30 +12,28 @@ from typing import Any
 import pandas as pd
 
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
-from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs, read_pairs
+from regcore.cohort.pairs import contrasts_of, eligible_pairs, make_pairs
 from regcore.cohort.table import Cohort, check_files, checked_cohort, read_cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.experiments import Paper, Sweep
 from regcore.experiments.planned import Study, planned_papers
-from regcore.methods.settings.imported import ImportedSettings
 from regcore.study.checks import (
     check_contrasts,
     check_entries,
     check_evaluation,
     check_models,
+    check_preprocess,
     check_training_labels,
     dimensions,
 )
 from regcore.study.entry import Entry
+from regcore.study.imported import imported_fields
 from regcore.study.layout import Layout
+from regcore.study.parts import PAIRS_PER_PART, SCANS_PER_PART, part_of
 from regcore.study.settings import CohortSettings, StudySettings
 from regcore.synthesis import icbm152
 from regcore.synthesis.settings import EmbeddedSettings
 from regcore.training.batch_division import check_division
-
-#: Work is split into parts of this size: large enough to hide the start of Python, small enough that a killed job
-#: loses little and a cluster can share the work.
-SCANS_PER_PART, PAIRS_PER_PART = 32, 16
 
 #: Key of a checked configuration for the methods that cannot run here, so that this is decided once.
 UNAVAILABLE = "unavailable"
@@ -43,12 +41,14 @@ UNAVAILABLE = "unavailable"
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A checked study.
+    """A checked study, as :func:`plan_study` makes it.
 
     Parameters
     ----------
     settings : StudySettings
+        All settings, with defaults.
     cohort : Cohort
+        The scans.
     folder : Path
         ``results/<study>``.
     entries : dict of str → Entry
@@ -61,6 +61,16 @@ class Plan:
         The papers whose experiments the study asks for, by name.
     unavailable : dict of str → str
         Methods of the study that cannot run here → why, and what to do about it.
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> embedded = {"train": 2, "validation": 2, "test": 2}
+    >>> plan = plan_study({"study": "small", "cohort": {"embedded": embedded}, "methods": {"affine": {}}}, check=False)
+    >>> plan.reference, plan.ndim, plan.knows_truth
+    ('icbm152_1_T1w', 2, True)
+    >>> [plan.field("affine", pair) for pair in plan.pairs_of("test")["pair"]][0]
+    'results/small/fields/affine/part-00/sub-005_1_T1w--sub-006_1_T1w.nii.gz'
     """
 
     settings: StudySettings
@@ -186,28 +196,36 @@ class Plan:
         return str(self.files.cohort("labels.tsv")) if self.embedded else self.settings.labels.table
 
 
-def part_names(count: int, size: int) -> list[str]:
-    """Names of the parts that ``count`` things are split into."""
-    return [f"part-{number:02d}" for number in range(-(-count // size))]
-
-
-def part_of(things: Sequence[str], thing: str, size: int) -> str:
-    return f"part-{things.index(thing) // size:02d}"
-
-
-def things_in(things: Sequence[str], part: str, size: int) -> list[str]:
-    """The things in a part."""
-    number = int(part.removeprefix("part-"))
-    return list(things[number * size : (number + 1) * size])
-
-
 def read_study(config: Mapping) -> StudySettings:
     """The settings of a study, read from YAML or from the configuration of a plan.
+
+    Parameters
+    ----------
+    config : mapping
+        Keys as in ``config/README.md``.
+
+    Returns
+    -------
+    StudySettings
+        With all defaults.
 
     Raises
     ------
     InputError
         Naming each key that is wrong, and the remedy.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.plan import read_study
+    >>> config = {"study": "small", "cohort": {"embedded": {}}, "methods": {"affine": {}}}
+    >>> read_study(config).registration.threads
+    1
+    >>> try:
+    ...     read_study({**config, "sead": 3})
+    ... except InputError as error:
+    ...     print(error)
+    configuration: unknown key 'sead'; did you mean 'seed'?
     """
     return StudySettings.read({key: value for key, value in config.items() if key != UNAVAILABLE}, "configuration")
 
@@ -219,14 +237,29 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     ----------
     config : mapping
         As read from YAML, or from a plan. The plan's list of what cannot run here is then kept.
+    results : str
+        Folder of the results of all studies.
     check : bool
         Also check the settings of every method and the headers of every file. This takes seconds, and the jobs
         of a cluster, which plan the same study again, do not need it.
+
+    Returns
+    -------
+    Plan
+        Nothing is written.
 
     Raises
     ------
     InputError
         Names the wrong key, row or file and the remedy.
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> cohort = {"embedded": {"train": 4, "validation": 2, "test": 2}}
+    >>> plan = plan_study({"study": "small", "cohort": cohort, "methods": {"syn": {}, "spr": {}}}, check=False)
+    >>> plan.entries["spr"].training_pairs.different, len(plan.pairs_of("validation")), len(plan.pairs_of("test"))
+    (12, 2, 2)
     """
     study, decided = read_study(config), config.get(UNAVAILABLE)
     folder = Path(results) / study.study
@@ -236,6 +269,7 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     entries |= {name: Entry(name, values, entries, files) for name, values in study.methods.items()}
     check_entries(entries.values(), settings=check)
     check_evaluation(study)
+    check_preprocess(study)
     if check and not study.cohort.embedded:
         check_files(cohort)
     if check:
@@ -260,7 +294,7 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
             )
     for entry in methods.values():
         if entry.info.imported:
-            entry.fields = _imported_fields(entry, cohort, scored[scored["split"] == "test"])
+            entry.fields = imported_fields(entry, cohort, scored[scored["split"] == "test"])
     plan = Plan(study, cohort, folder, entries, scored, _reference(study, cohort), papers, unavailable)
     for name in learned:
         plan.validation_pairs(name)  # raises if there are none
@@ -278,34 +312,6 @@ def _available(entries: Mapping[str, Entry], unavailable: Mapping[str, str]) -> 
     found = {name: entry for name, entry in entries.items() if name not in unavailable}
     if not found:
         raise InputError("methods: none can run here:\n" + "\n".join(f"{n}: {why}" for n, why in unavailable.items()))
-    return found
-
-
-def _imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[str, str]:
-    """Test pair → path of its field, for the pairs in the list of an import."""
-    settings = entry.checked
-    assert isinstance(settings, ImportedSettings)
-    folder = settings.folder
-    if not folder or not Path(folder).is_dir():
-        raise InputError(f"{entry.where}.folder: {folder!r} is not a folder; give the folder with the fields")
-    path = settings.pairs or str(Path(folder) / "pairs.tsv")
-    listed = read_pairs(path, cohort, "field")
-    files = {
-        (fixed, moving): str(Path(folder) / field)
-        for fixed, moving, field in zip(listed["fixed"], listed["moving"], listed["field"], strict=True)
-        if field
-    }
-    found = {
-        pair: files[fixed, moving]
-        for pair, fixed, moving in zip(pairs["pair"], pairs["fixed"], pairs["moving"], strict=True)
-        if (fixed, moving) in files
-    }
-    if not found:
-        raise InputError(
-            f"{path}: none of its pairs is a test pair of the study (the first: {pairs['fixed'].iloc[0]}, "
-            f"{pairs['moving'].iloc[0]}); list the test pairs, or make these the study's pairs with pairs: "
-            "{kind: listed, table: …}"
-        )
     return found
 
 

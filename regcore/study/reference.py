@@ -20,46 +20,66 @@ from regcore.tuning.settings import SearchSettings
 README, SCHEMA = Path("config/README.md"), Path("config/study.schema.json")
 
 
-def key_table(settings: type[Settings]) -> str:
+def _key_table(settings: type[Settings]) -> str:
     """A Markdown table of every key, its default and meaning; nested keys as ``a.b``."""
     return _table(_keys(plain_schema(settings)))
 
 
-def method_tables() -> str:
+def _method_tables() -> str:
     """The settings of every method, as Markdown."""
     parts = []
     for name, info in METHODS.items():
         first_line = (method_type(name).__doc__ or "").strip().splitlines()[0]
         parts.append(f"### `{name}`{' (learned)' if info.learned else ''}\n\n{first_line}")
-        if properties := settings_of_method(name):
+        if properties := _settings_of_method(name):
             parts.append(_table(properties.items()))
     return "\n\n".join(parts)
 
 
-def settings_of_method(name: str) -> dict[str, dict[str, Any]]:
+def _settings_of_method(name: str) -> dict[str, dict[str, Any]]:
     """Key → JSON schema of the settings of a method."""
     return settings_type(name).schema_of_keys()
 
 
-def fill(text: str, section: str, content: str) -> str:
+def _fill(text: str, section: str, content: str) -> str:
     """Replace the text between the markers of ``section``."""
     pattern = rf"(<!-- {section}: begin.*?-->\n).*?(<!-- {section}: end -->)"
     return re.sub(pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL)
 
 
 def filled(text: str) -> str:
-    """The README with updated tables."""
+    r"""The README of the study file's keys with updated tables.
+
+    Parameters
+    ----------
+    text : str
+        Markdown, with markers around each table.
+
+    Returns
+    -------
+    str
+        The same text with the present keys, defaults and meanings between the markers.
+
+    Examples
+    --------
+    >>> from regcore.study.reference import filled
+    >>> for line in filled("<!-- search: begin -->\n<!-- search: end -->").splitlines()[:3]:
+    ...     print(line)
+    <!-- search: begin -->
+    | key | default | meaning |
+    |---|---|---|
+    """
     for section, content in (
-        ("keys", key_table(StudySettings)),
-        ("search", key_table(SearchSettings)),
-        ("cells", key_table(CellSearchSettings)),
-        ("methods", method_tables()),
+        ("keys", _key_table(StudySettings)),
+        ("search", _key_table(SearchSettings)),
+        ("cells", _key_table(CellSearchSettings)),
+        ("methods", _method_tables()),
     ):
-        text = fill(text, section, content)
+        text = _fill(text, section, content)
     return text
 
 
-def study_schema() -> dict[str, Any]:
+def _study_schema() -> dict[str, Any]:
     """JSON schema of a study file, with the settings of each entry's method.
 
     The method of an entry is the one it names, or else the one with the entry's name.  It may also come from an
@@ -104,7 +124,7 @@ def _entry(name: str) -> dict[str, Any]:
         searches["autosearch"] = _search("autosearch", "search for cells and objective; null for no search")
     return {
         "type": ["object", "null"],
-        "properties": {"method": _method([name]), **searches, **settings_of_method(name)},
+        "properties": {"method": _method([name]), **searches, **_settings_of_method(name)},
         "additionalProperties": False,
     }
 
@@ -122,8 +142,22 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def schema_text() -> str:
-    """The content of ``config/study.schema.json``."""
-    return json.dumps(study_schema(), indent=1, ensure_ascii=False) + "\n"
+    """The content of ``config/study.schema.json``: the JSON schema of a study file.
+
+    Returns
+    -------
+    str
+        With the settings of every method of regcore, and a new line at the end.
+
+    Examples
+    --------
+    >>> import json
+    >>> from regcore.study.reference import schema_text
+    >>> schema = json.loads(schema_text())
+    >>> schema["required"], schema["properties"]["seed"]["default"]
+    (['study', 'cohort', 'methods'], 1)
+    """
+    return json.dumps(_study_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _keys(schema: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from regcore.alignment.preprocess import read_scan
+from regcore.alignment.preprocess import prepare_image, read_scan
 from regcore.autoreg.search import FACTS, TRACE, read_found
 from regcore.cohort.labels import scored_labels
 from regcore.experiments.settings import ExperimentSettings
@@ -24,11 +24,28 @@ from regcore.training.checkpoint import load_tensors
 
 
 class Results:
-    """The results of a study.
+    """The results of a study: where reports and papers read them.
 
     Parameters
     ----------
     plan : Plan
+        The study.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.results import Results
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> config = {"study": "small", "cohort": cohort, "methods": {"affine": {}}}
+    >>> scores = pd.DataFrame({"pair": ["a--b", "a--b"], "metric": "dice", "label": [1, 2], "value": [0.5, 0.75]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results = Results(plan_study(config, folder, check=False))
+    ...     results.files.metrics("affine").parent.mkdir(parents=True)
+    ...     scores.to_parquet(results.files.metrics("affine"))
+    ...     results.of_pairs("affine")["a--b"].item()
+    0.625
     """
 
     def __init__(self, plan: Plan):
@@ -143,7 +160,8 @@ class Results:
 
     def normalised(self, scan: str) -> Volume:
         """A scan on its own grid, normalised as for the methods."""
-        return read_scan(self.plan.cohort.files(scan), self.plan.settings.preprocess)
+        settings = self.plan.settings.preprocess
+        return prepare_image(read_scan(self.plan.cohort.files(scan), settings).image, settings)
 
     def prepared(self, scan: str) -> Volume:
         """A scan on the common grid."""

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from regcore.alignment.settings import PreprocessSettings
 from regcore.cohort.settings import LabelSettings, PairSettings
 from regcore.experiments.settings import ExperimentSettings
-from regcore.settings.base import Count, Positive, Section, Whole
+from regcore.settings.base import Count, Positive, Section, Seed, Threads
 from regcore.settings.fields import left_out, section
 from regcore.synthesis.settings import EmbeddedSettings
 
@@ -37,7 +37,7 @@ class CohortSettings(Section):
 class RegistrationSettings(Section):
     """How test pairs are registered."""
 
-    threads: Count = Field(1, description="threads per pair, for methods and tools")
+    threads: Threads = Field(1, description="threads per pair, for methods and tools")
     time_limit: Positive = Field(
         3600, description="seconds after which an external tool is stopped and the pair counts as failed"
     )
@@ -67,7 +67,7 @@ class StudySettings(Section):
     study: Name = Field(description="name of the study; everything it makes is under results/<study>")
     title: str = Field("Registration methods compared", description="title of the report, one line")
     description: str = Field("", description="a paragraph below the title, such as the data and how to cite them")
-    seed: Whole = Field(1, description="seed of every random number in the study")
+    seed: Seed = Field(1, description="seed of every random number in the study")
     cohort: CohortSettings = Field(
         description="the scans: 'embedded' (made from the ICBM-152 template) or 'table' (your own)"
     )

@@ -35,6 +35,12 @@ class Source:
         Hash of the code.
     imports : tuple of (str, str)
         The imports as (module, name); the name is empty for ``import module``.
+
+    Examples
+    --------
+    >>> from regcore.study.sources import read
+    >>> read("import numpy; from torch import nn").imports
+    (('numpy', ''), ('torch', 'nn'))
     """
 
     digest: str
@@ -47,10 +53,27 @@ def read(text: str, module: str = "", is_package: bool = False) -> Source:
     Parameters
     ----------
     text : str
+        Python.
     module : str
         Its dotted name, to resolve relative imports.
     is_package : bool
         Whether it is the ``__init__.py`` of a package.
+
+    Returns
+    -------
+    Source
+        Only its code counts, not comments, docstrings, formatting and type annotations.
+
+    Raises
+    ------
+    SyntaxError
+        The text is not Python.
+
+    Examples
+    --------
+    >>> from regcore.study.sources import read
+    >>> read("x = 1  # one").digest == read("x: int = 1").digest, read("x = 1").digest == read("x = 2").digest
+    (True, False)
     """
     reader = _Reader(module, is_package)
     body = reader.form(ast.parse(text).body)
@@ -61,7 +84,24 @@ def read(text: str, module: str = "", is_package: bool = False) -> Source:
 
 
 def hash_of(parts: Iterable[str]) -> str:
-    """A short hash of strings."""
+    """A short hash of strings.
+
+    Parameters
+    ----------
+    parts : iterable of str
+        Their order counts.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Examples
+    --------
+    >>> from regcore.study.sources import hash_of
+    >>> len(hash_of(["a", "b"])), hash_of(["a", "b"]) == hash_of(["b", "a"])
+    (16, False)
+    """
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -148,13 +188,25 @@ class Sources:
         Top-level name → its folder, or its file.
     cache : Path, optional
         JSON file with the result for each source, so that a source is read once.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.study.sources import Sources
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     folder = Path(name)
+    ...     for file, text in (("__init__", ""), ("a", "from house import b"), ("b", "x = 1"), ("c", "x = 2")):
+    ...         _ = folder.joinpath(f"{file}.py").write_text(text)
+    ...     list(Sources({"house": folder}).closure(["house.a"]))
+    ['house.a', 'house.b']
     """
 
     packages: Mapping[str, Path]
     cache: Path | None = None
-    _read: dict[str, Source | None] = field(default_factory=dict)
-    _kept: dict[str, list] = field(default_factory=dict)
-    _new: set[str] = field(default_factory=set)
+    _read: dict[str, Source | None] = field(default_factory=dict, init=False)
+    _kept: dict[str, list] = field(default_factory=dict, init=False)
+    _new: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self):
         if self.cache is not None:
@@ -224,12 +276,48 @@ def _is_among(name: str, names: Collection[str]) -> bool:
 
 
 def fingerprint(sources: Mapping[str, Source]) -> str:
-    """Hash of named sources."""
+    """Hash of named sources.
+
+    Parameters
+    ----------
+    sources : mapping of str → Source
+        As from :meth:`Sources.closure`. Names count as well.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Examples
+    --------
+    >>> from regcore.study.sources import fingerprint, read
+    >>> fingerprint({"a": read("x = 1")}) == fingerprint({"a": read("x  =  1")})
+    True
+    >>> fingerprint({"a": read("x = 1")}) == fingerprint({"b": read("x = 1")})
+    False
+    """
     return hash_of(f"{name}={source.digest}" for name, source in sources.items())
 
 
 def folder_of(package: str) -> Path | None:
-    """The folder or file of an installed package, without importing it; None if there is none."""
+    """The folder or file of an installed package, without importing it; None if there is none.
+
+    Parameters
+    ----------
+    package : str
+        Its top-level name.
+
+    Returns
+    -------
+    Path or None
+        None also for a package without a place, such as one built into Python.
+
+    Examples
+    --------
+    >>> from regcore.study.sources import folder_of
+    >>> folder_of("regcore").name, folder_of("no_such_package")
+    ('regcore', None)
+    """
     spec = importlib.util.find_spec(package)
     if spec is None:
         return None

@@ -68,6 +68,12 @@ class Stage:
         Modules and packages that do not count, in addition to ``NEVER_COUNTED``.
     data : tuple of str
         Files of the package that are not modules.
+
+    Examples
+    --------
+    >>> from regcore.study.versions import STAGES
+    >>> STAGES["train"].roots, STAGES["train"].scripts
+    (('regcore.study.stages.train',), ('train',))
     """
 
     roots: tuple[str, ...]
@@ -81,10 +87,10 @@ def _stage(module: str, *scripts: str, without: tuple[str, ...] = ()) -> Stage:
 
 
 STAGES = {
-    "list_cohort": _stage("prepare", "list_cohort", without=MAKES_RESULTS),
+    "list_cohort": _stage("listing", "list_cohort", without=MAKES_RESULTS),
     "synthesise": Stage(("regcore.synthesis.icbm152",), ("synthesise",)),
     "truth": _stage("register", "true_fields", without=MAKES_RESULTS),
-    "check": _stage("prepare", "check_cohort", "list_pairs"),
+    "check": _stage("listing", "check_cohort", "list_pairs"),
     "prepare": _stage("prepare", "prepare"),
     "train": _stage("train", "train"),  # the result of an architecture search is an input file
     "trial": _stage("tune", "trial"),
@@ -121,14 +127,21 @@ class Versions:
         The folder of regcore.
     record : Path
         The recorded numbers and fingerprints.
+
+    Examples
+    --------
+    >>> from regcore.study.versions import Versions
+    >>> modules = Versions().modules_of("synthesise")
+    >>> "regcore.synthesis.icbm152" in modules, "regcore.training.trainer" in modules
+    (True, False)
     """
 
     scripts: Path | None = None
     cache: Path | None = None
     package: Path = PACKAGE
     record: Path = RECORD
-    _found: dict[tuple[str, ...], int | str] = field(default_factory=dict)
-    _sources: dict[str, Sources] = field(default_factory=dict)
+    _found: dict[tuple[str, ...], int | str] = field(default_factory=dict, init=False)
+    _sources: dict[str, Sources] = field(default_factory=dict, init=False)
 
     @property
     def recorded(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -254,7 +267,20 @@ def _here() -> Versions:
 
 
 def stage_version(stage: str, *methods: str) -> int | str:
-    """The version of a stage that runs ``methods``, without the workflow's scripts; :meth:`Versions.of`."""
+    """The version of a stage that runs ``methods``, without the workflow's scripts; :meth:`Versions.of`.
+
+    Parameters
+    ----------
+    stage : str
+        One of :data:`STAGES`.
+    *methods : str
+        Names of methods.
+
+    Returns
+    -------
+    int or str
+        As :meth:`Versions.of`.
+    """
     return _here().of(stage, *methods)
 
 

@@ -3,10 +3,9 @@
 Needs neither torch nor Snakemake, except for the object passed to :func:`limit_gpus`.
 """
 
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +13,16 @@ from regcore.autoreg.search import TRACE
 from regcore.errors import InputError
 from regcore.experiments.planned import PAPERS
 from regcore.process.devices import gpu_count
-from regcore.process.files import atomic_write
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.checks import TRUTH
+from regcore.study.decision import DECISIONS
 from regcore.study.entry import Entry
-from regcore.study.plan import (
-    PAIRS_PER_PART,
-    SCANS_PER_PART,
-    UNAVAILABLE,
-    Plan,
-    part_names,
-    plan_study,
-    read_study,
-    things_in,
-)
+from regcore.study.parts import PAIRS_PER_PART, SCANS_PER_PART, part_names, things_in
+from regcore.study.plan import Plan
 from regcore.study.versions import Versions
-
-#: File through which the first process tells the others what can run here.
-DECISIONS = Path(".snakemake")
 
 #: Rules whose jobs all run a network on a GPU if there is one; ``register`` does so for some methods.
 ON_GPU = ("train", "trial", "architecture", "sweep", "features", "weights")
-
-
-def decided_plan(config: Mapping, first: bool) -> Plan:
-    """The plan of the study, checked by the process that the user started.
-
-    That process looks up once what is installed.  Its jobs, perhaps on other machines and an hour later, read the
-    decision from ``.snakemake`` and so plan the same study.
-
-    Parameters
-    ----------
-    first : bool
-        Whether this is the process that the user started.
-
-    Raises
-    ------
-    InputError
-        As for :func:`regcore.study.plan.plan_study`.
-    """
-    decision = DECISIONS / f"regcore-{read_study(config).study}.json"
-    if not first and decision.is_file():
-        config = {**config, UNAVAILABLE: json.loads(decision.read_text())}
-    plan = plan_study(config, check=first)
-    if first:
-        with atomic_write(decision) as path:
-            path.write_text(json.dumps(plan.unavailable))
-    return plan
 
 
 def limit_gpus(workflow: Any) -> None:
@@ -73,13 +35,41 @@ def limit_gpus(workflow: Any) -> None:
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
+        The workflow, whose resources are changed.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from regcore.study.workflow import limit_gpus
+    >>> resources = {"gpu": 4}  # as with --resources gpu=4
+    >>> limit_gpus(SimpleNamespace(resource_settings=SimpleNamespace(resources=resources)))
+    >>> resources
+    {'gpu': 4}
     """
     if "gpu" not in workflow.resource_settings.resources:
         workflow.register_resource("gpu", min(1, gpu_count()))
 
 
 def one_of(names: Iterable[str]) -> str:
-    """A regular expression that matches one of the names; without names it matches nothing."""
+    """A regular expression that matches one of the names; without names it matches nothing.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Matched as they are.
+
+    Returns
+    -------
+    str
+        For the wildcard constraints of rules.
+
+    Examples
+    --------
+    >>> import re
+    >>> from regcore.study.workflow import one_of
+    >>> bool(re.fullmatch(one_of(["syn", "spr"]), "spr")), bool(re.fullmatch(one_of(["a.b"]), "a-b"))
+    (True, False)
+    """
     return "|".join(map(re.escape, names)) or "none"
 
 
@@ -89,8 +79,21 @@ class Workflow:
     Parameters
     ----------
     plan : Plan
+        The study.
     scripts : Path, optional
         Folder of the workflow's scripts; their code counts in the versions of stages.
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.workflow import Workflow
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> config = {"study": "small", "cohort": cohort, "methods": {"affine": {}, "voxelmorph": {}}}
+    >>> workflow = Workflow(plan_study(config, check=False))
+    >>> workflow.trained, workflow.model("voxelmorph"), workflow.fields("affine")
+    (['voxelmorph'], ['results/small/models/voxelmorph'], ['results/small/fields/affine/part-00'])
+    >>> workflow.gpus("train"), workflow.gpus("register", "affine")
+    (1, 0)
     """
 
     def __init__(self, plan: Plan, scripts: Path | None = None):

@@ -24,7 +24,27 @@ log = logging.getLogger(__name__)
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write tensors, with JSON-like ``facts`` in the file's header."""
+    """Write tensors, with JSON-like ``facts`` in the file's header.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file. It is replaced in one go, and its folder is made if it is missing.
+    tensors : dict of str → Tensor
+        Of any shapes and devices.
+    facts : dict
+        Anything that JSON can hold.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from regcore.training.checkpoint import load_tensors, save_tensors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_tensors(f"{folder}/weights.safetensors", {"bias": torch.tensor([0.5, 2.0])}, {"steps": 10})
+    ...     load_tensors(f"{folder}/weights.safetensors")
+    ({'bias': tensor([0.5000, 2.0000])}, {'steps': 10})
+    """
     with atomic_write(path) as temporary:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
@@ -34,12 +54,35 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, 
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of :func:`save_tensors`.
+    """Read a file of :func:`save_tensors`. Nothing is unpickled.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file.
+
+    Returns
+    -------
+    tensors : dict of str → Tensor
+        On the CPU.
+    facts : dict
+        Empty for a safetensors file of another program.
 
     Raises
     ------
     InputError
-        The file is missing or not from :func:`save_tensors`.
+        The file is missing or damaged, or not a safetensors file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from regcore.training.checkpoint import load_tensors, save_tensors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_tensors(f"{folder}/weights.safetensors", {"bias": torch.zeros(3)}, {"method": "voxelmorph"})
+    ...     tensors, facts = load_tensors(f"{folder}/weights.safetensors")
+    >>> tensors["bias"].shape, facts["method"]
+    (torch.Size([3]), 'voxelmorph')
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -58,6 +101,15 @@ class Saved:
     tensors : dict of str → Tensor
         Tensors by section and name, as in ``model.decoder.weight``.
     facts : dict
+        JSON-like: steps so far, seconds, scores.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.checkpoint import Saved
+    >>> saved = Saved({"model.bias": torch.zeros(2), "best.bias": torch.ones(2)}, {"step": 10})
+    >>> saved.section("best")
+    {'bias': tensor([1., 1.])}
     """
 
     tensors: dict[str, Tensor]
@@ -76,8 +128,23 @@ class Checkpoint:
     Attributes
     ----------
     path : Path
+        A safetensors file.
     fingerprint : str
         Fingerprint of everything that determines the work. State with another fingerprint is not loaded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from regcore.training.checkpoint import Checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "checkpoint.safetensors")
+    ...     Checkpoint(path, fingerprint="lambda 1").save({"model": {"bias": torch.zeros(2)}}, {"step": 10})
+    ...     Checkpoint(path, fingerprint="lambda 1").load().facts
+    ...     Checkpoint(path, fingerprint="lambda 2").load() is None
+    {'step': 10}
+    True
     """
 
     path: Path
@@ -115,12 +182,35 @@ class Checkpoint:
 def exclusive(folder: str | Path) -> Iterator[None]:
     """Lock a folder for this process, because a job that outlived its workflow may still train there.
 
-    Deletes temporary files that a killed process left there.
+    Deletes temporary files that a killed process left there. The lock ends with the process, however that ends.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing; the file ``lock`` stays in it.
+
+    Yields
+    ------
+    None
+        With the folder locked.
 
     Raises
     ------
     InputError
         Another process holds the folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from regcore.errors import InputError
+    >>> from regcore.training.checkpoint import exclusive
+    >>> with tempfile.TemporaryDirectory() as folder, exclusive(folder):
+    ...     try:
+    ...         with exclusive(folder):
+    ...             pass
+    ...     except InputError as error:
+    ...         print(str(error).removeprefix(folder).partition(";")[0])
+    : another process is training here
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

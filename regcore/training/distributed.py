@@ -40,12 +40,22 @@ PATIENCE = timedelta(hours=4)
 class Processes:
     """The processes of one training, from the view of one of them.
 
+    By default there is one process, and nothing is exchanged.
+
     Parameters
     ----------
     rank, count : int
         Number of this process, and number of processes.
     local_count : int
         Number of processes on this machine.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.distributed import Processes
+    >>> alone = Processes()
+    >>> alone.first, alone.mean(torch.tensor(0.25)).item()
+    (True, 0.25)
     """
 
     rank: int = 0
@@ -90,13 +100,40 @@ class Processes:
 
 
 def launched() -> bool:
-    """Whether this process was started as one of several, by torchrun or a cluster."""
+    """Whether this process was started as one of several, by torchrun or a cluster.
+
+    Returns
+    -------
+    bool
+        Whether the environment has a ``WORLD_SIZE`` above 1.
+
+    Examples
+    --------
+    >>> from regcore.training.distributed import launched
+    >>> launched()
+    False
+    """
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def process_group() -> Iterator[Processes]:
-    """Join the other processes of a training that was :func:`launched`; does nothing for a single process."""
+    """Join the other processes of a training that was :func:`launched`; does nothing for a single process.
+
+    GPUs communicate by NCCL, CPUs by gloo. Afterwards only the first process logs.
+
+    Yields
+    ------
+    Processes
+        The processes, from the view of this one.
+
+    Examples
+    --------
+    >>> from regcore.training.distributed import process_group
+    >>> with process_group() as processes:
+    ...     print(f"process {processes.rank + 1} of {processes.count}")
+    process 1 of 1
+    """
     if not launched():
         yield Processes()
         return
@@ -118,10 +155,32 @@ def wanted_processes(settings: TrainingSettings, where: str = "method") -> int:
 
     Given by ``REGCORE_PROCESSES``; otherwise one per GPU, as far as the batch can be divided.
 
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Its ``batch_size`` and ``accumulate`` count.
+    where : str
+        Name of the settings in messages.
+
+    Returns
+    -------
+    int
+        At least 1.
+
     Raises
     ------
     InputError
         The variable is not a number, or the batch cannot be divided by it.
+
+    Examples
+    --------
+    >>> import os
+    >>> from unittest.mock import patch
+    >>> from regcore.methods import read_settings
+    >>> from regcore.training.distributed import wanted_processes
+    >>> with patch.dict(os.environ, REGCORE_PROCESSES="2"):
+    ...     wanted_processes(read_settings("voxelmorph", {"batch_size": 4}))
+    2
     """
     given = os.environ.get(PROCESSES_VARIABLE)
     if given is None:
@@ -135,7 +194,16 @@ def wanted_processes(settings: TrainingSettings, where: str = "method") -> int:
 def launch(processes: int, function: Callable[..., None], *arguments: Any) -> None:
     """Call ``function(*arguments)`` in several processes on this machine, which join with :func:`process_group`.
 
-    Log messages of the first process are logged here.
+    Log messages of the first process are logged here. Each process has its share of torch's threads.
+
+    Parameters
+    ----------
+    processes : int
+        How many to start.
+    function : callable
+        A function of a module, which the processes import; its result is dropped.
+    *arguments
+        Its arguments, which must pickle.
 
     Raises
     ------
@@ -177,14 +245,14 @@ def launch(processes: int, function: Callable[..., None], *arguments: Any) -> No
             )
 
 
-class Line(logging.StreamHandler):
+class _Line(logging.StreamHandler):
     """Log to the process that launched this one, and exit when that one is gone."""
 
     def handleError(self, record):
         raise  # logging calls this while handling the error
 
 
-def work(folder: Path) -> int:
+def _work(folder: Path) -> int:
     """Main function of each process started by :func:`launch`; returns its exit code."""
     # Not a file format: launch() has just written this file, in a folder that only this user can read.
     function, arguments, threads = pickle.loads((folder / "job").read_bytes())
@@ -193,7 +261,7 @@ def work(folder: Path) -> int:
     if rank == "0":
         regcore_log = logging.getLogger("regcore")
         regcore_log.setLevel(logging.INFO)
-        regcore_log.addHandler(Line(sys.stdout))
+        regcore_log.addHandler(_Line(sys.stdout))
     try:
         function(*arguments)
     except InputError as error:
@@ -204,4 +272,4 @@ def work(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(work(Path(sys.argv[1])))
+    sys.exit(_work(Path(sys.argv[1])))

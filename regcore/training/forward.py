@@ -18,15 +18,33 @@ def forward(
 
     Parameters
     ----------
+    module : nn.Module
+        The network.
+    device : torch.device
+        Where it is.
     precision : {"float32", "bfloat16"}
         bfloat16 is torch's autocast: convolutions and products in bfloat16, the rest in float32.
     compiled : bool
         Whether to use ``torch.compile``.
 
+    Returns
+    -------
+    callable
+        Takes what the module takes. With bfloat16, its result may be bfloat16 as well.
+
     Raises
     ------
     InputError
         Raised by the first call of the function: the network cannot be compiled on this machine.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.forward import forward
+    >>> layer = torch.nn.Conv2d(1, 2, 3)
+    >>> call = forward(layer, torch.device("cpu"), precision="bfloat16")
+    >>> call(torch.zeros(1, 1, 8, 8)).dtype, layer.weight.dtype
+    (torch.bfloat16, torch.float32)
     """
     call = _compiled(module) if compiled else module
     if precision == "float32":

@@ -10,7 +10,18 @@ from regcore.process.files import atomic_write
 
 
 class MeanLosses:
-    """Sums of losses by name, on their device. Reading their means waits for the device, adding does not."""
+    """Sums of losses by name, on their device. Reading their means waits for the device, adding does not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.history import MeanLosses
+    >>> losses = MeanLosses()
+    >>> for value in (1.0, 2.0):
+    ...     losses.add({"total": torch.tensor(value)})
+    >>> losses.means()
+    {'total': 1.5}
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -34,6 +45,26 @@ class MeanLosses:
 
 
 def save_history(folder: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write the training curve as ``history.csv``."""
+    """Write the training curve as ``history.csv``.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the file.
+    history : sequence of mapping
+        One row per validation, as in :class:`regcore.training.trainer.Trained`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.training.history import save_history
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_history(Path(folder), [{"step": 10, "validation_dice": 0.61}, {"step": 20, "validation_dice": 0.7}])
+    ...     print(Path(folder, "history.csv").read_text(), end="")
+    step,validation_dice
+    10,0.61
+    20,0.7
+    """
     with atomic_write(folder / "history.csv") as path:
         pd.DataFrame(history).to_csv(path, index=False)

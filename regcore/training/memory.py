@@ -9,7 +9,6 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod
+from regcore.process.memory import free_memory
 from regcore.training.forward import forward
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ OVERHEAD = 1.15
 WEIGHT_COPIES = 4
 
 
-class LivePeak(TorchDispatchMode):
+class _LivePeak(TorchDispatchMode):
     """Count the bytes of live tensors made by operators; ``peak`` is the maximum.
 
     The temporary workspace of kernels is not counted.
@@ -73,12 +73,30 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
 
     Parameters
     ----------
+    method : LearnedMethod
+        Its ``training_step`` is measured.
+    module : nn.Module
+        Its network; a copy is used.
     shape : sequence of int
         Voxels of an image.
     size : int
         Pairs in memory at once.
     classes : int
         Classes of labels in a batch; 0 for no labels.
+
+    Returns
+    -------
+    int
+        Bytes in one process.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> from regcore.training.memory import step_bytes
+    >>> method = make_method("voxelmorph", {"similarity": "mse", "architecture": "half", "width": 0.25})
+    >>> needed = step_bytes(method, method.build(ndim=2), shape=(1024, 1024), size=1)
+    >>> 150 < needed / 2**20 < 250  # MiB
+    True
     """
     ndim, small = len(shape), copy.deepcopy(module).cpu()
     call = forward(small, torch.device("cpu"), method.settings.precision)
@@ -95,8 +113,28 @@ def step_bytes(method: LearnedMethod, module: nn.Module, shape: Sequence[int], s
 
 
 def live_peak(call: Callable[[], Any]) -> int:
-    """Peak bytes of the live tensors that ``call`` makes; torch's random state is kept."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), LivePeak() as live:
+    """Peak bytes of the live tensors that ``call`` makes; torch's random state is kept.
+
+    The temporary workspace of kernels is not counted.
+
+    Parameters
+    ----------
+    call : callable
+        Takes nothing; its result is dropped.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.memory import live_peak
+    >>> live_peak(lambda: torch.zeros(1000) + torch.ones(1000))  # three tensors of 4000 bytes
+    12000
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _LivePeak() as live:
         call()
     return live.peak
 
@@ -117,49 +155,31 @@ def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory on a GPU, or for this process on this machine; None if unknown."""
+    """Free memory on a GPU, or for this process on this machine; None if unknown.
+
+    The limits of control groups count, as containers and clusters set them.
+
+    Parameters
+    ----------
+    device : torch.device
+        A GPU, or the CPU.
+
+    Returns
+    -------
+    int or None
+        Bytes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.memory import free_bytes
+    >>> free = free_bytes(torch.device("cpu"))
+    >>> free is None or free > 0
+    True
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    found = [_available(Path("/proc/meminfo")), *map(_within_group, _groups())]
-    return min((free for free in found if free is not None), default=None)
-
-
-def _available(meminfo: Path) -> int | None:
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-
-
-def _groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
-    """The control groups, of both versions, that limit this process: its own and its parents."""
-    try:
-        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
-    except OSError:
-        return []
-    found = []
-    for _, controllers, name in lines:
-        if controllers in ("", "memory"):
-            top = root / controllers
-            group = top / name.lstrip("/")
-            found += [place for place in (group, *group.parents) if place.is_relative_to(top)]
-    return found
-
-
-def _within_group(group: Path) -> int | None:
-    """Free memory under a control group's limit. Cached files can be dropped and do not count as used."""
-    for limit, used, cached in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        try:
-            most, now = int((group / limit).read_text()), int((group / used).read_text())
-            facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            return most - now + int(facts.get(cached, 0))
-        except (OSError, ValueError):  # other version, or "max": no limit
-            continue
-    return None
+    return free_memory()
 
 
 def check_memory(estimate: int, device: torch.device, processes: int = 1) -> None:
@@ -169,6 +189,8 @@ def check_memory(estimate: int, device: torch.device, processes: int = 1) -> Non
     ----------
     estimate : int
         Bytes of one process' step, from :func:`step_bytes`.
+    device : torch.device
+        The device of the training.
     processes : int
         Number of processes that share the device.
 
@@ -176,6 +198,18 @@ def check_memory(estimate: int, device: torch.device, processes: int = 1) -> Non
     ------
     InputError
         The training does not fit. The message has both numbers and remedies.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.errors import InputError
+    >>> from regcore.training.memory import check_memory
+    >>> check_memory(10 << 20, torch.device("cpu"))
+    >>> try:
+    ...     check_memory(100 << 40, torch.device("cpu"))
+    ... except InputError as error:
+    ...     print(str(error).partition(",")[0])
+    a training step would take about 102400.0 GiB of memory
     """
     free = free_bytes(device)
     place = "GPU" if device.type == "cuda" else "machine"

@@ -33,8 +33,25 @@ class PairSampler:
     stems : mapping
         Path of each scan's prepared files without their endings: ``.nii`` and ``_labels.nii``.
     seed : int
+        Seed of all draws.
     classes : mapping, optional
         Label code → class, 1 to K. If given, batches include labels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.training.pairs import PairSampler
+    >>> grid = Grid.centred((16, 16), (1, 1), (0, 0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stems = {scan: f"{folder}/{scan}" for scan in ("sub-1", "sub-2", "sub-3")}
+    ...     for number, stem in enumerate(stems.values()):
+    ...         Volume(np.eye(16, k=number, dtype=np.float32), grid).save(f"{stem}.nii")
+    ...     pairs = [("sub-1", "sub-2"), ("sub-1", "sub-3"), ("sub-2", "sub-3")]
+    ...     batch = PairSampler(pairs, stems, seed=1).batch(step=0, size=2)
+    >>> {name: tuple(images.shape) for name, images in batch.items()}
+    {'fixed': (2, 1, 16, 16), 'moving': (2, 1, 16, 16)}
     """
 
     def __init__(

@@ -19,6 +19,7 @@ class GradientStep:
     Parameters
     ----------
     method : LearnedMethod
+        Its ``training_step`` is called.
     module : nn.Module
         The network, on the device of the training.
     forward : callable
@@ -27,6 +28,18 @@ class GradientStep:
         Number of parts in a batch, by which the loss is divided.
     recorded : bool
         Record the step for each kind of batch as a CUDA graph, and replay it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> from regcore.training.step import GradientStep
+    >>> method = make_method("voxelmorph", {"similarity": "mse"})
+    >>> network = method.build(ndim=2)
+    >>> step = GradientStep(method, network, forward=network, parts=1, recorded=False)
+    >>> losses = step({"fixed": torch.rand(1, 1, 32, 32), "moving": torch.rand(1, 1, 32, 32)})
+    >>> sorted(losses), all(weight.grad is not None for weight in network.parameters())
+    (['diffusion', 'mse', 'total'], True)
     """
 
     def __init__(

@@ -58,6 +58,15 @@ class Trained:
     facts : dict
         Steps, seconds (of the clock, and of this process's CPU), best step and score, whether it stopped early,
         number of parameters, device, processes and threads.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.training.trainer import Trained
+    >>> history = [{"step": 10, "validation_dice": 0.61}, {"step": 20, "validation_dice": 0.58}]
+    >>> trained = Trained({"bias": torch.zeros(2)}, history, {"best_step": 10})
+    >>> next(row["validation_dice"] for row in trained.history if row["step"] == trained.facts["best_step"])
+    0.61
     """
 
     weights: dict[str, Tensor]
@@ -73,15 +82,21 @@ class Trainer:
     method : LearnedMethod
         Its settings include those of :class:`regcore.methods.settings.training.TrainingSettings`.
     sampler : PairSampler
+        Draws the pairs of each step.
     validate : callable
         Module → validation scores: ``dice``, and ``loss`` if weights are selected by it.
     folder : Path
         Folder of the checkpoint; not a declared output of a workflow, which would delete it.
     fingerprint : str
         Fingerprint of everything that determines the training. Other checkpoints are not resumed.
-    ndim, seed : int
-    processes : Processes
-        The processes that train together.
+    ndim : {2, 3}
+        Dimensions of the images.
+    seed : int
+        Seed of the initial weights, and of what the method draws.
+    device : str, optional
+        Name of torch's device; default: a GPU if there is one.
+    processes : Processes, optional
+        The processes that train together; default: this one alone.
     watch : callable, optional
         (number of the validation, its Dice) → whether to stop training.
 
@@ -89,6 +104,29 @@ class Trainer:
     ------
     InputError
         The batch cannot be split into the requested parts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> from regcore.training.pairs import PairSampler
+    >>> from regcore.training.trainer import Trainer
+    >>> small = {"similarity": "mse", "architecture": "half", "width": 0.25}
+    >>> method = make_method("voxelmorph", {**small, "steps": 4, "validate_every": 2})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in range(2):
+    ...         image = np.eye(32, k=4 * number, dtype=np.float32)
+    ...         Volume(image, Grid.centred((32, 32), (1, 1), (0, 0))).save(f"{folder}/{number}.nii")
+    ...     sampler = PairSampler([("0", "1")], {scan: f"{folder}/{scan}" for scan in "01"}, seed=1)
+    ...     trainer = Trainer(method, sampler, lambda network: {"dice": 0.5}, Path(folder), "fingerprint", 2, seed=1)
+    ...     trained = trainer.run()
+    >>> [(row["step"], row["validation_dice"]) for row in trained.history]
+    [(2, 0.5), (4, 0.5)]
+    >>> trained.facts["best_step"], trained.weights.keys() == trainer.module.state_dict().keys()
+    (2, True)
     """
 
     def __init__(

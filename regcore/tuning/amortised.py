@@ -1,8 +1,7 @@
 """Tuning the hyperparameters of a trained hypernetwork without training: Section 3.2 of HyperMorph.
 
 A forward pass gives the overlap of labels at any values of the hyperparameters.  :func:`sweep` evaluates it densely;
-:func:`tune` follows its gradient (Eq. 4).  Both return what is needed to choose values for all pairs or for some, such
-as a data set, a task, a label or one pair.
+:func:`tune` follows its gradient (Eq. 4).  :mod:`regcore.tuning.optima` chooses values from the table of a sweep.
 """
 
 import itertools
@@ -29,24 +28,29 @@ POINTS = {1: 101, 2: 21, 3: 9}
 COARSE, STARTS = {1: 11, 2: 5, 3: 4}, 3
 #: Rows of hyperparameters evaluated together.
 AT_ONCE = 8
-#: Number of resamplings of the pairs for the uncertainty of an optimum, and the interval reported.
-BOOTSTRAPS, INTERVAL = 1000, (2.5, 97.5)
-#: Means that differ by no more than this are equal.
-TIE = 1e-9
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best hyperparameters.
+    """The best hyperparameters, as :func:`tune` finds them.
 
     Parameters
     ----------
     values : dict of str → float
+        Hyperparameter → value.
     overlap : float
         Mean overlap at these values: soft Dice, averaged over labels and pairs.
     starts : list of dict
         End point of each start: the hyperparameters and ``overlap``.
     seconds : float
+        Time of the search.
+
+    Examples
+    --------
+    >>> from regcore.tuning.amortised import Tuned
+    >>> starts = [{"lambda": 0.3, "overlap": 0.81}, {"lambda": 0.9, "overlap": 0.74}]
+    >>> Tuned({"lambda": 0.3}, 0.81, starts, seconds=2.1).values
+    {'lambda': 0.3}
     """
 
     values: dict[str, float]
@@ -56,7 +60,28 @@ class Tuned:
 
 
 def rows_of(method: Hypernetworked, points: int | None = None) -> Tensor:
-    """A grid of inputs (rows, n), ``points`` along each hyperparameter, with both ends."""
+    """A grid of a hypernetwork's inputs, with both ends of every range.
+
+    Parameters
+    ----------
+    method : Hypernetworked
+        Its hyperparameters span the grid.
+    points : int, optional
+        Points along each; default: 101 for one hyperparameter, 21 for each of two, 9 for each of three.
+
+    Returns
+    -------
+    Tensor, shape (rows, n)
+        Positions in the ranges, 0 to 1, in the order of ``method.hyperparameters``; the last one varies fastest.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> from regcore.tuning.amortised import rows_of
+    >>> method = make_method("hypermorph", {"prior": {"lambda": [0, 1], "gamma": [0, 1]}})
+    >>> rows_of(method, points=2).tolist()
+    [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    """
     count = len(method.hyperparameters)
     line = torch.linspace(0, 1, points or POINTS[count])
     return torch.tensor(list(itertools.product(line.tolist(), repeat=count)))
@@ -73,6 +98,7 @@ def sweep(
     method : Hypernetworked
         With loaded weights.
     labelled : LabelledPairs
+        The pairs.
     codes : sequence of int
         Labels to score.
     rows : Tensor, shape (rows, n), optional
@@ -83,6 +109,25 @@ def sweep(
     DataFrame
         One column per hyperparameter, then ``fixed moving label metric value``: ``dice`` of every label, warped by
         nearest neighbour, and under label -1 ``overlap``, the soft Dice of all labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> from regcore.training.validation import LabelledPairs
+    >>> from regcore.tuning.amortised import rows_of, sweep
+    >>> labels = {"a": np.tri(32, dtype=np.int16), "b": np.tri(32, k=1, dtype=np.int16)}
+    >>> images = {scan: torch.from_numpy(label).float()[None, None] for scan, label in labels.items()}
+    >>> method = make_method("hypermorph", {"similarity": "mse", "hidden": [4]})
+    >>> method.module = method.build(ndim=2).eval()  # untrained: it hardly moves anything
+    >>> table = sweep(method, LabelledPairs([("a", "b")], images, labels), [1], rows_of(method, points=2))
+    >>> table.round(2)
+       lambda fixed moving  label   metric  value
+    0     0.0     a      b      1     dice   0.97
+    1     0.0     a      b     -1  overlap   0.97
+    2     1.0     a      b      1     dice   0.97
+    3     1.0     a      b     -1  overlap   0.97
     """
     rows = rows_of(method) if rows is None else rows
     settings = pd.DataFrame([method.values_of(row) for row in rows])
@@ -96,7 +141,38 @@ def sweep(
 
 @torch.inference_mode()
 def score(method: LearnedMethod, labelled: LabelledPairs, codes: Sequence[int]) -> pd.DataFrame:
-    """Score every pair with a network without hyperparameters; columns as in :func:`sweep`, without these."""
+    """Score every pair with a network without hyperparameters; columns as in :func:`sweep`, without these.
+
+    Parameters
+    ----------
+    method : LearnedMethod
+        With loaded weights.
+    labelled : LabelledPairs
+        The pairs.
+    codes : sequence of int
+        Labels to score.
+
+    Returns
+    -------
+    DataFrame
+        ``fixed moving label metric value``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> from regcore.training.validation import LabelledPairs
+    >>> from regcore.tuning.amortised import score
+    >>> labels = {"a": np.tri(32, dtype=np.int16), "b": np.tri(32, k=1, dtype=np.int16)}
+    >>> images = {scan: torch.from_numpy(label).float()[None, None] for scan, label in labels.items()}
+    >>> method = make_method("voxelmorph", {"similarity": "mse"})
+    >>> method.module = method.build(ndim=2).eval()  # untrained: it hardly moves anything
+    >>> score(method, LabelledPairs([("a", "b")], images, labels), [1]).round(2)
+      fixed moving  label   metric  value
+    0     a      b      1     dice   0.97
+    1     a      b     -1  overlap   0.97
+    """
 
     def displacements(batch: Mapping[str, Any]) -> Iterator[Tensor]:
         flow = method.predict(method.network, batch["fixed"], batch["moving"])
@@ -151,13 +227,19 @@ def tune(
     starts: int = STARTS,
     fixed: Mapping[str, float] | None = None,
 ) -> Tuned:
-    """Maximise the overlap of labels over the hyperparameters by gradient, with frozen weights (Eq. 4).
+    """Maximise the overlap of labels over the hyperparameters by gradient, with frozen weights (Eq. 4 of [1]_).
 
     The best points of a coarse sweep, without neighbours, are the starts. L-BFGS-B climbs from each within the
     ranges.
 
     Parameters
     ----------
+    method : Hypernetworked
+        With loaded weights.
+    labelled : LabelledPairs
+        Usually the validation pairs.
+    codes : sequence of int
+        Labels whose overlap counts.
     starts : int
         Number of points of the coarse sweep used as starts.
     fixed : mapping of str → float, optional
@@ -171,6 +253,26 @@ def tune(
     ------
     InputError
         The pairs have no label to score.
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021, Section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.methods import make_method
+    >>> from regcore.training.validation import LabelledPairs
+    >>> from regcore.tuning.amortised import tune
+    >>> labels = {"a": np.tri(32, dtype=np.int16), "b": np.tri(32, k=1, dtype=np.int16)}
+    >>> images = {scan: torch.from_numpy(label).float()[None, None] for scan, label in labels.items()}
+    >>> method = make_method("hypermorph", {"similarity": "mse", "hidden": [4]})
+    >>> method.module = method.build(ndim=2).eval()
+    >>> tuned = tune(method, LabelledPairs([("a", "b")], images, labels), [1], starts=1)
+    >>> sorted(tuned.values), round(tuned.overlap, 2)
+    (['lambda'], 0.97)
     """
     if not codes:
         raise InputError("tuning needs labels: the pairs have none of the labels to score")
@@ -235,68 +337,3 @@ def _downhill(
         return total, row.grad.double().numpy()
 
     return function
-
-
-def curve(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "dice") -> pd.DataFrame:
-    """Mean over labels and then over pairs, at every setting of a sweep.
-
-    Returns
-    -------
-    DataFrame
-        A column per hyperparameter, ``mean``, and ``sd`` over pairs.
-    """
-    chosen = table[table["metric"] == metric]
-    by_pair = chosen.groupby([*hyperparameters, "fixed", "moving"], sort=True)["value"].mean()
-    return by_pair.groupby(list(hyperparameters)).agg(mean="mean", sd="std").reset_index()
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The best point of a sweep.
-
-    Parameters
-    ----------
-    values : dict of str → float
-    score : float
-        Mean of the metric at this point.
-    interval : dict of str → (float, float)
-        95 % interval of the best values when pairs are resampled with replacement. Pairs that share subjects are not
-        independent, so it is rather too narrow.
-    resampled : DataFrame
-        These best values, one row per draw.
-    """
-
-    values: dict[str, float]
-    score: float
-    interval: dict[str, tuple[float, float]]
-    resampled: pd.DataFrame
-
-
-def optimum(table: pd.DataFrame, hyperparameters: Sequence[str], metric: str = "dice", seed: int = 0) -> Optimum:
-    """The best setting of a sweep, or of some of its rows, such as one label, data set or pair.
-
-    Raises
-    ------
-    ValueError
-        No pair has a value of the metric.
-    """
-    chosen = table[table["metric"] == metric]
-    by_pair = chosen.groupby([*hyperparameters, "fixed", "moving"], sort=True)["value"].mean()
-    wide = by_pair.unstack(["fixed", "moving"]).dropna(axis=1, how="all")
-    if wide.empty:
-        raise ValueError(f"no pair of the sweep has a value of '{metric}'")
-    settings, scores = wide.index.to_frame(index=False), wide.to_numpy()
-    best = _best(scores)
-    drawn = np.random.default_rng(seed).integers(scores.shape[1], size=(BOOTSTRAPS, scores.shape[1]))
-    resampled = settings.iloc[[_best(scores[:, pairs]) for pairs in drawn]].reset_index(drop=True)
-    interval = {name: tuple(np.percentile(resampled[name], INTERVAL).tolist()) for name in hyperparameters}
-    values = {str(name): value for name, value in settings.iloc[best].to_dict().items()}
-    return Optimum(values, float(np.nanmean(scores[best])), interval, resampled)
-
-
-def _best(scores: np.ndarray) -> int:
-    """The row with the highest mean over pairs, or the middle one if several share it. NaN is ignored."""
-    counted = np.isfinite(scores)
-    means = np.where(counted, scores, 0).sum(1) / np.maximum(counted.sum(1), 1)
-    shared = np.flatnonzero(means >= means.max() - TIE)
-    return int(shared[len(shared) // 2])

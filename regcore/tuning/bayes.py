@@ -37,7 +37,26 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Claim:
-    """A slot's trial: newly drawn, started earlier, or finished."""
+    """A slot's trial: newly drawn, started earlier, or finished.
+
+    Attributes
+    ----------
+    number : int
+        Number of the trial in the Optuna study.
+    params : dict
+        The drawn values.
+    finished : bool
+        Whether there is nothing left to train.
+    fresh : bool
+        Whether the values were drawn just now.
+
+    Examples
+    --------
+    >>> from regcore.tuning.bayes import Claim
+    >>> claim = Claim(number=3, params={"lambda": 0.2}, fresh=True)
+    >>> claim.finished, claim.params["lambda"]
+    (False, 0.2)
+    """
 
     number: int
     params: dict[str, Any]
@@ -59,11 +78,33 @@ class Bayes:
     identity : str
         Fingerprint of everything, besides its values, that a trial's outcome depends on.
     seed : int
+        Seed of the sampler; each slot draws with its own.
 
     Raises
     ------
     InputError
         The folder's journal belongs to another search.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.methods import make_method
+    >>> from regcore.tuning.bayes import Bayes
+    >>> from regcore.tuning.search import read_search, settled
+    >>> values = {"tune": {"ranges": {"lambda": {"choices": [0.1, 1]}}, "sampler": "grid"}}
+    >>> search = settled(read_search(values, "voxelmorph"), make_method("voxelmorph"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     bayes = Bayes(Path(folder), "voxelmorph", search, identity="fingerprint", seed=1)
+    ...     for slot in range(search.trials):
+    ...         claim = bayes.claim(slot)  # a job trains with claim.params, then tells how good that was
+    ...         bayes.complete(claim.number, dice=0.7 - 0.1 * slot, facts={"steps": 100})
+    ...     print(bayes.table()[["slot", "state", "value", "lambda"]])
+    ...     bayes.best().params
+       slot     state  value  lambda
+    0     0  complete    0.7     0.1
+    1     1  complete    0.6     1.0
+    {'lambda': 0.1}
     """
 
     def __init__(self, folder: Path, name: str, search: Search, identity: str, seed: int):
@@ -211,13 +252,13 @@ class Bayes:
     def _sampler(self, slot: int, attempt: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.SeedSequence([self.seed, slot, attempt]).generate_state(1)[0])
         if self.search.sampler == GRID:
-            return AtPoint(self.search.point(slot))
+            return _AtPoint(self.search.point(slot))
         if self.search.sampler == RANDOM:
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(n_startup_trials=self.search.random_trials, seed=seed)
 
 
-class AtPoint(optuna.samplers.BaseSampler):
+class _AtPoint(optuna.samplers.BaseSampler):
     """A sampler that draws given values."""
 
     def __init__(self, point: Mapping[str, Any]):

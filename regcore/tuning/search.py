@@ -32,13 +32,26 @@ class Search:
     Attributes
     ----------
     ranges : dict of str → Interval or Choices
+        Hyperparameter → its possible values.
     trials, workers, random_trials, startup_trials : int
+        As in :class:`regcore.tuning.settings.SearchSettings`.
     warmup, interval : int or None
-        As in :class:`regcore.tuning.settings.SearchSettings`; :func:`settled` fills in None.
-    sampler : str
+        As there; :func:`settled` fills in None.
+    sampler : {"tpe", "random", "grid"}
+        How values are drawn.
     pruning : bool
+        Whether trials may end early.
     whole : tuple of str
         The ranges of whole numbers, found by :func:`settled`.
+
+    Examples
+    --------
+    >>> from regcore.tuning.search import read_search
+    >>> search = read_search({"tune": {"ranges": {"lambda": [0.01, 1], "window": [5, 9]}}}, "voxelmorph")
+    >>> search.trials, search.sampler
+    (50, 'tpe')
+    >>> search.ends()
+    [{'lambda': 0.01, 'window': 5}, {'lambda': 1, 'window': 9}]
     """
 
     ranges: Mapping[str, Interval | Choices]
@@ -85,11 +98,27 @@ def read_search(values: Mapping, name: str) -> Search:
     name : str
         Name of the entry.
 
+    Returns
+    -------
+    Search
+
     Raises
     ------
     InputError
         A range is reversed; a setting has both a value and a range; a grid has ranges instead of choices, or more
         trials than combinations.
+
+    Examples
+    --------
+    >>> from regcore.errors import InputError
+    >>> from regcore.tuning.search import read_search
+    >>> read_search({"tune": {"ranges": {"lambda": {"choices": [0.1, 1]}}, "sampler": "grid"}}, "voxelmorph").trials
+    2
+    >>> try:
+    ...     read_search({"lambda": 0.5, "tune": {"ranges": {"lambda": [0.1, 1]}}}, "voxelmorph")
+    ... except InputError as error:
+    ...     print(error)
+    methods.voxelmorph.tune.ranges: 'lambda' is set as well; remove one of the two
     """
     where = f"methods.{name}.{KEY}"
     chosen = SearchSettings.read(values[KEY] or {}, where)
@@ -137,7 +166,23 @@ def settled(search: Search, method: Any) -> Search:
 
     Parameters
     ----------
+    search : Search
+        As from :func:`read_search`.
     method : regcore.methods.base.LearnedMethod
+        Tells which hyperparameters are whole numbers, and how many validations a training has.
+
+    Returns
+    -------
+    Search
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> from regcore.tuning.search import read_search, settled
+    >>> search = read_search({"tune": {"ranges": {"lambda": [0.01, 1], "window": [5, 9]}}}, "voxelmorph")
+    >>> found = settled(search, make_method("voxelmorph", {"steps": 50000, "validate_every": 1000}))
+    >>> found.whole, found.warmup, found.interval
+    (('window',), 3, 1)
     """
     keys = method.settings_type.schema_of_keys()
     looks = math.ceil(method.settings.steps / method.settings.validate_every)
@@ -153,7 +198,10 @@ def check_search(search: Search, method: Any, make: Callable[[Mapping[str, Any]]
 
     Parameters
     ----------
+    search : Search
+        As from :func:`read_search`.
     method : regcore.methods.base.LearnedMethod
+        The method with the study's settings.
     make : callable
         Values of hyperparameters → the method with them.
     where : str
@@ -164,6 +212,19 @@ def check_search(search: Search, method: Any, make: Callable[[Mapping[str, Any]]
     InputError
         The method has no such hyperparameter, does not use it with the other settings, or does not accept a value in
         its range.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from regcore.errors import InputError
+    >>> from regcore.methods import make_method
+    >>> from regcore.tuning.search import check_search, read_search
+    >>> search = read_search({"tune": {"ranges": {"lamda": [0.01, 1]}}}, "voxelmorph")
+    >>> try:
+    ...     check_search(search, make_method("voxelmorph"), partial(make_method, "voxelmorph"), "tune.ranges")
+    ... except InputError as error:
+    ...     print(error)
+    tune.ranges: the method has no hyperparameter 'lamda'; did you mean 'lambda'?
     """
     keys, unused = method.settings_type.schema_of_keys(), method.settings.unused
     for key, rule in search.ranges.items():

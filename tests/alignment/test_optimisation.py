@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from regcore.alignment.optimisation import LEVELS, SIMILARITIES, optimise_affine
-from regcore.alignment.preprocess import align, coarsened, resample
+from regcore.alignment.preprocess import Scan, align
+from regcore.alignment.resampling import coarsened, resample
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume
 from regcore.synthesis.anatomy import build_anatomy
@@ -57,7 +58,7 @@ def test_a_known_map_is_found_again_whatever_the_contrast(anatomy, similarity, c
     true = random_map(anatomy.grid.ndim, 1)
     fixed = image(anatomy, "T1w")
     moving = resample(image(anatomy, contrast), anatomy.grid, np.linalg.inv(true))
-    found = align(fixed, moving, similarity, 0)
+    found = align(Scan(fixed), Scan(moving), similarity).matrix
     assert distances(np.eye(len(true)), true, anatomy).mean() > 4
     assert distances(found, true, anatomy).mean() < LIMITS[similarity, contrast] * anatomy.grid.spacing[0]
     assert unlikeness(similarity, fixed, moving, found) < unlikeness(similarity, fixed, moving, true) + 1e-3
@@ -70,11 +71,34 @@ def test_images_need_not_lie_on_one_grid():
     true[:2, :2] = true[:2, :2] @ np.linalg.inv([[0, 1], [-1, 0]])  # nearly upright, far away
     grid = Grid.centred([90, 90], np.array([2.0, 2.2]), np.array([40.0, -30.0]))
     moving = resample(fixed, grid, np.linalg.inv(true))
-    assert distances(align(fixed, moving, "nmi", 0), true, anatomy).mean() < 0.5
+    assert distances(align(Scan(fixed), Scan(moving), "nmi").matrix, true, anatomy).mean() < 0.5
 
 
 def test_an_empty_image_cannot_be_aligned():
     anatomy = build_anatomy(2, 1.0, -14)
     fixed = image(anatomy, "T1w")
     with pytest.raises(InputError, match="is empty"):
-        optimise_affine(fixed, fixed.with_data(np.zeros_like(fixed.data)), "nmi", coarsened)
+        optimise_affine(fixed, fixed.with_data(np.zeros_like(fixed.data)), "nmi")
+
+
+def test_a_start_far_away_is_improved():
+    """A quarter turn, which the optimiser does not find from the centres."""
+    anatomy = build_anatomy(2, 1.0, -14)
+    fixed, true = image(anatomy, "T1w"), random_map(2, 1)
+    moving = resample(fixed, anatomy.grid, np.linalg.inv(true))
+    turned = np.array([[0.0, -1, 30], [1, 0, -20], [0, 0, 1]])
+    grid = Grid(moving.grid.shape, turned @ moving.grid.affine)
+    start = turned.copy()
+    found = align(Scan(fixed), Scan(Volume(moving.data, grid)), "nmi", start=start).matrix
+    assert distances(start, turned @ true, anatomy).mean() > 4
+    assert distances(found, turned @ true, anatomy).mean() < 0.3
+    without = align(Scan(fixed), Scan(Volume(moving.data, grid)), "nmi").matrix
+    assert distances(without, turned @ true, anatomy).mean() > 4
+    np.testing.assert_array_equal(start, turned)
+
+
+def test_masks_are_refused_by_name():
+    fixed = image(build_anatomy(2, 1.0, -14), "T1w")
+    masked = Scan(fixed, fixed.with_data(np.ones(fixed.grid.shape, np.uint8)))
+    with pytest.raises(InputError, match="'mind' takes no masks; auto, "):
+        align(masked, Scan(fixed), "mind")

@@ -1,22 +1,17 @@
 """Scans on one grid: normalisation, the common grid, alignment, and the way back to the native scans."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from regcore.alignment import preprocess
-from regcore.alignment.preprocess import (
-    Prepared,
-    align,
-    coarsened,
-    common_grid,
-    normalise,
-    prepare,
-    prepare_image,
-    read_prepared,
-    resample,
-    save_prepared,
-)
+from regcore.alignment import with_ants
+from regcore.alignment.aligner import Aligned
+from regcore.alignment.intensities import normalise
+from regcore.alignment.prepared import Prepared, read_prepared, save_prepared
+from regcore.alignment.preprocess import Scan, align, as_scan, common_grid, placed, prepare
+from regcore.alignment.resampling import coarsened, resample
 from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images import ants as ants_bridge
@@ -70,9 +65,12 @@ def test_percentiles_become_zero_and_one_whatever_the_unit_and_the_field_of_view
 
 def test_a_mask_is_applied_only_when_the_study_says_so(reference):
     mask = reference.with_data((reference.grid.to_world(np.moveaxis(np.indices((72, 84, 68)), 0, -1))[..., 0] > 0) * 1)
-    masked = prepare_image(reference, PreprocessSettings(mask=True), mask)
-    assert masked.data[: 72 // 2 - 1].max() == 0 < masked.data[72 // 2 + 1 :].max()
-    assert prepare_image(reference, SETTINGS, mask).data[:30].max() > 0
+    cut = as_scan(reference, mask, PreprocessSettings(mask=True))
+    assert cut.image.data[: 72 // 2 - 1].max() == 0 < cut.image.data[72 // 2 + 1 :].max() and cut.mask is None
+    assert as_scan(reference, mask, SETTINGS).image is reference and as_scan(reference, mask, SETTINGS).mask is None
+    guided = as_scan(reference, mask, PreprocessSettings(cost_mask=True))
+    assert guided.image is reference and guided.mask is mask
+    assert as_scan(reference, None, PreprocessSettings(mask=True, cost_mask=True)).mask is None
 
 
 def test_the_common_grid_surrounds_the_content_of_the_reference(reference):
@@ -89,42 +87,90 @@ def test_the_common_grid_surrounds_the_content_of_the_reference(reference):
 
 
 @pytest.mark.slow
-def test_affine_alignment_recovers_a_known_matrix_and_is_repeatable(reference, scan):
-    found = align(reference, scan, "affine", seed=1)
+def test_ants_recovers_a_known_matrix_and_is_repeatable(reference, scan):
+    found = align(Scan(reference), Scan(scan), "ants", seed=1).matrix
+    assert distances(found, TRUE_AFFINE).max() < 1.5  # mm; the voxels are 1 to 1.5 mm, and ANTs sees half of them
+    np.testing.assert_array_equal(found, align(Scan(reference), Scan(scan), "ants", seed=1).matrix)
+
+
+def distances(found, true):
+    """How far from each other two maps take points of the phantom, mm."""
     corners = np.array(np.meshgrid([-20, 20], [-25, 25], [-18, 18])).reshape(3, -1).T
-    error = np.linalg.norm(transform_points(found, corners) - transform_points(TRUE_AFFINE, corners), axis=1)
-    assert error.max() < 1.5  # mm; the voxels are 1 to 1.5 mm, and mutual information sees half of them
-    np.testing.assert_array_equal(found, align(reference, scan, "affine", seed=1))
+    return np.linalg.norm(transform_points(found, corners) - transform_points(true, corners), axis=1)
+
+
+#: A turn of 90° from which no alignment by small steps comes back.
+TURN = np.array([[0.0, -1, 0, 15], [1, 0, 0, -25], [0, 0, 1, 10], [0, 0, 0, 1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["auto", "affine", "ants"])
+def test_a_start_is_improved(reference, scan, kind):
+    turned = Volume(scan.data, Grid(scan.grid.shape, TURN @ scan.grid.affine))
+    found = align(Scan(reference), Scan(turned), kind, start=TURN).matrix
+    assert distances(TURN, TURN @ TRUE_AFFINE).max() > 3
+    assert distances(found, TURN @ TRUE_AFFINE).max() < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["auto", "ants"])
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_what_a_mask_excludes_does_not_pull(reference, scan, kind, side):
+    """One image has a slab as bright as nothing else across a third of it."""
+    image = {"fixed": reference, "moving": scan}[side]
+    points = image.grid.to_world(np.moveaxis(np.indices(image.grid.shape), 0, -1))
+    slab = (points[..., 1] > 8) & (image.data > 0)
+    spoilt = image.with_data(np.where(slab, 6 * np.sin(points[..., 0] / 4) + 8, image.data).astype("f4"))
+    mask = image.with_data((~slab).astype(np.uint8))
+    scans = {"fixed": Scan(reference), "moving": Scan(scan)}
+    errors = []
+    for one in (Scan(spoilt), Scan(spoilt, mask)):
+        pair = {**scans, side: one}
+        errors.append(distances(align(pair["fixed"], pair["moving"], kind).matrix, TRUE_AFFINE).mean())
+    assert errors[1] < 1.5 and errors[1] < errors[0]
 
 
 def test_rigid_alignment_is_rigid(reference, scan):
-    linear = align(reference, scan, "rigid", seed=1)[:3, :3]
+    linear = align(Scan(reference), Scan(scan), "rigid").matrix[:3, :3]
     np.testing.assert_allclose(linear.T @ linear, np.eye(3), atol=1e-4)
     assert np.linalg.det(linear) > 0
 
 
-def test_centre_alignment_joins_the_middles_and_none_trusts_the_headers(reference, scan):
-    moved = transform_points(align(reference, scan, "centre", 0), reference.grid.centre)
-    np.testing.assert_allclose(moved, scan.grid.centre)
-    np.testing.assert_array_equal(align(reference, scan, "none", 0), np.eye(4))
-    far = Volume(scan.data, Grid.centred(scan.grid.shape, (1, 1, 1), (900, 0, 0)))
-    with pytest.raises(InputError, match=r"does not overlap.*'affine'"):
-        align(reference, far, "none", 0)
+def test_centre_alignment_joins_the_middles_and_none_trusts_the_headers_or_the_start(reference, scan):
+    first, second = Scan(reference), Scan(scan)
+    centred = align(first, second, "centre")
+    np.testing.assert_allclose(transform_points(centred.matrix, reference.grid.centre), scan.grid.centre)
+    assert centred.kind == "centre"
+    np.testing.assert_array_equal(align(first, second, "none").matrix, np.eye(4))
+    np.testing.assert_array_equal(align(first, second, "none", start=TRUE_AFFINE).matrix, TRUE_AFFINE)
+    with pytest.raises(InputError, match="'centre' takes no start"):
+        align(first, second, "centre", start=TRUE_AFFINE)
+
+
+def test_images_apart_are_refused_unless_a_start_joins_them(reference, scan):
+    far = Scan(Volume(scan.data, Grid.centred(scan.grid.shape, (1, 1, 1), (900, 0, 0))))
+    with pytest.raises(InputError, match=r"does not overlap.*by their headers.*'auto'"):
+        align(Scan(reference), far, "none")
+    away = np.eye(4)
+    away[0, 3] = 900
+    np.testing.assert_array_equal(align(Scan(reference), far, "none", start=away).matrix, away)
+    with pytest.raises(InputError, match=r"does not overlap.*by the given matrix"):
+        align(Scan(reference), Scan(scan), "none", start=away)
 
 
 def test_an_incredible_alignment_is_tried_again_and_then_refused(reference, monkeypatch):
-    tried = []
+    tried, scan = [], Scan(reference)
 
-    def estimate(fixed, moving, kind, seed):
+    def estimate(fixed, moving, seed, *others):
         tried.append(seed)
         return np.diag([0.3, 1, 1, 1]) if len(tried) < 3 else np.eye(4)
 
-    monkeypatch.setattr(preprocess, "estimate_affine", estimate)
-    np.testing.assert_array_equal(align(reference, reference, "affine", 0), np.eye(4))
+    monkeypatch.setattr(with_ants, "estimate_affine", estimate)
+    np.testing.assert_array_equal(align(scan, scan, "ants").matrix, np.eye(4))
     assert len(set(tried)) == 3
-    monkeypatch.setattr(preprocess, "estimate_affine", lambda *arguments: np.diag([0.3, 1, 1, 1]))
+    monkeypatch.setattr(with_ants, "estimate_affine", lambda *arguments: np.diag([0.3, 1, 1, 1]))
     with pytest.raises(InputError, match="could not be aligned"):
-        align(reference, reference, "affine", 0)
+        align(scan, scan, "ants")
 
 
 def test_a_coarser_volume_keeps_place_and_extent(reference):
@@ -145,7 +191,8 @@ def test_resampling_by_the_true_matrix_shows_the_reference(reference, scan):
 
 def test_a_prepared_scan_survives_the_disk(reference, scan, tmp_path):
     grid = common_grid(reference, PreprocessSettings(spacing=3))
-    prepared = prepare(scan, reference, grid, "centre", 0)
+    mask = scan.with_data((scan.data > 0).astype(np.uint8))
+    prepared = prepare(Scan(scan, mask), Scan(reference), grid, PreprocessSettings(affine="centre"))
     labels = tmp_path / "labels.nii.gz"
     Volume((scan.data > 0.5).astype(np.int16), scan.grid).save(labels)
     save_prepared(prepared, tmp_path / "scan", labels)
@@ -153,7 +200,23 @@ def test_a_prepared_scan_survives_the_disk(reference, scan, tmp_path):
     np.testing.assert_array_equal(back.image.data, prepared.image.data)
     np.testing.assert_allclose(back.to_native, prepared.to_native)
     assert back.native.same_as(scan.grid) and back.image.grid.same_as(grid)
-    assert {p.name for p in tmp_path.iterdir()} == {"labels.nii.gz", "scan.nii", "scan.json", "scan_labels.nii"}
+    names = {"labels.nii.gz", "scan.nii", "scan.json", "scan_labels.nii", "scan_mask.nii"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    np.testing.assert_array_equal(back.mask.data, prepared.mask.data)
+    assert back.mask.grid.same_as(grid) and set(np.unique(back.mask.data)) == {0, 1}
+    assert back.aligned == "centre" and back.notes == ()
+    save_prepared(replace(prepared, mask=None, notes=("few slices",)), tmp_path / "scan")
+    again = read_prepared(tmp_path / "scan")
+    assert again.mask is None and again.notes == ("few slices",)
+
+
+def test_a_mask_lies_on_its_image_after_the_alignment(reference, scan):
+    mask = scan.with_data((scan.data > 0.5).astype(np.uint8))
+    known = Aligned(TRUE_AFFINE, "affine", ("a note",))
+    prepared = placed(Scan(scan, mask), known, reference.grid, SETTINGS)
+    inside = reference.data > 0.5
+    assert (prepared.mask.data.astype(bool) == inside).mean() > 0.98
+    assert prepared.aligned == "affine" and prepared.notes == ("a note",)
 
 
 def test_the_affine_method_maps_between_native_scans_and_identity_trusts_the_headers(reference, scan):
@@ -173,17 +236,3 @@ def test_our_grids_are_where_ants_puts_them(scan):
     for voxel in ([0, 0, 0], [10, 20, 30], [89, 51, 75]):
         lps = np.array(ants.transform_index_to_physical_point(image, voxel))
         np.testing.assert_allclose(lps * [-1, -1, 1], scan.grid.to_world(voxel), atol=1e-4)
-
-
-def test_an_itk_affine_about_a_centre_becomes_a_matrix_on_world_millimetres(tmp_path):
-    sitk = pytest.importorskip("SimpleITK")
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix((TRUE_AFFINE[:3, :3]).ravel())
-    transform.SetTranslation((1.0, -2.0, 3.0))
-    transform.SetCenter((5.0, 6.0, -7.0))
-    sitk.WriteTransform(transform, str(tmp_path / "a.mat"))
-    matrix = ants_bridge.read_affine(tmp_path / "a.mat")
-    flip = np.array([-1, -1, 1])
-    for point in np.random.default_rng(0).uniform(-50, 50, (5, 3)):
-        expected = np.array(transform.TransformPoint((point * flip).tolist())) * flip
-        np.testing.assert_allclose(transform_points(matrix, point), expected, atol=1e-5)

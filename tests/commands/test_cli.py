@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +18,11 @@ from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
 from regcore.images.field import read_field
-from regcore.images.volume import Grid, Volume, read_labels, read_volume
+from regcore.images.masks import read_mask
+from regcore.images.matrices import save_matrix
+from regcore.images.volume import Grid, Volume, read_labels, read_volume, transform_points
 from regcore.methods import make_method
+from regcore.methods.registration import register_scans
 from regcore.models.trained import save_model
 from regcore.training.trainer import Trained
 
@@ -64,11 +68,13 @@ def registered(pair):
 
 
 @pytest.mark.slow
-def test_register_writes_the_four_files_and_improves_the_match(registered):
+def test_register_writes_its_files_and_improves_the_match(registered):
     assert {p.name for p in registered.iterdir()} == {
         "warped.nii.gz",
         "displacement.nii.gz",
         "inverse.nii.gz",
+        "affine.mat",
+        "affine.txt",
         "register.json",
     }
     report = json.loads((registered / "register.json").read_text())
@@ -129,15 +135,65 @@ def shifted(source, target, offset):
     return target
 
 
-def test_disjoint_images_are_refused_and_accepted_with_centre(pair, tmp_path):
+def test_disjoint_images_are_aligned_unless_the_headers_are_to_be_trusted(pair, tmp_path):
     far = shifted(pair / "moving.nii.gz", tmp_path / "far.nii.gz", 500)
-    refused = run("register", pair / "fixed.nii.gz", far, "-o", tmp_path / "out", "--method", "affine")
+    images = pair / "fixed.nii.gz", far
+    refused = run("register", *images, "-o", tmp_path / "out", "--method", "affine", "--affine", "none")
     assert refused.exit_code == 2
-    assert "far.nii.gz" in refused.output and "--centre" in refused.output
+    assert "far.nii.gz" in refused.output and "'auto' or 'centre'" in refused.output
     assert not (tmp_path / "out").exists()
-    accepted = run("register", pair / "fixed.nii.gz", far, "-o", tmp_path / "out", "--method", "affine", "--centre")
+    accepted = run("register", *images, "-o", tmp_path / "out", "--method", "affine", "--affine", "centre")
     assert accepted.exit_code == 0, accepted.output
-    assert json.loads((tmp_path / "out" / "register.json").read_text())["correlation_after"] > 0.9
+    report = json.loads((tmp_path / "out" / "register.json").read_text())
+    assert report["affine"] == report["aligned"] == "centre" and report["init"] is None
+    assert report["correlation_after"] > 0.6
+
+
+#: A matrix that puts the pair's moving ball near the fixed one.
+NEAR = np.array([[1.1, 0.05, 0, 3], [-0.05, 0.9, 0, -2], [0, 0, 1, 2], [0, 0, 0, 1]])
+
+
+def given(pair, out, *options):
+    """Register the pair by a matrix alone; what the field does to some points."""
+    images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
+    result = run("register", *images, "-o", out, "--method", "affine", "--affine", "none", *options)
+    assert result.exit_code == 0, result.output
+    return read_field(out / "displacement.nii.gz").at(POINTS)
+
+
+POINTS = np.random.default_rng(1).uniform(-15, 15, (40, 3))
+
+
+def test_a_given_matrix_is_taken_as_it_is_and_written_again(pair, tmp_path):
+    save_matrix(NEAR, tmp_path / "start")
+    moved = given(pair, tmp_path / "a", "--init", tmp_path / "start.mat")
+    np.testing.assert_allclose(moved, transform_points(NEAR, POINTS), atol=1e-3)
+    for name in ("affine.mat", "affine.txt"):
+        np.testing.assert_allclose(given(pair, tmp_path / "b", "--init", tmp_path / "a" / name), moved, atol=1e-6)
+    np.savetxt(tmp_path / "bare.txt", NEAR)
+    refused = run(
+        "register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "c", "--init", tmp_path / "bare.txt"
+    )
+    assert refused.exit_code == 2 and "--matrix-format fsl, greedy, niftyreg or regcore" in refused.output
+    again = given(pair, tmp_path / "d", "--init", tmp_path / "bare.txt", "--matrix-format", "niftyreg")
+    np.testing.assert_allclose(again, moved, atol=1e-6)
+
+
+def test_apply_takes_a_matrix_and_the_image_whose_grid_it_needs(pair, tmp_path):
+    save_matrix(NEAR, tmp_path / "start")
+    given(pair, tmp_path / "a", "--init", tmp_path / "start.mat")
+    warped = read_volume(tmp_path / "a" / "warped.nii.gz")
+    for name in ("affine.mat", "affine.txt"):
+        out = tmp_path / "w.nii.gz"
+        done = run("apply", tmp_path / "a" / name, pair / "moving.nii.gz", "-o", out, "--fixed", pair / "fixed.nii.gz")
+        assert done.exit_code == 0, done.output
+        np.testing.assert_allclose(read_volume(out).data, warped.data, atol=0.02)
+    refused = run("apply", tmp_path / "a" / "affine.mat", pair / "moving.nii.gz", "-o", tmp_path / "x.nii.gz")
+    assert refused.exit_code == 2 and "--fixed" in refused.output
+    field = tmp_path / "a" / "displacement.nii.gz"
+    both = run("apply", field, pair / "moving.nii.gz", "-o", tmp_path / "x.nii.gz", "--fixed", pair / "fixed.nii.gz")
+    assert both.exit_code == 2 and "grid of its own" in both.output
+    assert not (tmp_path / "x.nii.gz").exists()
 
 
 def bad_image(kind, good, folder):
@@ -207,7 +263,11 @@ def test_a_bad_image_ends_in_one_message_and_no_output(pair, tmp_path, kind, rem
         (["--method", "syn", "--set", "radius"], "KEY=VALUE"),
         (["--method", "syn", "--lambda", "0.3"], "--method syn: unknown key 'lambda'"),
         (["--method", "hypermorph", "--lambda", "0.3"], "needs training first"),
-        (["--method", "identity", "--centre"], "use affine"),
+        (["--method", "identity", "--affine", "auto"], "use --method affine"),
+        (["--method", "identity", "--init", "a.mat"], "use --method affine"),
+        (["--affine", "centre", "--init", "a.mat"], "--affine centre takes no start"),
+        (["--affine", "none", "--init", "a.mat"], "a.mat: no such file"),
+        (["--lesion-margin", "3"], "give --fixed-lesion or --moving-lesion"),
     ],
 )
 def test_a_wrong_method_or_setting_is_explained(pair, tmp_path, options, words):
@@ -271,8 +331,8 @@ def optimised(pair):
 
 
 @pytest.mark.slow
-def test_instance_writes_the_four_files_and_improves_the_match(optimised):
-    names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "register.json"}
+def test_instance_writes_its_files_and_improves_the_match(optimised):
+    names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "affine.mat", "affine.txt", "register.json"}
     assert {p.name for p in optimised.iterdir()} == names
     report = json.loads((optimised / "register.json").read_text())
     assert report["correlation_after"] > 0.98 > report["correlation_before"]
@@ -321,7 +381,7 @@ def test_the_moving_mask_is_aligned_with_its_image(pair, tmp_path, monkeypatch):
         ("empty", ["empty.nii.gz", "the mask is empty"]),
         ("missing", ["none.nii.gz", "no such file"]),
         ("fractions", ["fixed.nii.gz", "whole numbers"]),
-        ("method", ["--method syn takes no masks", "instance does"]),
+        ("method", ["--method dipy takes no masks", "syn, niftyreg, greedy", "--init <its output>/affine.mat"]),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_explained(pair, masks, tmp_path, kind, words):
@@ -337,13 +397,43 @@ def test_a_mask_that_cannot_be_used_is_explained(pair, masks, tmp_path, kind, wo
     elif kind == "fractions":
         mask = pair / "fixed.nii.gz"
     else:
-        options = ["--method", "syn"]
+        options = ["--method", "dipy"]
     images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
     result = run("register", *images, "-o", tmp_path / "out", *options, "--fixed-mask", mask)
     assert result.exit_code == 2
     assert all(word in result.output for word in words)
     assert result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_lesions_are_grown_and_excluded(pair, tmp_path, monkeypatch):
+    """Of the fixed image by the given margin, of the moving one by two voxels, and together with a mask."""
+    handed = []
+    monkeypatch.setattr(pairwise, "register_scans", lambda *scans, **kw: handed.extend(scans[1:]) or real(*scans, **kw))
+    real = register_scans
+    lesions = {}
+    for name in ("fixed", "moving"):
+        volume = read_labels(pair / f"{name}_labels.nii.gz")
+        data = np.zeros(volume.grid.shape, np.int16)
+        data[20, 20, 16] = 3
+        lesions[name] = volume.with_data(data)
+        lesions[name].save(tmp_path / f"{name}_lesion.nii.gz")
+    options = ["--method", "affine", "--affine", "none", "--fixed-mask", pair / "fixed_labels.nii.gz"]
+    options += ["--fixed-lesion", tmp_path / "fixed_lesion.nii.gz", "--lesion-margin", "4.5"]
+    images = pair / "fixed.nii.gz", pair / "moving.nii.gz"
+    result = run("register", *images, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    ball = read_labels(pair / "fixed_labels.nii.gz").data > 0
+    near = np.linalg.norm((np.moveaxis(np.indices(ball.shape), 0, -1) - [20, 20, 16]) * 1.5, axis=-1) < 4.6
+    np.testing.assert_array_equal(handed[0].mask.data > 0, ball & ~near)
+    assert handed[1].mask is None
+    moving = read_volume(pair / "moving.nii.gz")
+    mask = read_mask(moving, lesion=tmp_path / "moving_lesion.nii.gz").data
+    assert mask[20, 20, 16] == mask[22, 20, 16] == mask[20, 22, 16] == mask[23, 20, 16] == 0  # 4 mm
+    assert mask[24, 20, 16] == mask[20, 24, 16] == 1
+    covering = ["--fixed-lesion", tmp_path / "fixed_lesion.nii.gz", "--lesion-margin", "500"]
+    refused = run("register", *images, "-o", tmp_path / "no", "--method", "affine", *covering)
+    assert refused.exit_code == 2 and "cover all that counts" in refused.output
 
 
 def test_a_moving_mask_is_on_the_grid_of_the_moving_image(pair, masks, tmp_path):
@@ -400,3 +490,153 @@ def test_a_refinement_without_a_model_is_explained(slices, tmp_path, options, wo
     assert result.exit_code == 2
     assert words in result.output and result.output.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+FAST = ["--method", "identity"]
+DEMONS = ["--set", "shrink=[4]", "--set", "iterations=[1]"]
+
+
+def images(pair):
+    return pair / "fixed.nii.gz", pair / "moving.nii.gz"
+
+
+@pytest.mark.slow
+def test_a_second_registration_leaves_nothing_of_the_first(pair, tmp_path):
+    """Of another pair, by a method without an inverse."""
+    fixed, moving = images(pair)
+    out = tmp_path / "out"
+    assert run("register", fixed, moving, "-o", out, *FAST).exit_code == 0
+    assert (out / "inverse.nii.gz").is_file()
+    second = run("register", moving, fixed, "-o", out, "--method", "demons", *DEMONS)
+    assert second.exit_code == 0, second.output
+    assert {path.name for path in out.iterdir()} == {"warped.nii.gz", "displacement.nii.gz", "register.json"}
+    assert json.loads((out / "register.json").read_text())["fixed"] == str(moving)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_registration(pair, tmp_path, monkeypatch):
+    def never(*arguments, **named):
+        raise AssertionError("the registration began")
+
+    monkeypatch.setattr(pairwise, "read_volume", never)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "warped.nii.gz").write_text("mine")
+    for output, words in (
+        (tmp_path / "file", "is a file"),
+        ("/proc/x", "cannot be written to"),
+        (tmp_path / "notes", "warped.nii.gz"),
+    ):
+        result = run("register", *images(pair), "-o", output, *FAST)
+        assert result.exit_code == 2 and result.output.count("\n") == 1
+        assert f"regcore: {output}: " in result.output and words in result.output and "-o" in result.output
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "notes", "warped.nii.gz"]
+
+
+def test_a_disk_without_room_is_refused_before_the_registration(pair, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    monkeypatch.setattr(pairwise, "read_volume", None)
+    result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+    # 40·44·36 voxels of an image and three components, 56·40·32 of three
+    assert result.exit_code == 2 and "may need 1.9 MB" in result.output and "0.0 MB are free" in result.output
+    assert result.output.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_one_message_and_leaves_the_earlier_results(pair, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert run("register", *images(pair), "-o", out, *FAST).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def full(image, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nibabel.save", full)
+    result = run("register", *images(pair), "-o", out, *FAST)
+    assert result.exit_code == 2
+    assert result.output == f"regcore: {out / 'warped.nii.gz'}: No space left on device\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_lack_of_memory_is_one_message_and_names_the_images(pair, tmp_path, monkeypatch):
+    for error in (MemoryError("Unable to allocate 9 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+
+        def fails(*arguments, error=error, **named):
+            raise error
+
+        monkeypatch.setattr(pairwise, "register_scans", fails)
+        result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+        assert result.exit_code == 2 and result.output.count("\n") == 1
+        assert "not enough memory" in result.output and all(str(image) in result.output for image in images(pair))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("x"), KeyError("x"), OSError("x")])
+def test_a_fault_of_the_program_keeps_its_traceback(pair, tmp_path, monkeypatch, error):
+    def fails(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(pairwise, "register_scans", fails)
+    with pytest.raises(type(error)):
+        run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--set", "a=[1"], "--set a=[1: not a value"),
+        (["--set", "a=\x00"], "not a value"),
+        (["--set", "=1"], "KEY=VALUE"),
+        (["--set", "radius=1", "--set", "radius=2"], "radius is set twice"),
+        (["--threads", "0"], "--threads"),
+        (["--threads", "-1"], "--threads"),
+        (["--threads", "99999999999"], "--threads"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", "99999999999"], "--seed"),
+        (["--method", "elastix", "--set", "seed=99999999999"], "seed"),
+        (["--lambda", "nan"], "lambda"),
+    ],
+)
+def test_an_option_without_sense_is_explained(pair, tmp_path, options, words):
+    result = run("register", *images(pair), "-o", tmp_path / "out", "--method", "affine", *options)
+    assert result.exit_code == 2 and words in result.output and "Traceback" not in result.output
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_number_on_the_command_line_has_its_range():
+    """A number without one goes to the tools as it is."""
+    for command in main.commands.values():
+        for option in command.params:
+            if isinstance(option.type, click.types.IntParamType):
+                assert isinstance(option.type, click.IntRange), f"{command.name} --{option.name}"
+                assert option.type.min is not None, f"{command.name} --{option.name}"
+
+
+@pytest.mark.parametrize("verb", ["apply", "evaluate"])
+def test_an_output_file_is_refused_before_the_work(registered, pair, tmp_path, monkeypatch, verb):
+    monkeypatch.setattr("regcore.images.field.read_field", None)
+    field, labels = registered / "displacement.nii.gz", pair / "moving_labels.nii.gz"
+    inputs = (field, labels) if verb == "apply" else (field, pair / "fixed_labels.nii.gz", labels)
+    (tmp_path / "folder.nii.gz").mkdir()
+    for output, words in ((tmp_path / "folder.nii.gz", "is a folder"), ("/proc/x.nii.gz", "cannot be written")):
+        result = run(verb, *inputs, "-o", output)
+        assert result.exit_code == 2 and f"regcore: {output}: {words}" in result.output
+    result = run(verb, *inputs, "-o", labels)
+    assert result.exit_code == 2 and "moving_labels.nii.gz: is also an input" in result.output
+
+
+@pytest.mark.parametrize("value", [1e39, 1e20])
+def test_values_beyond_single_precision_are_refused(pair, tmp_path, value):
+    import nibabel as nib
+
+    data = np.arange(24000.0).reshape(40, 30, 20) / 24000 * value
+    nib.save(nib.Nifti1Image(data, np.diag([1.5, 1.5, 1.5, 1])), tmp_path / "huge.nii.gz")
+    result = run("register", pair / "fixed.nii.gz", tmp_path / "huge.nii.gz", "-o", tmp_path / "out", *FAST)
+    assert result.exit_code == 2 and "huge.nii.gz: values up to 1e+" in result.output
+    assert result.output.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_image_that_cannot_fit_into_memory_is_refused_before_it_is_read(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr("regcore.images.volume.free_memory", lambda: 100_000)
+    result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    assert "fixed.nii.gz: an image of shape (40, 44, 36) needs 0.0 GB of memory" in result.output

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from regcore.alignment.preprocess import Scan
 from regcore.alignment.settings import PreprocessSettings
 from regcore.cohort.table import read_cohort
 from regcore.commands import tune as cohort_module
 from regcore.commands.cli import main
-from regcore.commands.register import prepare_for
+from regcore.commands.scans import prepare_for
 from regcore.commands.tune import tune_model
 from regcore.errors import InputError
 from regcore.images.field import read_field
@@ -186,6 +187,7 @@ def test_the_report_says_what_it_was_made_of(tuned, folder):
     assert not list(Path(tempfile.gettempdir()).glob("regcore-tune-*"))
 
 
+@pytest.mark.slow
 def test_progress_is_told(folder, tmp_path, caplog, quick):
     with caplog.at_level("INFO", logger="regcore"):
         tune_model(folder / "hyper", folder / "cohort.tsv", tmp_path, pairs=2, points=2)
@@ -202,6 +204,7 @@ def test_drawn_pairs_are_of_the_split_and_of_different_subjects(folder):
     assert drawn[0].equals(drawn[1]) and not drawn[0].equals(drawn[2])
 
 
+@pytest.mark.slow
 def test_contrasts_and_labels_are_those_that_are_wanted(folder, tmp_path, quick):
     options = ["--split", "train", "--contrasts", "T1w", "T2w", "--labels", "2-9", "--points", 3]
     result = run("tune", folder / "hyper", folder / "cohort.tsv", "-o", tmp_path, *options)
@@ -358,7 +361,7 @@ def test_register_moves_as_far_as_lambda_says(folder, tmp_path, options, amount)
 def test_a_model_without_a_reference_prepares_no_scan(folder):
     model = replace(load_model(folder / "hyper"), space=None)
     with pytest.raises(InputError, match="hypermorph has no reference image"):
-        prepare_for(model, read_volume(folder / "a0.nii.gz"), seed=0)
+        prepare_for(model, Scan(read_volume(folder / "a0.nii.gz")), seed=0)
 
 
 def test_register_takes_every_hyperparameter(folder, tmp_path):

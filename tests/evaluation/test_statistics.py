@@ -66,6 +66,7 @@ def test_the_numbers_are_those_of_scipy(generator):
     assert (found.ci_low, found.ci_high) == pytest.approx((low, high), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_interval_is_drawn_by_its_seed_and_turns_with_the_order():
     first = paired_comparison(*SLEEP, resamples=400, seed=1)
     assert first == paired_comparison(*SLEEP, resamples=400, seed=1)
@@ -78,6 +79,7 @@ def test_the_interval_is_drawn_by_its_seed_and_turns_with_the_order():
     assert wide.ci_low < narrow.ci_low < narrow.ci_high < wide.ci_high
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_mean_as_often_as_it_says():
     """300 samples of 25 skewed differences: coverage of 90 % within 4 standard errors and some small-sample loss."""
     generator = np.random.default_rng(4)

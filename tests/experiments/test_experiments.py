@@ -279,6 +279,7 @@ def test_a_method_that_failed_on_every_pair_has_empty_cells(known, monkeypatch):
     assert "nan" not in html.lower()
 
 
+@pytest.mark.slow
 def test_pairs_that_a_network_lost_leave_those_of_the_others_in_place(known, monkeypatch):
     results, scores = known
     first, second = gamma_names("half", 0.1)
@@ -362,6 +363,7 @@ def test_no_curve_is_drawn_of_training_pairs_without_labels(known, monkeypatch):
     assert [line.get_label() for line in figure.axes[0].lines] == ["test", "test, instance-optimised"]
 
 
+@pytest.mark.slow
 def test_dice_of_labels_that_training_saw_and_did_not_see(known):
     results, scores = known
     table, figure = show(results, "voxelmorph", "fig9")
@@ -393,6 +395,7 @@ def test_dice_of_labels_that_training_saw_and_did_not_see(known):
         assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "0.1", "∞"]
 
 
+@pytest.mark.slow
 def test_a_pair_without_the_observed_structure_does_not_blank_the_curve(known, monkeypatch):
     """With a single draw, of the structure that pair r lacks."""
     results, scores = known
@@ -403,6 +406,7 @@ def test_a_pair_without_the_observed_structure_does_not_blank_the_curve(known, m
     assert_spread(row, "dice", scores.dice[f"vm-mse-one{draw}-gamma-0.1"].loc[["p", "q"], 44])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp_path, experiment):
     results, _ = known

@@ -5,7 +5,6 @@ ITK stays at the edge value for half a voxel; with the rim the two agree everywh
 be left out of the comparison.
 """
 
-import ants
 import nibabel as nib
 import numpy as np
 import pytest
@@ -110,6 +109,8 @@ def resample_with_sitk(folder, interpolator) -> np.ndarray:
 
 
 def resample_with_ants(folder, interpolator) -> np.ndarray:
+    import ants  # takes seconds, so it is loaded where it is needed
+
     fixed, moving = ants.image_read(str(folder / "fixed.nii.gz")), ants.image_read(str(folder / "moving.nii.gz"))
     return ants.apply_transforms(fixed, moving, [str(folder / "field.nii.gz")], interpolator=interpolator).numpy()
 
@@ -197,6 +198,8 @@ def test_a_field_survives_the_disk(grid, random_field, tmp_path):
 @every_header
 def test_a_field_composed_by_ants_is_read(grid, random_field, textured, tmp_path):
     """ANTs composes the field with a shift of 2, -3 (and 1) LPS millimetres that comes after it."""
+    import ants
+
     field = random_field(grid)
     field.save(tmp_path / "field.nii.gz")
     textured(grid).save(tmp_path / "fixed.nii.gz")

@@ -188,6 +188,7 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 def test_no_tensor_holds_all_windows_of_all_voxels(generator, monkeypatch):
     """The largest tensor is a chunk until an image is larger, and does not know the number of bins."""
     monkeypatch.setattr(kernel.reference, "CPU_CHUNK", 2**12)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from regcore.alignment.preprocess import Prepared
+from regcore.alignment.prepared import Prepared
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume
 from regcore.losses import lncc, mse

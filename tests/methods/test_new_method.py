@@ -79,6 +79,7 @@ def test_the_example_runs_in_a_study_beside_imported_fields(known, tmp_path):
             "descent": {"steps": 60},
             "rigid": {"method": "descent", "steps": 60, "lambda": 100},
         },
+        "evaluation": {"spotlight": ["descent"]},
     }
     done = snakemake(tmp_path, "--cores", "2", config=config)
     assert done.returncode == 0, done.output

@@ -190,3 +190,8 @@ def test_a_study_cannot_refine_what_it_does_not_train(start, words):
     with pytest.raises(InputError, match=r"methods\.better: ") as caught:
         study(voxelmorph=None, syn=None, better={"method": "refine", "start": start})
     assert words in str(caught.value)
+
+
+def test_a_study_that_trains_nothing_has_nothing_to_refine():
+    with pytest.raises(InputError, match=r"not 'voxelmorph'; there are none$"):
+        study(better={"method": "refine", "start": "voxelmorph"})

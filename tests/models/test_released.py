@@ -164,6 +164,7 @@ def test_a_study_names_it(models):
     assert method.ndim == 2 and method.folder == models / "synthmorph-2d"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_models_that_regcore_has(ndim, tmp_path):
     folder = Path(released.__file__).parent / f"synthmorph-{ndim}d"

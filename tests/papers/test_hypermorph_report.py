@@ -16,7 +16,7 @@ from regcore.papers.hypermorph import landscapes, robustness
 from regcore.papers.write import show, write_experiment
 from regcore.study.results import Results
 from regcore.study.settings import StudySettings
-from regcore.tuning import amortised
+from regcore.tuning import optima
 
 LABELS = pd.DataFrame({"index": [5, 30, 44], "name": ["Left-Caudate", "Right-Caudate", "Brain-Stem"]})
 EXPERIMENTS = ("fig3", "fig4", "fig5", "fig6", "fig7", "table1")
@@ -168,7 +168,7 @@ def known(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def few_resamplings(monkeypatch):
-    monkeypatch.setattr(amortised, "BOOTSTRAPS", 200)
+    monkeypatch.setattr(optima, "BOOTSTRAPS", 200)
 
 
 def mean_dice(kind, values, name="mse", replicate=1, split="test", labels=LABELS["index"], **groups):
@@ -223,6 +223,7 @@ def test_the_gap_of_a_network_beyond_the_hypernetworks_range_is_unknown(known):
     assert table["max_gap"].notna().all()
 
 
+@pytest.mark.slow
 def test_dice_over_two_hyperparameters(known):
     table, figure = show(known, "hypermorph", "fig4")
     panels = list(table.groupby(["landscape", "labels"], sort=False))
@@ -327,6 +328,7 @@ def test_pairs_that_are_all_of_one_kind_have_one_curve(known, monkeypatch):
     assert len(marked(figure.axes[0], "*")) == 1
 
 
+@pytest.mark.slow
 def test_lambda_of_structures(known):
     table, figure = show(known, "hypermorph", "fig7")
     mse = table[table["similarity"] == "mse"]
@@ -420,6 +422,7 @@ def test_costs_without_cpu_seconds(known, monkeypatch):
     assert table["grid_cpu_seconds"].isna().all() and "CPU s" not in html and "nan" not in html.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_is_written_as_numbers_and_as_a_table_or_figure(known, tmp_path, experiment):
     kind = "html" if experiment.startswith("table") else "png"

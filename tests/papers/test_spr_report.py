@@ -162,6 +162,7 @@ def test_improvements_are_marked_as_in_the_paper():
     assert [spr.mark(points, p) for points, p in ((1, 1e-4), (1, 5e-3), (1, 0.02), (-1, 1e-9))] == ["**", "*", "", ""]
 
 
+@pytest.mark.slow
 def test_overlap_is_compared_pair_by_pair(tmp_path):
     """A method that is a hundredth better on each of twelve pairs is significantly so."""
 

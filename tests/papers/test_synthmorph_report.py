@@ -265,6 +265,7 @@ def test_a_study_without_a_start_has_nothing_to_compare_with(known):
     assert table.empty and "Needs the method 'affine'" in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", PLANNED.names)
 def test_an_experiment_is_written(known, tmp_path, experiment):
     kind = "html" if experiment.startswith("table") else "png"

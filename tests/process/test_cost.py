@@ -5,18 +5,20 @@ import sys
 import time
 
 import pytest
+from support.processes import work
 
 from regcore.process.cost import Cost
 
 
 def test_stages_add_up():
-    cost = Cost()
+    cost, started = Cost(), time.perf_counter()
     for _ in range(2):
         with cost.stage("wait"):
             time.sleep(0.05)
+    elapsed = time.perf_counter() - started
     with pytest.raises(KeyError), cost.stage("fail"):
         raise KeyError
-    assert 0.1 <= cost.seconds["wait"] < 0.5
+    assert 0.099 <= cost.seconds["wait"] <= elapsed
     assert cost.seconds["fail"] >= 0
 
 
@@ -27,6 +29,7 @@ def measured(work, programs=False) -> Cost:
     return cost
 
 
+@pytest.mark.slow
 def test_the_peak_is_of_this_block_and_not_of_an_earlier_one():
     """In a process of its own: an earlier test may have told this one to keep freed memory."""
     code = """
@@ -46,13 +49,13 @@ for megabytes in (1, 500, 1):
 
 
 def test_memory_and_time_of_a_program_count():
-    code = "import time; block = bytearray(b'1') * 400_000_000; n = sum(range(10**7)); time.sleep(0.3)"
+    code = "import time; block = bytearray(b'1') * 400_000_000\nwhile time.process_time() < 0.5: pass\ntime.sleep(0.3)"
     base = measured(lambda: subprocess.run([sys.executable, "-c", "pass"]), programs=True)
     found = measured(lambda: subprocess.run([sys.executable, "-c", code], check=True), programs=True)
     assert found.peak_memory_mb - base.peak_memory_mb > 350
-    assert found.cpu_seconds > base.cpu_seconds + 0.1
+    assert found.cpu_seconds > 0.49
 
 
 def test_waiting_costs_no_cpu():
     assert measured(lambda: time.sleep(0.3)).cpu_seconds < 0.15
-    assert measured(lambda: sum(range(10**7))).cpu_seconds > 0.1
+    assert measured(lambda: work(0.2)).cpu_seconds > 0.19

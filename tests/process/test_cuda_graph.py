@@ -44,6 +44,7 @@ def test_settings_that_draw_or_keep_checkpoints_cannot_be_recorded(name, setting
         make_method(name, {"record": True, **settings})
 
 
+@pytest.mark.slow
 def test_gradients_of_parts_add_up_to_that_of_the_batch():
     method = make_method("voxelmorph", {"lambda": 0.1})
     torch.manual_seed(0)

@@ -2,13 +2,16 @@
 
 import json
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from scipy import stats
 
 from regcore.cohort.labels import expand_codes, scored_labels
@@ -292,6 +295,7 @@ def test_starts_are_averaged_before_they_are_compared():
     assert table.at["b", "p_wilcoxon"] == pytest.approx(2 / 2**10)
 
 
+@pytest.mark.slow
 def test_a_report_shows_random_starts_where_there_are_any(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {})
     assert "Random starts" not in headings(study.report())
@@ -323,6 +327,7 @@ def test_comparisons_are_paired_and_corrected_by_metric(study_rows):
         assert part.loc["broken", ["mean_difference", "p_wilcoxon", "p_wilcoxon_holm"]].isna().all()
 
 
+@pytest.mark.slow
 def test_distances_are_compared_over_the_labels_that_neither_method_lost(study_rows):
     """Label 2 is hard: 50 mm with the reference, and lost by demons, which is 1 mm worse on the rest."""
     of_label = {1: 5.0, 2: 50.0}
@@ -430,6 +435,7 @@ def test_a_figure_without_distances_says_so(rows):
     assert "No label" in text.get_text() and "HD95" in text.get_text()
 
 
+@pytest.mark.slow
 def test_many_methods_are_told_apart_in_greyscale_and_their_boxes_stay_wide():
     methods = [f"m{number}" for number in range(len(STYLES))]
     labels = pd.DataFrame({"index": range(1, 13), "name": [f"s{code:02d}" for code in range(1, 13)], "group": "all"})
@@ -464,6 +470,7 @@ def test_a_view_turns_any_orientation_to_the_same_picture():
     np.testing.assert_array_equal(View(ras).slice(ras.data), View(turned).slice(turned.data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(20, 24), (14, 16, 12)])
 def test_pair_panels_show_six_views_of_every_pair(shape, tmp_path):
     grid = Grid.centred(shape, [2] * len(shape), [0] * len(shape))
@@ -500,7 +507,9 @@ class Study:
     """The files that the report of a study reads, and a plan that knows where they are."""
 
     def __init__(self, folder, rows, unavailable):
-        self.folder, self.rows = folder, rows
+        self.folder = folder
+        failures = rows[(rows["metric"] == "failed") & (rows["value"] == 1)]
+        self.failed = set(zip(failures["method"], failures["pair"], strict=True))
         for name in ("metrics", "tables", "figures"):
             (folder / name).mkdir()
         for name, part in rows.groupby("method"):
@@ -548,7 +557,7 @@ class Study:
         facts |= {"tool": "antspyx 1.2" if name == "syn" else None, "threads": 2, "processor": "Fast CPU"}
         if name == "demons":  # made elsewhere
             facts |= {"threads": None, "processor": None}
-        if pair in self.rows.query("metric == 'failed' and value == 1 and method == @name")["pair"].to_list():
+        if (name, pair) in self.failed:
             lines = "\n".join(f"line {number} <b>" for number in range(100))
             facts |= {"failed": f"{name} ended with status 1", "stderr": lines}
         return facts
@@ -560,10 +569,12 @@ class Study:
         found = {key: self.folder / "tables" / name for key, name in names.items()}
         return found | {f"{name}_boxes": self.folder / "figures" / f"{name}_by_label.png" for name in ("dice", "hd95")}
 
-    def report(self, entries=ENTRIES):
-        """Make the tables, then the page."""
+    def report(self, entries=ENTRIES, boxes=False):
+        """Make the tables, then the page; drawing the boxes takes longer than all the rest, so they may stay blank."""
         scored = [name for name in entries if (self.folder / "metrics" / f"{name}.parquet").exists()]
-        study_report.write_tables(Results(self.plan), scored, self.outputs())
+        blank = patch.object(study_report, "structure_boxes", lambda *_: Figure(figsize=(1, 1)))
+        with nullcontext() if boxes else blank:
+            study_report.write_tables(Results(self.plan), scored, self.outputs())
         study_report.write_page(Results(self.plan), self.folder / "report.html")
         return (self.folder / "report.html").read_text()
 
@@ -572,9 +583,10 @@ def headings(page):
     return re.findall("<h2.*?>(.*?)</h2>", page)
 
 
+@pytest.mark.slow
 def test_a_report_tells_what_failed_and_what_was_not_run(study_rows, tmp_path):
     study = Study(tmp_path, study_rows, {"greedy": "greedy is not installed: pip install picsl-greedy"})
-    page = study.report()
+    page = study.report(boxes=True)
     assert all(path.stat().st_size for path in study.outputs().values())
     assert {"Not run", "Failed pairs", "Comparisons with the reference", "HD95 by structure", "Cost"} < set(
         headings(page)

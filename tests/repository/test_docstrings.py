@@ -18,16 +18,23 @@ from regcore.settings.base import Section, Settings
 
 ROOMS = (
     "alignment",
+    "autoreg",
     "cohort",
     "evaluation",
+    "experiments",
     "images",
     "kernels",
     "losses",
+    "methods",
+    "models",
     "networks",
     "process",
     "settings",
     "spatial",
+    "study",
     "synthesis",
+    "training",
+    "tuning",
 )
 ORDER = ("Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples")
 
@@ -35,15 +42,19 @@ STEP = "is a step of another function or class, which has the example"
 #: Public names without an example, by the reason.  Steps may be described in one line.
 EXCEPTIONS = {
     "takes seconds": (
+        "alignment.aligner.align_images",
         "alignment.optimisation.optimise_affine",
+        "alignment.with_ants.align_with_ants",
+        "autoreg.path_search.PathSearch",
         "images.ants.estimate_affine",
         "images.ants.load",
-        "images.ants.read_affine",
         "images.ants.to_ants",
         "synthesis.anatomy.Anatomy",
         "synthesis.anatomy.build_anatomy",
         "synthesis.icbm152.label_table",
+        "study.stages.listing.write_cohort_tables",
         "synthesis.icbm152.synthesise",
+        "training.distributed.launch",
     ),
     "needs a GPU, vmap, or the other end of a pipe": (
         "kernels.sample_convolution.differs_by_sample",
@@ -55,6 +66,7 @@ EXCEPTIONS = {
         "process.logs.log_to",
         "process.threads.share_cores",
         "process.threads.tune_process",
+        "study.job.job",
     ),
     "takes the weights of another package's network": (
         "networks.imported.weights_from_monai",
@@ -62,14 +74,40 @@ EXCEPTIONS = {
     ),
     "has no code of its own": (
         "cohort.pair_pool.NumberedPairs",
+        "experiments.Compared",
         "networks.decoded.Decoding",
         "networks.design.Design",
         "networks.transmorph.TransMorphSize",
     ),
+    "reads what other stages of a study wrote": (
+        "study.stages.architecture.search_architecture",
+        "study.stages.features.write_features",
+        "study.stages.prepare.prepare_scans",
+        "study.stages.prepare.reference_image",
+        "study.stages.prepare.reference_scan",
+        "study.stages.register.import_pairs",
+        "study.stages.register.prepared_image",
+        "study.stages.register.register_pairs",
+        "study.stages.register.true_field",
+        "study.stages.register.write_true_fields",
+        "study.stages.score.evaluate_method",
+        "study.stages.sweep.write_sweep",
+        "study.stages.train.labelled_pairs",
+        "study.stages.train.train",
+        "study.stages.train.training_dice",
+        "study.stages.train.training_identity",
+        "study.stages.train.validation_pairs",
+        "study.stages.tune.collect",
+        "study.stages.tune.run_trial",
+        "study.stages.tune.store_of",
+        "study.stages.weights.write_weights",
+    ),
     STEP: (
-        "alignment.preprocess.coarsened",
+        "alignment.preprocess.placed",
+        "autoreg.bilevel.Problem",
         "alignment.preprocess.prepare_image",
-        "alignment.preprocess.resample",
+        "alignment.resampling.coarsened",
+        "alignment.resampling.resample",
         "cohort.pairs.choose_subjects",
         "cohort.pairs.contrasts_of",
         "cohort.pairs.dataset_of",
@@ -83,6 +121,13 @@ EXCEPTIONS = {
         "images.volume.load_values",
         "images.volume.open_nifti",
         "images.volume.save_nifti",
+        "methods.classical.external.External",
+        "methods.classical.greedy.call_greedy",
+        "methods.flow.FlowMethod",
+        "methods.flow.unet_design",
+        "methods.hypernetworked.Hypernetworked",
+        "methods.objective.ObjectiveMethod",
+        "methods.transmorph.transmorph_design",
         "networks.cells.CellDesign",
         "networks.hypernetwork.HypernetworkDesign",
         "networks.imported.Layer",
@@ -104,6 +149,8 @@ EXCEPTIONS = {
         "networks.unet_architecture.named_architecture",
         "networks.weight_volume.WeightedDesign",
         "settings.messages.sentences",
+        "study.stages.register.register_external",
+        "study.versions.stage_version",
     ),
 }
 EXCEPTED = {f"regcore.{name}" for names in EXCEPTIONS.values() for name in names}
@@ -163,7 +210,9 @@ def described(lines):
 
 
 def parameters(documented):
-    """Names of the parameters; none for what takes any keywords, such as settings."""
+    """Names of the parameters; none for what takes any keywords, such as settings, or inherits its constructor."""
+    if inspect.isclass(documented) and "__init__" not in vars(documented):
+        return set()
     found = inspect.signature(documented).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found):
         return set()

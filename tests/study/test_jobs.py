@@ -14,9 +14,10 @@ from regcore.errors import InputError
 from regcore.experiments.planned import PAPERS
 from regcore.methods import METHODS
 from regcore.study import workflow
+from regcore.study.decision import decided_plan
 from regcore.study.entry import Entry
 from regcore.study.plan import plan_study
-from regcore.study.workflow import ON_GPU, Workflow, decided_plan, limit_gpus, one_of
+from regcore.study.workflow import ON_GPU, Workflow, limit_gpus, one_of
 
 RULES = ROOT / "workflow" / "rules"
 METHODS_OF_STUDY = {
@@ -105,6 +106,7 @@ def test_a_tool_has_the_time_to_hang_on_every_pair(jobs):
 # ---- plans
 
 
+@pytest.mark.slow
 def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
     made, stored = [], Entry.make
 
@@ -118,9 +120,11 @@ def test_a_method_is_loaded_once_for_each_plan(monkeypatch):
     assert sorted(made) == sorted(plan.entries)
 
 
-def test_a_study_is_planned_without_torch():
+@pytest.mark.slow
+def test_a_study_is_planned_and_listed_without_torch():
     code = (
         "import sys, json\n"
+        "import regcore.study.job, regcore.study.stages.listing\n"
         "from regcore.study.workflow import Workflow\n"
         "from regcore.study.plan import plan_study\n"
         "jobs = Workflow(plan_study(json.loads(sys.argv[1]), check=False))\n"

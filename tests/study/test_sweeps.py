@@ -22,8 +22,9 @@ from regcore.study.stages.sweep import write_sweep
 from regcore.study.stages.train import labelled_pairs, pairs_of_split, train
 from regcore.training.validation import validate_network
 from regcore.tuning import amortised
-from regcore.tuning.amortised import curve, optimum, rows_of
+from regcore.tuning.amortised import rows_of
 from regcore.tuning.grid import grid, names
+from regcore.tuning.optima import curve, optimum
 
 FAST = {"steps": 4, "validate_every": 2, "architecture": "paper-diff", "batch_size": 2}
 EXPERIMENTS = {
@@ -114,6 +115,7 @@ def test_a_landscape_of_two_hyperparameters_needs_none_of_one():
     assert sorted(sweep.name for sweep in found.sweeps) == ["gamma-grid", "gamma-hyper"]
 
 
+@pytest.mark.slow
 def test_a_value_that_the_study_sets_is_kept_and_the_others_are_tuned(tmp_path):
     both = {"lambda": [0, 1], "gamma": [0, 1]}
     own = {"method": "hypermorph", "hidden": [8], **FAST}

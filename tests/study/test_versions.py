@@ -230,6 +230,7 @@ def test_what_a_script_calls_counts_in_its_stage(here):
             assert not missing, f"{script}.py of {name} calls {missing}"
 
 
+@pytest.mark.slow
 def test_versions_need_no_torch_and_keep_what_they_read(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom regcore.study.versions import Versions\n"

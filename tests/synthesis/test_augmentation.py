@@ -33,6 +33,7 @@ def test_a_batch_is_flipped_as_a_whole():
     assert seen == {(), (2,), (3,), (2, 3)}
 
 
+@pytest.mark.slow
 def test_every_image_has_a_deformation_of_its_own_with_its_labels():
     """Labels are the quarters of the intensities, and remain so where interpolation does not blend."""
     smooth = batch()

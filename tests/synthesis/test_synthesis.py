@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import distance_transform_edt
+from support.marks import marks_its_tests
 
 from regcore.cohort.table import checked_cohort
 from regcore.errors import InputError
@@ -54,6 +55,7 @@ def test_the_slice_has_at_least_sixteen_labels_of_four_groups():
     assert (anatomy.labels[brain] > 0).all(), "every voxel of the brain has a label"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_anatomy_is_where_it_should_be(ndim):
     anatomy = build_anatomy(ndim, 3.0 if ndim == 3 else 1.0, -14)
@@ -188,6 +190,7 @@ def test_a_subject_is_the_same_alone_and_among_others_and_changes_with_the_seed(
     assert not np.array_equal(both, other)
 
 
+@pytest.mark.slow
 def test_three_dimensions_come_from_the_same_code(tmp_path):
     chosen = settings(ndim=3, spacing=4)
     synthesise(chosen, ["sub-001"], 1, tmp_path)
@@ -246,6 +249,7 @@ def content(path):
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
+@pytest.mark.slow
 def test_more_sessions_and_datasets_leave_the_first_session_as_it_was(tmp_path):
     wanted = settings(spacing=3, contrasts=["T1w", "T2w"])
     synthesise(wanted, ["icbm152", "sub-003"], 5, tmp_path / "one")
@@ -295,6 +299,7 @@ def test_wrong_sessions_and_datasets_are_explained(changes, words):
 
 
 @pytest.fixture(scope="module")
+@marks_its_tests("slow")
 def dilated(tmp_path_factory):
     """The same subjects with ventricles as the template's, and with larger ones."""
     folders = {}

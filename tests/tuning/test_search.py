@@ -1,10 +1,8 @@
 """Bayesian optimisation: what a search may be asked, its storage, trials, workers that die, and the best model."""
 
 import json
-import os
+import multiprocessing
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from support.marks import marks_its_tests
+from support.searches import run_every_fourth_slot
 from support.studies import prepared, small_study
 
 from regcore.errors import DivergedError, InputError
@@ -412,26 +411,13 @@ def test_the_median_pruner_ends_what_is_worse(tmp_path):
     assert not any(bayes.report(better.number, look, 0.65) for look in range(1, 5))
 
 
-WORKER = """
-import json, sys
-from pathlib import Path
-from regcore.process.threads import share_cores
-share_cores()
-from regcore.study.stages import tune
-
-from regcore.study.plan import plan_study
-
-plan = plan_study(json.loads(Path(sys.argv[1]).read_text()), results=sys.argv[3])
-for slot in range(int(sys.argv[2]), plan.entries["vm"].search.trials, 4):
-    output = plan.files.search("vm") / "trials" / f"{slot:03d}.json"
-    tune.run_trial(plan, "vm", slot, output, plan.folder / "checkpoints" / "vm" / f"{slot:03d}")
-"""
-
-
 def start(folder, number):
-    command = [sys.executable, "-c", WORKER, str(folder / "plan"), str(number), str(folder / "results")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=(folder / f"worker-{number}.log").open("a"), env=environment)
+    """A worker of four: a process of its own, forked from one that has loaded torch."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["regcore.study.stages.tune", "torch._dynamo"])
+    worker = context.Process(target=run_every_fourth_slot, args=(folder, number))
+    worker.start()
+    return worker
 
 
 def looks_of_running(bayes):
@@ -451,8 +437,8 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
     while len(killed) < 2 and time.monotonic() < until:
         for number, looks in looks_of_running(bayes).items():
             if number in (1, 2) and number not in killed and 3 <= looks < 25:
-                workers[number].send_signal(signal.SIGKILL)
-                workers[number].wait()
+                workers[number].kill()
+                workers[number].join()
                 killed[number] = {
                     t.number
                     for t in bayes.trials()
@@ -462,7 +448,9 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
     assert set(killed) == {1, 2}
     for number in killed:
         workers[number] = start(tmp_path, number)
-    assert [worker.wait(timeout=300) for worker in workers.values()] == [0] * 4
+    for worker in workers.values():
+        worker.join(timeout=300)
+    assert [worker.exitcode for worker in workers.values()] == [0] * 4
     trials = bayes.trials()
     assert sorted(trial.user_attrs["slot"] for trial in trials) == list(range(12))
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)

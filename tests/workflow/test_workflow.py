@@ -503,20 +503,20 @@ def test_snakemake_ends_with_the_message_alone_and_writes_nothing(tmp_path):
 
 
 @pytest.mark.workflow
-@pytest.mark.parametrize("kind", ["nan", "constant"])
-def test_a_damaged_scan_is_found_before_any_work(tmp_path, kind):
+def test_damaged_scans_are_found_before_any_work(tmp_path):
     config = user_cohort(tmp_path)
     good = read_volume(tmp_path / "s4.nii.gz")
-    data = np.ones_like(good.data) if kind == "constant" else good.data.copy()
-    data[0, 0, 0] = 1 if kind == "constant" else np.nan
+    good.with_data(np.ones_like(good.data)).save(tmp_path / "s2.nii.gz")
+    data = good.data.copy()
+    data[0, 0, 0] = np.nan
     good.with_data(data).save(tmp_path / "s4.nii.gz")
     good.with_data(np.zeros(good.grid.shape, np.int16)).save(tmp_path / "s5_seg.nii.gz")
     shutil.copy(tmp_path / "s3.nii.gz", tmp_path / "s5.nii.gz")
     (tmp_path / "s5.nii.gz").write_bytes((tmp_path / "s5.nii.gz").read_bytes()[:-3000])
     done = snakemake(tmp_path, "--cores", "1", config=config)
     assert done.returncode != 0
-    assert "s4.nii.gz" in done.output
-    assert {"nan": "NaN", "constant": "nothing to register"}[kind] in done.output
+    for name, words in (("s2.nii.gz", "nothing to register"), ("s4.nii.gz", "NaN")):
+        assert any(name in line and words in line for line in done.output.splitlines()), name
     assert "s5.nii.gz" in done.output and "copy the file again" in done.output, "all damage is listed at once"
     assert "s5_seg.nii.gz: the label map is empty" in done.output
     assert "Preparing" not in done.output

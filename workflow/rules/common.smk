@@ -3,16 +3,20 @@
 import sys
 from pathlib import Path
 
-from regcore.errors import InputError
-from regcore.study.workflow import Workflow, decided_plan, limit_gpus, one_of
+from regcore.errors import explained
+from regcore.study.decision import decided_plan
+from regcore.study.workflow import Workflow, limit_gpus, one_of
 
 
 def answered(question, *arguments):
-    """Call a function; end the run with only the message if the user made a mistake."""
+    """Call a function; end the run with only the message unless the program is at fault."""
     try:
         return question(*arguments)
-    except InputError as error:
-        sys.exit(f"The study cannot start:\n{error}")
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+        sys.exit(f"The study cannot start:\n{message}")
 
 
 PLAN = answered(decided_plan, config, workflow.is_main_process)

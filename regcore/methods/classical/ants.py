@@ -14,14 +14,34 @@ from regcore.methods.settings.classical.ants import SyNSettings
 class SyN(External):
     """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), deformable stage only (``SyNOnly``).
 
-    Of the variants in antspyx, only this one takes every setting: ``SyNCC`` ignores step, smoothing and iterations,
-    ``antsRegistrationSyN[so,4]`` the radius.
+    See [1]_.  Of the variants in antspyx, only this one takes every setting: ``SyNCC`` ignores step, smoothing and
+    iterations, ``antsRegistrationSyN[so,4]`` the radius.
+
+    References
+    ----------
+    .. [1] Avants, Epstein, Grossman and Gee, "Symmetric diffeomorphic image registration with cross-correlation:
+       Evaluating automated labeling of elderly and neurodegenerative brain", Med. Image Anal. 12:26-41, 2008.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("syn", {"metric": "mattes", "iterations": [100, 50]})
+    >>> method.settings.metric, method.settings.iterations
+    ('mattes', [100, 50])
     """
 
     settings_type: ClassVar = SyNSettings
+    uses_masks: ClassVar = True
     settings: SyNSettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         ants = ants_bridge.load()
         first, second = ants_bridge.to_ants(fixed), ants_bridge.to_ants(moving)
         settings = self.settings
@@ -36,7 +56,9 @@ class SyN(External):
             "reg_iterations": tuple(settings.iterations),
         }
         prefix = str(folder / "pair_")  # antspyx finds its results with a glob on this prefix
-        found = ants.registration(first, second, outprefix=prefix, **arguments)
+        given = {"mask": fixed_mask, "moving_mask": moving_mask}
+        masks = {name: ants_bridge.to_ants(mask) for name, mask in given.items() if mask is not None}
+        found = ants.registration(first, second, outprefix=prefix, **arguments, **masks)
         forward = _composed(first, second, found["fwdtransforms"], prefix + "forward_")
         inverse = _composed(
             second,
@@ -45,7 +67,7 @@ class SyN(External):
             prefix + "inverse_",
             whichtoinvert=[path.endswith(".mat") for path in found["invtransforms"]],
         )
-        called = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        called = ", ".join([*(f"{name}={value!r}" for name, value in arguments.items()), *(f"{m}={m}" for m in masks)])
         return Registration(
             on_grid(forward, fixed.grid),
             on_grid(inverse, moving.grid),

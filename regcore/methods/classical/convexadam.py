@@ -20,7 +20,19 @@ ADAM_SPACING = 2
 class ConvexAdam(External):
     """Coupled convex optimisation and Adam on MIND features (Siebert et al., IEEE Trans. Med. Imaging 44:738, 2025).
 
-    The settings have the package's names; lengths are in voxels.
+    See [1]_.  The settings have the package's names; lengths are in voxels.
+
+    References
+    ----------
+    .. [1] Siebert, Großbröhmer, Hansen and Heinrich, "ConvexAdam: Self-configuring dual-optimization-based 3D multitask
+       medical image registration", IEEE Trans. Med. Imaging 44:738-748, 2025.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("convexadam", {"grid_sp": 4})
+    >>> method.dimensions, method.settings.grid_sp
+    ((3,), 4)
     """
 
     settings_type: ClassVar = ConvexAdamSettings

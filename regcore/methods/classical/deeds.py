@@ -23,7 +23,21 @@ STEM, DISPLACEMENTS = "pair", "pair_displacements.dat"
 class Deeds(External):
     """deeds with self-similarity context (Heinrich et al., IEEE Trans. Med. Imaging 32:1239, 2013, and MICCAI 2013).
 
-    It ignores the geometry of the images: everything is in voxels, so voxels should be isotropic.
+    See [1]_ and [2]_.  It ignores the geometry of the images: everything is in voxels, so voxels should be isotropic.
+
+    References
+    ----------
+    .. [1] Heinrich, Jenkinson, Brady and Schnabel, "MRF-based deformable registration and ventilation estimation of
+       lung CT", IEEE Trans. Med. Imaging 32:1239-1248, 2013.
+    .. [2] Heinrich, Jenkinson, Papież, Brady and Schnabel, "Towards realtime multimodal fusion for image-guided
+       interventions using self-similarities", MICCAI 2013.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("deeds")
+    >>> print(method.settings.missing().partition(" (")[0])
+    'executable' is not set. deedsBCV comes as source
     """
 
     settings_type: ClassVar = DeedsSettings
@@ -55,21 +69,40 @@ class Deeds(External):
 
 
 def read_displacements(path: Path, shape: tuple[int, ...], spacing: int) -> np.ndarray:
-    """Read the displacements of the finest control points, (*points, 3) in voxels, components i, j, k.
+    """Read the displacements of the finest control points.
 
     The file is float32 without a header: a block for j, one for i and one for k; in each block i varies fastest.
 
     Parameters
     ----------
+    path : Path
+        The file that deedsBCV wrote.
     shape : tuple of int
         Shape of the images.
     spacing : int
         Spacing of the finest control points in voxels.
 
+    Returns
+    -------
+    ndarray of float32, shape (*points, 3)
+        In voxels, components i, j, k.
+
     Raises
     ------
     ToolError
         The file is missing or has the wrong size.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.methods.classical.deeds import read_displacements
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "pair_displacements.dat")
+    ...     np.repeat(np.float32([1, 2, 3]), 8).tofile(path)  # 2 × 2 × 2 control points
+    ...     read_displacements(path, shape=(4, 4, 4), spacing=2)[0, 0, 0].tolist()
+    [2.0, 1.0, 3.0]
     """
     points = tuple(length // spacing for length in shape)
     if not path.is_file():
@@ -85,6 +118,25 @@ def upsampled(coarse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Displacements at every voxel, interpolated linearly as in deedsBCV.
 
     The first control point is at the first voxel. Beyond the last one, its displacement is repeated.
+
+    Parameters
+    ----------
+    coarse : ndarray, shape (*points, D)
+        Displacements of the control points.
+    shape : tuple of int
+        Shape of the image.
+
+    Returns
+    -------
+    ndarray, shape (*shape, D)
+        In the units of ``coarse``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.methods.classical.deeds import upsampled
+    >>> upsampled(np.array([[0.0], [2.0]]), shape=(4,))[:, 0].tolist()
+    [0.0, 1.0, 2.0, 2.0]
     """
     positions = [np.arange(n) * (m / n) for n, m in zip(shape, coarse.shape[:-1], strict=True)]
     where = np.stack(np.meshgrid(*positions, indexing="ij"))

@@ -31,7 +31,22 @@ class Demons(External):
     """Demons (Thirion, Med. Image Anal. 2:243, 1998) with symmetric forces, or diffeomorphic (Vercauteren et al.,
     NeuroImage 45:S61, 2009), at several resolutions.
 
-    Demons compares intensities, so the moving image's histogram is first matched to that of the fixed image.
+    See [1]_ and [2]_.  Demons compares intensities, so the moving image's histogram is first matched to that of the
+    fixed image.
+
+    References
+    ----------
+    .. [1] Thirion, "Image matching as a diffusion process: An analogy with Maxwell's demons", Med. Image Anal.
+       2:243-260, 1998.
+    .. [2] Vercauteren, Pennec, Perchant and Ayache, "Diffeomorphic demons: Efficient non-parametric image
+       registration", NeuroImage 45:S61-S72, 2009.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("demons", {"shrink": [2, 1], "iterations": [50, 20], "match_histograms": False})
+    >>> method.commands()[-1]
+    'demons.SetNumberOfIterations(20); field = demons.Execute(fixed, moving, field)  # smoothed and shrunk by 1'
     """
 
     settings_type: ClassVar = DemonsSettings

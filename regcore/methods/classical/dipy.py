@@ -15,7 +15,21 @@ class DipySyN(External):
     """Symmetric normalisation (Avants et al., Med. Image Anal. 12:26, 2008), as implemented in DIPY
     (Garyfallidis et al., Front. Neuroinform. 8:8, 2014), with local cross-correlation.
 
-    It computes in voxels and always in a single thread.
+    See [1]_ and [2]_.  It computes in voxels and always in a single thread.
+
+    References
+    ----------
+    .. [1] Avants, Epstein, Grossman and Gee, "Symmetric diffeomorphic image registration with cross-correlation:
+       Evaluating automated labeling of elderly and neurodegenerative brain", Med. Image Anal. 12:26-41, 2008.
+    .. [2] Garyfallidis, Brett, Amirbekian, Rokem, van der Walt, Descoteaux and Nimmo-Smith, "Dipy, a library for the
+       analysis of diffusion MRI data", Front. Neuroinform. 8:8, 2014.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("dipy", {"iterations": [20, 10]})
+    >>> method.threads, method.settings.iterations
+    (1, [20, 10])
     """
 
     settings_type: ClassVar = DipySettings

@@ -9,13 +9,16 @@ from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
+    FIXED_MASK,
     MOVING,
+    MOVING_MASK,
     External,
     ToolError,
     on_grid,
     program_version,
     run_program,
     save_images,
+    save_mask,
 )
 from regcore.methods.settings.classical.elastix import ElastixSettings
 
@@ -29,20 +32,46 @@ class Elastix(External):
     """B-spline registration with adaptive stochastic gradient descent (Klein et al., IEEE Trans. Med. Imaging 29:196,
     2010; Int. J. Comput. Vis. 81:227, 2009).
 
-    The recommended settings are those of elastix' default parameter map for B-splines.
+    See [1]_ and [2]_.  The recommended settings are those of elastix' default parameter map for B-splines.
+
+    References
+    ----------
+    .. [1] Klein, Staring, Murphy, Viergever and Pluim, "elastix: A toolbox for intensity-based medical image
+       registration", IEEE Trans. Med. Imaging 29:196-205, 2010.
+    .. [2] Klein, Pluim, Staring and Viergever, "Adaptive stochastic gradient descent optimisation for image
+       registration", Int. J. Comput. Vis. 81:227-239, 2009.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("elastix", {"spacing_mm": 8})
+    >>> next(line for line in method.parameters(ndim=3).splitlines() if "FinalGridSpacing" in line)
+    '(FinalGridSpacingInPhysicalUnits 8)'
     """
 
     settings_type: ClassVar = ElastixSettings
+    uses_masks: ClassVar = True
     settings: ElastixSettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         missing = self.settings.missing()
         if missing:
             raise ToolError(missing)
         save_images(fixed, moving, folder)
+        masks = [
+            *save_mask(fixed_mask, "-fMask", FIXED_MASK, folder),
+            *save_mask(moving_mask, "-mMask", MOVING_MASK, folder),
+        ]
         (folder / PARAMETERS).write_text(self.parameters(fixed.grid.ndim))
         commands = [
-            self.call("elastix", "-f", FIXED, "-m", MOVING, "-p", PARAMETERS, "-out", ".", folder=folder),
+            self.call("elastix", "-f", FIXED, "-m", MOVING, *masks, "-p", PARAMETERS, "-out", ".", folder=folder),
             self.call("transformix", "-def", "all", "-tp", TRANSFORM, "-out", ".", folder=folder),
         ]
         version = program_version(self.program("elastix"))

@@ -27,12 +27,24 @@ from regcore.process.threads import thread_environment
 
 #: Number of last lines of a program's output that an error shows.
 LINES_KEPT = 40
-#: File names of the two images in a tool's folder.
+#: File names of the two images and their masks in a tool's folder.
 FIXED, MOVING = "fixed.nii.gz", "moving.nii.gz"
+FIXED_MASK, MOVING_MASK = "fixed_mask.nii.gz", "moving_mask.nii.gz"
 
 
 class ToolError(RegistrationFailed):
-    """A tool gave no usable field; the message has its output."""
+    """A tool gave no usable field; the message has its output.
+
+    Examples
+    --------
+    >>> from regcore.errors import RegistrationFailed
+    >>> from regcore.methods.classical.external import ToolError
+    >>> try:
+    ...     raise ToolError("greedy failed: not enough memory")
+    ... except RegistrationFailed as error:  # it costs this pair, not the study
+    ...     print(error)
+    greedy failed: not enough memory
+    """
 
 
 class External(Method):
@@ -48,7 +60,9 @@ class External(Method):
         """Number of threads for the tool: as many as the process has."""
         return torch.get_num_threads()
 
-    def register(self, fixed: Volume, moving: Volume) -> Registration:
+    def register(
+        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+    ) -> Registration:
         """Run the tool in an empty temporary folder.
 
         Raises
@@ -56,9 +70,10 @@ class External(Method):
         ToolError
             The tool failed, or its field is not on the fixed grid.
         """
+        masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask} if self.uses_masks else {}
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
             try:
-                found = self.run(fixed, moving, Path(folder))
+                found = self.run(fixed, moving, Path(folder), **masks)
             except InputError as error:  # about a file that the tool did not write or wrote wrongly
                 raise ToolError(f"the tool gave no usable field: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
@@ -68,11 +83,23 @@ class External(Method):
 
     @abstractmethod
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        """Run the tool with its files in ``folder``; set ``tool`` and ``commands`` of the result."""
+        """Run the tool with its files in ``folder``; set ``tool`` and ``commands`` of the result.
+
+        A tool that uses masks also takes ``fixed_mask`` and ``moving_mask``, as :meth:`register` does.
+        """
 
 
 def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     """Run a program in ``folder`` with that many threads; its output goes to standard error.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The program's path, and its arguments.
+    folder : Path
+        Where it runs.
+    threads : int
+        Set in the environment, for all libraries with threads.
 
     Returns
     -------
@@ -83,6 +110,19 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
     ------
     ToolError
         The program cannot be started, or its exit status is not 0.
+
+    Examples
+    --------
+    >>> import sys
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.methods.classical.external import ToolError, run_program
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         run_program([sys.executable, "-c", "raise SystemExit(3)"], Path(folder), threads=1)
+    ...     except ToolError as error:
+    ...         print(str(error).partition("-c ")[2].splitlines()[0])
+    'raise SystemExit(3)'' ended with status 3:
     """
     typed = shlex.join([Path(command[0]).name, *command[1:]])
     said: deque[str] = deque(maxlen=LINES_KEPT)
@@ -110,14 +150,58 @@ def run_program(command: Sequence[str], folder: Path, threads: int) -> str:
 
 
 def program_version(program: Path) -> str:
-    """A program's answer to ``--version``."""
+    """A program's answer to ``--version``.
+
+    Parameters
+    ----------
+    program : Path
+        The program, which must exist.
+
+    Returns
+    -------
+    str
+        Without white space around it.
+
+    Examples
+    --------
+    >>> import sys
+    >>> from pathlib import Path
+    >>> from regcore.methods.classical.external import program_version
+    >>> program_version(Path(sys.executable)).split()[0]
+    'Python'
+    """
     done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return done.stdout.strip()
 
 
 @contextmanager
 def failing_as_tool_error(tool: str) -> Iterator[None]:
-    """Turn any exception of a package called in this process into a :class:`ToolError`."""
+    """Turn any exception of a package called in this process into a :class:`ToolError`.
+
+    Parameters
+    ----------
+    tool : str
+        Name of the package in the message.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ToolError
+        The block raised an exception.
+
+    Examples
+    --------
+    >>> from regcore.methods.classical.external import ToolError, failing_as_tool_error
+    >>> try:
+    ...     with failing_as_tool_error("DIPY"):
+    ...         [].pop()
+    ... except ToolError as error:
+    ...     print(error)
+    DIPY failed: IndexError: pop from empty list
+    """
     try:
         yield
     except Exception as error:
@@ -125,23 +209,148 @@ def failing_as_tool_error(tool: str) -> Iterator[None]:
 
 
 def package_version(name: str) -> str:
-    """Name and version of an installed distribution."""
+    """Name and version of an installed distribution.
+
+    Parameters
+    ----------
+    name : str
+        As in ``pip install``.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        It is not installed.
+
+    Examples
+    --------
+    >>> from regcore.methods.classical.external import package_version
+    >>> package_version("numpy").split()[0]
+    'numpy'
+    """
     return f"{name} {importlib.metadata.version(name)}"
 
 
 def save_images(fixed: Volume, moving: Volume, folder: Path) -> None:
-    """Write both images, as ``FIXED`` and ``MOVING``, for a tool that reads files."""
+    """Write both images, as ``FIXED`` and ``MOVING``, for a tool that reads files.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        On one grid.
+    folder : Path
+        Where to write them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.classical.external import save_images
+    >>> image = Volume(np.eye(8, dtype=np.float32), Grid.centred((8, 8), (1, 1), (0, 0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_images(image, image, Path(folder))
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['fixed.nii.gz', 'moving.nii.gz']
+    """
     fixed.save(folder / FIXED)
     moving.save(folder / MOVING)
+
+
+def save_mask(mask: Volume | None, option: str, name: str, folder: Path) -> list[str]:
+    """Write a mask as 0 and 1, for a tool that reads files.
+
+    Parameters
+    ----------
+    mask : Volume or None
+        Zero where the image is ignored.
+    option : str
+        The tool's option for it.
+    name : str
+        Name of the file.
+    folder : Path
+        Where to write it.
+
+    Returns
+    -------
+    list of str
+        The option and the name; empty without a mask.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.methods.classical.external import save_mask
+    >>> save_mask(None, "-gm", "fixed_mask.nii.gz", Path("nowhere"))
+    []
+    """
+    if mask is None:
+        return []
+    mask.with_data((mask.data > 0).astype(np.uint8)).save(folder / name)
+    return [option, name]
+
+
+def joined_mask(fixed_mask: Volume | None, moving_mask: Volume | None) -> Volume | None:
+    """What both masks leave, for a tool that takes only a mask of the fixed image, or fails with one of the moving.
+
+    The moving mask counts where the alignment puts it.
+
+    Parameters
+    ----------
+    fixed_mask, moving_mask : Volume or None
+        On one grid, zero where an image is ignored.
+
+    Returns
+    -------
+    Volume or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.classical.external import joined_mask
+    >>> first = Volume(np.eye(2), Grid.centred((2, 2), spacing=(1, 1), centre=(0, 0)))
+    >>> second = first.with_data(np.array([[1, 1], [0, 0]]))
+    >>> joined_mask(first, second).data.tolist(), joined_mask(first, None) is first
+    ([[True, False], [False, False]], True)
+    """
+    if fixed_mask is None or moving_mask is None:
+        return fixed_mask or moving_mask
+    return fixed_mask.with_data((fixed_mask.data > 0) & (moving_mask.data > 0))
 
 
 def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
     """The same field with ``grid`` as its grid, whose numbers the tool may have rounded.
 
+    Parameters
+    ----------
+    field : DisplacementField
+        As the tool wrote it.
+    grid : Grid
+        Of the fixed image; for an inverse, of the moving image.
+
+    Returns
+    -------
+    DisplacementField
+        With the same displacements in voxels.
+
     Raises
     ------
     ToolError
         The field is on another grid.
+
+    Examples
+    --------
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods.classical.external import on_grid
+    >>> grid = Grid.centred((8, 8), (1, 1), (0, 0))
+    >>> rounded = DisplacementField.identity(Grid.centred((8, 8), (1, 1), (0.001, 0)))
+    >>> on_grid(rounded, grid).grid is grid
+    True
     """
     if not field.grid.same_as(grid, tolerance_mm=0.05):
         raise ToolError(f"the tool's field is not on the grid of the fixed image ({field.grid.shape}, {grid.shape})")
@@ -149,13 +358,69 @@ def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
 
 
 def from_voxels(displacement: np.ndarray, grid: Grid) -> DisplacementField:
-    """A field from displacements (*space, D) in voxels, components in the order of the array axes."""
+    """A field from displacements in voxels.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*space, D)
+        Components in the order of the array axes.
+    grid : Grid
+        The grid of the displacements.
+
+    Returns
+    -------
+    DisplacementField
+
+    Raises
+    ------
+    ToolError
+        The shape does not fit the grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods.classical.external import from_voxels
+    >>> displacement = np.zeros((8, 6, 2))
+    >>> displacement[..., 1] = 3  # to the right along the second axis
+    >>> field = from_voxels(displacement, Grid.centred((8, 6), (2, 2), (0, 0)))
+    >>> tuple(field.displacement.shape), field.displacement[0, :, 0, 0].tolist()
+    ((1, 2, 8, 6), [0.0, 3.0])
+    """
     _check_shape(displacement, grid)
     return DisplacementField(torch.from_numpy(np.moveaxis(displacement, -1, 0)[None].astype(np.float32)), grid)
 
 
 def from_ras(displacement: np.ndarray, grid: Grid) -> DisplacementField:
-    """A field from displacements (*space, D) in mm along the axes of the RAS world."""
+    """A field from displacements in mm along the axes of the RAS world.
+
+    Parameters
+    ----------
+    displacement : ndarray, shape (*space, D)
+        Components x, y, z.
+    grid : Grid
+        The grid of the displacements.
+
+    Returns
+    -------
+    DisplacementField
+
+    Raises
+    ------
+    ToolError
+        The shape does not fit the grid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid
+    >>> from regcore.methods.classical.external import from_ras
+    >>> displacement = np.zeros((8, 6, 2))
+    >>> displacement[..., 0] = 3  # 3 mm to the right
+    >>> field = from_ras(displacement, Grid.centred((8, 6), (2, 2), (0, 0)))
+    >>> field.displacement[0, :, 0, 0].tolist()  # in voxels of 2 mm
+    [1.5, 0.0]
+    """
     _check_shape(displacement, grid)
     return DisplacementField.from_world(DisplacementField.identity(grid).targets() + displacement, grid)
 

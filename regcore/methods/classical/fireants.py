@@ -31,8 +31,20 @@ KINDS = {"greedy": "GreedyRegistration", "syn": "SyNRegistration"}
 class FireANTs(External):
     """Riemannian adaptive optimisation of a diffeomorphism (Jena et al., Nat. Commun., arXiv:2404.01249, 2024).
 
-    The package is made for GPUs; it works without one, but slowly.  Its licence adds terms to Apache's.  There is no
-    inverse: FireANTs would compute it by a second search, as long as the first.
+    See [1]_.  The package is made for GPUs; it works without one, but slowly.  Its licence adds terms to Apache's.
+    There is no inverse: FireANTs would compute it by a second search, as long as the first.
+
+    References
+    ----------
+    .. [1] Jena, Chaudhari and Gee, "FireANTs: Adaptive Riemannian optimization for multi-scale diffeomorphic matching",
+       arXiv:2404.01249, 2024.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("fireants", {"kind": "syn"})
+    >>> method.arguments["loss_type"], method.arguments["iterations"]
+    ('cc', [200, 100, 50])
     """
 
     settings_type: ClassVar = FireANTsSettings

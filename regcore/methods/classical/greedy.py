@@ -9,12 +9,15 @@ from regcore.images.volume import Volume
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (
     FIXED,
+    FIXED_MASK,
     MOVING,
     External,
     failing_as_tool_error,
+    joined_mask,
     on_grid,
     package_version,
     save_images,
+    save_mask,
 )
 from regcore.methods.settings.classical.greedy import GreedySettings
 
@@ -25,15 +28,38 @@ WARP, INVERSE = "warp.nii.gz", "inverse.nii.gz"
 class Greedy(External):
     """Greedy diffeomorphic registration (Yushkevich et al., Alzheimers Dement. 12:P126, 2016).
 
-    The tool computes the inverse numerically. Without ``velocity``, it is only as good as the field is invertible.
+    See [1]_.  The tool computes the inverse numerically. Without ``velocity``, it is only as good as the field is
+    invertible.
+
+    References
+    ----------
+    .. [1] Yushkevich, Pluta, Wang, Wisse, Das and Wolk, "Fast automatic segmentation of hippocampal subfields and
+       medial temporal lobe subregions in 3 tesla and 7 tesla T2-weighted MRI", Alzheimers Dement. 12:P126-P127, 2016.
+
+    Examples
+    --------
+    >>> from regcore.methods import make_method
+    >>> method = make_method("greedy", {"radius": 3, "iterations": [50, 20]})
+    >>> print(method.arguments(ndim=3).partition(" -s ")[0])
+    -d 3 -i fixed.nii.gz moving.nii.gz -m NCC 3x3x3 -n 50x20
     """
 
     settings_type: ClassVar = GreedySettings
+    uses_masks: ClassVar = True
     settings: GreedySettings
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+    def run(
+        self,
+        fixed: Volume,
+        moving: Volume,
+        folder: Path,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+    ) -> Registration:
         save_images(fixed, moving, folder)
-        arguments = self.arguments(fixed.grid.ndim)
+        # Not -mm for the moving mask: with SSD, greedy moves voxels into what it excludes.
+        mask = save_mask(joined_mask(fixed_mask, moving_mask), "-gm", FIXED_MASK, folder)
+        arguments = " ".join([self.arguments(fixed.grid.ndim), *mask])
         call_greedy(fixed.grid.ndim, arguments, folder)
         return Registration(
             on_grid(read_field(folder / WARP), fixed.grid),
@@ -57,7 +83,22 @@ class Greedy(External):
 
 
 def call_greedy(ndim: int, arguments: str, folder: Path) -> None:
-    """Call greedy with ``arguments``, a command line with file names relative to ``folder``."""
+    """Call greedy in this process.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+        Dimensions of the images.
+    arguments : str
+        A command line with file names relative to ``folder``.
+    folder : Path
+        The folder of the files.
+
+    Raises
+    ------
+    ToolError
+        Greedy failed.
+    """
     import picsl_greedy
 
     tool = {2: picsl_greedy.Greedy2D, 3: picsl_greedy.Greedy3D}[ndim]()

@@ -72,7 +72,7 @@ class AutoRegSettings(FlowSettings):
         super().settle(given, where)
         if isinstance(self.architecture, str) and Path(self.architecture).is_file():
             self._file = Path(self.architecture)
-        self.architecture = architecture_of(self.architecture, f"{where}.architecture").as_json()
+        self.architecture = _architecture_of(self.architecture, f"{where}.architecture").as_json()
 
     @property
     def architecture_file(self) -> Path | None:
@@ -91,7 +91,7 @@ class AutoRegSettings(FlowSettings):
         return {"architecture", "channels", "separable", "downsampling", "checkpointing"}
 
 
-def architecture_of(value: str | Mapping[str, Any], where: str) -> Architecture:
+def _architecture_of(value: str | Mapping[str, Any], where: str) -> Architecture:
     """An architecture: chosen by hand, from a file, or given directly.
 
     Raises

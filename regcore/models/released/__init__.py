@@ -14,16 +14,46 @@ from regcore.process.files import atomic_copy, atomic_write
 
 FOLDER = Path(__file__).parent
 #: Preprocessing of a released model.  The affine alignment works for any contrast, like the model.
-PREPARATION = {"affine": "nmi", "mask": False, "percentiles": [0.5, 99.5]}
+PREPARATION = {"affine": "auto", "mask": False, "percentiles": [0.5, 99.5]}
 
 
 def released_models() -> dict[str, Path]:
-    """Name → folder."""
+    """The models released with regcore.
+
+    Returns
+    -------
+    dict of str → Path
+        Name, ``<method>-<D>d`` → folder.
+
+    Examples
+    --------
+    >>> from regcore.models.released import released_models
+    >>> [name for name in released_models() if name.endswith("2d")]
+    ['synthmorph-2d']
+    """
     return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/model.json"))}
 
 
 def released_model(method: str, ndim: int) -> Path | None:
-    """The folder of a method's released model; None if there is none for this number of dimensions."""
+    """The folder of a method's released model; None if there is none for this number of dimensions.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    ndim : {2, 3}
+        Dimensions of the images.
+
+    Returns
+    -------
+    Path or None
+
+    Examples
+    --------
+    >>> from regcore.models.released import released_model
+    >>> released_model("synthmorph", 2).name, released_model("voxelmorph", 2)
+    ('synthmorph-2d', None)
+    """
     return released_models().get(f"{method}-{ndim}d")
 
 
@@ -50,6 +80,27 @@ def release(model: Path, into: Path, voxels: int | None = None, passes: int | No
     ------
     InputError
         There is no model, or it was trained on a cohort's images or label maps.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.alignment.settings import PreprocessSettings
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> from regcore.models.released import release
+    >>> from regcore.models.trained import save_model
+    >>> from regcore.training.trainer import Trained
+    >>> image = Volume(np.eye(32, dtype=np.float32), Grid.centred((32, 32), (1, 1), (0, 0)))
+    >>> method = make_method("synthmorph", {"width": 0.125})
+    >>> trained = Trained(method.build(ndim=2).state_dict(), history=[])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = Path(folder, "model")
+    ...     save_model(model, "synthmorph", method, trained, image, image.grid, PreprocessSettings())
+    ...     released = release(model, into=Path(folder, "released"))
+    ...     print(released.name, *sorted(file.name for file in released.iterdir()))
+    synthmorph-2d history.csv model.json weights.safetensors
     """
     if not (model / "model.json").is_file():
         raise InputError(f"{model}: not a model folder (no model.json)")

@@ -8,7 +8,7 @@ from regcore.errors import InputError
 from regcore.models.released import FOLDER, release
 
 
-def main() -> None:
+def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m regcore.models.released", description="Release a trained model.")
     parser.add_argument("model", type=Path, help="results/<study>/models/<method>")
     parser.add_argument("--voxels", type=int, help="most voxels along an axis of the grid (default: as in its study)")
@@ -21,4 +21,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

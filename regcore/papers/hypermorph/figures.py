@@ -19,7 +19,7 @@ from regcore.experiments.hypermorph import Landscape
 from regcore.papers.hypermorph import landscapes
 from regcore.reporting.figures import AXES, CURVES, plt
 from regcore.study.results import Results
-from regcore.tuning.amortised import INTERVAL, Optimum, optimum
+from regcore.tuning.optima import INTERVAL, Optimum, optimum
 
 #: Markers of the values found by tuning and by the grid.
 MARK: dict[str, Any] = {"markeredgecolor": "black", "linestyle": "none"}

@@ -14,7 +14,7 @@ from regcore.experiments import hypermorph as paper
 from regcore.experiments.hypermorph import SIMILARITIES, Landscape
 from regcore.experiments.settings import asked
 from regcore.study.results import Results
-from regcore.tuning.amortised import curve, optimum
+from regcore.tuning.optima import curve, optimum
 
 #: Symbols of hyperparameters in headings.
 SYMBOLS = {"lambda": "λ", "window": "window", "gamma": "γ"}

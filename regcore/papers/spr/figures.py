@@ -13,7 +13,7 @@ from regcore.reporting import searches
 from regcore.reporting.figures import AXES, plt
 from regcore.reporting.text import html_table
 from regcore.study.results import Results
-from regcore.tuning.amortised import curve, optimum
+from regcore.tuning.optima import curve, optimum
 
 #: Columns of Tables 2 to 4 after Dice: metric → heading.
 FOLDS = {"folds_percent": "% |J| ≤ 0", "ndv_percent": "% NDV"}

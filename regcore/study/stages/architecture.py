@@ -42,6 +42,10 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
 
     Parameters
     ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    name : str
+        The entry.
     folder : Path
         Folder for ``architecture.json`` (which may be edited by hand), ``search.json`` and ``trace.csv``.
     checkpoints : Path
@@ -73,7 +77,34 @@ def search_architecture(plan: Plan, name: str, folder: Path, checkpoints: Path) 
 
 
 def found_values(plan: Plan, name: str) -> dict[str, Any]:
-    """The settings found by an entry's search; none if it has no search."""
+    """The settings found by an entry's search; none if it has no search.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, in which the search is finished.
+    name : str
+        The entry.
+
+    Returns
+    -------
+    dict of str → value
+        ``architecture``, the λ and the sizes, as in ``architecture.json``.
+
+    Raises
+    ------
+    InputError
+        That file is missing or damaged.
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.stages.architecture import found_values
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> plan = plan_study({"study": "small", "cohort": cohort, "methods": {"autoreg": {}}}, check=False)
+    >>> found_values(plan, "autoreg")  # its cells are chosen by hand
+    {}
+    """
     entry = plan.entries[name]
     return {} if entry.cell_search is None else read_found(plan.files.architecture(name), entry.where)
 

@@ -24,6 +24,8 @@ def write_features(plan: Plan, name: str, model: Path, output: str | Path) -> No
 
     Parameters
     ----------
+    plan : Plan
+        The study, whose scans are prepared.
     name : str
         An entry whose network is a U-Net.
     model : Path

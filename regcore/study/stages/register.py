@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from regcore.alignment.preprocess import read_prepared
+from regcore.alignment.prepared import read_prepared
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField, read_field
@@ -30,7 +30,35 @@ log = logging.getLogger(__name__)
 
 
 def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
-    """An entry's method, ready to register: with its own weights or those of the network it refines."""
+    """An entry's method, ready to register: with its own weights or those of the network it refines.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    name : str
+        The entry.
+    model : Path or None
+        Folder of the model that it needs; None if it needs none.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    InputError
+        The folder is not a model, or its network cannot refine.
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.stages.register import method_to_register
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> plan = plan_study({"study": "small", "cohort": cohort, "methods": {"affine": {}}}, check=False)
+    >>> type(method_to_register(plan, "affine", model=None)).__name__
+    'Affine'
+    """
     entry = plan.entries[name]
     if not (entry.learned or entry.info.refines):
         return entry.make()
@@ -44,7 +72,20 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
 
 
 def prepared_image(plan: Plan, scan: str) -> torch.Tensor:
-    """A prepared scan as a tensor for networks, (1, 1, *space)."""
+    """A prepared scan as a tensor for networks.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    scan : str
+        Name of the scan.
+
+    Returns
+    -------
+    Tensor of float32, shape (1, 1, *space)
+        Intensities from 0 to 1 on the common grid, on the CPU.
+    """
     return as_tensor(read_volume(f"{plan.prepared(scan)}.nii"))
 
 
@@ -52,6 +93,17 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
     """Register test pairs with one method, and write each field with a JSON report of time and memory.
 
     If the method finds no usable field, only the JSON is written, with the reason under ``failed``.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    name : str
+        The entry.
+    pairs : sequence of str
+        Names of test pairs.
+    model : Path or None
+        Folder of the model that the entry needs.
     """
     method, entry = method_to_register(plan, name, model), plan.entries[name]
     table = plan.pairs_of("test").set_index("pair")
@@ -69,7 +121,7 @@ def register_pairs(plan: Plan, name: str, pairs: Sequence[str], model: Path | No
                     took = register_pair(method, fixed, moving, path)
                 what = f"{took['seconds']['compute']:.2f} s"
             except (CallFailed, RegistrationFailed) as error:
-                took = unmeasured(str(error), getattr(error, "printed", ""))
+                took = _unmeasured(str(error), getattr(error, "printed", ""))
                 what = f"FAILED: {error}"
             write_facts(
                 path,
@@ -90,6 +142,8 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
 
     Parameters
     ----------
+    method : Method
+        Ready to register.
     fixed, moving : str
         Path stems of prepared scans.
     path : Path
@@ -106,6 +160,25 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
     ------
     RegistrationFailed
         There is no usable field.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.alignment.prepared import Prepared, save_prepared
+    >>> from regcore.images.field import read_field
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> from regcore.study.stages.register import register_pair
+    >>> grid = Grid.centred((16, 16), (1, 1), (0, 0))
+    >>> scan = Prepared(Volume(np.eye(16, dtype=np.float32), grid), to_native=np.eye(3), native=grid)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stem, path = f"{folder}/a_1_T1w", Path(folder, "field.nii.gz")
+    ...     save_prepared(scan, Path(stem))
+    ...     took = register_pair(make_method("affine"), stem, stem, path)
+    ...     read_field(path).grid.shape, sorted(took["seconds"]), took["failed"]
+    ((16, 16), ['compute', 'load', 'save'], None)
     """
     cost = Cost()
     with cost.measured(programs, on_gpu=method.device.type == "cuda"):
@@ -118,17 +191,44 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
 
 
 def register_external(method: str, settings: Mapping, fixed: str, moving: str, path: str) -> dict[str, Any]:
-    """:func:`register_pair` with a method given by name, for worker processes."""
+    """:func:`register_pair` with a method given by name, for worker processes.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    settings : mapping
+        Its settings.
+    fixed, moving : str
+        Path stems of prepared scans.
+    path : str
+        Path of the field.
+
+    Returns
+    -------
+    dict
+        As for :func:`register_pair`.
+    """
     return register_pair(make_method(method, settings), fixed, moving, Path(path), programs=True)
 
 
-def unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
+def _unmeasured(failed: str | None = None, printed: str = "") -> dict[str, Any]:
     """The report of :func:`register_pair` for a pair that failed or has an imported field."""
     return {"commands": [], "tool": None, "failed": failed, "stderr": printed, **asdict(Cost())}
 
 
 def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
-    """Copy imported fields into the layout of a method's fields. A pair without a usable field has failed."""
+    """Copy imported fields into the layout of a method's fields. A pair without a usable field has failed.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    name : str
+        An entry of the method ``imported``.
+    pairs : sequence of str
+        Names of test pairs.
+    """
     entry = plan.entries[name]
     method = entry.make()
     table = plan.pairs_of("test").set_index("pair")
@@ -137,9 +237,9 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
         images = [plan.cohort.existing(str(table.at[pair, side]), "image") for side in ("fixed", "moving")]
         try:
             method.read(source, *map(read_grid, images)).save(path)
-            took = unmeasured()
+            took = _unmeasured()
         except RegistrationFailed as error:
-            took = unmeasured(str(error))
+            took = _unmeasured(str(error))
             log.warning("%s  %s  FAILED: %s", name, pair, error)
         facts = {"method": entry.method, "settings": method.settings.as_dict(), "source": source}
         elsewhere = dict.fromkeys(("threads", "processor", "device"))
@@ -147,7 +247,24 @@ def import_pairs(plan: Plan, name: str, pairs: Sequence[str]) -> None:
 
 
 def true_field(cohort: Cohort, fixed: str, moving: str) -> DisplacementField:
-    """The known map of a pair, fixed → template → moving, on the fixed scan's grid."""
+    """The known map of a pair, fixed → template → moving, on the fixed scan's grid.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With the fields between scans and template.
+    fixed, moving : str
+        Names of scans.
+
+    Returns
+    -------
+    DisplacementField
+
+    Raises
+    ------
+    InputError
+        A field cannot be read.
+    """
     to_template = read_field(cohort.existing(fixed, "to_template"))
     from_template = read_field(cohort.existing(moving, "from_template"))
     grid = to_template.grid
@@ -156,22 +273,77 @@ def true_field(cohort: Cohort, fixed: str, moving: str) -> DisplacementField:
 
 
 def write_true_fields(plan: Plan, pairs: Sequence[str]) -> None:
-    """Write the true field of test pairs, in the layout of a method's fields."""
+    """Write the true field of test pairs, in the layout of a method's fields.
+
+    Parameters
+    ----------
+    plan : Plan
+        A study whose cohort knows them.
+    pairs : sequence of str
+        Names of test pairs.
+    """
     table = plan.pairs_of("test").set_index("pair")
     for pair in pairs:
         path = Path(plan.field(TRUTH, pair))
         true_field(plan.cohort, str(table.at[pair, "fixed"]), str(table.at[pair, "moving"])).save(path)
-        write_facts(path, pair=pair, settings={}, **unmeasured())
+        write_facts(path, pair=pair, settings={}, **_unmeasured())
 
 
 def write_facts(field: Path, **facts: Any) -> None:
-    """Write the JSON beside a field."""
+    """Write the JSON beside a field.
+
+    Parameters
+    ----------
+    field : Path
+        Path of the field.
+    **facts
+        Anything that JSON can hold.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.study.stages.register import read_facts, write_facts
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_facts(Path(folder, "a--b.nii.gz"), pair="a--b", failed=None)
+    ...     read_facts(Path(folder, "a--b.nii.gz"))
+    {'pair': 'a--b', 'failed': None}
+    """
     with atomic_write(facts_path(field)) as temporary:
         temporary.write_text(json.dumps(facts, indent=1))
 
 
 def read_facts(field: Path) -> dict[str, Any]:
-    """Read the JSON beside a field; raises :class:`InputError` if it is missing or damaged."""
+    """Read the JSON beside a field.
+
+    Parameters
+    ----------
+    field : Path
+        Path of the field.
+
+    Returns
+    -------
+    dict
+        As written by :func:`write_facts`.
+
+    Raises
+    ------
+    InputError
+        The JSON is missing or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.errors import InputError
+    >>> from regcore.study.stages.register import read_facts
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         read_facts(Path(folder, "a--b.nii.gz"))
+    ...     except InputError as error:
+    ...         print(str(error).removeprefix(folder).partition(" (")[0])
+    /a--b.json: missing or damaged
+    """
     path = facts_path(field)
     try:
         return json.loads(path.read_text())
@@ -182,5 +354,22 @@ def read_facts(field: Path) -> dict[str, Any]:
 
 
 def facts_path(field: Path) -> Path:
-    """The JSON beside a field."""
+    """The path of the JSON beside a field.
+
+    Parameters
+    ----------
+    field : Path
+        Path of the field, which ends in ``.nii.gz``.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.study.stages.register import facts_path
+    >>> facts_path(Path("fields/a--b.nii.gz")).name
+    'a--b.json'
+    """
     return field.with_name(field.name.removesuffix(".nii.gz") + ".json")

@@ -29,6 +29,13 @@ COLUMNS = ["study", "method", "setting", "seed", "pair", "fixed", "moving", "con
 def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
     """Score the fields of one method (or the true ones) on all test pairs.
 
+    Parameters
+    ----------
+    plan : Plan
+        The study, in which the method has registered all test pairs.
+    name : str
+        The entry, or ``TRUTH``.
+
     Returns
     -------
     DataFrame
@@ -43,7 +50,7 @@ def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
     pairs = plan.pairs_of("test")
     scans = set(pairs["fixed"]) | set(pairs["moving"])
     maps = {scan: read_labels(plan.cohort.existing(scan, "labels")) for scan in scans}
-    codes = codes_to_score(plan, maps.values())
+    codes = _codes_to_score(plan, maps.values())
     frames = []
     row: Any  # its attributes are the columns of the table
     for row in pairs.itertuples():
@@ -74,7 +81,7 @@ def evaluate_method(plan: Plan, name: str) -> pd.DataFrame:
     return found.assign(study=plan.settings.study, method=name, seed=plan.settings.seed)[COLUMNS]
 
 
-def codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
+def _codes_to_score(plan: Plan, maps: Iterable[Volume]) -> list[int]:
     """The labels to score. Labels of the study's table that no scan has are logged."""
     found = found_labels(labels.data for labels in maps)
     if plan.label_table:

@@ -17,7 +17,8 @@ from regcore.process.files import atomic_write
 from regcore.process.progress import tracked
 from regcore.study.plan import Plan
 from regcore.study.stages.train import labelled_pairs, pairs_of_split
-from regcore.tuning.amortised import optimum, score, sweep, tune
+from regcore.tuning.amortised import score, sweep, tune
+from regcore.tuning.optima import optimum
 
 
 def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) -> None:
@@ -25,6 +26,8 @@ def write_sweep(plan: Plan, name: str, table: str | Path, optima: str | Path) ->
 
     Parameters
     ----------
+    plan : Plan
+        The study, in which these networks are trained.
     name : str
         One of :attr:`Plan.sweeps`.
     table : path

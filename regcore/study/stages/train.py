@@ -48,6 +48,8 @@ def train(
 
     Parameters
     ----------
+    plan : Plan
+        The study, whose scans are prepared.
     name : str
         The method's name in the study.
     folder : Path
@@ -58,6 +60,13 @@ def train(
         Hyperparameters of a trial, if they are searched.
     watch : callable, optional
         (number of the validation, its Dice) → whether to stop training there, without a model. Must pickle.
+
+    Raises
+    ------
+    DivergedError
+        The loss became NaN or infinite.
+    InputError
+        Another process trains in the same folder, a step does not fit into memory, or no label can be scored.
     """
     method = plan.entries[name].make(point)
     count = 1 if launched() else wanted_processes(method.settings, f"methods.{name}")
@@ -116,12 +125,47 @@ def _train(
 
 
 def training_seed(seed: int, replicate: int) -> int:
-    """Seed of one of several trainings that differ only in their seed; the first has the study's."""
+    """Seed of one of several trainings that differ only in their seed; the first has the study's.
+
+    Parameters
+    ----------
+    seed : int
+        The study's.
+    replicate : int
+        Number of the training, from 1.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> from regcore.study.stages.train import training_seed
+    >>> training_seed(7, replicate=1), training_seed(7, replicate=2) == training_seed(8, replicate=2)
+    (7, False)
+    """
     return seed if replicate == 1 else int(np.random.SeedSequence([seed, replicate]).generate_state(1)[0])
 
 
 def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> str:
-    """Fingerprint of everything that a training's outcome depends on."""
+    """Fingerprint of everything that a training's outcome depends on.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    name : str
+        The entry.
+    method : LearnedMethod
+        Its method, fitted to the images.
+    classes : mapping of int → int or None
+        Label code → class, if training uses labels.
+
+    Returns
+    -------
+    str
+        It changes with the image files and the code, and as :func:`planned_identity`.
+    """
     training, validation = plan.entries[name].existing_training_pairs, plan.validation_pairs(name)
     files = [Path(f"{plan.prepared(scan)}.nii") for scan in sorted(training.scans | set(_scans(validation)))]
     return fingerprint(
@@ -132,7 +176,35 @@ def training_identity(plan: Plan, name: str, method: LearnedMethod, classes: Map
 
 
 def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapping[int, int] | None) -> list[Any]:
-    """The study's values that a training's outcome depends on, without the image files; JSON-like."""
+    """The study's values that a training's outcome depends on, without the image files.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    name : str
+        The entry.
+    method : LearnedMethod
+        Its method.
+    classes : mapping of int → int or None
+        Label code → class, if training uses labels.
+
+    Returns
+    -------
+    list
+        JSON-like.
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.stages.train import planned_identity
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> methods = {"voxelmorph": {}, "other": {"method": "voxelmorph", "lambda": 2}}
+    >>> plan = plan_study({"study": "small", "cohort": cohort, "methods": methods}, check=False)
+    >>> first, second = (planned_identity(plan, name, plan.entries[name].made, None) for name in methods)
+    >>> sorted(key for key in first[1] if first[1][key] != second[1][key])
+    ['lambda']
+    """
     return [
         plan.entries[name].method,
         method.settings.as_dict(),
@@ -146,7 +218,27 @@ def planned_identity(plan: Plan, name: str, method: LearnedMethod, classes: Mapp
 
 
 def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[LabelledPairs, list[int]]:
-    """Pairs of prepared scans, and the codes of the scored labels."""
+    """Pairs of prepared scans with their labels, and the codes of the scored labels.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    pairs : sequence of (str, str)
+        Fixed and moving scans.
+
+    Returns
+    -------
+    labelled : LabelledPairs
+        In memory.
+    codes : list of int
+        Those of the scored labels that one of the scans has.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read.
+    """
     scans = {scan for pair in pairs for scan in pair}
     labelled = LabelledPairs.read(pairs, {scan: plan.prepared(scan) for scan in scans})
     labels = scored_labels(found_labels(labelled.labels.values()), plan.settings.labels, plan.label_table)
@@ -154,12 +246,48 @@ def labelled_pairs(plan: Plan, pairs: Sequence[tuple[str, str]]) -> tuple[Labell
 
 
 def validation_pairs(plan: Plan, name: str) -> tuple[LabelledPairs, list[int]]:
-    """The :func:`labelled_pairs` on which a learned method's weights are chosen."""
+    """The :func:`labelled_pairs` on which a learned method's weights are chosen.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    name : str
+        The entry.
+
+    Returns
+    -------
+    labelled : LabelledPairs
+        In memory.
+    codes : list of int
+        Those of the scored labels that one of the scans has.
+    """
     return labelled_pairs(plan, _listed(plan.validation_pairs(name)))
 
 
 def pairs_of_split(plan: Plan, split: str) -> list[tuple[str, str]]:
-    """The (fixed, moving) scans of validation or test pairs."""
+    """The (fixed, moving) scans of validation or test pairs.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    split : {"validation", "test"}
+        The split.
+
+    Returns
+    -------
+    list of (str, str)
+
+    Examples
+    --------
+    >>> from regcore.study.plan import plan_study
+    >>> from regcore.study.stages.train import pairs_of_split
+    >>> cohort = {"embedded": {"train": 2, "validation": 2, "test": 2}}
+    >>> plan = plan_study({"study": "small", "cohort": cohort, "methods": {"affine": {}}}, check=False)
+    >>> pairs_of_split(plan, "test")
+    [('sub-005_1_T1w', 'sub-006_1_T1w'), ('sub-006_1_T1w', 'sub-005_1_T1w')]
+    """
     return _listed(plan.pairs_of(split))
 
 
@@ -169,6 +297,21 @@ def training_dice(
     """Mean Dice of a network on the training ``pairs`` with labels; None if no pair has labels.
 
     Its excess over the validation Dice is the generalisation gap.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    method : LearnedMethod
+        The network's method.
+    pairs : sequence of (str, str)
+        Fixed and moving scans.
+    module : nn.Module
+        The network, in evaluation mode.
+
+    Returns
+    -------
+    float or None
     """
     with_labels = [pair for pair in pairs if all(plan.cohort.file(scan, "labels") for scan in pair)]
     if not with_labels:

@@ -27,7 +27,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Store:
-    """The location of a search, small enough to send to another process."""
+    """The location of a search, small enough to send to another process.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the journal, and of the trials' models.
+    name : str
+        The entry.
+    search : Search
+        Its search, settled.
+    identity : str
+        Fingerprint of everything, besides its values, that a trial's outcome depends on.
+    seed : int
+        The study's.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.study.stages.tune import Store
+    >>> from regcore.tuning.search import read_search
+    >>> search = read_search({"tune": {"ranges": {"lambda": [0.01, 1]}}}, "voxelmorph")
+    >>> print(Store(Path("tuning/voxelmorph"), "voxelmorph", search, "fingerprint", seed=1).model(slot=3))
+    tuning/voxelmorph/models/003
+    """
 
     folder: Path
     name: str
@@ -43,7 +66,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Watch:
+class _Watch:
     """Reports each validation of a trial, and ends the trial if the pruner says so."""
 
     store: Store
@@ -61,7 +84,19 @@ class Watch:
 
 
 def store_of(plan: Plan, name: str) -> Store:
-    """The search of an entry of a study."""
+    """The search of an entry of a study.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, whose scans are prepared.
+    name : str
+        The entry whose hyperparameters are searched.
+
+    Returns
+    -------
+    Store
+    """
     entry = plan.entries[name]
     method = entry.make()
     search = settled(entry.existing_search, method)
@@ -74,6 +109,8 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
 
     Parameters
     ----------
+    plan : Plan
+        The study, whose scans are prepared.
     name : str
         The entry whose hyperparameters are searched.
     slot : int
@@ -105,7 +142,7 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
                 continue
             try:
                 if not (model / "model.json").is_file():  # otherwise the process was killed before it could record this
-                    train(plan, name, model, training, claim.params, Watch(store, claim.number))
+                    train(plan, name, model, training, claim.params, _Watch(store, claim.number))
             except DivergedError as error:
                 log.warning("%s: trial %d failed: %s", name, claim.number, error)
                 bayes.fail(claim.number, str(error))
@@ -156,6 +193,15 @@ def _facts(trial: FrozenTrial, slot: int) -> dict[str, Any]:
 
 def collect(plan: Plan, name: str, folder: Path) -> None:
     """Write the best trial's model, with ``trials.csv`` and ``search.json`` beside its weights.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study, in which all trials are finished.
+    name : str
+        The entry whose hyperparameters are searched.
+    folder : Path
+        Folder for the model.
 
     Raises
     ------

@@ -32,6 +32,8 @@ def write_weights(plan: Plan, name: str, table: str | Path, volumes: str | Path)
 
     Parameters
     ----------
+    plan : Plan
+        The study, in which the entry is trained.
     name : str
         An entry of method spr or hyperspr. A hypernetwork is measured over its ranges.
     table : path
@@ -66,10 +68,27 @@ def measures(weights: Tensor, displacement: Tensor, inside: np.ndarray) -> dict[
     Parameters
     ----------
     weights : Tensor, shape (*space)
+        w(p), relative to the largest or mean weight.
     displacement : Tensor, shape (D, *space)
         In voxels.
     inside : ndarray of bool, shape (*space)
         The voxels that count.
+
+    Returns
+    -------
+    dict of str → float
+        ``mean_weight``, ``low_weight`` (5th percentile), and the correlations ``with_displacement``, ``with_gradient``
+        and ``with_displacement_everywhere``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from regcore.study.stages.weights import measures
+    >>> size = torch.linspace(0, 4, 64).view(8, 8).square()
+    >>> found = measures(1 - size / 32, torch.stack([size, size]), np.ones((8, 8), bool))
+    >>> round(found["mean_weight"], 2), round(found["with_displacement"], 2)  # smoothed less where the field is larger
+    (0.83, -1.0)
     """
     w, u = weights.double().numpy(), displacement.double().numpy()
     size = np.linalg.norm(u, axis=0)
@@ -85,7 +104,26 @@ def measures(weights: Tensor, displacement: Tensor, inside: np.ndarray) -> dict[
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's correlation; NaN if one of them varies no more than single precision does."""
+    """Pearson's correlation; NaN if one of them varies no more than single precision does.
+
+    Parameters
+    ----------
+    a, b : ndarray, same shape
+        Values of one quantity each.
+
+    Returns
+    -------
+    float
+        -1 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.study.stages.weights import correlation
+    >>> rising = np.arange(8.0)
+    >>> round(correlation(rising, 3 - 2 * rising), 6), correlation(rising, np.full(8, 0.1))
+    (-1.0, nan)
+    """
     if any(values.std() <= 1e-6 * np.abs(values).max() for values in (a, b)):
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])

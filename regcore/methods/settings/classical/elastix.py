@@ -7,7 +7,7 @@ from pydantic import Field
 from regcore.methods import requirements
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.classical.types import Bins
-from regcore.settings.base import Count, NonNegative, Positive, Whole
+from regcore.settings.base import Count, NonNegative, Positive, Seed
 
 
 class ElastixSettings(MethodSettings):
@@ -37,7 +37,7 @@ class ElastixSettings(MethodSettings):
     samples: Annotated[int, Field(ge=100)] = Field(
         2048, description="random points at which the similarity is computed in each iteration"
     )
-    seed: Whole = Field(1, description="seed of the random points")
+    seed: Seed = Field(1, description="seed of the random points")
     executable: str | None = Field(
         None,
         description="path of the program elastix, with transformix beside it; null: the one on the PATH",

@@ -7,7 +7,7 @@ from pydantic import Field
 from regcore.methods import requirements
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.classical.types import Wholes
-from regcore.settings.base import Count, NonNegative
+from regcore.settings.base import LARGEST_SEED, Count, NonNegative
 
 
 class GreedySettings(MethodSettings):
@@ -27,7 +27,7 @@ class GreedySettings(MethodSettings):
     velocity: bool = Field(
         False, description="optimise a stationary velocity field: a smoother map with a better inverse"
     )
-    seed: Count = Field(
+    seed: Annotated[int, Field(ge=1, le=LARGEST_SEED)] = Field(
         1,
         description="seed of the noise that the NCC metric adds to the images; without a seed, runs differ",
     )
