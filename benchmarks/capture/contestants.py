@@ -1,9 +1,9 @@
 """Ways to align two images, behind one function: paths of a fixed and a moving image → matrix and seconds.
 
 Every contestant runs in a process of its own that may be ended (:mod:`regcore.process.isolation`), so arguments and
-results can be written as JSON.  Tools get intensities from 0 to 1, as in ``preprocess.align``, and their own
-recommended settings for affine alignment of images of any contrast: mutual information, except reg_aladin, which has
-only block matching.  Seconds are from images in memory to the matrix, for programs with the time to write their files.
+results can be written as JSON.  Tools get intensities from 0 to 1, and their own recommended settings for affine
+alignment of images of any contrast: mutual information, except reg_aladin, which has only block matching.  Seconds are
+from images in memory to the matrix, for programs with the time to write their files.
 """
 
 import importlib.util
@@ -17,12 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from regcore.alignment.preprocess import coarsened, normalise
-from regcore.images.ants import estimate_affine, fresh_prefix, load, read_affine, to_ants
+from regcore.alignment.aligner import align_images
+from regcore.alignment.intensities import normalise
+from regcore.alignment.optimisation import optimise_affine
+from regcore.alignment.resampling import coarsened
+from regcore.alignment.with_ants import ALIGNMENT_SPACING_MM, ALIGNMENT_VOXELS, align_with_ants
+from regcore.images.ants import estimate_affine, fresh_prefix, load, to_ants
+from regcore.images.matrices import read_matrix
 from regcore.images.volume import Volume, read_volume
 
-#: Larger volumes are coarsened for ANTs, as in ``preprocess.align``.
-ANTS_VOXELS = 2_000_000
 #: ANTs' search for a start: images coarsened to this part of the fixed image's length, all rotations in steps of 45°.
 START_SPACING, START_STEP = 1 / 40, 45
 #: greedy's random starts, and the SD of their shifts relative to the fixed image's length: of 0.1, 0.05 and 0.025, the
@@ -52,7 +55,6 @@ def align(name: str, fixed: str, moving: str) -> dict:
 def missing(name: str) -> str | None:
     """Why a contestant cannot run here; None if it can."""
     needed = {
-        "regcore": "regcore.alignment.aligner",
         "greedy moments": "picsl_greedy",
         "greedy search": "picsl_greedy",
         "elastix": "itk",
@@ -69,20 +71,16 @@ def _headers(fixed: Volume, moving: Volume):
 
 
 def _ours(fixed: Volume, moving: Volume):
-    from regcore.alignment.aligner import align_images
-
     found = align_images(fixed, moving)
     return found.matrix, "; ".join((found.kind, *found.notes))
 
 
 def _nmi(fixed: Volume, moving: Volume):
-    from regcore.alignment.optimisation import optimise_affine
-
-    return optimise_affine(_normalised(fixed), _normalised(moving), "nmi", coarsened), None
+    return optimise_affine(_normalised(fixed), _normalised(moving), "nmi"), None
 
 
 def _ants(fixed: Volume, moving: Volume):
-    return estimate_affine(*map(_for_ants, (fixed, moving)), "affine", SEED), None
+    return align_with_ants(_normalised(fixed), _normalised(moving), SEED), None
 
 
 def _ants_multistart(fixed: Volume, moving: Volume):
@@ -96,10 +94,8 @@ def _ants_multistart(fixed: Volume, moving: Volume):
             *(to_ants(coarsened(volume, spacing)) for volume in pair), search_factor=START_STEP, radian_fraction=1.0,
             local_search_iterations=10, txfn=f"{prefix}start.mat",
         )  # fmt: skip
-        result = ants.registration(
-            *map(to_ants, pair), type_of_transform="Affine", initial_transform=start, outprefix=prefix
-        )
-        return read_affine(result["fwdtransforms"][0]), None
+        matrix = read_matrix(start, fixed.grid, moving.grid)
+    return estimate_affine(*pair, SEED, start=matrix), None
 
 
 def _greedy(start: str) -> Callable:
@@ -199,7 +195,7 @@ def _normalised(volume: Volume) -> Volume:
 
 def _for_ants(volume: Volume) -> Volume:
     volume = _normalised(volume)
-    return coarsened(volume) if volume.data.size > ANTS_VOXELS else volume
+    return coarsened(volume, ALIGNMENT_SPACING_MM) if volume.data.size > ALIGNMENT_VOXELS else volume
 
 
 @contextmanager
