@@ -65,8 +65,9 @@ RECIPES = {
         ("mni2009c", "colin27", True),
     ],
 }
-#: The same for a kind that inverts contrast, which needs no second one, and for a head on an extracted brain.
-INVERTED = [recipe for recipe in RECIPES["within"] if recipe[0] not in ("hippocampus",)]
+#: The same for a kind that inverts contrast, which needs no second one.  A crop has no air that could stay dark.
+INVERTED = [recipe for recipe in RECIPES["within"] if recipe[0] != "hippocampus"]
+#: The same for a head on an extracted brain.
 HEAD_BRAIN = {
     "within": [("colin27", "colin27", True)],
     "across": [("mni2009c", "colin27", True), ("avg152", "oasis-brains", False), ("oasis-brains", "avg152", False)],
@@ -99,12 +100,16 @@ def draw_base(kind: Kind, family: str, number: int, split: str, generator: np.ra
     return Base(*_names(fixed, moving, same, across, kind.only == "head-brain", split, generator), same)
 
 
-def _names(fixed, moving, same, across, head_brain, split, generator) -> tuple[str, str]:
+def _names(
+    fixed: str, moving: str, same: bool, across: bool, head_brain: bool, split: str, generator: np.random.Generator
+) -> tuple[str, str]:
+    """Draw the subjects and contrasts of a recipe; returns the names of both scans."""
+
     def pick(options, count=1):
         return [str(x) for x in generator.choice(options, count, replace=False)]
 
     def person(cohort, contrast):
-        return f"{cohort}:{pick(_people(cohort, split))[0]}:{contrast}"
+        return f"{cohort}:{pick(subjects(cohort, split))[0]}:{contrast}"
 
     if fixed != moving:  # a brain and a whole head: templates in one space, or a subject and a template
         named = {
@@ -126,14 +131,10 @@ def _names(fixed, moving, same, across, head_brain, split, generator) -> tuple[s
         return tuple(f"{fixed}:template:{contrast}" for contrast in drawn)
     if fixed == "brain-scan":
         return ("brain-scan:scan:T1w",) * 2
-    people = pick(_people(fixed, split)) * 2 if same else pick(_people(fixed, split), 2)
+    people = pick(subjects(fixed, split)) * 2 if same else pick(subjects(fixed, split), 2)
     contrasts = ["T1w", "T1w"]
     if across:
         contrasts = pick(["T1w", "T2w", "PDw"], 2)
     if fixed == "brain-labels":
         contrasts = [f"drawn-{number}" for number in pick(range(1000), 2)]
     return tuple(f"{fixed}:{who}:{contrast}" for who, contrast in zip(people, contrasts, strict=True))
-
-
-def _people(cohort: str, split: str) -> list[str]:
-    return subjects(cohort, split)

@@ -7,14 +7,13 @@ random comes from the kind, the family, the number and the split.
 import json
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from capture import sources
 from capture.bases import Base, draw_base
-from capture.kinds import KINDS, Kind
+from capture.kinds import KINDS
+from capture.motion import angle, draw_motion, extent, shift
 from capture.resampling import at_spacing, moving_grid, resampled
 from capture.scanning import scanned
 from capture.sources import Scan
@@ -95,7 +94,7 @@ def disturbed(
     moved = moving.content
     motion = draw_motion(what, content.mean(0), generator)
     # Headers that are right: only the motion is left.  Else the scans' centres lie on each other before it.
-    onto = np.linalg.inv(between) if what.aligned else _shift(content.mean(0) - moved.mean(0))
+    onto = np.linalg.inv(between) if what.aligned else shift(content.mean(0) - moved.mean(0))
     to_new = motion @ onto  # the moving scan's world → that of the moving image
     grid = moving_grid(transform_points(to_new, moved), moving.spacing, what, generator)
     image = resampled(moving.image if what.thick else moving.smooth, grid, np.linalg.inv(to_new), thick=what.thick)
@@ -116,7 +115,7 @@ def disturbed(
     def shown(world: np.ndarray) -> np.ndarray:
         """Whether the moving image shows positions of the fixed image's world."""
         voxels = transform_points(grid.inverse @ truth, world)
-        inside = np.all((voxels > -0.5) & (voxels < np.array(grid.shape) - 0.5), axis=-1)
+        inside = np.all((voxels >= 0) & (voxels <= np.array(grid.shape) - 1), axis=-1)
         return inside if half is None else inside & ~half(transform_points(between, world))
 
     points = content[generator.choice(len(content), min(POINTS, len(content)), replace=False)]
@@ -139,42 +138,6 @@ def disturbed(
     )
 
 
-def draw_motion(kind: Kind, centre: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Rotation and scales about ``centre``, then a shift."""
-    ndim = len(centre)
-    scales = np.exp(generator.uniform(*np.log(kind.scales), ndim))
-    matrix = np.eye(ndim + 1)
-    matrix[:-1, :-1] = rotation(ndim, kind.degrees, generator) @ np.diag(scales)
-    return _shift(centre + generator.uniform(-1, 1, ndim) * kind.shift_mm) @ matrix @ _shift(-centre)
-
-
-def rotation(ndim: int, degrees: float, generator: np.random.Generator) -> np.ndarray:
-    """About a random axis by up to ``degrees``; 180 is uniform over all rotations."""
-    if ndim == 2:
-        turn = np.deg2rad(generator.uniform(-degrees, degrees))
-        return np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    if degrees == 180:
-        quaternion = generator.standard_normal(4)
-        return Rotation.from_quat(quaternion / np.linalg.norm(quaternion)).as_matrix()
-    axis = generator.standard_normal(3)
-    return Rotation.from_rotvec(axis / np.linalg.norm(axis) * np.deg2rad(generator.uniform(0, degrees))).as_matrix()
-
-
-def angle(matrix: np.ndarray) -> float:
-    """Degrees of the rotation in a matrix, by its polar decomposition."""
-    left, _, right = np.linalg.svd(matrix[:-1, :-1])
-    turned = left @ right
-    cosine = (np.trace(turned) - 1) / 2 if len(turned) == 3 else np.trace(turned) / 2
-    return float(np.rad2deg(np.arccos(np.clip(cosine, -1, 1))))
-
-
-def extent(points: np.ndarray) -> float:
-    """Length of a set of points along its longest principal axis."""
-    centred = points - points.mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return float(np.ptp(centred @ axes, axis=0).max())
-
-
 def fitted(fixed: Scan, moving: Scan) -> np.ndarray:
     """The map between two subjects that their labels tell; kept in the cache."""
     path = sources.CACHE / "fitted" / f"{fixed.name}--{moving.name}.json".replace(":", "_")
@@ -182,7 +145,7 @@ def fitted(fixed: Scan, moving: Scan) -> np.ndarray:
         return np.array(json.loads(path.read_text()))
     matrix = fit_to_labels(fixed.labels, moving.labels)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(path)) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(matrix.tolist()))
     return matrix
 
@@ -195,9 +158,3 @@ def _half(scan: Scan, generator: np.random.Generator):
 
 def _voxels(shape: tuple[int, ...]) -> np.ndarray:
     return np.moveaxis(np.indices(shape), 0, -1)
-
-
-def _shift(vector: np.ndarray) -> np.ndarray:
-    matrix = np.eye(len(vector) + 1)
-    matrix[:-1, -1] = vector
-    return matrix

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from capture.kinds import Kind
+from capture.motion import rotation
 from regcore.images.volume import Grid, Volume
 
 #: Voxel sizes of moving images relative to the fixed one's.
@@ -55,8 +56,6 @@ def moving_grid(content: np.ndarray, spacing: float, kind: Kind, generator: np.r
 
     The world axes in random order and direction, turned by up to 10°; ``kind`` says how much of the content it covers.
     """
-    from capture.pairs import rotation
-
     ndim = content.shape[1]
     axes = rotation(ndim, OBLIQUE_DEGREES, generator)[:, generator.permutation(ndim)]
     axes = axes * generator.choice([-1, 1], ndim)

@@ -111,7 +111,8 @@ def load(name: str) -> Scan:
         with atomic_write(path) as temporary:
             np.savez(
                 temporary, image=scan.image.data, smooth=scan.smooth.data, labels=scan.labels.data,
-                content=scan.content, grid=scan.image.grid.affine, labels_grid=scan.labels.grid.affine, spacing=scan.spacing,
+                content=scan.content, grid=scan.image.grid.affine,
+                labels_grid=scan.labels.grid.affine, spacing=scan.spacing,
             )  # fmt: skip
     with np.load(path) as stored:
         image, labels = stored["image"], stored["labels"]

@@ -137,11 +137,11 @@ def align_images(
         raise ValueError(f"kind {kind!r} must be one of {', '.join(get_args(Kind))}")
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed.path} is {fixed.grid.ndim}-D and {moving.path} is {moving.grid.ndim}-D")
-    contents = [content_of(fixed, fixed_mask), content_of(moving, moving_mask)]
+    contents = content_of(fixed, fixed_mask), content_of(moving, moving_mask)
     first = np.eye(fixed.grid.ndim + 1) if start is None else np.asarray(start, dtype=float)
     swapped = contents[1].size < contents[0].size
     if swapped:
-        contents, first = contents[::-1], np.linalg.inv(first)
+        contents, first = (contents[1], contents[0]), np.linalg.inv(first)
     carried, notes = _carried(kind, *contents)
     found, loss, rival = _refined(*contents, _candidates(*contents, carried, first), carried)
     return Aligned(np.linalg.inv(found) if swapped else found, carried, notes, -loss, rival)

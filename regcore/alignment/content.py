@@ -260,7 +260,8 @@ def _beyond(content: Content, inside: np.ndarray, valid: np.ndarray, axis: int, 
         return 0, 0
     faces = [np.take(values, end, axis).mean() for end in (0, -1) for values in (inside, valid)]
     amount = int(np.ceil(voxels))
-    return tuple(amount if faces[i] < CLOSED and faces[i + 1] > 0.5 else 0 for i in (0, 2))
+    before, after = (amount if faces[i] < CLOSED and faces[i + 1] > 0.5 else 0 for i in (0, 2))
+    return before, after
 
 
 def _mean(values: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ import numpy as np
 from regcore.evaluation.likeness import Likeness, View, cell_means, view
 from regcore.evaluation.poses import mirrored_poses, near_poses, wrong_poses
 from regcore.images.field import DisplacementField
-from regcore.images.volume import Volume, transform_points
+from regcore.images.grid import transform_points
+from regcore.images.volume import Volume
 from regcore.spatial import jacobian_determinant
 
 OK, DOUBTFUL, FAILED = LEVELS = ("ok", "doubtful", "failed")
@@ -219,7 +220,7 @@ def measure(
     >>> found["coverage"], found["folds_percent"], round(found["largest_scale"], 4)
     (1.0, 0.0, 1.0)
     """
-    if not field.grid.same_as(fixed.grid, tolerance_mm=0.01):
+    if not field.grid.same_as(fixed.grid, voxels=0.01):
         raise ValueError(f"the field {field.grid.shape} is not on the grid of the fixed image {fixed.grid.shape}")
     start = np.eye(fixed.grid.ndim + 1) if start is None else start
     likeness = Likeness(view(fixed), view(moving))

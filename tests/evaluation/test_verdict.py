@@ -9,7 +9,8 @@ from regcore.evaluation.likeness import Likeness, content, view
 from regcore.evaluation.poses import mirrored_poses, near_poses, wrong_poses
 from regcore.evaluation.verdict import LIMITS, NOTES, affine_part, judge, measure, verdict
 from regcore.images.field import DisplacementField
-from regcore.images.volume import Grid, Volume, transform_points
+from regcore.images.grid import Grid, transform_points
+from regcore.images.volume import Volume
 
 SHAPES = {2: (90, 100), 3: (48, 56, 44)}
 
