@@ -450,9 +450,10 @@ class Short(External):
 
     settings_type = NoSettings
     shortest = 6
+    uses_masks = True
 
-    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
-        self.seen = fixed
+    def run(self, fixed: Volume, moving: Volume, folder: Path, fixed_mask=None, moving_mask=None) -> Registration:
+        self.seen, self.masks = fixed, (fixed_mask, moving_mask)
         field = DisplacementField(torch.from_numpy(np.indices(fixed.grid.shape)[None]).float(), fixed.grid)
         return Registration(field, DisplacementField(-field.displacement, moving.grid), ["short"], "short 1")
 
@@ -460,8 +461,10 @@ class Short(External):
 def test_short_axes_are_continued_for_a_tool_and_its_field_is_cut_back(generator):
     image = Volume(generator.random((8, 7, 3)), Grid.centred((8, 7, 3), (1, 1, 4), (0, 0, 0)))
     tool = Short({})
-    found = tool.register(image, image)
+    found = tool.register(image, image, image.with_data(image.data > 0.5))
     assert tool.seen.grid.shape == (8, 7, 6)
+    np.testing.assert_array_equal(tool.masks[0].data, tool.seen.data > 0.5)
+    assert tool.masks[1] is None
     np.testing.assert_array_equal(tool.seen.data[..., :3], image.data)
     np.testing.assert_array_equal(tool.seen.data[..., 3:], np.repeat(image.data[..., 2:], 3, axis=-1))
     np.testing.assert_array_equal(tool.seen.grid.affine, image.grid.affine)

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from regcore.alignment.settings import PreprocessSettings
 from regcore.commands.cli import main
-from regcore.commands.register import _grid_around
+from regcore.commands.scans import _grid_around
 from regcore.errors import InputError
 from regcore.evaluation.overlap import dice
 from regcore.images.field import read_field
