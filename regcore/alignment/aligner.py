@@ -14,7 +14,6 @@ drawn at random.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -24,10 +23,9 @@ from regcore.alignment.content import Content, Level, content_of
 from regcore.alignment.descent import descend
 from regcore.alignment.information import classes, total_information
 from regcore.alignment.poses import about, distinct, of_axes, rotations, search
+from regcore.alignment.settings import OWN, Own
 from regcore.errors import InputError
 from regcore.images.volume import Volume
-
-Kind = Literal["auto", "affine", "similarity", "rigid", "translation"]
 
 #: Candidates of the search that descend, and how far apart they are, relative to the reach of the content.
 CANDIDATES, APART = 48, 0.05
@@ -93,7 +91,7 @@ class Aligned:
 def align_images(
     fixed: Volume,
     moving: Volume,
-    kind: Kind = "auto",
+    kind: Own = "auto",
     *,
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
@@ -133,8 +131,8 @@ def align_images(
     >>> align_images(fixed, moving, "rigid").matrix[:2, 2].round().tolist()
     [400.0, -70.0]
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind {kind!r} must be one of {', '.join(get_args(Kind))}")
+    if kind not in OWN:
+        raise ValueError(f"kind {kind!r} must be one of {', '.join(OWN)}")
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed.path} is {fixed.grid.ndim}-D and {moving.path} is {moving.grid.ndim}-D")
     contents = content_of(fixed, fixed_mask), content_of(moving, moving_mask)
@@ -147,7 +145,7 @@ def align_images(
     return Aligned(np.linalg.inv(found) if swapped else found, carried, notes, -loss, rival)
 
 
-def _carried(kind: Kind, fixed: Content, moving: Content) -> tuple[Kind, tuple[str, ...]]:
+def _carried(kind: Own, fixed: Content, moving: Content) -> tuple[Own, tuple[str, ...]]:
     """The degrees of freedom that the data carry."""
     if kind != "auto":
         return kind, ()
@@ -156,7 +154,7 @@ def _carried(kind: Kind, fixed: Content, moving: Content) -> tuple[Kind, tuple[s
     return "affine", ()
 
 
-def _candidates(fixed: Content, moving: Content, kind: Kind, first: np.ndarray) -> np.ndarray:
+def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray) -> np.ndarray:
     """Maps to descend from; the first is the given one."""
     ndim = fixed.value.ndim
     linears = np.eye(ndim)[None]
@@ -167,7 +165,7 @@ def _candidates(fixed: Content, moving: Content, kind: Kind, first: np.ndarray) 
     return np.concatenate([first[None], about(np.eye(ndim), fixed.centre, moving.centre)[None], found[:1], best])
 
 
-def _refined(fixed: Content, moving: Content, maps: np.ndarray, kind: Kind) -> tuple[np.ndarray, float, float]:
+def _refined(fixed: Content, moving: Content, maps: np.ndarray, kind: Own) -> tuple[np.ndarray, float, float]:
     """Descend from all candidates; return the best map, its loss, and that of the best elsewhere one stage before."""
     rival = float("nan")
     for stage in STAGES:
@@ -191,7 +189,7 @@ class _Problem:
     Parameters are in mm: angles and strains by the shift they cause at the reach.
     """
 
-    def __init__(self, fixed: Content, moving: Content, stage: Stage, kind: Kind):
+    def __init__(self, fixed: Content, moving: Content, stage: Stage, kind: Own):
         self.ndim = fixed.value.ndim
         self.stage = stage
         self.kind = "similarity" if kind == "affine" and not stage.free else kind

@@ -10,7 +10,7 @@ from regcore.alignment.intensities import normalise
 from regcore.alignment.optimisation import optimise_affine
 from regcore.alignment.prepared import Prepared
 from regcore.alignment.resampling import resample
-from regcore.alignment.settings import HEED_MASKS, OWN, Alignment, PreprocessSettings
+from regcore.alignment.settings import HEED_MASKS, Alignment, PreprocessSettings
 from regcore.alignment.with_ants import align_with_ants
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
@@ -213,14 +213,15 @@ def align(reference: Scan, scan: Scan, kind: Alignment, seed: int = 0, start: np
         matrix[:-1, -1] = moving.grid.centre - fixed.grid.centre
         return Aligned(matrix, "centre")
     masks = {"fixed_mask": reference.mask, "moving_mask": scan.mask}
-    if kind in OWN:
-        return align_images(fixed, moving, kind, **masks, start=start)
-    pair = [volume.with_data(normalise(volume.data)) for volume in (fixed, moving)]
     if kind == "ants":
+        pair = [volume.with_data(normalise(volume.data)) for volume in (fixed, moving)]
         return Aligned(align_with_ants(pair[0], pair[1], seed, **masks, start=start), "affine")
-    if any(mask is not None for mask in masks.values()):
-        raise InputError(f"'{kind}' takes no masks; {', '.join(HEED_MASKS)} do")
-    return Aligned(optimise_affine(pair[0], pair[1], kind, start), "affine")
+    if kind == "nmi" or kind == "mind":
+        if any(mask is not None for mask in masks.values()):
+            raise InputError(f"'{kind}' takes no masks; {', '.join(HEED_MASKS)} do")
+        pair = [volume.with_data(normalise(volume.data)) for volume in (fixed, moving)]
+        return Aligned(optimise_affine(pair[0], pair[1], kind, start), "affine")
+    return align_images(fixed, moving, kind, **masks, start=start)
 
 
 def _overlapping(fixed: Volume, moving: Volume, start: np.ndarray | None) -> np.ndarray:

@@ -10,7 +10,8 @@ from regcore.settings.base import Number, Positive, Section
 Alignment = Literal["auto", "rigid", "similarity", "affine", "translation", "centre", "none", "ants", "nmi", "mind"]
 ALIGNMENTS: tuple[str, ...] = get_args(Alignment)
 #: Those of regcore's own aligner, by the freedom that they allow.
-OWN = ("auto", "rigid", "similarity", "affine", "translation")
+Own = Literal["auto", "rigid", "similarity", "affine", "translation"]
+OWN: tuple[str, ...] = get_args(Own)
 #: Those that can ignore what masks exclude, and those that can improve a given start.
 HEED_MASKS = (*OWN, "ants")
 TAKE_A_START = (*OWN, "ants", "nmi", "mind")
