@@ -57,7 +57,7 @@ def measure(arguments: argparse.Namespace, contestants: list[str]) -> None:
 
 
 def measure_pair(
-    pair: Pair, contestants: list[str], rows: dict[str, Rows], workers: dict[str, Worker], arguments
+    pair: Pair, contestants: list[str], rows: dict[str, Rows], workers: dict[str, Worker], arguments: argparse.Namespace
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="regcore-alignment-") as folder:
         paths = [str(Path(folder) / f"{name}.nii") for name in ("fixed", "moving")]

@@ -34,7 +34,7 @@ CANDIDATES, APART = 48, 0.05
 #: A pose wins over that of the headers if its information is higher by more than this share.
 CLEARLY = 0.03
 #: A content thinner than this in relation to its length, or in voxels, does not carry all degrees of freedom.
-THIN, FEW_VOXELS = 0.25, 10
+THIN, FEW_VOXELS = 0.3, 10
 
 
 @dataclass(frozen=True)

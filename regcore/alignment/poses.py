@@ -16,7 +16,7 @@ ROTATIONS = {2: 72, 3: 300}
 #: Voxels along each axis of the grid, by dimension; finer if one image shows only a part of the other.
 VOXELS, FINER, PART = {2: 24, 3: 12}, {2: 32, 3: 16}, 0.6
 #: Classes of intensity.
-CLASSES = 5
+CLASSES = 4
 #: The grid reaches this far beyond the content.
 BEYOND = 1.15
 #: Best translations of each rotation, and the voxels around one that belong to it.
@@ -232,7 +232,7 @@ def distinct(maps: np.ndarray, losses: np.ndarray, content: Content, apart: floa
     >>> distinct(np.stack([np.eye(3), 1.001 * np.eye(3), -np.eye(3)]), np.array([2, 1, 3]), scan, 1.0, 5).tolist()
     [1, 2]
     """
-    points = content.points[:: max(1, len(content.points) // 400)]
+    points = content.points[:: max(1, len(content.points) // 60)]
     moved = points @ maps[:, :-1, :-1].transpose(0, 2, 1) + maps[:, None, :-1, -1]
     chosen: list[int] = []
     for index in np.argsort(losses, kind="stable").tolist():

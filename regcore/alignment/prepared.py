@@ -96,6 +96,7 @@ def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) ->
                     "common_spacing": prepared.image.grid.spacing.round(6).tolist(),
                     "native_shape": prepared.native.shape,
                     "native_affine": prepared.native.affine.tolist(),
+                    "native_level": prepared.native.level,
                     "aligned": prepared.aligned,
                     "notes": prepared.notes,
                     "masked": prepared.mask is not None,
@@ -135,7 +136,7 @@ def read_prepared(stem: Path) -> Prepared:
     return Prepared(
         read_volume(stem.with_name(stem.name + ".nii")),
         np.array(facts["common_world_to_native_world_ras_mm"]),
-        Grid(facts["native_shape"], np.array(facts["native_affine"])),
+        Grid(facts["native_shape"], np.array(facts["native_affine"]), tuple(facts["native_level"])),
         read_labels(stem.with_name(stem.name + "_mask.nii")) if facts["masked"] else None,
         facts["aligned"],
         tuple(facts["notes"]),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from regcore.cohort.settings import LabelSettings
+from regcore.cohort.tsv import read_tsv
 from regcore.errors import InputError
 
 #: The group of every label if a study has no groups, and of labels that belong to none.
@@ -313,7 +314,7 @@ def read_label_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The table is missing or lacks a column, or an ``index`` is not a whole number.
+        As for :func:`regcore.cohort.tsv.read_tsv`; or an ``index`` is not a whole number, or is listed twice.
 
     Examples
     --------
@@ -325,14 +326,13 @@ def read_label_table(path: str | Path) -> pd.DataFrame:
     ...     read_label_table(Path(folder, "labels.tsv")).values.tolist()
     [[10, 'left thalamus']]
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such label table")
-    table = pd.read_csv(path, sep="\t", keep_default_na=False)
-    missing = {"index", "name"} - set(table)
-    if missing:
-        raise InputError(f"{path}: the label table lacks the column(s) {', '.join(sorted(missing))} (tab-separated)")
-    try:
-        table["index"] = table["index"].astype(int)
-    except ValueError as error:
-        raise InputError(f"{path}: the column 'index' must hold whole numbers ({error})") from error
+    table = read_tsv(path, "label table", ("index", "name"))
+    for line, text in table["index"].items():
+        if not str(text).isdecimal():
+            raise InputError(
+                f"{path}, line {line}: the column 'index' must hold whole numbers from 0 on, not '{text!s}'"
+            )
+    table["index"] = table["index"].astype(int)
+    for line, code in table["index"][table["index"].duplicated()].items():
+        raise InputError(f"{path}, line {line}: the label {code} is listed twice; give each label one name")
     return table

@@ -13,6 +13,7 @@ import pandas as pd
 from regcore.cohort.pair_pool import BalancedPairs, EligiblePairs, PooledPairs
 from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import Cohort
+from regcore.cohort.tsv import read_tsv
 from regcore.errors import InputError
 
 #: Columns of a table of pairs.
@@ -276,7 +277,7 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     Raises
     ------
     InputError
-        The table is missing or lacks a column; a name is neither a scan of the cohort nor a subject with a single
+        As for :func:`regcore.cohort.tsv.read_tsv`; a name is neither a scan of the cohort nor a subject with a single
         scan; a scan is paired with itself; or a pair is listed twice.
 
     Examples
@@ -292,22 +293,15 @@ def read_pairs(path: str | Path, cohort: Cohort, *columns: str) -> pd.DataFrame:
     ...     read_pairs(Path(folder, "pairs.tsv"), Cohort(table, Path("cohort.tsv"))).values.tolist()
     [['a_1_T1w', 'b_1_T1w']]
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such list of pairs; give a tab-separated table")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = [column for column in ("fixed", "moving", *columns) if column not in table]
-    if missing:
-        raise InputError(
-            f"{path}: the list of pairs lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
-            "Columns are separated by tabs"
-        )
+    table = read_tsv(path, "list of pairs", ("fixed", "moving", *columns))
     for side in ("fixed", "moving"):
-        table[side] = [_scan_named(name, cohort, f"{path}, line {line}") for line, name in enumerate(table[side], 2)]
+        table[side] = [_scan_named(name, cohort, f"{path}, line {line}") for line, name in table[side].items()]
     found = set()
-    for line, (fixed, moving) in enumerate(zip(table["fixed"], table["moving"], strict=True), start=2):
+    for line, fixed, moving in table[["fixed", "moving"]].itertuples():
         if fixed == moving:
             raise InputError(f"{path}, line {line}: '{fixed}' is paired with itself")
-    for line, pair in enumerate(zip(table["fixed"], table["moving"], strict=True), start=2):
+    for line, *names in table[["fixed", "moving"]].itertuples():
+        pair = tuple(names)
         if pair in found:
             raise InputError(f"{path}, line {line}: the pair {', '.join(pair)} is listed twice")
         found.add(pair)
@@ -330,7 +324,7 @@ def _listed_pairs(cohort: Cohort, pairs: PairSettings) -> pd.DataFrame:
     if not pairs.table:
         raise InputError("pairs: kind 'listed' needs 'table', the path of a list of test pairs")
     table = read_pairs(pairs.table, cohort)
-    for line, row in enumerate(table.to_dict("records"), start=2):
+    for line, row in table.to_dict("index").items():
         for side in ("fixed", "moving"):
             split = str(cohort.table.at[row[side], "split"])
             if split not in ("test", "atlas"):

@@ -7,15 +7,18 @@ the table.  Nothing here reads voxels, and nothing draws a split: the table deci
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 import pandas as pd
 
+from regcore.cohort.landmarks import read_landmarks
 from regcore.cohort.settings import CohortRow, Split
+from regcore.cohort.tsv import lines_of, read_tsv
 from regcore.errors import InputError
-from regcore.images.volume import read_grid
+from regcore.images.volume import Grid, read_grid
 
 SPLITS: tuple[str, ...] = get_args(Split)
 FILE_COLUMNS = ("image", "labels", "mask", "landmarks", "to_template", "from_template")
@@ -100,8 +103,8 @@ def read_cohort(path: str | Path) -> Cohort:
     Raises
     ------
     InputError
-        The table is missing or lacks a column; a row is not a :class:`regcore.cohort.settings.CohortRow`; a subject is
-        in two splits; a scan is listed twice; or there are no rows.
+        As for :func:`regcore.cohort.tsv.read_tsv`; a row is not a :class:`regcore.cohort.settings.CohortRow`; a subject
+        is in two splits; a scan or an image is listed twice; or there are no rows.
 
     Examples
     --------
@@ -115,17 +118,8 @@ def read_cohort(path: str | Path) -> Cohort:
     ...     read_cohort(Path(folder, "cohort.tsv")).scans("test")
     ['a_1_T1w']
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such cohort table; give the path of a tab-separated file")
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = [column for column, rule in CohortRow.model_fields.items() if rule.is_required() and column not in table]
-    if missing:
-        raise InputError(
-            f"{path}: the cohort table lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}. "
-            "Columns are separated by tabs"
-        )
-    return checked_cohort(table, path)
+    required = [column for column, rule in CohortRow.model_fields.items() if rule.is_required()]
+    return checked_cohort(read_tsv(path, "cohort table", required), path)
 
 
 def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
@@ -156,11 +150,11 @@ def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
     {'image': 'data/a.nii.gz'}
     """
     path = Path(path)
-    table = table.copy()
+    lines, table = lines_of(table), table.copy()
     for column in CohortRow.model_fields:
         if column not in table:
             table[column] = ""
-    for number, row in enumerate(table[list(CohortRow.model_fields)].to_dict("records"), start=2):
+    for number, row in zip(lines, table[list(CohortRow.model_fields)].to_dict("records"), strict=True):
         CohortRow.read({str(column): value for column, value in row.items()}, f"{path}, line {number}")
     if table.empty:
         raise InputError(f"{path}: the cohort table has no rows")
@@ -180,7 +174,67 @@ def checked_cohort(table: pd.DataFrame, path: str | Path) -> Cohort:
             )
     for column in FILE_COLUMNS:
         table[column] = [os.path.normpath(path.parent / value) if value else "" for value in table[column]]
+    _require_each_image_once(table, lines, path)
     return Cohort(table, path)
+
+
+def _require_each_image_once(table: pd.DataFrame, lines: Sequence[int], path: Path) -> None:
+    """Raise :class:`InputError` where two scans have one path; links to one file are found by :func:`check_files`."""
+    first: dict[str, int] = {}
+    for row, image in enumerate(table["image"]):
+        other = first.setdefault(image, row)
+        if other != row:
+            raise InputError(
+                f"{path}, lines {lines[other]} and {lines[row]}: "
+                + same_image(table, table.index[other], table.index[row])
+            )
+
+
+def same_image(table: pd.DataFrame, first: str, second: str) -> str:
+    """The message for two scans of a cohort's table that have the same image.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of a :class:`Cohort`.
+    first, second : str
+        Names of scans.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.cohort.table import same_image
+    >>> table = pd.DataFrame({"split": ["train", "test"], "image": "a.nii"}, index=["a_1_T1w", "b_1_T1w"])
+    >>> same_image(table, "a_1_T1w", "b_1_T1w").partition(":")[0]
+    "'a_1_T1w' (train) and 'b_1_T1w' (test) have the same image, a.nii"
+    """
+    splits, images = ([str(table.at[scan, column]) for scan in (first, second)] for column in ("split", "image"))
+    why = (
+        "two of one image are no pair"
+        if splits[0] == splits[1]
+        else "what is seen in one split would be scored in another, and test scores be meaningless"
+    )
+    return (
+        f"'{first}' ({splits[0]}) and '{second}' ({splits[1]}) have the same image, "
+        f"{' and '.join(dict.fromkeys(images))}: {why}; correct a path, or remove a row"
+    )
+
+
+def _problems_of_fields(cohort: Cohort, scan: str, grid: Grid) -> Iterator[str]:
+    """What is wrong, by their headers, with the fields to and from the template."""
+    for column in ("to_template", "from_template"):
+        path = cohort.file(scan, column)
+        if path is None:
+            continue
+        from regcore.images.field import read_field_grid  # needs torch, which the check of a study else does not
+
+        found = read_field_grid(path)
+        if found.ndim != grid.ndim or (column == "to_template" and not found.same_as(grid, voxels=0.01)):
+            yield f"{path}: the field {column} is not on the grid of its scan, {cohort.file(scan, 'image')}"
 
 
 def check_files(cohort: Cohort) -> None:
@@ -194,8 +248,9 @@ def check_files(cohort: Cohort) -> None:
     Raises
     ------
     InputError
-        A file is missing or unreadable; an image is not 2-D or 3-D, or has one slice; images differ in their
-        number of dimensions; or labels or a mask are not on the grid of their image.
+        A file is missing or unreadable; an image is not 2-D or 3-D; images differ in their number of dimensions;
+        labels, a mask or a field to a template is not on the grid of its image; landmarks are wrong; or two images
+        are links to one file.
 
     Examples
     --------
@@ -213,23 +268,27 @@ def check_files(cohort: Cohort) -> None:
     """
     problems: list[str] = []
     dimensions: dict[int, str] = {}
+    first: dict[tuple[int, int], str] = {}
     for scan in cohort.table.index:
         try:
             image = cohort.files(scan)["image"]
             grid = read_grid(image)
+            file = os.stat(image)
+            other_scan = first.setdefault((file.st_dev, file.st_ino), scan)
+            if other_scan != scan:
+                problems.append(f"{cohort.path}: {same_image(cohort.table, other_scan, scan)}")
             dimensions.setdefault(grid.ndim, image)
             for column in ("labels", "mask"):
                 other = cohort.file(scan, column)
-                if other and not read_grid(other).same_as(grid, tolerance_mm=0.01):
+                if other and not read_grid(other).same_as(grid, voxels=0.01):
                     problems.append(
                         f"{other}: the {column} are not on the grid of their image {image} (shape "
                         f"{read_grid(other).shape} and {grid.shape}, or another orientation); "
                         "resample them onto it with nearest neighbour"
                     )
-            for column in ("landmarks", "to_template", "from_template"):
-                other = cohort.file(scan, column)
-                if other and not other.is_file():
-                    problems.append(f"{other}: no such file; check the column '{column}' of {cohort.path}")
+            if landmarks := cohort.file(scan, "landmarks"):
+                read_landmarks(landmarks, grid.ndim)
+            problems += _problems_of_fields(cohort, scan, grid)
         except InputError as error:
             problems.append(str(error))
     if len(dimensions) > 1:

@@ -12,6 +12,7 @@ from regcore.errors import InputError, RegistrationFailed, explained
 from regcore.images.matrix_formats import FORMATS
 from regcore.methods import METHODS, installed_methods
 from regcore.models.released import released_model
+from regcore.process.logs import log_to
 from regcore.process.threads import share_cores
 from regcore.settings.base import LARGEST_SEED, MOST_THREADS
 
@@ -26,10 +27,15 @@ READY = [
     if not (method.learned or method.imported or method.pretrained) or any(released_model(name, n) for n in (2, 3))
 ] + list(installed_methods())
 
+#: Exit status of a registration that ran but, with --strict, cannot be believed.
+NOT_CREDIBLE = 3
+
 CONVENTIONS = """
 \b
 FILES AND COORDINATES
-  Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size.
+  Images are NIfTI (.nii, .nii.gz), 2-D or 3-D, any orientation, spacing and size;
+  headers are read as ITK reads them, with a warning where programs disagree.
+  Outside the moving image, a warped image has its background, labels have 0.
   A displacement is an ITK vector NIfTI (5-D, intent 1007) on the fixed image's
   grid, in LPS millimetres: warped(x) = moving(x + u(x)).  antsApplyTransforms,
   SimpleITK, ITK-SNAP and 3D Slicer apply it directly.
@@ -46,6 +52,12 @@ MATRIX_FORMAT = click.option(
     default="auto",
     show_default=True,
     help="The program that wrote the matrix; needed only for text that is bare numbers.",
+)
+#: The option of the commands that warp an image.
+FILL = click.option(
+    "--fill",
+    type=float,
+    help="Value outside MOVING.  Default: its background (padding or air, estimated at its border).",
 )
 
 
@@ -73,6 +85,7 @@ class FriendlyGroup(click.Group):
 @click.version_option(regcore.__version__)
 def main() -> None:
     """Deformable registration of medical images."""
+    log_to()
     share_cores()
 
 
@@ -123,9 +136,11 @@ def main() -> None:
     metavar="MM",
     help="How far around a lesion the image is ignored too.  Default: two voxels.",
 )
+@FILL
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads of torch and ITK.")
-def register(fixed, moving, output, method, settings, amount, seed, threads, **options) -> None:
+@click.option("--strict", is_flag=True, help=f"Exit with status {NOT_CREDIBLE} if the verdict is 'failed'.")
+def register(fixed, moving, output, method, settings, amount, seed, threads, strict, fill, **options) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
@@ -134,7 +149,11 @@ def register(fixed, moving, output, method, settings, amount, seed, threads, **o
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one), the first alignment
     alone (affine.mat for ITK programs, affine.txt) and register.json to the output folder. All results of an
     earlier registration in it are replaced, as one, when the new ones are complete; other files in it stay.
+
+    Prints a verdict on the result: ok, doubtful or failed, with the reasons and what to do.  It compares the images in
+    many other poses, whatever their contrasts, and looks at the field.
     """
+    _check_fill(fill)
     chosen = _parse(settings)
     if amount is not None:
         if "lambda" in chosen:
@@ -142,16 +161,19 @@ def register(fixed, moving, output, method, settings, amount, seed, threads, **o
         chosen["lambda"] = amount
     _settle(threads)
     from regcore.commands.register import register_files
+    from regcore.commands.remedies import explained
     from regcore.commands.scans import PairOptions
+    from regcore.evaluation.verdict import FAILED
 
-    report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed)
+    report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed, fill)
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
-    before, after = report["correlation_before"], report["correlation_after"]
-    click.echo(
-        f"{output}: correlation {before:.3f} -> {after:.3f}, folds {report['folds_percent']:.3f} %, "
-        f"{sum(report['seconds'].values()):.1f} s"
-    )
+    level = report["verdict"]["level"]
+    click.echo(f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s")
+    for line in explained(report["verdict"]):
+        click.echo(line)
+    if strict and level == FAILED:
+        sys.exit(NOT_CREDIBLE)
 
 
 @main.command()
@@ -215,16 +237,20 @@ def tune(model, cohort, output, split, pairs, contrasts, pair_table, labels, per
 @click.argument("transform", type=click.Path(path_type=Path))
 @click.argument("moving", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The warped image (NIfTI).")
-@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, integer output.")
+@click.option("--labels", is_flag=True, help="MOVING is a label map: nearest neighbour, the same labels, 0 outside.")
+@FILL
 @click.option("--fixed", type=click.Path(path_type=Path), help="For a matrix: the image whose grid the result gets.")
 @MATRIX_FORMAT
-def apply(transform, moving, output, labels, fixed, matrix_format) -> None:
+def apply(transform, moving, output, labels, fill, fixed, matrix_format) -> None:
     """Warp MOVING, which may be on any grid, with a TRANSFORM: a displacement (NIfTI) or a matrix.
 
     The result is on the grid of the displacement, that is, of the fixed image.  A matrix, such as affine.mat, has no
     grid: give the fixed image with --fixed.
     """
     _check_suffix(output)
+    _check_fill(fill)
+    if labels and fill is not None:
+        raise InputError("--fill: label maps are 0 outside; leave out --fill or --labels")
     from regcore.commands.apply import read_transform
     from regcore.images.volume import read_labels, read_volume
     from regcore.process.outputs import require_writable
@@ -232,7 +258,7 @@ def apply(transform, moving, output, labels, fixed, matrix_format) -> None:
     field = read_transform(transform, moving, fixed, matrix_format)
     require_writable(output, 4 * math.prod(field.grid.shape), [transform, moving])
     image = read_labels(moving) if labels else read_volume(moving)
-    field.warp(image, nearest=labels).save(output)
+    field.warp(image, nearest=labels, fill=fill).save(output)
 
 
 @main.command(epilog=CONVENTIONS)
@@ -312,11 +338,9 @@ def _settle(threads: int) -> None:
     import os
 
     from regcore.images.ants import THREADS_VARIABLE
-    from regcore.process.logs import log_to
     from regcore.process.threads import tune_process
 
     os.environ[THREADS_VARIABLE] = str(threads)
-    log_to()
     tune_process(threads)
 
 
@@ -340,6 +364,11 @@ def _parse(settings: tuple[str, ...]) -> dict:
 def _check_suffix(path: Path) -> None:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{path}: the output must end in .nii or .nii.gz")
+
+
+def _check_fill(fill: float | None) -> None:
+    if fill is not None and not math.isfinite(fill):
+        raise InputError(f"--fill {fill}: must be a finite number, because regcore reads no image with NaN or infinity")
 
 
 def _same_dimensions(first: Path, first_ndim: int, second: Path, second_ndim: int) -> None:

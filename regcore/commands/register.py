@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from regcore.alignment.resampling import resample
 from regcore.commands.scans import PairOptions, prepared_pair
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import correlation
 from regcore.evaluation.regularity import folds
+from regcore.evaluation.verdict import verdict
+from regcore.images.background import background
 from regcore.images.matrices import save_matrix
 from regcore.images.volume import read_grid, read_volume
 from regcore.methods import known_methods, make_method, method_info
@@ -41,6 +41,7 @@ def register_files(
     settings: Mapping[str, Any],
     options: PairOptions = PairOptions(),  # noqa: B008 (frozen)
     seed: int = 0,
+    fill: float | None = None,
 ) -> dict[str, Any]:
     """Register two images; the results replace an earlier registration's in ``output`` as one, at the end.
 
@@ -56,6 +57,8 @@ def register_files(
         Alignment and masks.
     seed : int
         Of ANTs' random samples in the alignment.
+    fill : float, optional
+        Value of the warped image outside the moving one; by default the moving image's background.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def register_files(
     """
     inputs = [fixed_path, moving_path, *options.files]
     with result_folder(output, RESULTS, RECORD, _bytes_written(fixed_path, moving_path), inputs) as folder:
-        return _register(fixed_path, moving_path, folder, method_name, settings, options, seed)
+        return _register(fixed_path, moving_path, folder, method_name, settings, options, seed, fill)
 
 
 def _register(
@@ -82,6 +85,7 @@ def _register(
     settings: Mapping[str, Any],
     options: PairOptions,
     seed: int,
+    fill: float | None,
 ) -> dict[str, Any]:
     """:func:`register_files`, into a folder that is new."""
     cost = Cost()
@@ -100,15 +104,18 @@ def _register(
     with cost.stage("align"):
         scans = prepared_pair(*pair, model, kind, start, seed)
     found = register_scans(method, *scans, cost=cost)
-    before = resample(moving, fixed.grid, np.eye(fixed.grid.ndim + 1) if start is None else start)
+    if fill is None:
+        fill = background(moving)
     with cost.stage("warp"):
-        warped = found.field.warp(moving)
+        warped = found.field.warp(moving, fill=fill)
     with cost.stage("save"):
         warped.save(output / "warped.nii.gz")
         found.field.save(output / "displacement.nii.gz")
         save_matrix(scans[1].to_native @ np.linalg.inv(scans[0].to_native), output / "affine")
         if found.inverse is not None:
             found.inverse.save(output / "inverse.nii.gz")
+    with cost.stage("judge"):
+        judged = verdict(fixed, moving, found.field, start)
     report = {
         "fixed": str(fixed_path),
         "moving": str(moving_path),
@@ -120,12 +127,12 @@ def _register(
         "aligned": scans[1].aligned,
         "notes": [note for scan in scans for note in scan.notes],
         **{name: value if value is None else str(value) for name, value in asdict(options).items() if name != "affine"},
+        "fill": fill,
         "seed": seed,
         "threads": torch.get_num_threads(),
         "seconds": {stage: round(seconds, 3) for stage, seconds in cost.seconds.items()},
         "folds_percent": folds(found.field.displacement),
-        "correlation_before": correlation(fixed.data, before.data),
-        "correlation_after": correlation(fixed.data, warped.data),
+        "verdict": judged.as_dict(),
         "versions": versions(),
     }
     with atomic_write(output / RECORD) as path:

@@ -20,7 +20,7 @@ from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import Cohort, check_files, read_cohort
 from regcore.commands.scans import prepare_for
 from regcore.errors import InputError, did_you_mean
-from regcore.images.volume import read_grid, read_labels
+from regcore.images.volume import read_grid, read_labels, read_volume
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.models.trained import Model, load_model
 from regcore.process.files import atomic_write
@@ -287,7 +287,7 @@ def _check_groups(cohort: Cohort, table: pd.DataFrame, per: str | None) -> None:
 
 
 def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str | Path) -> None:
-    """Check that scans have labels and, by their headers, that they fit the model."""
+    """Check that scans have labels, that they fit the model by their headers, and that they can be read."""
     bare = [scan for scan in scans if cohort.file(scan, "labels") is None]
     if bare:
         more = f", and {len(bare) - 1} more" if len(bare) > 1 else ""
@@ -300,6 +300,10 @@ def _check_scans(cohort: Cohort, scans: Sequence[str], model: Model, folder: str
     ndim = read_grid(image).ndim
     if ndim != model.ndim:
         raise InputError(f"{folder}: a {model.ndim}-D model cannot register {ndim}-D images such as {image}")
+    for scan in scans:  # every voxel, before the first alignment
+        read_volume(cohort.existing(scan, "image"))
+        if model.preprocess.mask and (mask := cohort.file(scan, "mask")):
+            read_labels(mask)
 
 
 def _codes(cohort: Cohort, scans: Sequence[str], labels: Iterable[int | str]) -> set[int]:

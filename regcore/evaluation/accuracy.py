@@ -1,12 +1,9 @@
 """Distance of a field from the truth, and similarity of two images."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from regcore.checks import describe, require_finite, require_same_shape
-from regcore.errors import InputError
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid
 
@@ -57,7 +54,7 @@ def target_registration_error_mm(field: DisplacementField, fixed: pd.DataFrame, 
     field : DisplacementField
         Of the pair of scans that the landmarks belong to.
     fixed, moving : DataFrame, shape (n, D)
-        World coordinates in mm, from :func:`read_landmarks`.
+        World coordinates in mm, from :func:`regcore.cohort.landmarks.read_landmarks`.
 
     Returns
     -------
@@ -101,44 +98,6 @@ def _mapped(name: str, field: DisplacementField, points_name: str, points: np.nd
         raise ValueError(f"{describe(points_name, points)} must be finite coordinates (n, {field.grid.ndim})")
     require_finite(f"{name}.displacement", field.displacement)
     return field.at(points)
-
-
-def read_landmarks(path: str | Path, ndim: int) -> pd.DataFrame:
-    r"""Read a landmark TSV (columns ``name x y [z]``, RAS mm), indexed by name.
-
-    Parameters
-    ----------
-    path : path
-        A tab-separated file.
-    ndim : {2, 3}
-        How many coordinates to read.
-
-    Returns
-    -------
-    DataFrame, shape (n, D)
-        World coordinates in mm, one row for each landmark.
-
-    Raises
-    ------
-    InputError
-        A column is missing.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from regcore.evaluation.accuracy import read_landmarks
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "landmarks.tsv").write_text("name\tx\ty\ntip\t1.5\t-2\n")
-    ...     read_landmarks(Path(folder, "landmarks.tsv"), ndim=2).loc["tip"].tolist()
-    [1.5, -2.0]
-    """
-    table = pd.read_csv(path, sep="\t")
-    axes = list("xyz")[:ndim]
-    missing = {"name", *axes} - set(table)
-    if missing:
-        raise InputError(f"{path}: the landmark table lacks the column(s) {', '.join(sorted(missing))}")
-    return table.set_index("name")[axes]
 
 
 def random_points(mask: np.ndarray, grid: Grid, count: int, generator: np.random.Generator) -> np.ndarray:

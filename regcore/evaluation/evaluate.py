@@ -20,8 +20,12 @@ from regcore.evaluation.regularity import (
     sd_log_jacobian,
 )
 from regcore.evaluation.surface import surface_distances_per_label
+from regcore.evaluation.verdict import measure
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Volume
+
+#: Start of the names of metrics that a verdict rests on.
+VERDICT = "verdict_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +87,12 @@ def evaluate_field(
     -------
     DataFrame
         Columns ``label metric value``.  Per label: ``dice``, and ``hd95_mm`` and ``mean_surface_distance_mm``
-        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN); a
-        label that both lack is NaN in all.  With label -1, over the labelled region of the fixed scan:
-        ``folds_percent`` and ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic
-        volume and points), ``sd_log_jacobian`` and ``mean_jacobian``; ``correlation`` of the images over the whole
-        grid, if they are given; ``true_error_mm`` and ``landmark_error_mm`` (means) if the truth is known.
+        (:mod:`regcore.evaluation.surface`); a label that one image lacks has Dice 0 and no distance (NaN); a label that
+        both lack is NaN in all.  With label -1, over the labelled region of the fixed scan: ``folds_percent`` and
+        ``folds_count`` (voxels), ``ndv_percent`` and ``ndp_percent`` (non-diffeomorphic volume and points),
+        ``sd_log_jacobian`` and ``mean_jacobian``; if the images are given, their ``correlation`` over the whole grid,
+        and what the verdict rests on (:func:`regcore.evaluation.verdict.measure`), as ``verdict_<measure>``;
+        ``true_error_mm`` and ``landmark_error_mm`` (means) if the truth is known.
 
     Raises
     ------
@@ -129,6 +134,7 @@ def evaluate_field(
     if images is not None:
         fixed, moving = images
         rows.append((-1, "correlation", correlation(fixed.data, field.warp(moving).data)))
+        rows += [(-1, VERDICT + name, value) for name, value in measure(fixed, moving, field).items()]
     if truth and truth.field is not None:
         where = random_points(mask, field.grid, points, np.random.default_rng(seed))
         rows.append((-1, "true_error_mm", true_error_mm(field, truth.field, where).mean()))
@@ -150,7 +156,7 @@ def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
     Raises
     ------
     InputError
-        A voxel of the two grids differs by more than 0.01 mm, or the shapes differ.
+        A voxel of the two grids differs by more than a hundredth of a voxel, or the shapes differ.
 
     Examples
     --------
@@ -161,7 +167,7 @@ def require_grid(field: DisplacementField, fixed_labels: Volume) -> None:
     >>> grid = Grid.centred((4, 4), spacing=(1, 1), centre=(0, 0))
     >>> require_grid(DisplacementField.identity(grid), Volume(np.zeros((4, 4)), grid))
     """
-    if not field.grid.same_as(fixed_labels.grid, tolerance_mm=0.01):
+    if not field.grid.same_as(fixed_labels.grid, voxels=0.01):
         raise InputError(
             f"{fixed_labels.path}: shape {fixed_labels.grid.shape} and position differ from the displacement's "
             f"grid ({field.grid.shape}); evaluate on the fixed image's own grid"

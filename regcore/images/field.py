@@ -20,7 +20,11 @@ import torch
 from torch import Tensor
 
 from regcore.errors import InputError
-from regcore.images.volume import Grid, Volume, grid_of, load_values, open_nifti, save_nifti, transform_points
+from regcore.images.background import background
+from regcore.images.grid import Grid, transform_points
+from regcore.images.header import grid_of
+from regcore.images.nifti import load_values, open_nifti, save_nifti
+from regcore.images.volume import Volume
 from regcore.spatial import identity, sample
 
 
@@ -45,7 +49,7 @@ class DisplacementField:
     >>> field = DisplacementField(torch.ones(1, 2, 8, 8), grid)
     >>> field.at(np.zeros((1, 2))).tolist()
     [[2.0, 2.0]]
-    >>> field.warp(Volume(np.ones((8, 8), dtype=np.float32), grid)).data.sum().item()
+    >>> field.warp(Volume(np.ones((8, 8), dtype=np.float32), grid), fill=0).data.sum().item()
     49.0
     """
 
@@ -75,18 +79,27 @@ class DisplacementField:
         moved = sample(self.displacement.double(), where, border="edge") + where
         return self.grid.to_world(moved.reshape(self.grid.ndim, -1).T.numpy())
 
-    def warp(self, moving: Volume, nearest: bool = False) -> Volume:
-        """Warp ``moving``, which may be on any grid, onto the fixed grid; zero outside ``moving``.
+    def warp(self, moving: Volume, nearest: bool = False, fill: float | None = None) -> Volume:
+        """Warp ``moving``, which may be on any grid, onto the fixed grid.
 
-        ``nearest`` is for labels and keeps their type.
+        Parameters
+        ----------
+        moving : Volume
+            An image, or labels.
+        nearest : bool
+            For labels: keeps their type, and the outside is 0.
+        fill : float, optional
+            Value outside ``moving``; by default its :func:`~regcore.images.background.background`.
         """
-        data = torch.from_numpy(np.ascontiguousarray(moving.data))[None, None]
         points = identity(self.grid.shape, self.displacement.double()) + self.displacement.double()
-        if not moving.grid.same_as(self.grid, tolerance_mm=0):
+        if not moving.grid.same_as(self.grid, voxels=0):
             points = torch.from_numpy(np.moveaxis(moving.grid.to_voxels(self.targets()), -1, 0)[None].copy())
-        warped = sample(data if nearest else data.double(), points, mode="nearest" if nearest else "linear")
-        values = warped[0, 0].numpy()
-        return Volume(values if nearest else values.astype(np.float32), self.grid)
+        data = torch.from_numpy(np.ascontiguousarray(moving.data))[None, None]
+        if nearest:
+            return Volume(sample(data, points, mode="nearest")[0, 0].numpy(), self.grid)
+        outside = background(moving) if fill is None else fill
+        warped = sample(data.double() - outside, points) + outside
+        return Volume(warped[0, 0].numpy().astype(np.float32), self.grid)
 
     def between_scans(self, fixed: Grid, to_fixed: np.ndarray, to_moving: np.ndarray) -> "DisplacementField":
         """Compose this map, given on a common grid, with the affines between that grid and the scans.
@@ -203,7 +216,7 @@ def _field_grid(image: nib.Nifti1Image, path: str | Path) -> Grid:
             f"{path}: the header does not mark an ITK displacement (intent '{kind}' {name!r} instead of 'vector'); "
             "convert the field to LPS millimetres with intent 1007 first"
         )
-    return grid_of(image, shape[:ndim], path)
+    return grid_of(image, range(ndim), path)
 
 
 def read_voxel_field(path: str | Path, fixed: Grid, moving: Grid) -> DisplacementField:

@@ -73,7 +73,7 @@ def read_mask(
 
 def _on_grid_of(image: Volume, path: Path, what: str) -> np.ndarray:
     labels = read_labels(path)
-    if not labels.grid.same_as(image.grid, tolerance_mm=0.01):
+    if not labels.grid.same_as(image.grid, voxels=0.01):
         raise InputError(f"{path}: the {what} is not on the grid of its image {image.path}; resample it onto that grid")
     if not labels.data.any():
         raise InputError(f"{path}: the {what} is empty (all zero)")

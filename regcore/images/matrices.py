@@ -261,7 +261,7 @@ def _geometry(lines: list[str]) -> Grid | None:
 
 
 def _fits(geometry: Grid | None, image: Grid) -> bool:
-    return geometry is not None and geometry.same_as(image, ROUNDED * float(image.spacing.min()))
+    return geometry is not None and geometry.same_as(image, ROUNDED)
 
 
 def _require_invertible(matrix: np.ndarray, path: str | Path) -> None:

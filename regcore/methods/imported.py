@@ -52,7 +52,7 @@ class Imported(Method):
             field = read_field(path)
         except InputError as error:
             raise RegistrationFailed(str(error)) from error
-        if not field.grid.same_as(fixed, tolerance_mm=0.01):
+        if not field.grid.same_as(fixed, voxels=0.01):
             raise RegistrationFailed(
                 f"{path}: the field is not on the grid of the fixed image (shape {field.grid.shape} and {fixed.shape}, "
                 "or another position); resample it onto that grid"

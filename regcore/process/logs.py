@@ -1,5 +1,6 @@
 """Where regcore's log messages go."""
 
+import functools
 import logging
 import sys
 
@@ -22,3 +23,23 @@ def log_to(*paths: str, prefix: str = "regcore") -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter(f"%(asctime)s  {prefix}: %(message)s", "%H:%M:%S"))
         log.addHandler(handler)
+
+
+@functools.cache
+def warn_once(log: logging.Logger, message: str) -> None:
+    """Warn, unless the process has said exactly this before: a file is read many times.
+
+    Parameters
+    ----------
+    log : Logger
+        Of the module that warns.
+    message : str
+        Names the file and the remedy.
+
+    Examples
+    --------
+    >>> import logging
+    >>> from regcore.process.logs import warn_once
+    >>> warn_once(logging.getLogger("example"), "a.nii: said once")
+    """
+    log.warning("%s", message)

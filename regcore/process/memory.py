@@ -1,31 +1,50 @@
-"""Memory that this process may still take."""
+"""Memory that is free for this process, and sizes in words."""
 
 from pathlib import Path
 
+import psutil
 
-def free_memory() -> int | None:
-    """Free bytes for this process on this machine, within the limits of its control groups; None if unknown.
+
+def free_memory() -> int:
+    """Free memory of this machine for this process.
+
+    Returns
+    -------
+    int
+        Bytes that the machine has available and that control groups (containers, Slurm) leave to the process.
 
     Examples
     --------
     >>> from regcore.process.memory import free_memory
-    >>> free = free_memory()
-    >>> free is None or free > 0
+    >>> free_memory() > 0
     True
     """
-    found = [_available(Path("/proc/meminfo")), *map(_within_group, _groups())]
-    return min((free for free in found if free is not None), default=None)
+    limits = [free for group in _control_groups() if (free := _within_group(group)) is not None]
+    return min([psutil.virtual_memory().available, *limits])
 
 
-def _available(meminfo: Path) -> int | None:
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
+def amount(count: int) -> str:
+    """A number of bytes in words.
+
+    Parameters
+    ----------
+    count : int
+        Bytes.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.process.memory import amount
+    >>> amount(3 * 2**29)
+    '1.5 GiB'
+    """
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
-def _groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
+def _control_groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[Path]:
     """The control groups, of both versions, that limit this process: its own and its parents."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]

@@ -23,10 +23,13 @@ from regcore.reporting.tables import (
     reason_for_no_comparison,
     shown_measures,
 )
+from regcore.reporting.verdicts import counts, in_question
 from regcore.study.checks import TRUTH
 
 #: Failed pairs shown for each method; further ones are counted.
 FAILURES_SHOWN = 10
+#: Doubtful and failed registrations shown, the worst first; the table in the study's folder has all.
+IN_QUESTION_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Report:
     per_label : mapping
         Heading → table of every label.
     figures : sequence of Figure
+    verdicts : DataFrame
+        From :func:`regcore.reporting.verdicts.verdicts`.
     unavailable : mapping
         Method that was not run → the reason, and how to install it.
     failures : mapping
@@ -86,6 +91,7 @@ class Report:
     reference: str | None
     per_label: Mapping[str, pd.DataFrame]
     figures: Sequence[Figure]
+    verdicts: pd.DataFrame
     unavailable: Mapping[str, str]
     failures: Mapping[str, Sequence[Failure]]
     commands: Mapping[str, Sequence[str]]
@@ -142,6 +148,11 @@ def write_report(path: str | Path, report: Report) -> None:
             for heading, table in report.per_label.items()
         },
         failures_shown=FAILURES_SHOWN,
+        verdict_counts=counts(report.verdicts).loc[
+            lambda table: table.index.isin(in_question(report.verdicts)["method"])
+        ],
+        in_question=in_question(report.verdicts),
+        in_question_shown=IN_QUESTION_SHOWN,
         config_text=yaml.safe_dump(json.loads(json.dumps(report.config)), sort_keys=False, allow_unicode=True),
     )
     with atomic_write(path) as temporary:

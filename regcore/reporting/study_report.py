@@ -13,6 +13,7 @@ from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_h
 from regcore.reporting.searches import search_figure
 from regcore.reporting.starts import over_starts
 from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
+from regcore.reporting.verdicts import verdicts
 from regcore.study.plan import Plan
 from regcore.study.results import Results
 
@@ -31,8 +32,8 @@ def write_tables(results: Results, entries: Sequence[str], outputs: Mapping[str,
     entries : sequence of str
         The rows of the summary, in their order.
     outputs : mapping
-        Paths of ``summary``, ``comparisons`` and ``starts`` (CSV), ``summary_html``, and of ``<name>_labels`` (CSV) and
-        ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
+        Paths of ``summary``, ``comparisons``, ``starts`` and ``verdicts`` (CSV), ``summary_html``, and of
+        ``<name>_labels`` (CSV) and ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
     """
     plan = results.plan
     rows = pd.concat([results.scores(name) for name in entries], ignore_index=True)
@@ -42,6 +43,8 @@ def write_tables(results: Results, entries: Sequence[str], outputs: Mapping[str,
     compared = comparisons(rows, list(plan.methods), _reference(plan, table))
     with atomic_write(outputs["starts"]) as path:
         _of_starts(plan, rows, table).to_csv(path, index=False)
+    with atomic_write(outputs["verdicts"]) as path:
+        verdicts(rows).to_csv(path, index=False, float_format="%.4g")
     with atomic_write(outputs["summary"]) as path:
         table.to_csv(path)
     with atomic_write(outputs["comparisons"]) as path:
@@ -140,6 +143,7 @@ def write_page(results: Results, output: str) -> None:
             "Mean HD95 (mm)": results.table("hd95_by_label.csv", ["name", "group"]),
         },
         figures=shown,
+        verdicts=results.table("verdicts.csv", ["method", "pair", "level", "reasons"]),
         unavailable=plan.unavailable,
         failures={name: _failures(results, name) for name in plan.methods if table.at[name, "failed"]},
         commands=_commands(results),

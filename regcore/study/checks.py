@@ -2,8 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
+
 from regcore.alignment.settings import HEED_MASKS
+from regcore.cohort.labels import expand_codes, read_label_table
+from regcore.cohort.landmarks import read_landmarks
 from regcore.cohort.pair_pool import EligiblePairs, PooledPairs
+from regcore.cohort.settings import LabelSettings
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid
@@ -218,6 +223,31 @@ def check_contrasts(pairings: Sequence[Sequence[str]], cohort: Cohort, where: st
             raise InputError(f"{where}: no training scan has the contrast '{contrast}'{did_you_mean(contrast, known)}")
 
 
+def check_labels(labels: LabelSettings) -> None:
+    """Raise :class:`InputError` if the table or the codes of the labels to score cannot be read."""
+    if labels.table is not None:
+        read_label_table(labels.table)
+    expand_codes(labels.exclude, "labels.exclude")
+    for group, codes in labels.groups.items():
+        expand_codes(codes, f"labels.groups.{group}")
+
+
+def check_landmarks(cohort: Cohort, pairs: pd.DataFrame, ndim: int) -> None:
+    """Raise :class:`InputError` if both scans of a pair have landmarks, and none has the same name in both."""
+    for fixed, moving in zip(pairs["fixed"], pairs["moving"], strict=True):
+        files = [cohort.file(scan, "landmarks") for scan in (fixed, moving)]
+        if None not in files:
+            names = [set(read_landmarks(str(path), ndim).index) for path in files]
+            if not names[0] & names[1]:
+                raise InputError(f"{files[0]} and {files[1]}: no landmark has the same name in both; rename them")
+
+
+def check_reference(reference: str, cohort: Cohort, ndim: int) -> None:
+    """Raise :class:`InputError` if the image that scans are aligned to is a file that does not fit."""
+    if reference not in cohort.table.index and read_grid(reference).ndim != ndim:
+        raise InputError(f"preprocess.reference: {reference} is not {ndim}-D, as the scans are")
+
+
 def check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, where: str) -> None:
     """Raise :class:`InputError` if a scan of the training pairs has no labels.
 
@@ -243,7 +273,8 @@ def check_training_labels(cohort: Cohort, pairs: EligiblePairs | PooledPairs, wh
     >>> from regcore.errors import InputError
     >>> from regcore.study.checks import check_training_labels
     >>> row = {"session": "1", "split": "train", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
-    >>> cohort = checked_cohort(pd.DataFrame([{"subject": "a", **row}, {"subject": "b", **row}]), "cohort.tsv")
+    >>> rows = [{"subject": "a", **row}, {"subject": "b", **row, "image": "b.nii.gz"}]
+    >>> cohort = checked_cohort(pd.DataFrame(rows), "cohort.tsv")
     >>> scans = list(cohort.table.index)
     >>> pairs = EligiblePairs(scans, scans, cohort.subjects(), kind="random")
     >>> try:

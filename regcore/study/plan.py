@@ -21,8 +21,11 @@ from regcore.study.checks import (
     check_contrasts,
     check_entries,
     check_evaluation,
+    check_labels,
+    check_landmarks,
     check_models,
     check_preprocess,
+    check_reference,
     check_training_labels,
     dimensions,
 )
@@ -272,6 +275,7 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     check_preprocess(study)
     if check and not study.cohort.embedded:
         check_files(cohort)
+        check_labels(study.labels)
     if check:
         check_models(entries.values(), dimensions(study, cohort))
     unavailable = _unavailable(entries, dimensions(study, cohort)) if decided is None else decided
@@ -295,7 +299,12 @@ def plan_study(config: Mapping, results: str = "results", check: bool = True) ->
     for entry in methods.values():
         if entry.info.imported:
             entry.fields = imported_fields(entry, cohort, scored[scored["split"] == "test"])
-    plan = Plan(study, cohort, folder, entries, scored, _reference(study, cohort), papers, unavailable)
+    reference = _reference(study, cohort)
+    if check and not study.cohort.embedded:
+        ndim = dimensions(study, cohort)
+        check_landmarks(cohort, test, ndim)
+        check_reference(reference, cohort, ndim)
+    plan = Plan(study, cohort, folder, entries, scored, reference, papers, unavailable)
     for name in learned:
         plan.validation_pairs(name)  # raises if there are none
     return plan

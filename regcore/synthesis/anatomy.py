@@ -27,7 +27,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from regcore.images.volume import Grid, transform_points
+from regcore.images.grid import transform_points
+from regcore.images.volume import Grid
 
 #: Half axes are in mm; x is the distance from the midline.
 DEEP = {  # name: (centre, half axes)

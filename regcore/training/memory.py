@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from regcore.errors import InputError
 from regcore.methods.base import LearnedMethod
-from regcore.process.memory import free_memory
+from regcore.process.memory import amount, free_memory
 from regcore.training.forward import forward
 
 log = logging.getLogger(__name__)
@@ -154,10 +154,8 @@ def _noise(size: int, side: int, ndim: int, classes: int) -> dict[str, Any]:
     return batch
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Free memory on a GPU, or for this process on this machine; None if unknown.
-
-    The limits of control groups count, as containers and clusters set them.
+def free_bytes(device: torch.device) -> int:
+    """Free memory on a GPU, or for this process on this machine.
 
     Parameters
     ----------
@@ -166,20 +164,17 @@ def free_bytes(device: torch.device) -> int | None:
 
     Returns
     -------
-    int or None
+    int
         Bytes.
 
     Examples
     --------
     >>> import torch
     >>> from regcore.training.memory import free_bytes
-    >>> free = free_bytes(torch.device("cpu"))
-    >>> free is None or free > 0
+    >>> free_bytes(torch.device("cpu")) > 0
     True
     """
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return free_memory()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def check_memory(estimate: int, device: torch.device, processes: int = 1) -> None:
@@ -214,18 +209,15 @@ def check_memory(estimate: int, device: torch.device, processes: int = 1) -> Non
     free = free_bytes(device)
     place = "GPU" if device.type == "cuda" else "machine"
     log.info(
-        "a step takes about %s of memory%s%s",
-        _amount(estimate),
+        "a step takes about %s of memory%s; the %s has %s free",
+        amount(estimate),
         f" in each of {processes} processes" if processes > 1 else "",
-        "" if free is None else f"; the {place} has {_amount(free)} free",
+        place,
+        amount(free),
     )
-    if free is not None and estimate * processes > free:
+    if estimate * processes > free:
         raise InputError(
-            f"a training step would take about {_amount(estimate * processes)} of memory, but the {place} has "
-            f"{_amount(free)} free; lower 'batch_size', raise 'accumulate', set 'precision: bfloat16', or choose a "
+            f"a training step would take about {amount(estimate * processes)} of memory, but the {place} has "
+            f"{amount(free)} free; lower 'batch_size', raise 'accumulate', set 'precision: bfloat16', or choose a "
             "coarser 'preprocess.spacing'"
         )
-
-
-def _amount(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -15,7 +15,8 @@ from regcore.alignment.resampling import coarsened, resample
 from regcore.alignment.settings import PreprocessSettings
 from regcore.errors import InputError
 from regcore.images import ants as ants_bridge
-from regcore.images.volume import Grid, Volume, transform_points
+from regcore.images.grid import transform_points
+from regcore.images.volume import Grid, Volume
 from regcore.methods import make_method
 from regcore.methods.registration import register_scans
 

@@ -14,6 +14,7 @@ from regcore.cohort.pairs import draw_pairs, eligible_pairs, make_pairs, read_pa
 from regcore.cohort.settings import PairSettings
 from regcore.cohort.table import check_files, checked_cohort, read_cohort
 from regcore.errors import InputError
+from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 
 PAIRS = PairSettings(validation=None, test=None)
@@ -27,7 +28,8 @@ def write_table(folder, rows):
 
 
 def row(subject, split="test", session="1", contrast="T1w"):
-    return (subject, session, split, contrast, f"{subject}_{session}.nii.gz", f"{subject}_seg.nii.gz")
+    image = f"{subject}_{session}{'' if contrast == 'T1w' else contrast}.nii.gz"
+    return (subject, session, split, contrast, image, f"{subject}_seg.nii.gz")
 
 
 def test_paths_are_relative_to_the_table(tmp_path):
@@ -55,6 +57,60 @@ def test_a_wrong_table_is_explained(tmp_path, rows, words):
     with pytest.raises(InputError) as caught:
         read_cohort(path)
     assert all(word in str(caught.value) for word in [str(path), *words])
+
+
+def test_one_image_of_two_scans_is_refused_by_line(tmp_path):
+    same = ("b", "1", "train", "T1w", "./a_1.nii.gz", "")
+    with pytest.raises(
+        InputError, match=r"cohort\.tsv, lines 2 and 4: 'a_1_T1w' \(test\) and 'b_1_T1w' \(train\)"
+    ) as found:
+        read_cohort(write_table(tmp_path, [row("a"), row("c"), same]))
+    assert "test scores be meaningless" in str(found.value)
+    with pytest.raises(InputError, match="two of one image are no pair"):
+        read_cohort(write_table(tmp_path, [row("a"), ("a", "2", "test", "T1w", str(tmp_path / "a_1.nii.gz"), "")]))
+
+
+def save(folder, *names, shape=(8, 9), seed=0):
+    grid = Grid.centred(shape, [1] * len(shape), [0] * len(shape))
+    for number, name in enumerate(names):
+        data = np.random.default_rng(seed + number).random(shape).astype("f4")
+        Volume(data, grid).save(folder / f"{name}.nii.gz")
+        Volume((data > 0.5).astype(np.int16), grid).save(folder / f"{name[0]}_seg.nii.gz")
+    return grid
+
+
+def test_links_to_one_image_are_refused(tmp_path):
+    save(tmp_path, "a_1", "b_1")
+    for make in ("symlink_to", "hardlink_to"):
+        (tmp_path / "b_1.nii.gz").unlink()
+        getattr(tmp_path / "b_1.nii.gz", make)(tmp_path / "a_1.nii.gz")
+        with pytest.raises(InputError, match=r"'a_1_T1w' \(train\) and 'b_1_T1w' \(test\) have the same image"):
+            check_files(read_cohort(write_table(tmp_path, [row("a", "train"), row("b")])))
+
+
+@pytest.mark.parametrize(
+    ("column", "content", "words"),
+    [
+        ("landmarks", "name\tx\ty\ntip\t1\tfar\n", "line 2: x y must be finite numbers"),
+        ("landmarks", None, "no such landmark table"),
+        ("to_template", None, "no such file"),
+        ("from_template", "no field", "not a readable NIfTI"),
+        ("to_template", "image", "not a displacement field"),
+        ("to_template", "other grid", "is not on the grid of its scan"),
+    ],
+)
+def test_files_that_are_read_last_are_opened_first(tmp_path, column, content, words):
+    grid = save(tmp_path, "a_1")
+    path = tmp_path / {"landmarks": "extra.tsv"}.get(column, "extra.nii.gz")
+    if content == "image":
+        Volume(np.ones((8, 9), "f4"), grid).save(path)
+    elif content == "other grid":
+        DisplacementField.identity(Grid.centred((8, 9), (2, 2), (0, 0))).save(path)
+    elif content is not None:
+        path.write_text(content)
+    table = pd.read_csv(write_table(tmp_path, [row("a")]), sep="\t", dtype=str).assign(**{column: path.name})
+    with pytest.raises(InputError, match=rf"extra.*{words}"):
+        check_files(checked_cohort(table, tmp_path / "cohort.tsv"))
 
 
 def test_a_missing_table_or_column_is_explained(tmp_path):
@@ -187,7 +243,7 @@ def test_thousands_of_scans_are_paired_without_listing_their_pairs():
         dict(zip(("subject", "session", "split", "contrast"), row(f"s{i}", "train"), strict=False))
         for i in range(count)
     ]
-    table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
+    table = pd.DataFrame(rows).assign(image=[f"{number}.nii.gz" for number in range(len(rows))], labels="")
     cohort = checked_cohort(table, "cohort.tsv")
     started = time.process_time()
     found = eligible_pairs(cohort, "train", PAIRS, 4000, seed=0)
@@ -283,7 +339,7 @@ def test_a_list_of_pairs_that_is_missing_or_lacks_a_column_is_explained(every_co
         make_pairs(every_contrast, "test", PAIRS.with_values({"kind": "listed", "table": None}), seed=0)
     with pytest.raises(InputError, match=r"none\.tsv: no such list"):
         read_pairs(tmp_path / "none.tsv", every_contrast)
-    with pytest.raises(InputError, match=r"lacks the column\(s\) field; it has fixed, moving"):
+    with pytest.raises(InputError, match=r"lacks the column\(s\) field; its first line names fixed, moving"):
         read_pairs(write_pairs(tmp_path, ("a", "b")), every_contrast, "field")
 
 
@@ -301,7 +357,7 @@ def two_datasets(tmp_path):
         for who in members
         for session in ("1" if name == "single" else "12")
     ]
-    table = pd.DataFrame(rows).assign(image="x.nii.gz", labels="")
+    table = pd.DataFrame(rows).assign(image=[f"{number}.nii.gz" for number in range(len(rows))], labels="")
     return checked_cohort(table, tmp_path / "cohort.tsv")
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import click
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +18,13 @@ from scipy.ndimage import gaussian_filter
 from regcore.alignment.settings import PreprocessSettings
 from regcore.commands import register as pairwise
 from regcore.commands.cli import main
+from regcore.commands.remedies import REMEDIES
+from regcore.evaluation.verdict import LIMITS
 from regcore.images.field import read_field
+from regcore.images.grid import transform_points
 from regcore.images.masks import read_mask
 from regcore.images.matrices import save_matrix
-from regcore.images.volume import Grid, Volume, read_labels, read_volume, transform_points
+from regcore.images.volume import Grid, Volume, read_labels, read_volume
 from regcore.methods import make_method
 from regcore.methods.registration import register_scans
 from regcore.models.trained import save_model
@@ -52,6 +56,11 @@ def pair(tmp_path_factory):
     return folder
 
 
+def improved(verdict):
+    measures = verdict["measures"]
+    return measures["likeness"] > measures["likeness_start"]
+
+
 def run(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
 
@@ -78,11 +87,11 @@ def test_register_writes_its_files_and_improves_the_match(registered):
         "register.json",
     }
     report = json.loads((registered / "register.json").read_text())
-    assert report["correlation_after"] > 0.98 > report["correlation_before"]
+    assert improved(report["verdict"]) and report["verdict"]["level"] == "ok"
     assert report["folds_percent"] == 0
     assert report["settings"]["iterations"] == [20, 10]
     assert "SyNOnly" in report["commands"][-1] and report["tool"].startswith("antspyx")
-    assert set(report["seconds"]) == {"load", "align", "compute", "warp", "save"}
+    assert set(report["seconds"]) == {"load", "align", "compute", "warp", "save", "judge"}
     assert {"regcore", "torch", "antspyx"} <= set(report["versions"])
 
 
@@ -101,6 +110,75 @@ def test_apply_repeats_the_warp_of_register_and_keeps_labels_whole(registered, p
     np.testing.assert_allclose(repeated.data, first.data, atol=1e-2)
     assert run("apply", field, pair / "moving_labels.nii.gz", "-o", tmp_path / "l.nii.gz", "--labels").exit_code == 0
     assert set(np.unique(read_labels(tmp_path / "l.nii.gz").data)) == {0, 1, 2}
+
+
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    """Two scans with air of -1000 HU; the moving one covers less of it."""
+    folder = tmp_path_factory.mktemp("ct")
+    for name, shape, radius in (("fixed", (30, 32), 9), ("moving", (20, 22), 8)):
+        grid = Grid.centred(shape, (1.5, 1.5), (0, 0))
+        image, _ = blob(shape, grid, (0, 0), radius)
+        Volume(np.round(12 * image - 1000).astype(np.int16), grid).save(folder / f"{name}.nii.gz")
+    return folder
+
+
+def test_outside_the_moving_image_is_its_air(ct, tmp_path):
+    images = ct / "fixed.nii.gz", ct / "moving.nii.gz"
+    field = tmp_path / "out" / "displacement.nii.gz"
+    assert run("register", *images, "-o", tmp_path / "out", "--method", "identity").exit_code == 0
+    assert run("apply", field, images[1], "-o", tmp_path / "applied.nii.gz").exit_code == 0
+    for path in (tmp_path / "out" / "warped.nii.gz", tmp_path / "applied.nii.gz"):
+        warped = read_volume(path).data
+        assert warped.min() == -1000 and (warped == 0).mean() < 0.01
+        assert (warped[:3] == -1000).all()
+    assert json.loads((tmp_path / "out" / "register.json").read_text())["fill"] == -1000
+
+
+def test_fill_gives_another_value_outside(ct, tmp_path):
+    images = ct / "fixed.nii.gz", ct / "moving.nii.gz"
+    out = tmp_path / "out"
+    assert run("register", *images, "-o", out, "--method", "identity", "--fill", -2048).exit_code == 0
+    assert read_volume(out / "warped.nii.gz").data[0, 0] == -2048
+    applied = tmp_path / "applied.nii.gz"
+    assert run("apply", out / "displacement.nii.gz", images[1], "-o", applied, "--fill", 5).exit_code == 0
+    assert read_volume(applied).data[0, 0] == 5
+
+
+def test_a_fill_that_makes_no_sense_is_refused(ct, tmp_path):
+    images = ct / "fixed.nii.gz", ct / "moving.nii.gz"
+    for command in (
+        ("register", *images, "-o", tmp_path / "out", "--method", "identity", "--fill", "nan"),
+        ("apply", images[0], images[1], "-o", tmp_path / "w.nii", "--fill", "inf"),
+    ):
+        refused = run(*command)
+        assert refused.exit_code == 2 and "must be a finite number" in refused.output
+    labels = run("apply", images[0], images[1], "-o", tmp_path / "w.nii", "--labels", "--fill", 1)
+    assert labels.exit_code == 2 and "label maps are 0 outside" in labels.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_apply_gives_back_labels_above_two_to_the_31(ct, tmp_path):
+    assert run("register", *[ct / "moving.nii.gz"] * 2, "-o", tmp_path / "out", "--method", "identity").exit_code == 0
+    codes = np.zeros((20, 22), dtype=np.int64)
+    codes[5:9], codes[9:14] = 4_000_000_001, 3
+    Volume(codes, Grid.centred((20, 22), (1.5, 1.5), (0, 0))).save(tmp_path / "codes.nii.gz")
+    field = tmp_path / "out" / "displacement.nii.gz"
+    assert run("apply", field, tmp_path / "codes.nii.gz", "-o", tmp_path / "w.nii.gz", "--labels").exit_code == 0
+    np.testing.assert_array_equal(read_labels(tmp_path / "w.nii.gz").data, codes)
+    scores = run("evaluate", field, tmp_path / "codes.nii.gz", tmp_path / "codes.nii.gz")
+    assert "4000000001,dice,1.0" in scores.output
+
+
+def test_a_command_says_by_file_name_that_a_header_has_no_position(ct, tmp_path):
+    shutil.copy(ct / "moving.nii.gz", tmp_path / "codeless.nii.gz")
+    image = nib.load(tmp_path / "codeless.nii.gz")
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nib.save(nib.Nifti1Image(image.get_fdata(), None, image.header), tmp_path / "codeless.nii.gz")
+    result = run("register", ct / "fixed.nii.gz", tmp_path / "codeless.nii.gz", "-o", tmp_path / "out", "--method",
+        "affine")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.output.count(f"{tmp_path / 'codeless.nii.gz'}: neither its qform nor its sform is set") == 1
 
 
 def test_evaluate_prints_and_writes_dice_and_folds(registered, pair, tmp_path):
@@ -146,7 +224,7 @@ def test_disjoint_images_are_aligned_unless_the_headers_are_to_be_trusted(pair, 
     assert accepted.exit_code == 0, accepted.output
     report = json.loads((tmp_path / "out" / "register.json").read_text())
     assert report["affine"] == report["aligned"] == "centre" and report["init"] is None
-    assert report["correlation_after"] > 0.6
+    assert report["verdict"]["measures"]["likeness"] > 0.5
 
 
 #: A matrix that puts the pair's moving ball near the fixed one.
@@ -196,6 +274,33 @@ def test_apply_takes_a_matrix_and_the_image_whose_grid_it_needs(pair, tmp_path):
     assert not (tmp_path / "x.nii.gz").exists()
 
 
+def test_register_says_what_it_thinks_of_the_result(slices, tmp_path):
+    """One image turned by 90° and left there: failed, with the reason and the remedy; an exit status with --strict."""
+    fixed = read_volume(slices / "fixed.nii.gz")
+    places = np.random.default_rng(0).standard_normal(fixed.grid.shape)
+    textured = fixed.with_data((fixed.data + 600 * gaussian_filter(places, 3) * (fixed.data > 50)).astype("f4"))
+    textured.save(tmp_path / "fixed.nii.gz")
+    turned = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    Volume(textured.data, Grid(fixed.grid.shape, turned @ fixed.grid.affine)).save(tmp_path / "turned.nii.gz")
+    command = ["register", tmp_path / "fixed.nii.gz", tmp_path / "turned.nii.gz", "--method", "identity"]
+    result = run(*command, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[0].startswith(f"{tmp_path / 'out'}: failed, ")
+    assert "wrong poses" in result.output and "  -> look at warped.nii.gz" in result.output
+    kept = json.loads((tmp_path / "out" / "register.json").read_text())["verdict"]
+    assert kept["level"] == "failed" and len(kept["reasons"]) == len(kept["concerns"]) > 0
+    strict = run(*command, "-o", tmp_path / "strict", "--strict")
+    assert strict.exit_code == 3 and strict.output.splitlines()[1:] == result.output.splitlines()[1:]
+    assert (tmp_path / "strict" / "warped.nii.gz").is_file()
+    in_place = [tmp_path / "fixed.nii.gz", tmp_path / "fixed.nii.gz"]
+    right = run("register", *in_place, "--method", "identity", "-o", tmp_path / "right", "--strict")
+    assert right.exit_code == 0 and ": ok, " in right.output and right.output.count("\n") == 1
+
+
+def test_every_concern_has_a_remedy():
+    assert set(REMEDIES) == {limit.measure for limit in LIMITS}
+
+
 def bad_image(kind, good, folder):
     """Write a file that is wrong in one way."""
     path = folder / f"{kind}.nii.gz"
@@ -216,8 +321,9 @@ def bad_image(kind, good, folder):
         volume.with_data(data).save(path)
     elif kind == "constant":
         volume.with_data(np.full_like(volume.data, 7)).save(path)
-    elif kind == "one-slice":
-        Volume(volume.data[:, :, :1], Grid((*volume.data.shape[:2], 1), volume.grid.affine)).save(path)
+    elif kind == "coronal slice":
+        slab = volume.data[:, 22:23]
+        Volume(slab, Grid(slab.shape, volume.grid.affine)).save(path)
     elif kind == "series":
         import nibabel as nib
 
@@ -236,7 +342,7 @@ def bad_image(kind, good, folder):
         ("nan", "nan_to_num"),
         ("infinite", "nan_to_num"),
         ("constant", "nothing to register"),
-        ("one-slice", "squeeze"),
+        ("coronal slice", "out of the x-y plane"),
         ("series", "pick one volume"),
         ("flat", "2-D"),
     ],
@@ -335,7 +441,7 @@ def test_instance_writes_its_files_and_improves_the_match(optimised):
     names = {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz", "affine.mat", "affine.txt", "register.json"}
     assert {p.name for p in optimised.iterdir()} == names
     report = json.loads((optimised / "register.json").read_text())
-    assert report["correlation_after"] > 0.98 > report["correlation_before"]
+    assert improved(report["verdict"]) and report["verdict"]["level"] == "ok"
     assert report["folds_percent"] == 0
     assert report["settings"]["iterations"] == [20, 20] and report["settings"]["similarity"] == "lncc"
     assert report["fixed_mask"] is None and report["moving_mask"] is None
@@ -471,7 +577,7 @@ def test_refine_starts_from_the_folder_of_a_model(slices, tmp_path):
         report = json.loads((out / "register.json").read_text())
         assert report["method"] == "refine" and report["settings"]["start"] == str(slices / "model")
         assert {p.name for p in out.iterdir()} >= {"warped.nii.gz", "displacement.nii.gz", "inverse.nii.gz"}
-        after.append(report["correlation_after"])
+        after.append(report["verdict"]["measures"]["likeness"])
     assert 1 - after[1] < 0.5 * (1 - after[0])
 
 
@@ -631,12 +737,13 @@ def test_values_beyond_single_precision_are_refused(pair, tmp_path, value):
     data = np.arange(24000.0).reshape(40, 30, 20) / 24000 * value
     nib.save(nib.Nifti1Image(data, np.diag([1.5, 1.5, 1.5, 1])), tmp_path / "huge.nii.gz")
     result = run("register", pair / "fixed.nii.gz", tmp_path / "huge.nii.gz", "-o", tmp_path / "out", *FAST)
-    assert result.exit_code == 2 and "huge.nii.gz: values up to 1e+" in result.output
+    assert result.exit_code == 2 and "huge.nii.gz: intensities of up to 1e+" in result.output
     assert result.output.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_an_image_that_cannot_fit_into_memory_is_refused_before_it_is_read(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr("regcore.images.volume.free_memory", lambda: 100_000)
+    monkeypatch.setattr("regcore.images.nifti.ALWAYS_FITS", 0)
+    monkeypatch.setattr("regcore.images.nifti.free_memory", lambda: 100_000)
     result = run("register", *images(pair), "-o", tmp_path / "out", *FAST)
     assert result.exit_code == 2 and result.output.count("\n") == 1
-    assert "fixed.nii.gz: an image of shape (40, 44, 36) needs 0.0 GB of memory" in result.output
+    assert "fixed.nii.gz: reading an image of shape (40, 44, 36) takes about 1 MiB of memory" in result.output

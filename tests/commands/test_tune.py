@@ -317,8 +317,18 @@ def test_a_model_or_cohort_that_does_not_fit_is_explained(folder, tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("regcore.commands.tune._prepared", None)
     (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        assert f"{out}: cannot be written to" in refused(folder / "hyper", folder / "cohort.tsv", "-o", out)
+    for out, words in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "below", "cannot be written to")):
+        assert f"{out}: {words}" in refused(folder / "hyper", folder / "cohort.tsv", "-o", out)
+
+
+@pytest.mark.slow
+def test_groups_of_an_earlier_tuning_do_not_stay_beside_a_new_one(folder, tmp_path, quick):
+    arguments = ("tune", folder / "hyper", folder / "cohort.tsv", "-o", tmp_path / "out", "--pairs", 1, "--points", 2)
+    for options, names in ((["--per", "label"], {"groups.csv"}), ([], set())):
+        result = run(*arguments, *options)
+        assert result.exit_code == 0, result.output
+        found = {path.name for path in (tmp_path / "out").iterdir()}
+        assert found == {"curve.csv", "curve.png", "tuned.json"} | names
 
 
 def test_a_mask_counts_where_the_training_masked(folder, tmp_path):
@@ -370,7 +380,8 @@ def test_register_takes_every_hyperparameter(folder, tmp_path):
     result = run("register", *images, "-o", tmp_path, "--method", folder / "hyper2", *options)
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "register.json").read_text())
-    assert report["settings"]["gamma"] == 0.75 and report["correlation_after"] > 0.99 > report["correlation_before"]
+    measures = report["verdict"]["measures"]
+    assert report["settings"]["gamma"] == 0.75 and measures["likeness"] > measures["likeness_start"]
 
 
 @pytest.mark.parametrize(

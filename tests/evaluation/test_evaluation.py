@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
 from regcore.errors import InputError
 from regcore.evaluation import correlation, dice, target_registration_error_mm, true_error_mm
-from regcore.evaluation.accuracy import random_points, read_landmarks
+from regcore.evaluation.accuracy import random_points
 from regcore.evaluation.evaluate import Truth, evaluate_field
 from regcore.evaluation.regularity import folds, mean_jacobian, sd_log_jacobian
+from regcore.evaluation.verdict import measure
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
 
@@ -177,18 +178,6 @@ def test_landmark_error_is_in_millimetres_and_matched_by_name(grid, generator):
     )
 
 
-def test_landmarks_are_read_by_column_name(tmp_path):
-    path = tmp_path / "points.tsv"
-    path.write_text("z\tname\tx\ty\n3\tapex\t1\t2\n-6\tbase\t4\t5\n")
-    table = read_landmarks(path, 3)
-    assert list(table.index) == ["apex", "base"]
-    np.testing.assert_array_equal(table.to_numpy(), [[1, 2, 3], [4, 5, -6]])
-    assert list(read_landmarks(path, 2).columns) == ["x", "y"]
-    path.write_text("name\tx\ty\napex\t1\t2\n")
-    with pytest.raises(InputError, match=r"points\.tsv: .*lacks the column\(s\) z"):
-        read_landmarks(path, 3)
-
-
 @per_grid
 def test_random_points_lie_in_the_voxels_of_the_mask(grid, generator):
     mask = generator.random(grid.shape) < 0.1
@@ -298,6 +287,14 @@ def test_evaluate_field_correlates_the_images_where_they_are_given(labels, gener
     assert rows.set_index("metric")["value"]["correlation"] == pytest.approx(
         np.corrcoef(data.ravel(), warped.ravel())[0, 1], abs=1e-6
     )
+
+
+def test_evaluate_field_measures_what_the_verdict_rests_on(labels, generator):
+    image = Volume(gaussian_filter(generator.random(GRID.shape), 1).astype("f4"), GRID)
+    field = translation(GRID, 0, 2, 0)
+    rows = evaluate_field(field, labels, labels, [1], images=[image, image]).set_index("metric")["value"]
+    expected = measure(image, image, field)
+    assert {name: rows[f"verdict_{name}"] for name in expected} == expected
 
 
 def test_a_label_in_one_image_or_in_none_has_defined_rows(labels):

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from regcore.errors import InputError
 from regcore.images.field import DisplacementField, read_field
-from regcore.images.volume import Grid, Volume, save_nifti, transform_points
+from regcore.images.grid import transform_points
+from regcore.images.volume import Grid, Volume, save_nifti
 
 #: RAS → LPS and back.
 LPS = np.array([-1.0, -1.0, 1.0])
@@ -251,6 +252,33 @@ def test_at_interpolates_linearly_and_holds_the_edge_outside(grid, random_field,
     u = field.displacement[0].double().numpy()
     moved = np.stack([map_coordinates(component, voxels.T, order=1, mode="nearest") for component in u], axis=-1)
     np.testing.assert_allclose(field.at(grid.to_world(voxels)), grid.to_world(voxels + moved), atol=1e-9)
+
+
+@both_dimensions
+@pytest.mark.parametrize("fill", [None, 55.5])
+def test_outside_is_the_moving_images_background_or_what_is_given(fill, grid, random_field, textured, tmp_path):
+    field, image = random_field(grid), textured(MOVING[grid.ndim])
+    ct = image.with_data(np.round(1100 * image.data) - 1000)  # its rim is air
+    border = np.ones(ct.data.shape, dtype=bool)
+    border[(slice(2, -2),) * grid.ndim] = False
+    outside = -1000 if fill is None else fill
+    if fill is not None:  # so that the image ends in what it is continued with, as SimpleITK needs for comparison
+        ct.data[border] = fill
+    field.save(tmp_path / "field.nii.gz")
+    ct.save(tmp_path / "moving.nii.gz")
+    Volume(np.zeros(grid.shape, np.float32), grid).save(tmp_path / "fixed.nii.gz")
+    warped = field.warp(ct, fill=fill).data
+    transform = sitk.DisplacementFieldTransform(sitk.ReadImage(tmp_path / "field.nii.gz", sitk.sitkVectorFloat64))
+    fixed, moving = (sitk.ReadImage(tmp_path / f"{name}.nii.gz") for name in ("fixed", "moving"))
+    itk = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, outside)).T
+    assert 0.1 < (warped == outside).mean() < 0.95
+    np.testing.assert_allclose(warped, itk, atol=2e-2)  # HU, of 1100; float32 headers
+
+
+def test_labels_are_zero_outside_whatever_their_border_is():
+    labels = Volume(np.full((4, 4), 7, dtype=np.int32), Grid.centred((4, 4), (1, 1), (0, 0)))
+    away = DisplacementField(torch.full((1, 2, 4, 4), 2.0), labels.grid)
+    np.testing.assert_array_equal(away.warp(labels, nearest=True).data[2:], 0)
 
 
 @pytest.mark.parametrize("direction", [np.eye(3), np.diag([-1, 1, 1]), PIR, np.eye(2), PR], ids=len)

@@ -14,10 +14,11 @@ from support.tools import skip_without
 from regcore.alignment.resampling import resample
 from regcore.errors import InputError
 from regcore.images import ants as ants_bridge
+from regcore.images.grid import transform_points
 from regcore.images.itk_transforms import LINEAR
 from regcore.images.matrices import MARK, read_matrix, save_matrix
 from regcore.images.matrix_formats import FORMATS
-from regcore.images.volume import Grid, Volume, transform_points
+from regcore.images.volume import Grid, Volume
 from regcore.methods import make_method, requirements
 from regcore.methods.classical.external import run_program
 from regcore.methods.classical.greedy import call_greedy

@@ -425,6 +425,63 @@ def test_a_missing_program_is_named_with_how_to_get_it(name, settings, message):
         make_method(name, settings).register(*related_pair(3)[:2])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("slices", [2, 3, 8])
+@pytest.mark.parametrize("name", ["syn", "greedy", "dipy", "convexadam", "niftyreg", "demons", "instance"])
+def test_a_volume_of_few_slices_gives_a_field_on_its_grid(name, slices, generator):
+    if name != "instance":
+        skip_without(name)
+    shape = (48, 44, slices)
+    grid = Grid.centred(shape, (1, 1, 5), (0, 0, 0))
+    texture = gaussian_filter(generator.standard_normal(shape), (3, 3, 1))
+    moving = Volume(((texture - texture.min()) / np.ptp(texture)).astype(np.float32), grid)
+    x, y, _ = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    displacement = np.zeros((1, 3, *shape))
+    displacement[0, 0] = 3 * np.cos(np.pi / 2 * x) * np.cos(np.pi / 2 * y)
+    fixed = DisplacementField(torch.from_numpy(displacement).float(), grid).warp(moving)
+    found = make_method(name, {}).register(fixed, moving)
+    assert found.field.grid.shape == shape == tuple(found.field.displacement.shape[2:])
+    assert found.inverse is None or found.inverse.displacement.shape[2:] == shape
+    assert bool(found.field.displacement.isfinite().all())
+
+
+class Short(External):
+    """A tool that needs six voxels along each axis, and moves by where a voxel is."""
+
+    settings_type = NoSettings
+    shortest = 6
+
+    def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
+        self.seen = fixed
+        field = DisplacementField(torch.from_numpy(np.indices(fixed.grid.shape)[None]).float(), fixed.grid)
+        return Registration(field, DisplacementField(-field.displacement, moving.grid), ["short"], "short 1")
+
+
+def test_short_axes_are_continued_for_a_tool_and_its_field_is_cut_back(generator):
+    image = Volume(generator.random((8, 7, 3)), Grid.centred((8, 7, 3), (1, 1, 4), (0, 0, 0)))
+    tool = Short({})
+    found = tool.register(image, image)
+    assert tool.seen.grid.shape == (8, 7, 6)
+    np.testing.assert_array_equal(tool.seen.data[..., :3], image.data)
+    np.testing.assert_array_equal(tool.seen.data[..., 3:], np.repeat(image.data[..., 2:], 3, axis=-1))
+    np.testing.assert_array_equal(tool.seen.grid.affine, image.grid.affine)
+    expected = torch.from_numpy(np.indices((8, 7, 3))[None]).float()
+    torch.testing.assert_close(found.field.displacement, expected)
+    torch.testing.assert_close(found.inverse.displacement, -expected)
+    assert found.field.grid is image.grid and found.inverse.grid is image.grid
+
+
+def test_an_exception_of_ants_is_a_tool_error(monkeypatch):
+    from regcore.images import ants as bridge
+
+    def fails(*_, **__):
+        raise RuntimeError("Registration failed with error code 1")
+
+    monkeypatch.setattr(bridge.load(), "registration", fails)
+    with pytest.raises(ToolError, match="ANTs failed: RuntimeError: Registration failed with error code 1"):
+        make_method("syn", {}).register(*related_pair(2)[:2])
+
+
 class Careless(External):
     """A tool that leaves whatever ``leave`` writes as its field."""
 

@@ -86,6 +86,7 @@ def study_rows():
                     (label, "hd95_mm", np.nan if label == 3 else 10 - 8 * dice[label - 1]) for label in (1, 2, 3)
                 ]
                 values += [(-1, "true_error_mm", generator.uniform(1, 2)), (-1, "ndv_percent", 0.25)]
+                values += [(-1, "verdict_folds_percent", 0.0), (-1, "verdict_coverage", 1.0)]
                 if method != "truth":
                     values += [(-1, "seconds_compute", 100.0 if number == 0 else 1.0 + number / 100)]
                     values += [(-1, "seconds_load", 0.5), (-1, "peak_memory_mb", 1000.0 + number)]
@@ -564,7 +565,7 @@ class Study:
 
     def outputs(self):
         names = {"summary": "summary.csv", "summary_html": "summary.html", "comparisons": "comparisons.csv"}
-        names |= {"starts": "starts.csv"}
+        names |= {"starts": "starts.csv", "verdicts": "verdicts.csv"}
         names |= {f"{name}_labels": f"{name}_by_label.csv" for name in ("dice", "hd95")}
         found = {key: self.folder / "tables" / name for key, name in names.items()}
         return found | {f"{name}_boxes": self.folder / "figures" / f"{name}_by_label.png" for name in ("dice", "hd95")}
@@ -601,13 +602,50 @@ def test_a_report_tells_what_failed_and_what_was_not_run(study_rows, tmp_path):
     pd.testing.assert_frame_equal(compared, comparisons(study_rows, list(METHODS), "syn"))
 
 
+def judged(rows, method, pair, **measures):
+    """Give one registration other measures for its verdict."""
+    rows = rows.copy()
+    mine = (rows["method"] == method) & (rows["pair"] == pair)
+    for name, value in measures.items():
+        rows.loc[mine & (rows["metric"] == f"verdict_{name}"), "value"] = value
+    return rows
+
+
+def test_doubtful_and_failed_registrations_come_first_with_their_reasons(study_rows, tmp_path):
+    rows = judged(study_rows, "demons", "p07", coverage=0.1)
+    rows = judged(rows, "syn", "p03", folds_percent=50.0)
+    rows = judged(rows, "truth", "p03", folds_percent=50.0)  # is no registration
+    rows = judged(rows, "syn", "p05", coverage=0.5)  # worth a note, but ok
+    page = Study(tmp_path, rows, {}).report()
+    assert headings(page)[:3] == ["Methods and data", "Doubtful and failed registrations", "Summary"]
+    section = page[page.index('<h2 id="verdicts">') : page.index('<h2 id="summary">')]
+    failed, doubtful = section.index("<td>failed</td><td>syn</td><td>p03</td>"), section.index("<td>doubtful</td>")
+    assert failed < doubtful
+    assert "the field folds 50.0 % of the content" in section and "covers only 10% of the fixed" in section
+    assert "<td>syn</td><td>1</td><td>0</td><td>14</td>" in section
+    assert "<td>demons</td><td>0</td><td>1</td><td>13</td>" in section
+    assert "identity" not in section and "truth" not in section and "p05" not in section
+    table = pd.read_csv(tmp_path / "tables" / "verdicts.csv")
+    assert len(table) == len(PAIRS) * 2 + 14 and list(table["level"][:3]) == ["failed", "doubtful", "ok"]
+    assert table.set_index(["method", "pair"]).at[("syn", "p05"), "reasons"].startswith("the moving image covers 50%")
+
+
+def test_a_report_names_only_the_worst_of_many(study_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("regcore.reporting.page.IN_QUESTION_SHOWN", 2)
+    rows = study_rows
+    for pair in PAIRS[:3]:
+        rows = judged(rows, "syn", pair, folds_percent=50.0)
+    page = Study(tmp_path, rows, {}).report()
+    assert page.count("<td>failed</td><td>syn</td>") == 2 and "and 1 more: tables/verdicts.csv" in page
+
+
 def test_a_report_without_failures_has_no_section_of_them(study_rows, tmp_path):
     rows = study_rows[study_rows["method"] != "broken"].query("pair != 'p04'")
     study = Study(tmp_path, rows, {})
     study.plan.methods = {name: method for name, method in METHODS.items() if name != "broken"}
     page = study.report()
     assert not {"Not run", "Failed pairs"} & set(headings(page))
-    assert 'href="#failures"' not in page and 'href="#unavailable"' not in page
+    assert 'href="#failures"' not in page and 'href="#unavailable"' not in page and 'href="#verdicts"' not in page
     assert "Failed" not in page
 
 

@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from support.paths import ROOT
 
 from regcore.evaluation import dice
-from regcore.images.volume import Grid, Volume, transform_points
+from regcore.images.grid import Grid, transform_points
+from regcore.images.volume import Volume
 
 sys.path.append(str(ROOT / "benchmarks"))  # it is no package
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from regcore.images.volume import Grid, transform_points
+from regcore.images.grid import transform_points
+from regcore.images.volume import Grid
 from regcore.spatial import (
     affine_between_grids,
     affine_displacement,

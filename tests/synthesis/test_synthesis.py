@@ -10,9 +10,9 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 from support.marks import marks_its_tests
 
+from regcore.cohort.landmarks import read_landmarks
 from regcore.cohort.table import checked_cohort
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.overlap import dice
 from regcore.evaluation.regularity import folds
 from regcore.images.field import read_field

@@ -666,8 +666,6 @@ def test_a_training_that_cannot_fit_is_refused_before_it_starts(images, tmp_path
     with pytest.raises(InputError, match=r"would take about \d+ MiB of memory, but the machine has 2 MiB free; lower"):
         run.run()
     assert run.step == 0
-    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
-    memory.check_memory(1 << 30, torch.device("cpu"))
 
 
 @pytest.mark.slow

@@ -341,7 +341,8 @@ def test_a_trained_model_registers_any_pair_of_files(study, tmp_path):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "register.json").read_text())
-    assert report["correlation_after"] > report["correlation_before"]
+    measures = report["verdict"]["measures"]
+    assert measures["likeness"] > measures["likeness_start"]
     assert (tmp_path / "out" / "inverse.nii.gz").exists()
 
 
@@ -401,14 +402,20 @@ def spoil(kind, folder, config):
     good = read_volume(folder / "s0.nii.gz")
     if kind == "missing file":
         (folder / "s0.nii.gz").unlink()
-    elif kind == "one slice":
-        Volume(good.data[:, :, :1], Grid((20, 24, 1), good.grid.affine)).save(folder / "s0.nii.gz")
+    elif kind == "coronal slice":
+        one = good.data[:, :1]
+        Volume(one, Grid(one.shape, good.grid.affine)).save(folder / "s0.nii.gz")
     elif kind == "labels on another grid":
         affine = good.grid.affine.copy()
         affine[0, 3] += 5
         Volume((good.data > 0.5).astype(np.int16), Grid(good.grid.shape, affine)).save(folder / "s0_seg.nii.gz")
     elif kind == "subject in two splits":
         edit_table(folder, subject="s5", session="2")
+    elif kind == "UTF-16":
+        table = (folder / "cohort.tsv").read_text()
+        (folder / "cohort.tsv").write_text(table, encoding="utf-16")
+    elif kind == "one image twice":
+        edit_table(folder, image="s5.nii.gz")
     elif kind == "empty split":
         config["pairs"] = {"contrasts": ["T2w", "T2w"]}
     elif kind == "unknown method":
@@ -467,9 +474,11 @@ def test_a_study_of_imported_fields_alone_runs_to_a_report(tmp_path):
     ("kind", "words"),
     [
         ("missing file", ["s0.nii.gz", "no such file"]),
-        ("one slice", ["s0.nii.gz", "one-slice"]),
+        ("coronal slice", ["s0.nii.gz", "out of the x-y plane"]),
         ("labels on another grid", ["s0_seg.nii.gz", "not on the grid"]),
         ("subject in two splits", ["cohort.tsv", "s5", "train"]),
+        ("UTF-16", ["cohort.tsv", "UTF-16", "save it as"]),
+        ("one image twice", ["cohort.tsv, lines 2 and 7", "s0_1_T1w", "s5_1_T1w", "same image"]),
         ("empty split", ["cohort.tsv", "'test' is empty"]),
         ("unknown method", ["did you mean 'voxelmorph'"]),
         ("misspelt setting", ["methods.syn", "did you mean 'iterations'"]),

@@ -22,6 +22,7 @@ rule tables:
             labels={"what": "comparisons with the reference", "kind": "table"},
         ),
         starts="<study>/tables/starts.csv",
+        verdicts="<study>/tables/verdicts.csv",
         dice_labels=report(
             "<study>/tables/dice_by_label.csv",
             caption="../report/dice_by_label.rst",
@@ -186,6 +187,7 @@ rule write_report:
         summary="<study>/tables/summary.csv",
         comparisons="<study>/tables/comparisons.csv",
         starts="<study>/tables/starts.csv",
+        verdicts="<study>/tables/verdicts.csv",
         labels=expand("<study>/tables/{metric}_by_label.csv", metric=["dice", "hd95"]),
         boxes=expand("<study>/figures/{metric}_by_label.png", metric=["dice", "hd95"]),
         pictures=expand("<study>/figures/pairs_{method}.png", method=PLAN.spotlight),

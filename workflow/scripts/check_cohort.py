@@ -2,7 +2,7 @@
 
 from regcore.process.files import atomic_write
 from regcore.study.job import job
-from regcore.study.stages.listing import check_scans
+from regcore.study.stages.listing import check_cohort
 
 with job(snakemake) as plan, atomic_write(snakemake.output[0]) as path:
-    path.write_text(check_scans(plan.cohort) + "\n")
+    path.write_text(check_cohort(plan) + "\n")

@@ -7,7 +7,7 @@ from regcore.images import ants as ants_bridge
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
-from regcore.methods.classical.external import External, on_grid
+from regcore.methods.classical.external import External, failing_as_tool_error, on_grid
 from regcore.methods.settings.classical.ants import SyNSettings
 
 
@@ -34,6 +34,11 @@ class SyN(External):
     uses_masks: ClassVar = True
     settings: SyNSettings
 
+    @property
+    def shortest(self) -> int:
+        """What ITK's recursive Gaussian needs."""
+        return 4
+
     def run(
         self,
         fixed: Volume,
@@ -58,7 +63,8 @@ class SyN(External):
         prefix = str(folder / "pair_")  # antspyx finds its results with a glob on this prefix
         given = {"mask": fixed_mask, "moving_mask": moving_mask}
         masks = {name: ants_bridge.to_ants(mask) for name, mask in given.items() if mask is not None}
-        found = ants.registration(first, second, outprefix=prefix, **arguments, **masks)
+        with failing_as_tool_error("ANTs"):
+            found = ants.registration(first, second, outprefix=prefix, **arguments, **masks)
         forward = _composed(first, second, found["fwdtransforms"], prefix + "forward_")
         inverse = _composed(
             second,

@@ -41,6 +41,11 @@ class ConvexAdam(External):
     settings: ConvexAdamSettings
 
     @property
+    def shortest(self) -> int:
+        """Three cells of the coarse grid, which the package averages over."""
+        return 3 * self.settings.grid_sp
+
+    @property
     def device(self) -> torch.device:
         """The GPU if there is one."""
         return default_device()

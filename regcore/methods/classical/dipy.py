@@ -36,6 +36,11 @@ class DipySyN(External):
     settings: DipySettings
 
     @property
+    def shortest(self) -> int:
+        """More voxels at the coarsest level than the window of the correlation has."""
+        return (2 * self.settings.radius + 2) * 2 ** (len(self.settings.iterations) - 1)
+
+    @property
     def threads(self) -> int:
         """DIPY registers in one thread."""
         return 1

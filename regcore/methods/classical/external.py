@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,26 +61,37 @@ class External(Method):
         """Number of threads for the tool: as many as the process has."""
         return torch.get_num_threads()
 
+    @property
+    def shortest(self) -> int:
+        """Voxels that the tool needs along each axis: at its coarsest level, it smooths or compares neighbours."""
+        return 1
+
     def register(
         self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
     ) -> Registration:
-        """Run the tool in an empty temporary folder.
+        """Run the tool in an empty temporary folder, on images that are continued where they are too short for it.
 
         Raises
         ------
         ToolError
             The tool failed, or its field is not on the fixed grid.
         """
-        masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask} if self.uses_masks else {}
+        images = [continued(image, self.shortest) for image in (fixed, moving)]
+        given = {"fixed_mask": fixed_mask, "moving_mask": moving_mask} if self.uses_masks else {}
+        masks = {name: mask and continued(mask, self.shortest) for name, mask in given.items()}
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
             try:
-                found = self.run(fixed, moving, Path(folder), **masks)
+                found = self.run(images[0], images[1], Path(folder), **masks)
             except InputError as error:  # about a file that the tool did not write or wrote wrongly
                 raise ToolError(f"the tool gave no usable field: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
             if field is not None and not bool(field.displacement.isfinite().all()):
                 raise ToolError(f"the {what} of {found.tool} has NaN or infinite values")
-        return found
+        return replace(
+            found,
+            field=cropped(found.field, fixed.grid),
+            inverse=None if found.inverse is None else cropped(found.inverse, moving.grid),
+        )
 
     @abstractmethod
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
@@ -234,6 +246,24 @@ def package_version(name: str) -> str:
     return f"{name} {importlib.metadata.version(name)}"
 
 
+def continued(image: Volume, shortest: int) -> Volume:
+    """The image with its last slice repeated along every axis that has fewer than ``shortest`` voxels."""
+    shape = image.grid.shape
+    missing = [max(0, shortest - length) for length in shape]
+    if not any(missing):
+        return image
+    data = np.pad(image.data, [(0, n) for n in missing], mode="edge")
+    return Volume(data, replace(image.grid, shape=data.shape), image.path)
+
+
+def cropped(field: DisplacementField, grid: Grid) -> DisplacementField:
+    """The field without the voxels that :func:`continued` added to ``grid``."""
+    if field.grid.shape == grid.shape:
+        return field
+    kept = tuple(slice(length) for length in grid.shape)
+    return DisplacementField(field.displacement[(slice(None), slice(None), *kept)].contiguous(), grid)
+
+
 def save_images(fixed: Volume, moving: Volume, folder: Path) -> None:
     """Write both images, as ``FIXED`` and ``MOVING``, for a tool that reads files.
 
@@ -352,7 +382,7 @@ def on_grid(field: DisplacementField, grid: Grid) -> DisplacementField:
     >>> on_grid(rounded, grid).grid is grid
     True
     """
-    if not field.grid.same_as(grid, tolerance_mm=0.05):
+    if not field.grid.same_as(grid, voxels=0.05):
         raise ToolError(f"the tool's field is not on the grid of the fixed image ({field.grid.shape}, {grid.shape})")
     return DisplacementField(field.displacement, grid)
 

@@ -48,6 +48,11 @@ class Greedy(External):
     uses_masks: ClassVar = True
     settings: GreedySettings
 
+    @property
+    def shortest(self) -> int:
+        """Four voxels at the coarsest level, which ITK's recursive Gaussian needs."""
+        return 4 * 2 ** (len(self.settings.iterations) - 1)
+
     def run(
         self,
         fixed: Volume,

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from regcore.images.field import DisplacementField
-from regcore.images.volume import Grid, Volume, load_values, open_nifti
+from regcore.images.grid import Grid
+from regcore.images.nifti import load_values, open_nifti
+from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
 from regcore.methods.classical.external import (

@@ -4,11 +4,13 @@ Nothing here computes, so these jobs need not load torch.
 """
 
 import os
+from hashlib import blake2b
 from pathlib import Path
 
-from regcore.cohort.table import FILE_COLUMNS, Cohort
+from regcore.cohort.labels import found_labels, scored_labels
+from regcore.cohort.table import FILE_COLUMNS, Cohort, same_image
 from regcore.errors import InputError
-from regcore.images.volume import read_labels, read_volume
+from regcore.images.volume import Volume, read_labels, read_volume
 from regcore.process.files import atomic_write
 from regcore.study.plan import Plan
 from regcore.synthesis.icbm152 import label_table
@@ -66,13 +68,13 @@ def write_pairs(plan: Plan, path: str | Path) -> None:
         table.to_csv(temporary, sep="\t", index=False)
 
 
-def check_scans(cohort: Cohort) -> str:
-    """Read every voxel of a cohort once, so that a damaged file is found before any long job.
+def check_cohort(plan: Plan) -> str:
+    """Read every voxel of a study's own cohort once, and what else the study's jobs would read only at their end.
 
     Parameters
     ----------
-    cohort : Cohort
-        The scans.
+    plan : Plan
+        A study with a cohort table.
 
     Returns
     -------
@@ -82,7 +84,34 @@ def check_scans(cohort: Cohort) -> str:
     Raises
     ------
     InputError
-        Lists every unusable file.
+        Lists every unusable file; or no label of the test scans is left to score.
+    """
+    codes = check_scans(plan.cohort)
+    if plan.reference not in plan.cohort.table.index:
+        read_volume(plan.reference)
+    pairs = plan.pairs_of("test")
+    tested = {code for scan in {*pairs["fixed"], *pairs["moving"]} for code in codes[scan]}
+    scored_labels(tested, plan.settings.labels, plan.label_table)
+    return f"{len(plan.cohort.table)} scans of {plan.cohort.path} are complete, different, finite and not constant"
+
+
+def check_scans(cohort: Cohort) -> dict[str, set[int]]:
+    """Read every voxel of a cohort once, so that a damaged file is found before any long job.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        The scans.
+
+    Returns
+    -------
+    dict of str → set of int
+        The codes in each scan's label map; none where it has none.
+
+    Raises
+    ------
+    InputError
+        Lists every unusable file, and scans whose images have the same voxels.
 
     Examples
     --------
@@ -103,16 +132,30 @@ def check_scans(cohort: Cohort) -> str:
     ...         print(str(error).removeprefix(folder))
     /a.nii: every voxel has the value 7; there is nothing to register, check how the file was made
     """
-    problems = []
-    for scan in cohort.table.index:
+    problems: list[str] = []
+    codes: dict[str, set[int]] = {}
+    first: dict[bytes, str] = {}
+    for scan in map(str, cohort.table.index):
+        found: dict[str, Volume] = {}
         for column, read in (("image", read_volume), ("labels", read_labels), ("mask", read_labels)):
             path = cohort.file(scan, column)
             try:
-                found = path and read(path)
-                if column == "labels" and found and not found.data.any():
-                    problems.append(f"{path}: the label map is empty (all zero); repair it, or leave the column empty")
+                found |= {column: read(path)} if path else {}
             except InputError as error:
                 problems.append(str(error))
+        codes[scan] = found_labels([found["labels"].data]) if "labels" in found else set()
+        for column, name in (("labels", "label map"), ("mask", "mask")):
+            if column in found and not found[column].data.any():
+                problems.append(
+                    f"{found[column].path}: the {name} is empty (all zero); repair it, or leave the column empty"
+                )
+        if "image" in found:
+            image = found["image"].data
+            content = blake2b(repr(image.shape).encode())
+            content.update(image.tobytes())
+            other = first.setdefault(content.digest(), scan)
+            if other != scan:
+                problems.append(f"{cohort.path}: {same_image(cohort.table, other, scan)}")
     if problems:
         raise InputError("\n".join(problems))
-    return f"{len(cohort.table)} scans of {cohort.path} are complete, finite and not constant"
+    return codes

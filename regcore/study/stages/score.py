@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from regcore.cohort.labels import found_labels, read_label_table, scored_labels
+from regcore.cohort.landmarks import read_landmarks
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError
-from regcore.evaluation.accuracy import read_landmarks
 from regcore.evaluation.evaluate import Truth, evaluate_field, require_grid
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume, read_labels, read_volume
