@@ -19,6 +19,7 @@ import argparse
 import os
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,7 +43,9 @@ FAMILIES = ("within", "across")
 
 def measure(arguments: argparse.Namespace, contestants: list[str]) -> None:
     rows = {name: Rows(arguments.output, name) for name in contestants}
-    with Worker(threads=1) as worker:
+    with ExitStack() as stack:
+        # One each: two versions of ITK in one process cannot read files.
+        workers = {name: stack.enter_context(Worker(threads=1)) for name in contestants}
         for number in range(arguments.pairs):
             for kind in arguments.kinds:
                 for family in FAMILIES:
@@ -50,17 +53,19 @@ def measure(arguments: argparse.Namespace, contestants: list[str]) -> None:
                     left = [c for c in contestants if not rows[c].has(name, arguments.split)]
                     pair = make_pair(kind, family, number, arguments.split) if left else None
                     if pair is not None:
-                        measure_pair(pair, left, rows, worker, arguments)
+                        measure_pair(pair, left, rows, workers, arguments)
 
 
-def measure_pair(pair: Pair, contestants: list[str], rows: dict[str, Rows], worker: Worker, arguments) -> None:
+def measure_pair(
+    pair: Pair, contestants: list[str], rows: dict[str, Rows], workers: dict[str, Worker], arguments: argparse.Namespace
+) -> None:
     with tempfile.TemporaryDirectory(prefix="regcore-alignment-") as folder:
         paths = [str(Path(folder) / f"{name}.nii") for name in ("fixed", "moving")]
         pair.fixed.save(paths[0])
         pair.moving.save(paths[1])
         for name in contestants:
             try:
-                found = worker.call("capture.contestants:align", name, *paths, seconds=arguments.limit)
+                found = workers[name].call("capture.contestants:align", name, *paths, seconds=arguments.limit)
                 scored = score(pair, np.array(found["matrix"]))
             except CallFailed as error:
                 found = {"failed": str(error).splitlines()[0][:200]}

@@ -18,7 +18,8 @@ from capture.resampling import at_spacing, moving_grid, resampled
 from capture.scanning import scanned
 from capture.sources import Scan
 from capture.truth import fit_to_labels
-from regcore.images.volume import Volume, transform_points
+from regcore.images.grid import transform_points
+from regcore.images.volume import Volume
 from regcore.process.files import atomic_write
 
 #: Cohorts that have the same label codes; between other two only the brain is scored.

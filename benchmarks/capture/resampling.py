@@ -8,7 +8,8 @@ from scipy.ndimage import affine_transform
 
 from capture.kinds import Kind
 from capture.motion import rotation
-from regcore.images.volume import Grid, Volume
+from regcore.images.grid import Grid
+from regcore.images.volume import Volume
 
 #: Voxel sizes of moving images relative to the fixed one's.
 SPACINGS = (0.85, 1.25)

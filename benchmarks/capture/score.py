@@ -5,7 +5,7 @@ from scipy.ndimage import affine_transform
 
 from capture.pairs import Pair
 from regcore.evaluation import dice
-from regcore.images.volume import transform_points
+from regcore.images.grid import transform_points
 
 #: A known map is found if the mean error is less than this part of the content's extent.
 NEAR = 0.05

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from regcore.images.volume import Grid, Volume, read_labels, read_volume
+from regcore.images.grid import Grid
+from regcore.images.volume import Volume, read_labels, read_volume
 from regcore.process.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]

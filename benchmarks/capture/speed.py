@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def time_contestants(contestants: list[str], repeats: int, limit: float, path: P
     """Write a row for every contestant and repeat; the first call of each, which loads and compiles, does not count."""
     pair = fine_pair()
     rows = []
-    with tempfile.TemporaryDirectory(prefix="regcore-alignment-") as folder, Worker(THREADS) as worker:
+    with tempfile.TemporaryDirectory(prefix="regcore-alignment-") as folder, ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(THREADS)) for name in contestants}
         paths = [str(Path(folder) / f"{name}.nii") for name in ("fixed", "moving")]
         pair.fixed.save(paths[0])
         pair.moving.save(paths[1])
@@ -41,7 +43,7 @@ def time_contestants(contestants: list[str], repeats: int, limit: float, path: P
             for name in contestants:
                 row = {"contestant": name, "repeat": repeat, "threads": THREADS, "voxels": pair.fixed.data.size}
                 try:
-                    found = worker.call("capture.contestants:align", name, *paths, seconds=limit)
+                    found = workers[name].call("capture.contestants:align", name, *paths, seconds=limit)
                 except CallFailed as error:
                     row |= {"failed": str(error).splitlines()[0][:200]}
                 else:

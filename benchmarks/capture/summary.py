@@ -74,6 +74,7 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, folder: Path, split: str) -> s
         f"`pairs/`, one file a contestant. {processor_name()}, one thread; {versions()}. Subjects and random numbers "
         f"are those of the split `{split}`.",
         EXPLAINED,
+        *([UNEQUAL] if rows.groupby("contestant")["pair"].nunique().nunique() > 1 else []),
         "![Success by the angle of rotation](success-by-angle.png)",
         "Pairs that differ by a rotation and up to 15 mm, by the angle of the true map's rotation.",
     ]
@@ -93,6 +94,7 @@ content below 5 % of its length. Between two subjects the map is fitted to their
 with fewer than 20 labels, the largest soft Dice), and success is Dice within one point of the fitted map's, where the
 moving image shows the fixed one. A contestant that raises or exceeds the time limit has failed. Moderate: up to 15°
 and 15 mm, also in every kind that does not say otherwise."""
+UNEQUAL = "Not every contestant has every pair yet: compare the cells of one kind with equal numbers of pairs only."
 CREDITS = """Scans: OASIS with Neuromorphometrics' labels (MICCAI 2012 challenge, CC BY-NC); hippocampus of the Medical
 Segmentation Decathlon (CC BY-SA 4.0); slices of Mindboggle-101 (CC BY-NC-SA 3.0); SynthSeg's label maps and
 VoxelMorph's test scan (Apache-2.0); ICBM 2009c templates with CerebrA; SPM's averages of 152 brains; Colin27 with AAL;

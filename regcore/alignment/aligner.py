@@ -13,7 +13,7 @@ is fixed: so a slab cannot be stretched over a whole organ, and swapping the ima
 drawn at random.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ from regcore.images.volume import Volume
 CANDIDATES, APART = 48, 0.05
 #: A pose wins over that of the headers if its information is higher by more than this share.
 CLEARLY = 0.03
+#: A content smaller than this, relative to the other, may be cut out of what the other shows; it is taken to be so if
+#: its inside is explained better by more than this share.
+CUT_OUT, CUT_OUT_CLEARLY = 0.75, 0.1
 #: A content thinner than this in relation to its length, or in voxels, does not carry all degrees of freedom.
 THIN, FEW_VOXELS = 0.3, 10
 
@@ -141,7 +144,7 @@ def align_images(
     if swapped:
         contents, first = (contents[1], contents[0]), np.linalg.inv(first)
     carried, notes = _carried(kind, *contents)
-    found, loss, rival = _refined(*contents, _candidates(*contents, carried, first), carried)
+    found, loss, rival = _best(*contents, carried, first)
     return Aligned(np.linalg.inv(found) if swapped else found, carried, notes, -loss, rival)
 
 
@@ -152,6 +155,23 @@ def _carried(kind: Own, fixed: Content, moving: Content) -> tuple[Own, tuple[str
     if min(fixed.thickness(), moving.thickness()) < THIN or min(*fixed.grid.shape, *moving.grid.shape) < FEW_VOXELS:
         return "similarity", ("an image is thin: one scale was found for all axes, and no shear (similarity)",)
     return "affine", ()
+
+
+def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The best map, its loss, and its rival; the smaller content may be cut out of what the larger one shows.
+
+    If it is, as an extracted brain of a head, then what surrounds it says nothing.  That reading is preferred if its
+    map explains the inside of the smaller content clearly better.
+    """
+    found = _refined(smaller, larger, _candidates(smaller, larger, kind, first), kind)
+    if not smaller.has_background or smaller.size > CUT_OUT * larger.size:
+        return found
+    alone = replace(smaller, valid=smaller.inside, has_background=False)
+    candidates = _candidates(alone, larger, kind, first)
+    other = _refined(alone, larger, np.concatenate([candidates, found[0][None]]), kind)
+    unmoved = replace(STAGES[-1], iterations=0)
+    _, losses = _Problem(alone, larger, unmoved, kind).descend(np.stack([found[0], other[0]]))
+    return other if losses[1] < losses[0] - CUT_OUT_CLEARLY * abs(losses[0]) else found
 
 
 def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray) -> np.ndarray:
