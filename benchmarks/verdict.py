@@ -255,7 +255,8 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     )
     right.legend(loc="lower right")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def limits() -> pd.DataFrame:

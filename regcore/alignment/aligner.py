@@ -39,7 +39,7 @@ THIN, FEW_VOXELS = 0.3, 10
 
 
 @dataclass(frozen=True)
-class Stage:
+class _Stage:
     """One stage of the descent.
 
     Voxels across the content, classes, points, iterations, poses that go on, what strain costs, whether all degrees of
@@ -57,11 +57,11 @@ class Stage:
 
 
 STAGES = (
-    Stage(12, 4, 1_500, 6, 24, 3.0, free=False, headers_stay=True),
-    Stage(16, 4, 2_500, 10, 12, 3.0, free=False, headers_stay=True),
-    Stage(24, 6, 4_000, 15, 6, 2.0, free=False, headers_stay=True),
-    Stage(40, 8, 10_000, 15, 2, 1.0, free=True, headers_stay=False),
-    Stage(80, 12, 20_000, 12, 1, 0.3, free=True, headers_stay=False),
+    _Stage(12, 4, 1_500, 6, 24, 3.0, free=False, headers_stay=True),
+    _Stage(16, 4, 2_500, 10, 12, 3.0, free=False, headers_stay=True),
+    _Stage(24, 6, 4_000, 15, 6, 2.0, free=False, headers_stay=True),
+    _Stage(40, 8, 10_000, 15, 2, 1.0, free=True, headers_stay=False),
+    _Stage(80, 12, 20_000, 12, 1, 0.3, free=True, headers_stay=False),
 )
 
 
@@ -82,6 +82,13 @@ class Aligned:
     rival : float
         Information of the best pose found elsewhere, relative to that of this one: close to 1 if the pose is not
         certain, NaN if there is no other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.aligner import Aligned
+    >>> Aligned(np.eye(4), "rigid").notes
+    ()
     """
 
     matrix: np.ndarray
@@ -209,7 +216,7 @@ class _Problem:
     Parameters are in mm: angles and strains by the shift they cause at the reach.
     """
 
-    def __init__(self, fixed: Content, moving: Content, stage: Stage, kind: Own):
+    def __init__(self, fixed: Content, moving: Content, stage: _Stage, kind: Own):
         self.ndim = fixed.value.ndim
         self.stage = stage
         self.kind = "similarity" if kind == "affine" and not stage.free else kind

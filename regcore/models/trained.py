@@ -78,7 +78,7 @@ class Model:
     >>> from regcore.models.trained import load_model
     >>> model = load_model(released_model("synthmorph", 2))
     >>> model.name, model.ndim, model.space, model.preprocess.affine
-    ('synthmorph', 2, None, 'nmi')
+    ('synthmorph', 2, None, 'auto')
     """
 
     method: LearnedMethod

@@ -40,8 +40,9 @@ def imported_fields(entry: Entry, cohort: Cohort, pairs: pd.DataFrame) -> dict[s
     >>> from regcore.cohort.table import checked_cohort
     >>> from regcore.study.entry import Entry
     >>> from regcore.study.imported import imported_fields
-    >>> row = {"session": "1", "split": "test", "contrast": "T1w", "image": "a.nii.gz", "labels": ""}
-    >>> cohort = checked_cohort(pd.DataFrame([{"subject": "a", **row}, {"subject": "b", **row}]), "cohort.tsv")
+    >>> row = {"session": "1", "split": "test", "contrast": "T1w", "labels": ""}
+    >>> scans = [{"subject": name, "image": f"{name}.nii.gz", **row} for name in "ab"]
+    >>> cohort = checked_cohort(pd.DataFrame(scans), "cohort.tsv")
     >>> listed = pd.DataFrame([("a", "b", "a-b.nii.gz")], columns=["fixed", "moving", "field"])
     >>> pairs = pd.DataFrame([("a--b", "a_1_T1w", "b_1_T1w")], columns=["pair", "fixed", "moving"])
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,7 @@ def job(snakemake) -> Iterator[Plan]:
     Raises
     ------
     SystemExit
-        The block raised :class:`InputError`: its message is logged, and the exit status is 2.
+        The block raised :class:`regcore.errors.InputError`: its message is logged, and the exit status is 2.
     """
     os.environ[THREADS_VARIABLE] = str(snakemake.threads)
     log_to(*snakemake.log, prefix=" ".join([snakemake.rule, *snakemake.wildcards]))

@@ -42,7 +42,7 @@ STEP = "is a step of another function or class, which has the example"
 #: Public names without an example, by the reason.  Steps may be described in one line.
 EXCEPTIONS = {
     "takes seconds": (
-        "alignment.aligner.align_images",
+        "study.stages.listing.check_cohort",
         "alignment.optimisation.optimise_affine",
         "alignment.with_ants.align_with_ants",
         "autoreg.path_search.PathSearch",
@@ -103,6 +103,9 @@ EXCEPTIONS = {
         "study.stages.weights.write_weights",
     ),
     STEP: (
+        "study.checks.check_labels",
+        "study.checks.check_landmarks",
+        "study.checks.check_reference",
         "alignment.preprocess.placed",
         "autoreg.bilevel.Problem",
         "alignment.preprocess.prepare_image",
