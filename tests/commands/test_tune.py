@@ -301,8 +301,10 @@ def test_a_model_or_cohort_that_does_not_fit_is_explained(folder, tmp_path):
     solid = Grid.centred((16, 16, 16), (1, 1, 1), (0, 0, 0))
     data = np.zeros(solid.shape, np.int16)
     data[4:9, 4:9, 4:9] = 1
-    Volume(data, solid).save(tmp_path / "solid.nii.gz")
-    cells = {f"a{n}__{column}": str(tmp_path / "solid.nii.gz") for n in range(3) for column in ("image", "labels")}
+    cells = {}
+    for n in range(3):
+        Volume(data + n * (data > 0), solid).save(tmp_path / f"solid{n}.nii.gz")
+        cells |= {f"a{n}__{column}": str(tmp_path / f"solid{n}.nii.gz") for column in ("image", "labels")}
     message = refused(folder / "hyper", edited(folder, tmp_path / "solid.tsv", **cells), *out)
     assert "hyper: a 2-D model cannot register 3-D images" in message
     gone = edited(folder, tmp_path / "gone.tsv", a1__image=str(tmp_path / "gone.nii.gz"))

@@ -109,6 +109,8 @@ def test_register_takes_the_model_of_the_images_dimension(models, tmp_path):
     result = register(fixed, moving, "-o", tmp_path / "out", "--method", "synthmorph")
     assert result.exit_code == 0, result.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "affine.mat",
+        "affine.txt",
         "warped.nii.gz",
         "displacement.nii.gz",
         "inverse.nii.gz",
