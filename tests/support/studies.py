@@ -17,7 +17,7 @@ def small_study(folder, methods, train_subjects=5, unlabelled=()):
     distance = np.linalg.norm(np.moveaxis(np.indices((32, 32)), 0, -1) - 15.5, axis=-1)
     rows = []
     for number, split in enumerate(["train"] * train_subjects + ["validation"] * 2 + ["test"] * 2):
-        radius = 6 + number % 6
+        radius = 6 + number % 6 + 0.25 * (number // 6)
         Volume(1 / (1 + np.exp(distance - radius)).astype("f4"), GRID).save(folder / f"s{number}.nii.gz")
         Volume((distance < radius).astype(np.int16), GRID).save(folder / f"s{number}_seg.nii.gz")
         labels = "" if number in unlabelled else f"s{number}_seg.nii.gz"
