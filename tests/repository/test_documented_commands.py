@@ -207,6 +207,15 @@ def pair(tmp_path_factory):
             main, ["register", "fixed.nii.gz", "moving.nii.gz", "-o", "out", "--method", "identity"]
         )
         assert done.exit_code == 0, done.output
+        Path("aligned").mkdir()
+        for name in ("start.mat", "aligned/affine.mat"):
+            shutil.copyfile("out/affine.mat", name)
+        np.savetxt("flirt.mat", np.eye(4))
+        hole = np.ones(grid.shape, np.int16)
+        hole[10:14, 10:14] = 0
+        for name in ("fixed_mask", "moving_mask"):
+            Volume(hole, grid).save(f"{name}.nii.gz")
+        Volume(1 - hole, grid).save("lesion.nii.gz")
     return folder
 
 
