@@ -29,11 +29,12 @@ from regcore.images.volume import Volume
 
 #: Candidates of the search that descend, and how far apart they are, relative to the reach of the content.
 CANDIDATES, APART = 48, 0.05
-#: A pose wins over that of the headers if its information is higher by more than this share.
-CLEARLY = 0.03
+#: A pose wins over that of the headers if its information is higher by more than this share: shapes that are nearly
+#: symmetric have poses about as good as the right one.
+CLEARLY = 0.1
 #: A content smaller than this, relative to the other, may be cut out of what the other shows; it is taken to be so if
-#: its inside is explained better by more than this share.
-CUT_OUT, CUT_OUT_CLEARLY = 0.75, 0.1
+#: its inside is then explained clearly better.
+CUT_OUT = 0.75
 #: A content thinner than this in relation to its length, or in voxels, does not carry all degrees of freedom.
 THIN, FEW_VOXELS = 0.3, 10
 
@@ -178,7 +179,7 @@ def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> tu
     other = _refined(alone, larger, np.concatenate([candidates, found[0][None]]), kind)
     unmoved = replace(STAGES[-1], iterations=0)
     _, losses = _Problem(alone, larger, unmoved, kind).descend(np.stack([found[0], other[0]]))
-    return other if losses[1] < losses[0] - CUT_OUT_CLEARLY * abs(losses[0]) else found
+    return other if losses[1] < losses[0] - CLEARLY * abs(losses[0]) else found
 
 
 def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray) -> np.ndarray:
@@ -198,13 +199,11 @@ def _refined(fixed: Content, moving: Content, maps: np.ndarray, kind: Own) -> tu
     for stage in STAGES:
         maps, losses = _Problem(fixed, moving, stage, kind).descend(maps)
         handicapped = losses.copy()
-        handicapped[0] -= CLEARLY * abs(losses[0])  # the first map is that of the headers
+        handicapped[0] -= CLEARLY * abs(losses[0])  # of the headers, or, in the last stage, the best so far
         chosen = distinct(maps, handicapped, fixed, 0.6 * APART * fixed.reach, stage.kept)
         if stage is STAGES[-2]:
             rival = float(losses[chosen[1]] / losses[chosen[0]]) if len(chosen) > 1 else rival
-            chosen = (
-                chosen[losses[chosen] <= losses[chosen[0]] * (1 - 2 * CLEARLY)] if losses[chosen[0]] < 0 else chosen
-            )
+            chosen = chosen[losses[chosen] <= losses[chosen[0]] + CLEARLY * abs(losses[chosen[0]])]
         order = np.concatenate([[0], chosen[chosen != 0]]) if stage.headers_stay else chosen
         maps, losses = maps[order], losses[order]
     return maps[0], float(losses[0]), rival

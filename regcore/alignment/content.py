@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regcore.errors import InputError
+from regcore.evaluation.likeness import cell_means
 from regcore.images.volume import Grid, Volume
 from regcore.process.devices import default_device
 
@@ -126,9 +127,12 @@ def content_of(volume: Volume, mask: Volume | None = None) -> Content:
     points = volume.grid.to_world(places[:: max(1, len(places) // POINTS)])
     reach = np.percentile(np.linalg.norm(points - points.mean(0), axis=1), 97)
     steps = np.clip(np.floor(2 * reach / ACROSS / volume.grid.spacing + 1e-6), 1, data.shape).astype(int)
+    everywhere = tuple(slice(0, size) for size in data.shape)
     counted = (content & valid).astype(np.float32)
-    inside, shares = _mean(counted, steps), _mean(valid.astype(np.float32), steps)
-    value = _mean(data * counted, steps) / np.maximum(inside, 1e-6)
+    inside, shares, total = (
+        cell_means(values, everywhere, tuple(steps)) for values in (counted, valid.astype(np.float32), data * counted)
+    )
+    value = total / np.maximum(inside, 1e-6)
     affine = volume.grid.affine.copy()
     affine[:-1, -1] += affine[:-1, :-1] @ ((steps - 1) / 2)
     affine[:-1, :-1] *= steps
@@ -262,13 +266,6 @@ def _beyond(content: Content, inside: np.ndarray, valid: np.ndarray, axis: int, 
     amount = int(np.ceil(voxels))
     before, after = (amount if faces[i] < CLOSED and faces[i + 1] > 0.5 else 0 for i in (0, 2))
     return before, after
-
-
-def _mean(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Mean over blocks of voxels; an incomplete block at an end is left out."""
-    whole = values[tuple(slice(0, size // step * step) for size, step in zip(values.shape, steps, strict=True))]
-    blocks = [part for size, step in zip(whole.shape, steps, strict=True) for part in (size // step, step)]
-    return whole.reshape(blocks).mean(tuple(range(1, 2 * values.ndim, 2)), dtype=np.float32)
 
 
 def _otsu(values: np.ndarray) -> float:

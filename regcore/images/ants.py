@@ -69,7 +69,6 @@ def estimate_affine(
     fixed_mask: Volume | None = None,
     moving_mask: Volume | None = None,
     start: np.ndarray | None = None,
-    kind: str = "Affine",
 ) -> np.ndarray:
     """Align ``moving`` to ``fixed`` with ANTs: mutual information, multi-resolution.
 
@@ -83,8 +82,6 @@ def estimate_affine(
         Zero where an image is ignored; may be on other grids than the images.
     start : ndarray, shape (D + 1, D + 1), optional
         As the result; by default the centres of both images' intensities are aligned.
-    kind : str
-        ANTs' name of the transform.
 
     Returns
     -------
@@ -101,7 +98,7 @@ def estimate_affine(
         result = ants.registration(
             to_ants(fixed),
             to_ants(moving),
-            type_of_transform=kind,
+            type_of_transform="Affine",
             outprefix=f"{prefix}found_",
             mask=None if fixed_mask is None else to_ants(fixed_mask),
             moving_mask=None if moving_mask is None else to_ants(moving_mask),

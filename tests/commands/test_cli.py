@@ -616,7 +616,8 @@ def test_a_second_registration_leaves_nothing_of_the_first(pair, tmp_path):
     assert (out / "inverse.nii.gz").is_file()
     second = run("register", moving, fixed, "-o", out, "--method", "demons", *DEMONS)
     assert second.exit_code == 0, second.output
-    assert {path.name for path in out.iterdir()} == {"warped.nii.gz", "displacement.nii.gz", "register.json"}
+    written = {"warped.nii.gz", "displacement.nii.gz", "affine.mat", "affine.txt", "register.json"}
+    assert {path.name for path in out.iterdir()} == written
     assert json.loads((out / "register.json").read_text())["fixed"] == str(moving)
 
 

@@ -34,11 +34,11 @@ def known(installed, monkeypatch):
 
 
 def write_discs(folder):
-    """A cohort of discs of different sizes: two scans in each split."""
+    """A cohort of discs of different sizes, each its own: two scans in each split."""
     distance = np.linalg.norm(np.moveaxis(np.indices(GRID.shape), 0, -1) - 15.5, axis=-1)
     rows = []
     for number, split in enumerate(["train"] * 2 + ["validation"] * 2 + ["test"] * 2):
-        radius = 8 + number % 2 * 2
+        radius = 8 + number % 2 * 2 + number // 2 * 0.25
         Volume(1 / (1 + np.exp(distance - radius)).astype("f4"), GRID).save(folder / f"s{number}.nii.gz")
         Volume((distance < radius).astype(np.int16), GRID).save(folder / f"s{number}_seg.nii.gz")
         rows.append((f"s{number}", "1", split, "T1w", f"s{number}.nii.gz", f"s{number}_seg.nii.gz"))

@@ -30,16 +30,8 @@ from regcore.images.volume import Grid, Volume
 from regcore.methods import METHODS, make_method, read_settings
 from regcore.methods.base import Registration
 from regcore.methods.classical.deeds import read_displacements, upsampled
-from regcore.methods.classical.external import (
-    FIXED,
-    MOVING,
-    External,
-    ToolError,
-    from_ras,
-    from_voxels,
-    on_grid,
-    run_program,
-)
+from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, run_program
+from regcore.methods.classical.fields import from_ras, from_voxels, on_grid
 from regcore.methods.classical.greedy import WARP, call_greedy
 from regcore.methods.settings.classical.alignment import NoSettings
 

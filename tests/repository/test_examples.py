@@ -19,7 +19,9 @@ class Finder(doctest.DocTestFinder):
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_examples_run(path):
-    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    # By its own name: as `package.__init__` a package would be loaded twice, and register its operators anew.
+    named = path.parent if path.name == "__init__.py" else path.with_suffix("")
+    module = importlib.import_module(".".join(named.relative_to(ROOT).parts))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in Finder().find(module):
         runner.run(test)

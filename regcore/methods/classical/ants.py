@@ -7,7 +7,8 @@ from regcore.images import ants as ants_bridge
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
-from regcore.methods.classical.external import External, failing_as_tool_error, on_grid
+from regcore.methods.classical.external import External, failing_as_tool_error
+from regcore.methods.classical.fields import on_grid
 from regcore.methods.settings.classical.ants import SyNSettings
 
 

@@ -9,7 +9,8 @@ import torch
 
 from regcore.images.volume import Volume
 from regcore.methods.base import Registration
-from regcore.methods.classical.external import External, failing_as_tool_error, from_voxels, package_version
+from regcore.methods.classical.external import External, failing_as_tool_error, package_version
+from regcore.methods.classical.fields import from_voxels
 from regcore.methods.settings.classical.convexadam import ConvexAdamSettings
 from regcore.process.devices import default_device
 

@@ -9,7 +9,8 @@ from scipy.ndimage import map_coordinates
 from regcore.images.volume import Volume
 from regcore.methods import requirements
 from regcore.methods.base import Registration
-from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, from_voxels, run_program, save_images
+from regcore.methods.classical.external import FIXED, MOVING, External, ToolError, run_program, save_images
+from regcore.methods.classical.fields import from_voxels
 from regcore.methods.settings.classical.deeds import DeedsSettings
 
 #: deedsBCV adds 1024 to every intensity, for CT scans, in float32.  That would leave intensities of 0 to 1 only

@@ -11,10 +11,10 @@ from regcore.methods.classical.external import (
     MOVING,
     External,
     failing_as_tool_error,
-    on_grid,
     package_version,
     save_images,
 )
+from regcore.methods.classical.fields import on_grid
 from regcore.methods.settings.classical.demons import DemonsSettings
 
 #: SimpleITK's class for each kind.

@@ -14,12 +14,12 @@ from regcore.methods.classical.external import (
     MOVING_MASK,
     External,
     ToolError,
-    on_grid,
     program_version,
     run_program,
     save_images,
     save_mask,
 )
+from regcore.methods.classical.fields import on_grid
 from regcore.methods.settings.classical.elastix import ElastixSettings
 
 #: elastix' names of the similarity measures.

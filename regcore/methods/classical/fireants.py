@@ -14,10 +14,10 @@ from regcore.methods.classical.external import (
     External,
     ToolError,
     failing_as_tool_error,
-    on_grid,
     package_version,
     save_images,
 )
+from regcore.methods.classical.fields import on_grid
 from regcore.methods.settings.classical.fireants import FireANTsSettings
 from regcore.process.devices import default_device
 

@@ -14,11 +14,11 @@ from regcore.methods.classical.external import (
     External,
     failing_as_tool_error,
     joined_mask,
-    on_grid,
     package_version,
     save_images,
     save_mask,
 )
+from regcore.methods.classical.fields import on_grid
 from regcore.methods.settings.classical.greedy import GreedySettings
 
 #: File names of the field and its inverse in the tool's folder.

@@ -15,13 +15,13 @@ from regcore.methods.classical.external import (
     MOVING,
     External,
     ToolError,
-    from_ras,
     joined_mask,
     program_version,
     run_program,
     save_images,
     save_mask,
 )
+from regcore.methods.classical.fields import from_ras
 from regcore.methods.settings.classical.niftyreg import NiftyRegSettings
 
 #: File names of the control points of both directions, as reg_f3d names them.
