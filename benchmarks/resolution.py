@@ -44,7 +44,7 @@ def labelled_pairs(plan: Plan, spacing: float, voxels: int) -> LabelledPairs:
         grid = Grid.centred((voxels,) * plan.ndim, (spacing,) * plan.ndim, centre)
         files = plan.cohort.files(scan)
         settings = plan.settings.preprocess
-        image = prepare_image(read_scan(files, settings).image, settings)
+        image = prepare_image(read_scan(files, settings), settings)
         images[scan] = as_tensor(resample(image, grid, to_native))
         labels[scan] = resample(read_labels(files["labels"]), grid, to_native, nearest=True).data
     return LabelledPairs(pairs, images, labels)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> np.ndarray:
+def normalise(
+    data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5), mask: np.ndarray | None = None
+) -> np.ndarray:
     """Scale intensities so that two percentiles become 0 and 1, and clip beyond.
 
     If at least a tenth of the image has the lowest value, that value is background: it becomes 0, and the upper
@@ -17,6 +19,8 @@ def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> n
         Intensities of an image of any shape.
     percentiles : (float, float)
         Become 0 and 1.
+    mask : ndarray, same shape, optional
+        Percentiles are taken where it is not zero, so that a bright implant outside of it does not darken the rest.
 
     Returns
     -------
@@ -30,10 +34,11 @@ def normalise(data: np.ndarray, percentiles: Sequence[float] = (0.5, 99.5)) -> n
     >>> normalise(np.array([0, 0, 0, 5, 10]), percentiles=(0, 100)).tolist()
     [0.0, 0.0, 0.0, 0.5, 1.0]
     """
-    lowest = data.min()
-    content = data[data > lowest]
-    if content.size <= 0.9 * data.size:
+    heeded = data if mask is None or not np.any(mask) else data[np.asarray(mask) != 0]
+    lowest = heeded.min()
+    content = heeded[heeded > lowest]
+    if content.size <= 0.9 * heeded.size:
         low, high = lowest, np.percentile(content, percentiles[1])
     else:
-        low, high = np.percentile(data, percentiles)
+        low, high = np.percentile(heeded, percentiles)
     return np.clip((data - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)

@@ -43,9 +43,14 @@ class Scan:
     mask: Volume | None = None
 
 
-def prepare_image(volume: Volume, settings: PreprocessSettings) -> Volume:
-    """Normalise an image on its own grid."""
-    return volume.with_data(normalise(volume.data, settings.percentiles))
+def prepare_image(scan: Scan, settings: PreprocessSettings) -> Volume:
+    """Normalise a scan's image on its own grid, by the intensities within its mask, if any."""
+    return _normalised(scan, settings.percentiles)
+
+
+def _normalised(scan: Scan, percentiles: Sequence[float] = (0.5, 99.5)) -> Volume:
+    mask = None if scan.mask is None else scan.mask.data
+    return scan.image.with_data(normalise(scan.image.data, percentiles, mask))
 
 
 def as_scan(image: Volume, mask: Volume | None, settings: PreprocessSettings) -> Scan:
@@ -214,13 +219,11 @@ def align(reference: Scan, scan: Scan, kind: Alignment, seed: int = 0, start: np
         return Aligned(matrix, "centre")
     masks = {"fixed_mask": reference.mask, "moving_mask": scan.mask}
     if kind == "ants":
-        pair = [volume.with_data(normalise(volume.data)) for volume in (fixed, moving)]
-        return Aligned(align_with_ants(pair[0], pair[1], seed, **masks, start=start), "affine")
+        return Aligned(align_with_ants(_normalised(reference), _normalised(scan), seed, **masks, start=start), "affine")
     if kind == "nmi" or kind == "mind":
         if any(mask is not None for mask in masks.values()):
             raise InputError(f"'{kind}' takes no masks; {', '.join(HEED_MASKS)} do")
-        pair = [volume.with_data(normalise(volume.data)) for volume in (fixed, moving)]
-        return Aligned(optimise_affine(pair[0], pair[1], kind, start), "affine")
+        return Aligned(optimise_affine(_normalised(reference), _normalised(scan), kind, start), "affine")
     return align_images(fixed, moving, kind, **masks, start=start)
 
 
@@ -290,5 +293,5 @@ def prepare(
 def placed(scan: Scan, aligned: Aligned, grid: Grid, settings: PreprocessSettings) -> Prepared:
     """A scan, normalised and resampled onto the common grid by a map that is known."""
     mask = None if scan.mask is None else resample(scan.mask, grid, aligned.matrix, nearest=True)
-    image = resample(prepare_image(scan.image, settings), grid, aligned.matrix)
+    image = resample(prepare_image(scan, settings), grid, aligned.matrix)
     return Prepared(image, aligned.matrix, scan.image.grid, mask, aligned.kind, aligned.notes)

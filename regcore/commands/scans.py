@@ -145,7 +145,7 @@ def prepared_pair(
         between = align(fixed, moving, "none", seed, start).matrix
         return first, prepare_for(model, moving, seed, kind, between @ first.to_native)
     settings = model.preprocess if model else PreprocessSettings()
-    shown = prepare_image(fixed.image, settings)
+    shown = prepare_image(fixed, settings)
     grid = _grid_around(shown, model.voxels) if model else fixed.image.grid
     aligned = align(fixed, moving, kind, seed, start)
     in_place = Aligned(np.eye(grid.ndim + 1), "none")

@@ -125,7 +125,12 @@ def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
-    """Fig. 8: shares of the hyperparameters in the variance of Dice."""
+    """Fig. 8: shares of the hyperparameters in the variance of Dice; said so where no trial told them apart."""
+    axis.set_title("importance (fANOVA)", fontsize=10)
+    if not any(shares.values()):
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "all trials are alike,\nor too few", ha="center", va="center", transform=axis.transAxes)
+        return
     axis.pie(
         list(shares.values()),
         labels=[axis_name(name) for name in shares],
@@ -134,7 +139,6 @@ def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
         startangle=90,
         wedgeprops={"edgecolor": "white"},
     )
-    axis.set_title("importance (fANOVA)", fontsize=10)
 
 
 def surfaces(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
@@ -156,8 +160,11 @@ def importances(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame
     figure, axes = plt.subplots(1, len(entries), figsize=(4 * len(entries), 3.6), squeeze=False)
     rows = []
     for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
-        shares = results.search(name)["importances"]
-        rows += [{"entry": name, "hyperparameter": key, "importance": share} for key, share in shares.items()]
+        result = results.search(name)
+        shares = result["importances"]
+        rows += [
+            {"entry": name, "hyperparameter": key, "importance": shares.get(key, np.nan)} for key in result["params"]
+        ]
         draw_importances(axis, shares)
         axis.set_title(title)
     figure.tight_layout()

@@ -161,7 +161,7 @@ class Results:
     def normalised(self, scan: str) -> Volume:
         """A scan on its own grid, normalised as for the methods."""
         settings = self.plan.settings.preprocess
-        return prepare_image(read_scan(self.plan.cohort.files(scan), settings).image, settings)
+        return prepare_image(read_scan(self.plan.cohort.files(scan), settings), settings)
 
     def prepared(self, scan: str) -> Volume:
         """A scan on the common grid."""

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from support.marks import marks_its_tests
 from support.studies import prepared, small_study
 
-from regcore.autoreg.search import FACTS, FOUND
+from regcore.autoreg.search import FOUND
 from regcore.commands.cli import main
 from regcore.errors import InputError
 from regcore.experiments import Needs
@@ -160,8 +160,8 @@ def test_both_have_the_same_cells(plan):
 def test_table_10_spends_the_same_time(plan):
     table, _ = show(Results(plan), "autoreg", "table10")
     seconds = table.set_index("entry")["search_cpu_seconds"]
-    own = json.loads((plan.files.architecture("autoreg-cells") / FACTS).read_text())["cells_cpu_seconds"]
-    assert 0.9 * own <= seconds["random"] <= 1.5 * own + 2
+    own = seconds["autoreg-cells"]  # both are means over the starts, each as long as the search with its start
+    assert own - 0.1 <= seconds["random"] <= 1.5 * own + 2
 
 
 def test_figure_3_marks_what_was_chosen(plan):

@@ -1,6 +1,7 @@
 """The experiments of TM-SPR: a whole small study with its tables and figures, and numbers from known scores."""
 
 import json
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -156,6 +157,15 @@ def test_table_7_compares_with_the_grid(plan):
 
 
 # ---- known numbers
+
+
+def test_importances_that_no_trial_tells_are_said_to_be_unknown():
+    results = SimpleNamespace(search=lambda name: {"importances": {}, "params": {"alpha": 0.1, "lambda_max": 2.0}})
+    table, figure = searches.importances(results, {"spr": "TM-SPR"})
+    assert list(table["hyperparameter"]) == ["alpha", "lambda_max"] and table["importance"].isna().all()
+    (text,) = figure.axes[0].texts
+    assert "alike" in text.get_text()
+    plt.close("all")
 
 
 def test_improvements_are_marked_as_in_the_paper():

@@ -50,7 +50,7 @@ def reference_image(plan: Plan) -> Volume:
     InputError
         The image cannot be read.
     """
-    return prepare_image(reference_scan(plan).image, plan.settings.preprocess)
+    return prepare_image(reference_scan(plan), plan.settings.preprocess)
 
 
 def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
@@ -72,7 +72,7 @@ def prepare_scans(plan: Plan, scans: Sequence[str], folder: Path) -> None:
     """
     settings = plan.settings.preprocess
     reference = reference_scan(plan)
-    grid = common_grid(prepare_image(reference.image, settings), settings)
+    grid = common_grid(prepare_image(reference, settings), settings)
     for scan in tracked(scans, "prepared"):
         found = read_scan(plan.cohort.files(scan), settings)
         prepared = prepare(found, reference, grid, settings, plan.settings.seed)
