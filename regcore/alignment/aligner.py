@@ -7,10 +7,10 @@
    then with as many degrees of freedom as asked for and as the data carry.  What the headers say is kept to the end and
    wins if nothing is clearly better.
 
-The measure is total mutual information of classes of intensity (:mod:`regcore.alignment.information`) over what both
-images show, and scales and shears cost.  The image with less content is the one whose points are looked at, whichever
-is fixed: so a slab cannot be stretched over a whole organ, and swapping the images gives the inverse map.  Nothing is
-drawn at random.
+The measure is total mutual information of classes of intensity (:mod:`regcore.kernels.class_information`) over what
+both images show, and scales and shears cost.  The image with less content is the one whose points are looked at,
+whichever is fixed: so a slab cannot be stretched over a whole organ, and swapping the images gives the inverse map.
+Nothing is drawn at random.
 """
 
 from dataclasses import dataclass, replace
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from regcore.alignment.content import Content, Level, content_of
 from regcore.alignment.descent import descend
-from regcore.alignment.information import classes, total_information
 from regcore.alignment.poses import about, distinct, of_axes, rotations, search
 from regcore.alignment.settings import OWN, Own
 from regcore.errors import InputError
 from regcore.images.volume import Volume
+from regcore.kernels.class_information import class_information, classes
 
 #: Candidates of the search that descend, and how far apart they are, relative to the reach of the content.
 CANDIDATES, APART = 48, 0.05
@@ -171,26 +171,29 @@ def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> tu
     If it is, as an extracted brain of a head, then what surrounds it says nothing.  That reading is preferred if its
     map explains the inside of the smaller content clearly better.
     """
-    found = _refined(smaller, larger, _candidates(smaller, larger, kind, first), kind)
-    if not smaller.has_background or smaller.size > CUT_OUT * larger.size:
+    cut_out = smaller.has_background and smaller.size <= CUT_OUT * larger.size
+    candidates = _candidates(smaller, larger, kind, first, cut_out)
+    found = _refined(smaller, larger, candidates[0], kind)
+    if not cut_out:
         return found
     alone = replace(smaller, valid=smaller.inside, has_background=False)
-    candidates = _candidates(alone, larger, kind, first)
-    other = _refined(alone, larger, np.concatenate([candidates, found[0][None]]), kind)
+    other = _refined(alone, larger, np.concatenate([candidates[1], found[0][None]]), kind)
     unmoved = replace(STAGES[-1], iterations=0)
     _, losses = _Problem(alone, larger, unmoved, kind).descend(np.stack([found[0], other[0]]))
     return other if losses[1] < losses[0] - CLEARLY * abs(losses[0]) else found
 
 
-def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray) -> np.ndarray:
-    """Maps to descend from; the first is the given one."""
+def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray, cut_out: bool) -> list[np.ndarray]:
+    """Maps to descend from, for each reading; the first is the given one."""
     ndim = fixed.value.ndim
     linears = np.eye(ndim)[None]
     if kind != "translation":
         linears = np.concatenate([linears, of_axes(fixed, moving), rotations(ndim)])
-    scores, found = search(fixed, moving, linears)
-    best = found[distinct(found, -scores, fixed, APART * fixed.reach, CANDIDATES)]
-    return np.concatenate([first[None], about(np.eye(ndim), fixed.centre, moving.centre)[None], found[:1], best])
+    centred = about(np.eye(ndim), fixed.centre, moving.centre)
+    return [
+        np.stack([first, centred, maps[0], *maps[distinct(maps, -scores, fixed, APART * fixed.reach, CANDIDATES)]])
+        for scores, maps in search(fixed, moving, linears, cut_out)
+    ]
 
 
 def _refined(fixed: Content, moving: Content, maps: np.ndarray, kind: Own) -> tuple[np.ndarray, float, float]:
@@ -225,8 +228,8 @@ class _Problem:
         self.device = self.moving.data.device
         level = Level(fixed, self.spacing, fixed.reach)
         places, samples = _near_content(level, fixed, self.spacing, stage.points)
-        self.masses = classes(samples[:, None], stage.classes)[:, 0]
-        self.content = float(self.masses[1:].sum())
+        self.samples = samples.contiguous()
+        self.content = float(classes(samples[:, None], stage.classes)[1:].sum())
         self.points = self._tensor(places - self.centre)
 
     def descend(self, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -250,9 +253,10 @@ class _Problem:
     def _loss(self, parameters: Tensor, base: list[Tensor]) -> Tensor:
         """Minus the information per voxel of content, plus the cost of strain."""
         linear, target, strain = self._placed(parameters, base)
-        samples = self.moving.at(self.points @ linear.mT + target[:, None])
-        information = total_information(samples, self.masses) / self.content
-        return self.stage.strain_cost * (strain**2).sum((1, 2)) - information
+        maps = self.moving.to_voxels[:, :-1] @ torch.cat([linear, target[:, :, None]], 2)
+        maps = torch.cat([maps[:, :, :-1], maps[:, :, -1:] + self.moving.to_voxels[:, -1:]], 2)
+        information = class_information(maps, self.moving.data, self.points, self.samples, self.stage.classes)
+        return self.stage.strain_cost * (strain**2).sum((1, 2)) - information / self.content
 
     def _placed(self, parameters: Tensor, base: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Linear part R exp(ω) exp(S), where the centre goes, and S."""
@@ -270,17 +274,24 @@ class _Problem:
 
 def _near_content(level: Level, content: Content, spacing: float, most: int) -> tuple[np.ndarray, Tensor]:
     """World positions (n, D) of a level's voxels on and close around the content, and their samples (3, n)."""
-    shape = level.data.shape[1:]
-    voxels = np.stack(np.meshgrid(*[np.arange(size) for size in shape], indexing="ij"), -1).reshape(-1, len(shape))
-    places = voxels @ level.affine[:-1, :-1].T + level.affine[:-1, -1]
     margin = 0.1 * content.reach + spacing
-    near = np.all((places >= content.points.min(0) - margin) & (places <= content.points.max(0) + margin), axis=1) & (
-        level.data[2].flatten().cpu().numpy() > 0
-    )
+    first, last = content.points.min(0) - margin, content.points.max(0) + margin
+    near = level.data[..., 2].cpu().numpy() > 0
+    linear, origin = level.affine[:-1, :-1].astype(np.float32), level.affine[:-1, -1].astype(np.float32)
+    for axis in range(len(origin)):  # each world coordinate is a sum over the axes of the grid
+        along = [coordinate * step for coordinate, step in zip(_open_grid(near.shape), linear[axis], strict=True)]
+        coordinate = sum(along[1:], along[0]) + origin[axis]
+        near &= (coordinate >= first[axis]) & (coordinate <= last[axis])
     chosen = np.flatnonzero(near)
     if len(chosen) > most:  # spread evenly by the golden ratio, the same each time
         chosen = chosen[np.unique((np.arange(most) * 0.6180339887498949 % 1 * len(chosen)).astype(int))]
-    return places[chosen], level.data.flatten(1)[:, torch.from_numpy(chosen).to(level.data.device)]
+    voxels = np.stack(np.unravel_index(chosen, near.shape), -1)
+    places = voxels @ level.affine[:-1, :-1].T + level.affine[:-1, -1]
+    return places, level.data.reshape(-1, 3)[torch.from_numpy(chosen).to(level.data.device)].T
+
+
+def _open_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    return np.ogrid[tuple(slice(size) for size in shape)]
 
 
 def _polar(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

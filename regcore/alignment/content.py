@@ -4,16 +4,17 @@ Everything is relative to the content's extent, never to millimetres, so that a 
 whole body are treated alike.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from regcore.errors import InputError
 from regcore.evaluation.likeness import cell_means
 from regcore.images.volume import Grid, Volume
+from regcore.kernels.class_information import sample
 from regcore.process.devices import default_device
 
 #: An image is averaged to about this many voxels across its content before anything else.
@@ -67,17 +68,17 @@ class Content:
     points: np.ndarray
     has_background: bool
 
-    @property
+    @cached_property
     def centre(self) -> np.ndarray:
         """Centre of the content, world mm."""
         return self.points.mean(0)
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """Distance from the centre that all but the outermost content is within, mm."""
         return float(np.percentile(np.linalg.norm(self.points - self.centre, axis=1), 97))
 
-    @property
+    @cached_property
     def size(self) -> float:
         """Area or volume of the content, mm² or mm³."""
         voxel = abs(np.linalg.det(self.grid.affine[:-1, :-1]))
@@ -171,7 +172,7 @@ def foreground(data: np.ndarray) -> tuple[np.ndarray, bool]:
     >>> int(content.sum()), has_background
     (4, True)
     """
-    border = np.concatenate([np.take(data, end, axis).ravel() for axis in range(data.ndim) for end in (0, -1)])
+    border = np.concatenate([np.moveaxis(data, axis, 0)[end].ravel() for axis in range(data.ndim) for end in (0, -1)])
     values, counts = np.unique(border, return_counts=True)
     frequent = values[counts.argmax()]
     if counts.max() > PADDED_BORDER * border.size and (data == frequent).mean() > PADDED_IMAGE:
@@ -201,11 +202,13 @@ class Level:
 
     Attributes
     ----------
-    data : Tensor, shape (3, *space)
+    data : Tensor, shape (*space, 3)
         Rank of the intensity among all of the content (0 to 1) times share of content; share of content; share in
         which the image counts.
     affine : ndarray, shape (D + 1, D + 1)
         Voxels → world, mm.
+    to_voxels : Tensor, shape (D, D + 1)
+        World → voxels.
 
     Examples
     --------
@@ -220,16 +223,20 @@ class Level:
     """
 
     def __init__(self, content: Content, spacing: float, margin: float):
+        content, variances = _reduced(content, spacing)
         factors = np.maximum(spacing / content.grid.spacing, 1)
         steps = np.maximum(np.floor(factors + 1e-6), 1).astype(int)
         first = (np.array(content.grid.shape) - 1) % steps // 2
-        thinned = tuple(slice(start, None, step) for start, step in zip(first, steps, strict=True))
-        widths = 0.5 * np.sqrt(factors**2 - 1)
+        widths = np.sqrt(np.maximum(0.25 * (factors**2 - 1) - variances, 0))
+        averages = [_averages(*one) for one in zip(content.grid.shape, widths, first, steps, strict=True)]
 
         def smooth(values: np.ndarray) -> np.ndarray:
-            return gaussian_filter(values, widths, mode="nearest")[thinned]
+            for axis in np.argsort(-steps, kind="stable"):
+                values = np.moveaxis(np.tensordot(averages[axis], values, (1, axis)), 0, axis)
+            return values
 
-        inside, valid = smooth(content.inside), smooth(content.valid)
+        inside = smooth(content.inside)
+        valid = smooth(content.valid) if (content.valid < 1).any() else np.ones_like(inside)
         value = smooth(content.value * content.inside) / np.maximum(inside, 1e-6)
         known = np.sort(value[inside > LEAST_INSIDE])
         rank = np.interp(value, known, np.linspace(0, 1, len(known))) if len(known) else np.zeros_like(value)
@@ -239,30 +246,56 @@ class Level:
         spacings = np.linalg.norm(affine[:-1, :-1], axis=0)
         beyond = [_beyond(content, inside, valid, axis, margin / spacings[axis]) for axis in range(inside.ndim)]
         affine[:-1, -1] -= affine[:-1, :-1] @ np.array([before for before, _ in beyond])
-        padded = [
+        channels = [
             np.pad(values, beyond, constant_values=outside)
             for values, outside in ((rank * inside, 0), (inside, 0), (valid, 1))
         ]
+        data = np.stack(channels, -1).astype(np.float32)
         device = default_device()
-        self.data = torch.from_numpy(np.stack(padded).astype(np.float32)).to(device)
+        self.data = torch.from_numpy(data).to(device)
         self.affine = affine
-        self._to_voxels = torch.from_numpy(np.linalg.inv(affine)).float().to(device)
+        self.to_voxels = torch.from_numpy(np.linalg.inv(affine)[:-1]).float().to(device)
 
     def at(self, world: Tensor) -> Tensor:
         """Interpolate at world positions (B, n, D), mm → (3, B, n); zero outside, also the share that counts."""
-        ndim = world.shape[-1]
-        voxels = world @ self._to_voxels[:-1, :-1].T + self._to_voxels[:-1, -1]
-        last = torch.tensor(self.data.shape[1:], dtype=torch.float32, device=world.device) - 1
-        places = (2 * voxels / last.clamp(min=1) - 1).flip(-1).reshape(1, *[1] * (ndim - 1), -1, ndim)
-        found = torch.nn.functional.grid_sample(self.data[None], places, align_corners=True)
-        return found.reshape(3, *world.shape[:-1])
+        return sample(self.data, world @ self.to_voxels[:, :-1].T + self.to_voxels[:, -1])
+
+
+def _reduced(content: Content, spacing: float) -> tuple[Content, np.ndarray]:
+    """The content in cells of about a third of the spacing, and the cells' variance along each axis, in cells."""
+    factors = np.clip(np.floor(spacing / content.grid.spacing / 3), 1, content.grid.shape).astype(int)
+    variances = (1 - 1 / factors.astype(float) ** 2) / 12
+    if factors.max() == 1:
+        return content, variances
+    everywhere = tuple(slice(0, size) for size in content.grid.shape)
+    total, inside, valid = (
+        cell_means(values, everywhere, tuple(factors))
+        for values in (content.value * content.inside, content.inside, content.valid)
+    )
+    affine = content.grid.affine.copy()
+    affine[:-1, -1] += affine[:-1, :-1] @ ((factors - 1) / 2)
+    affine[:-1, :-1] *= factors
+    value = total / np.maximum(inside, 1e-6)
+    return replace(content, value=value, inside=inside, valid=valid, grid=Grid(inside.shape, affine)), variances
+
+
+def _averages(size: int, width: float, first: int, step: int) -> np.ndarray:
+    """Weights (n, size) of a Gaussian around every ``step``-th voxel; edges are continued by the last voxel."""
+    middles = np.arange(first, size, step)
+    reach = int(4 * width + 0.5)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / max(width, 1e-6)) ** 2)
+    places = np.clip(middles[:, None] + offsets, 0, size - 1)
+    found = np.zeros((len(middles), size), np.float32)
+    np.add.at(found, (np.arange(len(middles))[:, None], places), weights / weights.sum())
+    return found
 
 
 def _beyond(content: Content, inside: np.ndarray, valid: np.ndarray, axis: int, voxels: float) -> tuple[int, int]:
     """Voxels of background to add before and after an axis."""
     if not content.has_background or inside.shape[axis] < 4:
         return 0, 0
-    faces = [np.take(values, end, axis).mean() for end in (0, -1) for values in (inside, valid)]
+    faces = [np.moveaxis(values, axis, 0)[end].mean() for end in (0, -1) for values in (inside, valid)]
     amount = int(np.ceil(voxels))
     before, after = (amount if faces[i] < CLOSED and faces[i + 1] > 0.5 else 0 for i in (0, 2))
     return before, after

@@ -5,11 +5,12 @@ from itertools import product
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from regcore.alignment.content import Content, Level
-from regcore.alignment.information import classes
+from regcore.kernels.class_information import classes
 
 #: Rotations, by dimension.  300 lie about 30° apart, from which :mod:`regcore.alignment.aligner` descends.
 ROTATIONS = {2: 72, 3: 300}
@@ -19,14 +20,18 @@ VOXELS, FINER, PART = {2: 24, 3: 12}, {2: 32, 3: 16}, 0.6
 CLASSES = 4
 #: The grid reaches this far beyond the content.
 BEYOND = 1.15
+#: The farthest translation of the centres, relative to the grid: hardly more than the reach of the larger content.
+FARTHEST = 0.45
 #: Best translations of each rotation, and the voxels around one that belong to it.
 PEAKS, AROUND = 2, 2
+#: Rotations that are looked at side by side.
+BATCH = 12
 
 
-def search(fixed: Content, moving: Content, linears: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def search(fixed: Content, moving: Content, linears: np.ndarray, cut_out: bool) -> list[tuple[np.ndarray, np.ndarray]]:
     """Find the best translations for each rotation, and their total information.
 
-    The joint masses of the classes of both images under *all* translations are correlations, which are products in
+    The joint masses of the classes of both images under all translations are correlations, which are products in
     Fourier space [1]_.
 
     Parameters
@@ -35,13 +40,14 @@ def search(fixed: Content, moving: Content, linears: np.ndarray) -> tuple[np.nda
         The images.
     linears : ndarray, shape (n, D, D)
         Rotations, fixed world → moving world.
+    cut_out : bool
+        Whether to look a second time, as if nothing were known of what surrounds the fixed content.
 
     Returns
     -------
-    ndarray, shape (n · PEAKS,)
-        Total information, in nats times voxels of the coarse grid; of each rotation the best translations.
-    ndarray, shape (n · PEAKS, D + 1, D + 1)
-        Maps of the world, RAS mm.
+    list of (ndarray, ndarray)
+        One or two pairs.  Shape (n · PEAKS,): total information, in nats times voxels of the coarse grid; of each
+        rotation the best translations.  Shape (n · PEAKS, D + 1, D + 1): maps of the world, RAS mm.
 
     References
     ----------
@@ -56,7 +62,7 @@ def search(fixed: Content, moving: Content, linears: np.ndarray) -> tuple[np.nda
     >>> from regcore.images.volume import Grid, Volume
     >>> data = np.pad(np.random.default_rng(0).uniform(5, 9, (20, 20)), 10)
     >>> scan = content_of(Volume(data, Grid.centred((40, 40), spacing=(2, 2), centre=(0, 0))))
-    >>> scores, maps = search(scan, scan, rotations(2))
+    >>> [(scores, maps)] = search(scan, scan, rotations(2), cut_out=False)
     >>> np.allclose(maps[scores.argmax()], np.eye(3))
     True
     """
@@ -69,38 +75,49 @@ def search(fixed: Content, moving: Content, linears: np.ndarray) -> tuple[np.nda
     device = levels[0].data.device
     along = (torch.arange(count, device=device) - (count - 1) / 2) * spacing
     places = torch.stack(torch.meshgrid(*[along] * ndim, indexing="ij"), -1).reshape(1, -1, ndim)
-    size, axes = [2 * count] * ndim, tuple(range(-ndim, 0))
-
-    def spectrum(level: Level, world: Tensor) -> Tensor:
-        masses = classes(level.at(world), CLASSES).reshape(CLASSES + 1, *[count] * ndim)
-        return torch.fft.rfftn(masses, size, axes)
+    axes = tuple(range(-ndim, 0))
+    lags = int(np.ceil(FARTHEST * count))
+    size = [next_fast_len(count + lags, real=True)] * ndim  # farther translations wrap around, and are left out
+    kept = (..., *[slice(2 * lags + 1)] * ndim)
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=torch.float32, device=device)
 
-    of_fixed = spectrum(levels[0], places + tensor(fixed.centre)).conj()
-    scores, maps = [], []
-    for linear in linears:
-        of_moving = spectrum(levels[1], places @ tensor(linear).T + tensor(moving.centre))
-        joint = torch.fft.irfftn(of_fixed[:, None] * of_moving[None], size, axes).clamp_(min=0).flatten(2)
-        information = _entropy(joint.sum(1)).sum(0) + _entropy(joint.sum(0)).sum(0)
-        information = _entropy(joint).sum((0, 1)) - information + _entropy(joint.sum((0, 1)))
-        for best, value in _peaks(information.reshape(size)):
-            shift = np.where(best >= count, best - 2 * count, best) * spacing
-            scores.append(value)
-            maps.append(about(linear, fixed.centre, moving.centre + linear @ shift))
-    return np.array(scores), np.stack(maps)
+    def spectra(level: Level, world: Tensor, before: int) -> Tensor:
+        masses = classes(level.at(world), CLASSES).reshape(CLASSES + 1, len(world), *[count] * ndim)
+        return torch.fft.rfftn(torch.nn.functional.pad(masses, [before, 0] * ndim), size, axes)
+
+    of_fixed = spectra(levels[0], places + tensor(fixed.centre), 0).conj()
+    readings = [slice(None), slice(1, None)] if cut_out else [slice(None)]  # with and without the fixed background
+    found: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []) for _ in readings]
+    for some in np.array_split(linears, -(-len(linears) // BATCH)):
+        of_moving = spectra(levels[1], places @ tensor(some).mT + tensor(moving.centre), lags)
+        joint = torch.fft.irfftn(of_fixed[:, None] * of_moving[None], size, axes)[kept]
+        joint = joint.flatten(3).clamp(min=0)
+        for rows, (scores, maps) in zip(readings, found, strict=True):
+            for best, values in _peaks(_information(joint[rows]), [2 * lags + 1] * ndim):
+                targets = moving.centre + np.einsum("bij,bj->bi", some, (best - lags) * spacing)
+                scores.append(values)
+                maps += [about(linear, fixed.centre, target) for linear, target in zip(some, targets, strict=True)]
+    return [(np.concatenate(scores), np.stack(maps)) for scores, maps in found]
 
 
-def _peaks(information: Tensor) -> Iterator[tuple[np.ndarray, float]]:
-    """The best translations, in voxels, that are not beside each other; the grid is periodic."""
-    shape = torch.tensor(information.shape)
+def _information(joint: Tensor) -> Tensor:
+    """Total information of joint masses (fixed classes, moving classes, B, n) → (B, n)."""
+    rows, columns = joint.sum(1), joint.sum(0)
+    marginal = _entropy(rows).sum(0) + _entropy(columns).sum(0)
+    return _entropy(joint).sum((0, 1)) - marginal + _entropy(rows.sum(0))
+
+
+def _peaks(information: Tensor, shape: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The best places (B, D) in a box, with their information (B,), that are not beside each other."""
+    axes = [torch.arange(size, device=information.device) for size in shape]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))
     for _ in range(PEAKS):
-        flat = int(information.argmax())
-        best = np.array(np.unravel_index(flat, information.shape))
-        yield best, float(information.flatten()[flat])
-        beside = [(torch.arange(-AROUND, AROUND + 1) + int(b)) % int(n) for b, n in zip(best, shape, strict=True)]
-        information[torch.meshgrid(*beside, indexing="ij")] = -torch.inf
+        values, flat = information.max(1)
+        best = places[flat]
+        yield best.cpu().numpy(), values.cpu().numpy()
+        information = information.masked_fill((places - best[:, None]).abs().amax(2) <= AROUND, -torch.inf)
 
 
 def _entropy(mass: Tensor) -> Tensor:

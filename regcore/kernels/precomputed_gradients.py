@@ -25,9 +25,10 @@ def _(gradient: Tensor, ready: Tensor) -> Tensor:
 
 
 def returns_its_gradients(operator: CustomOpDef) -> None:
-    """Register the derivative of an operator that returns a loss, and its gradients for its first two inputs.
+    """Register the derivative of an operator that returns a loss, and its gradients for its first inputs.
 
-    Gradients that are not needed are empty.
+    A loss may have an axis for the batch, which is then the first of the gradients too.  Gradients that are not needed
+    are empty.
     """
 
     def remember(ctx, inputs, output) -> None:
@@ -36,9 +37,14 @@ def returns_its_gradients(operator: CustomOpDef) -> None:
 
     def backward(ctx, gradient: Tensor, *_):
         found = [
-            torch.ops.regcore.scale_ready(gradient, ready) if needed else None
+            torch.ops.regcore.scale_ready(_spread(gradient, ready), ready) if needed else None
             for ready, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
         ]
         return *found, *[None] * (ctx.inputs - len(found))
 
     operator.register_autograd(backward, setup_context=remember)
+
+
+def _spread(gradient: Tensor, ready: Tensor) -> Tensor:
+    """The incoming gradient with as many axes as what it multiplies."""
+    return gradient.reshape(*gradient.shape, *[1] * (ready.ndim - gradient.ndim))

@@ -1,4 +1,4 @@
-"""How much one image tells about another: the total mutual information of classes of intensity.
+"""How much one image tells about another, in plain torch: the total mutual information of classes of intensity.
 
 Each image is split into background and classes of equally many content voxels; a voxel belongs to two neighbouring
 classes in part, so that the measure is smooth.  No relation between the intensities of the two images is assumed, so it
@@ -25,7 +25,8 @@ def classes(samples: Tensor, count: int) -> Tensor:
     Parameters
     ----------
     samples : Tensor, shape (3, *any)
-        As from :meth:`regcore.alignment.content.Level.at`.
+        Rank of the intensity among all of the content (0 to 1) times share of content; share of content; share in
+        which the image counts.
     count : int
         Classes of the content, at least 2.
 
@@ -37,11 +38,11 @@ def classes(samples: Tensor, count: int) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from regcore.alignment.information import classes
+    >>> from regcore.kernels.class_information.reference import classes
     >>> classes(torch.tensor([[0.25], [1.0], [1.0]]), 3)[:, 0].tolist()
     [0.0, 0.5, 0.5, 0.0]
     """
-    return torch.stack([*_split(samples, count)[0].unbind(1)])
+    return torch.stack([*split(samples, count)[0].unbind(1)])
 
 
 def total_information(samples: Tensor, fixed: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ def total_information(samples: Tensor, fixed: Tensor) -> Tensor:
     Parameters
     ----------
     samples : Tensor, shape (3, B, n)
-        Of the moving image in B poses, as from :meth:`regcore.alignment.content.Level.at`; differentiable once.
+        Of the moving image in B poses, as for :func:`classes`; differentiable once.
     fixed : Tensor, shape (classes + 1, n)
         Masses of the fixed image, from :func:`classes`.
 
@@ -64,7 +65,7 @@ def total_information(samples: Tensor, fixed: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> from regcore.alignment.information import classes, total_information
+    >>> from regcore.kernels.class_information.reference import classes, total_information
     >>> samples = torch.stack([torch.tensor([[0.0, 1.0] * 50]), torch.ones(1, 100), torch.ones(1, 100)])
     >>> round(total_information(samples, classes(samples, 2)[:, 0]).item() / 100, 2)  # log 2 for each point
     0.69
@@ -72,10 +73,74 @@ def total_information(samples: Tensor, fixed: Tensor) -> Tensor:
     return _Information.apply(samples, fixed)
 
 
+def sample(image: Tensor, voxels: Tensor) -> Tensor:
+    """Interpolate an image linearly; it is zero beyond its last voxels, and constant along axes of one voxel.
+
+    Parameters
+    ----------
+    image : Tensor, shape (*space, C)
+        Channels last.
+    voxels : Tensor, shape (B, n, D)
+        Positions in voxels.
+
+    Returns
+    -------
+    Tensor, shape (C, B, n)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.class_information.reference import sample
+    >>> sample(torch.tensor([[[0.0], [4.0]], [[2.0], [6.0]]]), torch.tensor([[[0.5, 0.25], [5.0, 0.0]]])).tolist()
+    [[[2.0, 0.0]]]
+    """
+    ndim = voxels.shape[-1]
+    last = torch.tensor(image.shape[:-1], dtype=voxels.dtype, device=voxels.device) - 1
+    places = (2 * voxels / last.clamp(min=1) - 1).flip(-1).reshape(1, *[1] * (ndim - 1), -1, ndim)
+    found = torch.nn.functional.grid_sample(image.movedim(-1, 0)[None], places, align_corners=True)
+    return found.reshape(-1, *voxels.shape[:-1])
+
+
+def class_information_reference(maps: Tensor, image: Tensor, places: Tensor, fixed: Tensor, count: int) -> Tensor:
+    """Total information of a fixed image about a moving one in several poses.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (B, D, D + 1)
+        Places → voxels of the moving image: linear parts, and shifts in the last column.  Differentiable once.
+    image : Tensor, shape (*space, 3)
+        The moving image, channels last, as for :func:`classes`.
+    places : Tensor, shape (n, D)
+        Where the images are compared.
+    fixed : Tensor, shape (3, n)
+        The fixed image there, as for :func:`classes`.
+    count : int
+        Classes of the content, at least 2.
+
+    Returns
+    -------
+    Tensor, shape (B,)
+        In nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.kernels.class_information.reference import class_information_reference
+    >>> fixed = torch.stack([torch.tensor([0.0, 1.0] * 8), *torch.ones(2, 16)])
+    >>> image = fixed.T.reshape(4, 4, 3)
+    >>> places = torch.cartesian_prod(torch.arange(4.0), torch.arange(4.0))
+    >>> maps = torch.eye(2, 3)[None]
+    >>> round(class_information_reference(maps, image, places, fixed, 2).item() / 16, 2)  # log 2 for each point
+    0.69
+    """
+    samples = sample(image, places @ maps[:, :, :-1].mT + maps[:, None, :, -1])
+    return total_information(samples, classes(fixed[:, None], count)[:, 0])
+
+
 class _Information(torch.autograd.Function):
     @staticmethod
     def forward(ctx, samples, fixed):
-        masses, lower, part = _split(samples, len(fixed) - 1)
+        masses, lower, part = split(samples, len(fixed) - 1)
         joint = fixed[None] @ masses.mT
         total, rows, columns = joint.sum((1, 2), keepdim=True), joint.sum(2, keepdim=True), joint.sum(1, keepdim=True)
         pointwise = (joint + TINY).log() + (total + TINY).log() - (rows + TINY).log() - (columns + TINY).log()
@@ -97,7 +162,7 @@ class _Information(torch.autograd.Function):
         return torch.stack([rank / known, share, outside]) * gradient[None, :, None], None
 
 
-def _split(samples: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def split(samples: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Masses (B, count + 1, *any), the lower one of the two classes of each point, and the part in the upper one."""
     ranked, inside, valid = samples
     place = ranked / inside.clamp(min=LEAST) * (count - 1)
