@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.io import savemat
 
 from regcore.errors import InputError
 from regcore.process.files import atomic_write
@@ -144,6 +143,8 @@ def write_itk(path: str | Path, matrix: np.ndarray) -> None:
     ...     Path(folder, "a.mat").read_bytes()[20:46]
     b'AffineTransform_double_3_3'
     """
+    from scipy.io import savemat  # here: it takes a second to load, and few write a matrix
+
     ndim = len(matrix) - 1
     lps = between_lps_and_ras(matrix)
     column = np.concatenate([lps[:-1, :-1].ravel(), lps[:-1, -1]])[:, None]

@@ -13,8 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from support.marks import marks_its_tests
-from support.paths import BIN, ROOT
-from support.snakemake import environment
+from support.paths import ROOT
+from support.snakemake import snakemake_command
 from support.tools import skip_without
 
 from regcore.alignment.settings import PreprocessSettings
@@ -175,12 +175,10 @@ def clone(tmp_path_factory):
 def test_a_documented_study_can_be_planned(clone, command):
     words = shlex.split(command)[1:]
     dry = [] if {"-n", "--unlock"} & set(words) else ["--dry-run"]
-    done = subprocess.run(
-        [str(BIN / "snakemake"), *dry, *words], cwd=clone, capture_output=True, text=True, env=environment()
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = snakemake_command(clone, *dry, *words)
+    assert done.returncode == 0, done.output
     # A target that --configfile has swallowed is no study file: Snakemake stops.  A target without a rule stops it too.
-    assert "--unlock" in words or "Job stats:" in done.stdout + done.stderr
+    assert "--unlock" in words or "Job stats:" in done.output
 
 
 @pytest.fixture(scope="module")

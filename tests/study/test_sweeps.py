@@ -244,7 +244,7 @@ def test_snakemake_plans_both_kinds_of_networks_and_their_sweeps(tmp_path):
     }
     done = snakemake(tmp_path, "-n", "--cores", "2", "hypermorph", config=config)
     assert done.returncode == 0, done.output
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE))
     assert counts["train"] == str(2 + 3 + 1 + 1 + 4) and counts["sweep"] == "4"
     assert (counts["experiment_table"], counts["experiment_figure"]) == ("1", "5")
     assert not {"register", "evaluate", "tables"} & set(counts)

@@ -52,7 +52,7 @@ def planned(folder, *targets, **changes):
     """Jobs of another run, by rule."""
     done = snakemake(folder, "-n", "--cores", "2", *targets, config=config(folder, **changes))
     assert done.returncode == 0, done.output
-    return dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)), done.output
+    return dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE)), done.output
 
 
 def test_a_finished_search_has_nothing_to_do(searched):

@@ -50,7 +50,7 @@ def test_the_default_study_has_a_readable_plan(tmp_path):
     done = snakemake(tmp_path, "-n", "--cores", "2", "--configfile", tmp_path / "config" / "config.yaml")
     assert done.returncode == 0, done.output
     assert "Exception" not in done.output and "Traceback" not in done.output
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE))
     assert {"synthesise", "prepare", "train", "register", "evaluate", "write_report"} <= set(counts)
     absent = [tool for tool in ("greedy", "niftyreg", "dipy", "demons") if missing(tool)]
     assert counts["train"] == "2" and counts["evaluate"] == str(12 - len(absent))
@@ -269,7 +269,7 @@ def test_time_stamps_and_comments_redo_nothing_and_an_edited_method_its_own_jobs
     assert "Nothing to be done" in done.output, done.output
     method.write_text(f"{method.read_text()}\nEDITED = True\n")
     done = snakemake(study, "-n", "--cores", "2", config=TINY)
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE))
     report = {"tables", "pictures", "training_curves", "write_report"}
     assert planned(done.output) == {"train", "register", "evaluate", *report}
     assert {counts[rule] for rule in ("train", "register", "evaluate", "pictures")} == {"1"}
@@ -278,7 +278,7 @@ def test_time_stamps_and_comments_redo_nothing_and_an_edited_method_its_own_jobs
 def test_only_what_depends_on_a_changed_setting_runs_again(study):
     changed = {**TINY, "methods": {**TINY["methods"], "syn-short": {"method": "syn", "iterations": [20, 20]}}}
     done = snakemake(study, "-n", "--cores", "2", config=changed)
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE))
     assert counts["register"] == "1" and counts["evaluate"] == "1"
     assert not {"synthesise", "prepare", "train"} & set(counts)
 
