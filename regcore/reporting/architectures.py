@@ -34,12 +34,34 @@ LOSSES = {"training_loss": "objective, training pairs", "validation_loss": "1 - 
 
 
 def stage_of(trace: pd.DataFrame, stage: str) -> pd.DataFrame:
-    """A row for each epoch of a stage of a search; none if there was no such stage."""
+    """The epochs of a stage of a search.
+
+    Parameters
+    ----------
+    trace : DataFrame
+        Of all stages of a search: :meth:`regcore.study.results.Results.trace`.
+    stage : {"feature", "deformation", "objective"}
+        What was searched.
+
+    Returns
+    -------
+    DataFrame
+        A row for each epoch, without the columns of other stages; no row if there was no such stage.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.architectures import stage_of
+    >>> trace = pd.DataFrame({"stage": ["feature", "objective"], "epoch": [1, 1], "lambda1": [None, 0.5]})
+    >>> stage_of(trace, "objective")
+           stage  epoch  lambda1
+    0  objective      1      0.5
+    """
     return trace[trace["stage"] == stage].dropna(axis=1, how="all").reset_index(drop=True)
 
 
 def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
-    """``cells cell edge operation weight chosen``: all operations in the last epoch of each search for cells.
+    """The weights of all operations in the last epoch of each search for cells.
 
     The most likely operation of each edge is chosen, even if the architecture file was edited later.
 
@@ -47,6 +69,25 @@ def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
     ----------
     trace : DataFrame
         Of all stages of a search: :meth:`regcore.study.results.Results.trace`.
+
+    Returns
+    -------
+    DataFrame
+        ``cells cell edge operation weight chosen``, one row for each operation of an edge; no row if no cells were
+        searched.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.networks.architecture import CANDIDATES
+    >>> from regcore.reporting.architectures import mixtures
+    >>> weights = {f"feature.{cell}.{edge}.{operation}": 0.2 if operation == "3-Conv" else 0.1
+    ...            for cell in ("half", "quarter") for edge in (1, 2, 3) for operation in CANDIDATES}
+    >>> table = mixtures(pd.DataFrame([{"stage": "feature", "epoch": 9, **weights}]))
+    >>> table[table["chosen"]][["cell", "edge", "operation", "weight"]].head(2)
+       cell  edge operation  weight
+    1  half     1    3-Conv     0.2
+    9  half     2    3-Conv     0.2
     """
     tables = []
     for kind, cells in CELLS.items():
@@ -59,7 +100,34 @@ def mixtures(trace: pd.DataFrame) -> pd.DataFrame:
 
 
 def heat_maps(table: pd.DataFrame) -> Figure:
-    """The :func:`mixtures` of both kinds of cells; boxes mark the chosen operations."""
+    """The weights of the operations in both kinds of cells (Fig. 3 of [1]_); boxes mark the chosen operations.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`mixtures`, of at least one kind of cells.
+
+    Returns
+    -------
+    Figure
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Fig. 3.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.networks.architecture import CANDIDATES
+    >>> from regcore.reporting.architectures import heat_maps
+    >>> from regcore.reporting.figures import plt
+    >>> edge = {"cells": "feature", "cell": "half", "edge": 1, "operation": list(CANDIDATES), "weight": 0.125}
+    >>> figure = heat_maps(pd.DataFrame(edge).assign(chosen=[True] + 7 * [False]))
+    >>> [axis.get_title() for axis in figure.axes[:2]]
+    ['feature cells', 'deformation cells (not searched)']
+    >>> plt.close(figure)
+    """
     figure, axes = plt.subplots(1, len(CELLS), figsize=(9.5, 4.4), sharey=True, layout="constrained")
     limits = table["weight"].min(), table["weight"].max()
     for axis, kind in zip(axes, CELLS, strict=True):
@@ -85,7 +153,34 @@ def _draw_weights(axis: Axes, part: pd.DataFrame, limits: tuple[float, float]) -
 
 
 def objective_by_epoch(rows: pd.DataFrame) -> Figure:
-    """λ and the losses over the epochs of the search for λ, each scaled to its own range."""
+    """λ and the losses over the epochs of the search for λ (Fig. 4 of [1]_), each scaled to its own range.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As from :func:`stage_of`, of the search for the objective: ``epoch``, the four λ and both losses.
+
+    Returns
+    -------
+    Figure
+
+    References
+    ----------
+    .. [1] Fan, Li, Li, Wang, Liu, Luo and Huang, "Automated learning for deformable medical image registration by
+       jointly optimizing network architectures and objective functions", IEEE TIP 2023, Fig. 4.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.architectures import objective_by_epoch
+    >>> from regcore.reporting.figures import plt
+    >>> rows = pd.DataFrame({"epoch": [1, 2], "training_loss": [3, 2], "validation_loss": [0.5, 0.4]})
+    >>> rows = rows.assign(lambda1=[0.5, 0.6], lambda2=1.0, lambda3=1.0, lambda4=[2, 1])
+    >>> figure = objective_by_epoch(rows)
+    >>> figure.axes[0].lines[0].get_label()
+    'λ1: 0.5 → 0.6'
+    >>> plt.close(figure)
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
     labels = {name: f"{SYMBOLS[name]}: {rows[name].iloc[0]:.3g} → {rows[name].iloc[-1]:.3g}" for name in LAMBDAS}
     for axis, curves, what in ((left, labels, "λ"), (right, LOSSES, "loss")):
@@ -103,7 +198,27 @@ def _scaled(values: pd.Series) -> pd.Series:
 
 
 def operations(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """The operation on each edge of architectures by name: ``search cells cell edge operation``."""
+    """The operation on each edge of several architectures.
+
+    Parameters
+    ----------
+    found : mapping of str → mapping
+        Name → an architecture as read by :func:`regcore.autoreg.search.read_found`.
+
+    Returns
+    -------
+    DataFrame
+        ``search cells cell edge operation``.
+
+    Examples
+    --------
+    >>> from regcore.networks.architecture import Architecture
+    >>> from regcore.reporting.architectures import operations
+    >>> operations({"mine": {"architecture": Architecture.uniform("3-Conv").as_json()}}).head(2)
+      search    cells  cell  edge operation
+    0   mine  feature  half     1    3-Conv
+    1   mine  feature  half     2    3-Conv
+    """
     rows = [
         {"search": heading, "cells": kind, "cell": cell, "edge": number + 1, "operation": operation}
         for heading, values in found.items()
@@ -114,7 +229,25 @@ def operations(found: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def headings(paths: Sequence[Path]) -> list[str]:
-    """Paths without the folders that all of them begin or end with, so that they fit above a column."""
+    """Paths without the folders that all of them begin or end with, so that they fit above a column.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files or folders.
+
+    Returns
+    -------
+    list of str
+        One for each path, with a line for each part.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.reporting.architectures import headings
+    >>> headings([Path("results/small/cells.json"), Path("results/large/cells.json")])
+    ['small', 'large']
+    """
     parts = [path.parts for path in dict.fromkeys(paths)]
     if len(parts) < 2:
         return [path.name for path in paths]
@@ -128,12 +261,27 @@ def headings(paths: Sequence[Path]) -> list[str]:
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Architectures by name, with λ if known.
+    """Draw architectures beside each other, with λ if known.
 
     Parameters
     ----------
-    found : mapping of str → dict
-        As read by :func:`~regcore.autoreg.search.read_found`.
+    found : mapping of str → mapping
+        As for :func:`operations`.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> from regcore.networks.architecture import Architecture
+    >>> from regcore.reporting.architectures import side_by_side
+    >>> from regcore.reporting.figures import plt
+    >>> cells = Architecture.uniform("3-Conv").as_json()
+    >>> figure = side_by_side({"mine": {"architecture": cells, "lambda1": 0.5}, "other": {"architecture": cells}})
+    >>> [axis.get_title() for axis in figure.axes]
+    ['mine\\nλ1 0.5', 'other']
+    >>> plt.close(figure)
     """
     figure, axes = plt.subplots(1, len(found), figsize=(3.1 * len(found), 6.2), squeeze=False, layout="constrained")
     for axis, (heading, values) in zip(axes[0], found.items(), strict=True):
@@ -168,6 +316,23 @@ def search_figure(trace: pd.DataFrame) -> Figure:
     ----------
     trace : DataFrame
         As for :func:`mixtures`.
+
+    Returns
+    -------
+    Figure
+        A text if neither was searched.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.architectures import search_figure
+    >>> from regcore.reporting.figures import plt
+    >>> losses = {"training_loss": [3, 2], "validation_loss": [0.5, 0.4]}
+    >>> trace = pd.DataFrame({"stage": "objective", "epoch": [1, 2], **losses})
+    >>> figure = search_figure(trace.assign(lambda1=[0.5, 0.6], lambda2=1.0, lambda3=1.0, lambda4=[2, 1]))
+    >>> figure.axes[1].get_ylabel()
+    'loss, from its minimum to its maximum'
+    >>> plt.close(figure)
     """
     table, rows = mixtures(trace), stage_of(trace, OBJECTIVE)
     if len(table):

@@ -1,21 +1,20 @@
 """The figures of a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from regcore.cohort.labels import structures
-from regcore.images.field import DisplacementField
-from regcore.images.volume import Grid, Volume
 from regcore.process.files import atomic_write
 
 #: Markers and lines of curves, distinguishable in greyscale.
@@ -58,22 +57,58 @@ LEGEND_COLUMNS = 6
 BOXED = {"dice": ("Dice", False), "hd95_mm": ("HD95 (mm)", True)}
 
 
-def save_figure(figure, path: str | Path) -> None:
-    """Write a PNG under a temporary name first, and free the figure."""
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a PNG under a temporary name first, and free the figure.
+
+    Parameters
+    ----------
+    figure : Figure
+        Is closed.
+    path : path
+        The PNG.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.reporting.figures import save_figure, text_figure
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_figure(text_figure("No pair was registered."), Path(folder) / "pairs.png")
+    ...     print(*(path.name for path in Path(folder).iterdir()))
+    pairs.png
+    """
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, bbox_inches="tight", format="png")
     plt.close(figure)
 
 
-def text_figure(text: str):
-    """A figure with only a text, for instance why there is nothing to draw."""
+def text_figure(text: str) -> Figure:
+    """A figure with only a text, for instance why there is nothing to draw.
+
+    Parameters
+    ----------
+    text : str
+        Long lines are wrapped.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> from regcore.reporting.figures import plt, text_figure
+    >>> figure = text_figure("No pair was registered.")
+    >>> figure.axes[0].texts[0].get_text()
+    'No pair was registered.'
+    >>> plt.close(figure)
+    """
     figure, axis = plt.subplots(figsize=(8, 1.5))
     axis.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
     axis.set_axis_off()
     return figure
 
 
-def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str], metric: str):
+def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[str], metric: str) -> Figure:
     """Box plots of a metric by structure and method; left and right are pooled, the best structures come first.
 
     Boxes span the quartiles over pairs (and sides), the line is the median, whiskers reach 1.5 times the box,
@@ -82,12 +117,29 @@ def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[st
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows of all methods.
+        Tidy rows of all methods: ``method pair label metric value``.
     labels : DataFrame
         ``index name group``.
     order : sequence of str
         Methods in the order of the boxes.
     metric : {"dice", "hd95_mm"}
+        What is drawn.
+
+    Returns
+    -------
+    Figure
+        A text if no label has a value.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.figures import plt, structure_boxes
+    >>> dice = {"method": "syn", "pair": "a", "label": [1, 2], "metric": "dice", "value": [0.5, 0.75]}
+    >>> labels = pd.DataFrame({"index": [1, 2], "name": ["left thalamus", "left fornix"], "group": "all"})
+    >>> figure = structure_boxes(pd.DataFrame(dice), labels, ["syn"], "dice")
+    >>> [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    ['fornix', 'thalamus']
+    >>> plt.close(figure)
     """
     heading, small_is_good = BOXED[metric]
     found = rows[rows["metric"] == metric].dropna(subset="value")
@@ -100,23 +152,10 @@ def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[st
     longest = -(-len(shown) // -(-len(shown) // most))
     chunks = [shown[i : i + longest] for i in range(0, len(shown), longest)]
     figure, axes = plt.subplots(len(chunks), 1, figsize=(13, 3.6 * len(chunks)), squeeze=False, sharey=True)
-    width = 0.8 / len(methods)
     values = {key: group["value"].to_numpy() for key, group in found.groupby(["structure", "method"])}
     for axis, chunk in zip(axes[:, 0], chunks, strict=True):
         for k, method in enumerate(methods):
-            colour, hatch = STYLES[k % len(STYLES)]
-            boxes = axis.boxplot(
-                [values.get((structure, method), []) for structure in chunk],
-                positions=np.arange(len(chunk)) + (k - (len(methods) - 1) / 2) * width,
-                widths=0.85 * width,
-                patch_artist=True,
-                flierprops={"markersize": 2},
-                medianprops={"color": "black"},
-                boxprops={"facecolor": colour, "hatch": hatch, "linewidth": 0.6},
-                label=method,
-            )
-            for part in (*boxes["whiskers"], *boxes["caps"]):
-                part.set_linewidth(0.6)
+            _draw_boxes(axis, [values.get((structure, method), []) for structure in chunk], method, k, len(methods))
         axis.set_xticks(range(len(chunk)), chunk, rotation=30, ha="right")
         axis.set_xlim(-0.6, longest - 0.4)
         axis.set_ylabel(heading)
@@ -133,8 +172,47 @@ def structure_boxes(rows: pd.DataFrame, labels: pd.DataFrame, order: Sequence[st
     return figure
 
 
-def training_curves(histories: Mapping[str, pd.DataFrame]):
-    """Training losses and validation Dice against the training step, one row per method."""
+def _draw_boxes(axis: Axes, values: Sequence[npt.ArrayLike], method: str, k: int, methods: int) -> None:
+    """The boxes of one method, the ``k``-th of several: one for each structure, beside those of the others."""
+    width = 0.8 / methods
+    colour, hatch = STYLES[k % len(STYLES)]
+    boxes = axis.boxplot(
+        values,
+        positions=np.arange(len(values)) + (k - (methods - 1) / 2) * width,
+        widths=0.85 * width,
+        patch_artist=True,
+        flierprops={"markersize": 2},
+        medianprops={"color": "black"},
+        boxprops={"facecolor": colour, "hatch": hatch, "linewidth": 0.6},
+        label=method,
+    )
+    for part in (*boxes["whiskers"], *boxes["caps"]):
+        part.set_linewidth(0.6)
+
+
+def training_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Training losses and validation Dice against the training step, one row per method.
+
+    Parameters
+    ----------
+    histories : mapping of str → DataFrame
+        Method → its losses by ``step``, with ``validation_dice``; ``seconds`` and ``learning_rate`` are not drawn.
+
+    Returns
+    -------
+    Figure
+        A circle marks the weights that were kept.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.figures import plt, training_curves
+    >>> history = pd.DataFrame({"step": [1, 2, 3], "total": [-0.2, -0.4, -0.5], "validation_dice": [0.6, 0.8, 0.7]})
+    >>> figure = training_curves({"voxelmorph": history})
+    >>> figure.axes[1].lines[1].get_xdata().tolist()  # the circle
+    [2.0]
+    >>> plt.close(figure)
+    """
     figure, axes = plt.subplots(len(histories), 2, figsize=(11, 3.2 * len(histories)), squeeze=False)
     for (losses, dice), (name, history) in zip(axes, histories.items(), strict=True):
         terms = [c for c in history if c not in ("step", "validation_dice", "seconds", "learning_rate")]
@@ -151,137 +229,3 @@ def training_curves(histories: Mapping[str, pd.DataFrame]):
             axis.grid(linewidth=0.3)
     figure.tight_layout()
     return figure
-
-
-@dataclass(frozen=True, eq=False)
-class ShownPair:
-    """A pair and the field between its scans, for drawing."""
-
-    title: str
-    fixed_name: str
-    moving_name: str
-    fixed: Volume
-    moving: Volume
-    field: DisplacementField
-
-
-def pair_panels(pairs: Sequence[ShownPair]):
-    """Rows of fixed, moving, warped, difference, warped grid and displacement; intensities are 0 to 1.
-
-    In 3-D the coronal slice through the middle of the fixed image's content is shown.
-    """
-    heads = ("fixed", "moving", "warped", "fixed − warped", "warped grid", "displacement (mm)")
-    _, width, _, height = View(pairs[0].fixed).extent
-    row_inches = 2.1 * height / width + 0.4
-    figure, axes = plt.subplots(len(pairs), 6, figsize=(15, row_inches * len(pairs)), squeeze=False)
-    for axis, head in zip(axes[0], heads, strict=True):
-        axis.set_title(head)
-    for row, shown in zip(axes, pairs, strict=True):
-        view = View(shown.fixed)
-        unmoved = DisplacementField.identity(shown.fixed.grid).warp(shown.moving)
-        fixed = view.slice(shown.fixed.data)
-        warped = view.slice(shown.field.warp(shown.moving).data)
-        for axis, image in zip(row, (fixed, view.slice(unmoved.data), warped), strict=False):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1, **view.frame)
-        difference = row[3].imshow(fixed - warped, cmap="RdBu", vmin=-0.5, vmax=0.5, **view.frame)
-        _scale(row[3], difference)
-        moves = shown.field.targets() - DisplacementField.identity(shown.field.grid).targets()
-        draw_grid(row[4], view, moves)
-        colour = row[5].imshow(view.slice(np.linalg.norm(moves, axis=-1)), cmap="viridis", vmin=0, **view.frame)
-        _scale(row[5], colour)
-        row[0].set_ylabel(shown.title)
-        row[0].set_xlabel(shown.fixed_name, fontsize=8)
-        row[1].set_xlabel(shown.moving_name, fontsize=8)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-    figure.subplots_adjust(wspace=0.34, hspace=0.16)
-    return figure
-
-
-@dataclass(frozen=True, eq=False)
-class ComparedPair:
-    """A pair and the fields of several methods by name, for drawing."""
-
-    title: str
-    fixed: Volume
-    moving: Volume
-    fixed_labels: Volume
-    fields: Mapping[str, DisplacementField]
-
-
-def method_panels(pairs: Sequence[ComparedPair]):
-    """Rows of the fixed image and the moving image warped by each method, with outlines of the fixed labels.
-
-    Intensities are 0 to 1; in 3-D the coronal slice through the middle of the fixed image's content is shown.
-    """
-    columns = 1 + max(len(shown.fields) for shown in pairs)
-    _, width, _, height = View(pairs[0].fixed).extent
-    figure, axes = plt.subplots(
-        len(pairs), columns, figsize=(2.3 * columns, (2.3 * height / width + 0.3) * len(pairs)), squeeze=False
-    )
-    for row, shown in zip(axes, pairs, strict=True):
-        view = View(shown.fixed)
-        labels = view.slice(shown.fixed_labels.data)
-        outlines = (labels[1:, 1:] != labels[:-1, 1:]) | (labels[1:, 1:] != labels[1:, :-1])
-        outlines = np.pad(outlines, ((1, 0), (1, 0)))
-        images = {"fixed": shown.fixed}
-        images |= {name: field.warp(shown.moving) for name, field in shown.fields.items()}
-        for axis, (name, image) in zip(row, images.items(), strict=False):
-            axis.imshow(view.slice(image.data), cmap="gray", vmin=0, vmax=1, **view.frame)
-            axis.imshow(np.ma.masked_equal(outlines, False), cmap="autumn", alpha=0.45, **view.frame)
-            axis.set_title(name, fontsize=9)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-        row[0].set_ylabel(shown.title)
-    figure.tight_layout(pad=0.5)
-    return figure
-
-
-def _scale(axis, image) -> None:
-    """A colour bar beside ``axis`` that does not shrink it."""
-    bar = axis.figure.colorbar(image, cax=axis.inset_axes([1.03, 0, 0.05, 1]))
-    bar.ax.tick_params(labelsize=7)
-
-
-class View:
-    """How to show a volume: closest-to-RAS orientation and, in 3-D, one coronal slice."""
-
-    def __init__(self, volume: Volume):
-        grid: Grid = volume.grid
-        self.ndim = grid.ndim
-        affine = np.eye(4)
-        affine[: self.ndim, : self.ndim] = grid.affine[:-1, :-1]
-        self.orientation = nib.io_orientation(affine)[: self.ndim]
-        order = np.argsort(self.orientation[:, 0])
-        self.planes = (0, 1) if self.ndim == 2 else (0, 2)
-        spacing = grid.spacing[order][list(self.planes)]
-        self.where = None
-        if self.ndim == 3:
-            content = np.argwhere(self._turn(volume.data) > 0.1)[:, 1]
-            self.where = int(np.median(content)) if len(content) else volume.data.shape[order[1]] // 2
-        height, width = self.slice(volume.data).shape
-        self.extent = (0, width * spacing[0], 0, height * spacing[1])
-        self.frame = {"origin": "lower", "extent": self.extent, "interpolation": "nearest"}
-
-    def _turn(self, data: np.ndarray) -> np.ndarray:
-        return nib.apply_orientation(data, self.orientation)
-
-    def slice(self, data: np.ndarray) -> np.ndarray:
-        """The shown plane of an array on the volume's grid, rows upwards."""
-        turned = self._turn(data)
-        return (turned if self.where is None else turned[:, self.where]).T
-
-
-def draw_grid(axis, view: View, moves: np.ndarray) -> None:
-    """Draw a regular grid deformed by the field, in the shown plane (mm)."""
-    across, up = (view.slice(moves[..., plane]) for plane in view.planes)
-    height, width = across.shape
-    left, right, bottom, top = view.extent
-    x, y = np.meshgrid((np.arange(width) + 0.5) * right / width, (np.arange(height) + 0.5) * top / height)
-    step = max(1, round(max(height, width) / 40))
-    x, y = x + across, y + up
-    for i in range(0, height, step):
-        axis.plot(x[i], y[i], color="black", linewidth=0.4)
-    for j in range(0, width, step):
-        axis.plot(x[:, j], y[:, j], color="black", linewidth=0.4)
-    axis.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")

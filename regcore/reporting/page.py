@@ -12,17 +12,10 @@ import pandas as pd
 import yaml
 
 from regcore.process.files import atomic_write
+from regcore.reporting.comparisons import marks, reason_for_no_comparison
+from regcore.reporting.formatting import formatted, formatted_comparisons, formatted_cost, ranks
+from regcore.reporting.measures import COST, shown_measures
 from regcore.reporting.starts import over_starts_formatted
-from regcore.reporting.tables import (
-    COST,
-    formatted,
-    formatted_comparisons,
-    formatted_cost,
-    marks,
-    ranks,
-    reason_for_no_comparison,
-    shown_measures,
-)
 from regcore.reporting.verdicts import counts, in_question
 from regcore.study.checks import TRUTH
 
@@ -34,7 +27,22 @@ IN_QUESTION_SHOWN = 40
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG with its heading and caption."""
+    """A PNG with its heading and caption.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG.
+    heading, caption : str
+        What is written above and below it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.reporting.page import Figure
+    >>> Figure(Path("figures/training_curves.png"), "Training", "Dice on the validation pairs.").heading
+    'Training'
+    """
 
     path: Path
     heading: str
@@ -42,12 +50,29 @@ class Figure:
 
     @property
     def data(self) -> str:
+        """The PNG as base64, for a page that needs no other file."""
         return base64.b64encode(self.path.read_bytes()).decode()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A pair that a method could not register, the reason, and the end of the method's output."""
+    """A pair that a method could not register.
+
+    Parameters
+    ----------
+    pair : str
+        Name of the pair.
+    reason : str
+        Why it failed.
+    output : str
+        The end of the method's output; may be empty.
+
+    Examples
+    --------
+    >>> from regcore.reporting.page import Failure
+    >>> Failure("a--b", "greedy ended with status 1", output="").reason
+    'greedy ended with status 1'
+    """
 
     pair: str
     reason: str
@@ -64,15 +89,20 @@ class Report:
         The study's configuration with all defaults.
     facts : sequence of (str, str)
         Methods, data and hardware.
-    summary, comparisons, starts : DataFrame
-        From :mod:`regcore.reporting.tables`.
+    summary : DataFrame
+        As from :func:`regcore.reporting.summaries.with_training`.
+    comparisons : DataFrame
+        As from :func:`regcore.reporting.comparisons.comparisons`.
+    starts : DataFrame
+        As from :func:`regcore.reporting.starts.over_starts`.
     reference : str, optional
         The method that the others are compared with.
     per_label : mapping
         Heading → table of every label.
     figures : sequence of Figure
+        In the order of the page.
     verdicts : DataFrame
-        From :func:`regcore.reporting.verdicts.verdicts`.
+        As from :func:`regcore.reporting.verdicts.verdicts`.
     unavailable : mapping
         Method that was not run → the reason, and how to install it.
     failures : mapping
@@ -103,8 +133,28 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
 
     Parameters
     ----------
-    table, compared : DataFrame
-        As from :func:`regcore.reporting.tables.summary` and :func:`regcore.reporting.tables.comparisons`.
+    table : DataFrame
+        As from :func:`regcore.reporting.summaries.summary`.
+    compared : DataFrame
+        As from :func:`regcore.reporting.comparisons.comparisons`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.comparisons import comparisons
+    >>> from regcore.reporting.page import summary_html
+    >>> from regcore.reporting.summaries import summary
+    >>> dice = [("syn", "a", 0.8), ("syn", "b", 0.6), ("affine", "a", 0.5), ("affine", "b", 0.4)]
+    >>> rows = pd.DataFrame(dice, columns=["method", "pair", "value"])
+    >>> rows = rows.assign(contrasts="T1w to T1w", label=1, metric="dice")
+    >>> labels = pd.DataFrame({"index": [1], "name": ["thalamus"], "group": ["all"]})
+    >>> html = summary_html(summary(rows, labels, ["syn"]), comparisons(rows, ["syn"], "syn"))
+    >>> "<b>0.700 ± 0.141</b>" in html
+    True
     """
     shown = formatted(table).map(escape)
     places_by_heading = ranks(table)
@@ -120,13 +170,65 @@ def summary_html(table: pd.DataFrame, compared: pd.DataFrame) -> str:
 
 
 def cost_html(table: pd.DataFrame) -> str:
-    """The cost of every method of the summary, as an HTML table; empty if nothing is known."""
+    """The cost of every method of the summary, as an HTML table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`regcore.reporting.summaries.with_training`.
+
+    Returns
+    -------
+    str
+        Empty if nothing is known.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.page import cost_html
+    >>> table = pd.DataFrame({"seconds": [2.0], "training_seconds": [90], "parameters": [1000]}, index=["voxelmorph"])
+    >>> "<td>1.5 min</td>" in cost_html(table)
+    True
+    """
     shown = formatted_cost(table)
     return "" if shown.empty else _html(shown.map(escape).rename(index=escape))
 
 
 def write_report(path: str | Path, report: Report) -> None:
-    """Write the report."""
+    """Write the report.
+
+    Parameters
+    ----------
+    path : path
+        The HTML file; figures are inside it.
+    report : Report
+        Its content.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from regcore.reporting.comparisons import comparisons
+    >>> from regcore.reporting.page import Report, write_report
+    >>> from regcore.reporting.starts import over_starts
+    >>> from regcore.reporting.summaries import summary, with_training
+    >>> from regcore.reporting.verdicts import verdicts
+    >>> dice = [("syn", "a", 0.8), ("syn", "b", 0.6), ("affine", "a", 0.5), ("affine", "b", 0.4)]
+    >>> rows = pd.DataFrame(dice, columns=["method", "pair", "value"])
+    >>> rows = rows.assign(contrasts="T1w to T1w", label=1, metric="dice")
+    >>> labels = pd.DataFrame({"index": [1], "name": ["thalamus"], "group": ["all"]})
+    >>> tables = {"summary": with_training(summary(rows, labels, ["syn"]), trained={}), "verdicts": verdicts(rows)}
+    >>> tables |= {"comparisons": comparisons(rows, ["syn"], "syn"), "starts": over_starts(rows, {}, None)}
+    >>> empty = dict.fromkeys(("per_label", "unavailable", "failures", "commands", "versions"), {})
+    >>> config = {"study": "small", "title": "A small study", "description": "Two pairs."}
+    >>> report = Report(config, facts=[("Subjects", "4 test")], reference="syn", figures=[], **tables, **empty)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_report(Path(folder) / "report.html", report)
+    ...     page = (Path(folder) / "report.html").read_text(encoding="utf-8")
+    >>> "<h1>A small study</h1>" in page, "syn is the only method" in page
+    (True, True)
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("regcore", "reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )

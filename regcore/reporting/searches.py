@@ -14,40 +14,69 @@ from scipy.interpolate import griddata
 from regcore.reporting.figures import AXES, plt
 from regcore.study.results import Results
 
-#: Markers of trials (Fig. 7).
+#: Trials are rings: state → colour, and what the legend says.
 RINGS = {"complete": ("black", "trained to the end"), "pruned": ("cyan", "pruned")}
 CROSS: dict[str, Any] = {"marker": "x", "color": "red", "markersize": 11, "markeredgewidth": 2.5, "linestyle": "none"}
 COLOURS = ("#3182bd", "#fdae6b", "#74c476", "#9e9ac8", "#e7969c", "#d9d9d9")
 
 
-def axis_name(name: str) -> str:
+def _axis_name(name: str) -> str:
     """Axis label of a hyperparameter."""
     return AXES.get(name, name.replace("_", " "))
 
 
 def search_figure(results: Results, name: str) -> Figure:
-    """An entry's trials over its hyperparameters, the best value so far, and the importances."""
+    """An entry's trials over its hyperparameters, the best value so far, and the importances.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the search.
+    name : str
+        The entry.
+
+    Returns
+    -------
+    Figure
+        Two panels if the importances are not known.
+    """
     table, result = results.trials(name), results.search(name)
     panels = 3 if result["importances"] else 2
     figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4))
-    draw_trials(axes[0], table, result)
+    _draw_trials(axes[0], table, result)
     _draw_history(axes[1], table)
     if result["importances"]:
-        draw_importances(axes[2], result["importances"])
+        _draw_importances(axes[2], result["importances"])
     figure.suptitle(f"{name}: the best of {len(table)} trials is {values_text(result['params'])}")
     figure.tight_layout()
     return figure
 
 
 def values_text(params: dict[str, Any]) -> str:
-    """``λ = 0.31, α′ = 0.02``."""
+    """Hyperparameters with their values, in a line.
+
+    Parameters
+    ----------
+    params : dict of str → float, int or str
+        Hyperparameter → value.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.reporting.searches import values_text
+    >>> values_text({"lambda": 0.3141, "alpha": 0.02, "time_steps": 7})
+    'λ = 0.314, α′ = 0.02, time steps = 7'
+    """
     return ", ".join(
-        f"{axis_name(name)} = {value:.3g}" if isinstance(value, float) else f"{axis_name(name)} = {value}"
+        f"{_axis_name(name)} = {value:.3g}" if isinstance(value, float) else f"{_axis_name(name)} = {value}"
         for name, value in params.items()
     )
 
 
-def draw_trials(axis: Axes, table: pd.DataFrame, result: dict[str, Any]) -> None:
+def _draw_trials(axis: Axes, table: pd.DataFrame, result: dict[str, Any]) -> None:
     """Validation Dice over the two most important hyperparameters, or the only one.
 
     Pruned trials have the Dice of their last validation, so the surface is interpolated only between trials trained to
@@ -81,7 +110,7 @@ def _draw_line(axis: Axes, table: pd.DataFrame, name: str) -> None:
     for state, (colour, label) in RINGS.items():
         part = table[table["state"] == state]
         axis.plot(part[name], part["value"], "o", markerfacecolor="none", markeredgecolor=colour, label=label)
-    axis.set(xlabel=axis_name(name), ylabel="Dice (validation pairs)")
+    axis.set(xlabel=_axis_name(name), ylabel="Dice (validation pairs)")
     axis.grid(linewidth=0.3)
 
 
@@ -105,7 +134,7 @@ def _draw_surface(axis: Axes, table: pd.DataFrame, done: pd.DataFrame, names: Se
             axis.scatter(first, second, facecolors="none", edgecolors=colour, label=label, **style)
     bar = axis.figure.colorbar(drawn, ax=axis, format="%.4f")
     bar.set_label("Dice (validation pairs)")
-    axis.set(xlabel=axis_name(names[0]), ylabel=axis_name(names[1]))
+    axis.set(xlabel=_axis_name(names[0]), ylabel=_axis_name(names[1]))
 
 
 def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
@@ -124,8 +153,8 @@ def _draw_history(axis: Axes, table: pd.DataFrame) -> None:
     axis.legend(fontsize=8)
 
 
-def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
-    """Fig. 8: shares of the hyperparameters in the variance of Dice; said so where no trial told them apart."""
+def _draw_importances(axis: Axes, shares: dict[str, float]) -> None:
+    """Shares of the hyperparameters in the variance of Dice; said so where no trial told them apart."""
     axis.set_title("importance (fANOVA)", fontsize=10)
     if not any(shares.values()):
         axis.set_axis_off()
@@ -133,7 +162,7 @@ def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
         return
     axis.pie(
         list(shares.values()),
-        labels=[axis_name(name) for name in shares],
+        labels=[_axis_name(name) for name in shares],
         colors=[COLOURS[place % len(COLOURS)] for place in range(len(shares))],
         autopct="%.0f %%",
         startangle=90,
@@ -142,13 +171,32 @@ def draw_importances(axis: Axes, shares: dict[str, float]) -> None:
 
 
 def surfaces(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7: validation Dice over the hyperparameters, a panel for each search; ``entries``: name → title."""
+    """Validation Dice over the hyperparameters (Fig. 7 of [1]_), a panel for each search.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the searches.
+    entries : dict of str → str
+        Name of an entry with a search → its title.
+
+    Returns
+    -------
+    DataFrame
+        The trials of all searches: ``entry``, then the columns of :meth:`regcore.study.results.Results.trials`.
+    Figure
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Fig. 7.
+    """
     figure, axes = plt.subplots(1, len(entries), figsize=(5.8 * len(entries), 4.6), squeeze=False)
     tables = []
     for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
         table, result = results.trials(name), results.search(name)
         tables.append(table.assign(entry=name))
-        draw_trials(axis, table, result)
+        _draw_trials(axis, table, result)
         axis.set_title(f"{title}: {values_text(result['params'])}", fontsize=10)
     figure.tight_layout()
     whole = pd.concat(tables, ignore_index=True)
@@ -156,7 +204,26 @@ def surfaces(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, F
 
 
 def importances(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 8: importances, a pie for each search."""
+    """The importances of the hyperparameters (Fig. 8 of [1]_), a pie for each search.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the searches.
+    entries : dict of str → str
+        Name of an entry with a search → its title.
+
+    Returns
+    -------
+    DataFrame
+        ``entry hyperparameter importance``: shares in the variance of Dice, NaN where they are not known.
+    Figure
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Fig. 8.
+    """
     figure, axes = plt.subplots(1, len(entries), figsize=(4 * len(entries), 3.6), squeeze=False)
     rows = []
     for axis, (name, title) in zip(axes[0], entries.items(), strict=True):
@@ -165,14 +232,29 @@ def importances(results: Results, entries: dict[str, str]) -> tuple[pd.DataFrame
         rows += [
             {"entry": name, "hyperparameter": key, "importance": shares.get(key, np.nan)} for key in result["params"]
         ]
-        draw_importances(axis, shares)
+        _draw_importances(axis, shares)
         axis.set_title(title)
     figure.tight_layout()
     return pd.DataFrame(rows, columns=["entry", "hyperparameter", "importance"]), figure
 
 
 def against_grid(results: Results, entries: dict[str, str]) -> pd.DataFrame:
-    """The cost and result of each search: the first is compared with the others, which are grids."""
+    """The cost and result of each search, compared with the last one, which is a grid.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the searches.
+    entries : dict of str → str
+        Name of an entry with a search → its title; the grid comes last.
+
+    Returns
+    -------
+    DataFrame
+        One row per search: ``method trials pruned pruned_percent steps validation_dice``, the best hyperparameters,
+        ``steps_ratio`` (steps relative to those of the grid) and ``gap_points`` (validation Dice minus that of the
+        grid, in hundredths).
+    """
     rows = []
     for name, title in entries.items():
         result = results.search(name)

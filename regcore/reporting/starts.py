@@ -17,8 +17,8 @@ def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], referen
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows of all methods.
-    groups : mapping
+        Tidy rows of all methods: ``method pair label metric value``.
+    groups : mapping of str → sequence of str
         Name → its methods, at least one, which differ only in their random start.
     reference : str, optional
         Name that the others are compared with.
@@ -29,6 +29,19 @@ def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], referen
         ``method starts dice_mean dice_sd_starts dice_sd_pairs``: the SD over starts is that of each start's mean over
         pairs (NaN for one start), the SD over pairs that of each pair's mean over starts.  Then ``reference`` and the
         fields of :class:`regcore.evaluation.statistics.PairedComparison` on these means of pairs.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.starts import over_starts
+    >>> dice = {"syn": (0.5, 0.6), "vm-1": (0.6, 0.8), "vm-2": (0.7, 0.9)}
+    >>> rows = [(name, pair, value) for name, values in dice.items() for pair, value in zip("ab", values)]
+    >>> rows = pd.DataFrame(rows, columns=["method", "pair", "value"]).assign(label=1, metric="dice")
+    >>> table = over_starts(rows, {"syn": ["syn"], "vm": ["vm-1", "vm-2"]}, reference="syn")
+    >>> table[["method", "starts", "dice_mean", "dice_sd_starts", "mean_difference"]].round(2)
+      method  starts  dice_mean  dice_sd_starts  mean_difference
+    0    syn       1       0.55             NaN              NaN
+    1     vm       2       0.75            0.07              0.2
     """
     dice = rows[rows["metric"] == "dice"].pivot_table(index="pair", columns="method", values="value")
     of_pairs = {name: dice.reindex(columns=list(methods)).mean(axis=1) for name, methods in groups.items()}
@@ -51,7 +64,29 @@ def over_starts(rows: pd.DataFrame, groups: Mapping[str, Sequence[str]], referen
 
 
 def over_starts_formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`over_starts` with readable headings and numbers as text."""
+    """The table of random starts with readable headings and numbers as text.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`over_starts`.
+
+    Returns
+    -------
+    DataFrame of str
+        One row per name; empty cells where there is no value.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.starts import over_starts, over_starts_formatted
+    >>> dice = {"syn": (0.5, 0.6), "vm-1": (0.6, 0.8), "vm-2": (0.7, 0.9)}
+    >>> rows = [(name, pair, value) for name, values in dice.items() for pair, value in zip("ab", values)]
+    >>> rows = pd.DataFrame(rows, columns=["method", "pair", "value"]).assign(label=1, metric="dice")
+    >>> table = over_starts(rows, {"syn": ["syn"], "vm": ["vm-1", "vm-2"]}, reference="syn")
+    >>> over_starts_formatted(table)[["Method", "Starts", "Dice", "SD of starts"]].values.tolist()
+    [['syn', '1', '0.5500', ''], ['vm', '2', '0.7500', '0.0707']]
+    """
     points = [
         "" if pd.isna(mean) else f"{100 * mean:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
         for mean, low, high in zip(table["mean_difference"], table["ci_low"], table["ci_high"], strict=True)

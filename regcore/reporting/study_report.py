@@ -1,18 +1,21 @@
 """From a study's result files to its tables, figures and report page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from regcore.cohort.table import SPLITS
 from regcore.process.files import atomic_write
 from regcore.process.versions import versions
-from regcore.reporting.figures import ShownPair, pair_panels, save_figure, structure_boxes, text_figure, training_curves
+from regcore.reporting.comparisons import comparisons, reference_method
+from regcore.reporting.figures import save_figure, structure_boxes, text_figure, training_curves
 from regcore.reporting.page import Failure, Figure, Report, cost_html, summary_html, write_report
+from regcore.reporting.pictures import ShownPair, pair_panels
 from regcore.reporting.searches import search_figure
 from regcore.reporting.starts import over_starts
-from regcore.reporting.tables import comparisons, means_by_label, reference_method, summary, with_training
+from regcore.reporting.summaries import means_by_label, summary, with_training
 from regcore.reporting.verdicts import verdicts
 from regcore.study.plan import Plan
 from regcore.study.results import Results
@@ -29,9 +32,11 @@ def write_tables(results: Results, entries: Sequence[str], outputs: Mapping[str,
 
     Parameters
     ----------
+    results : Results
+        Of a study that has scored its entries.
     entries : sequence of str
         The rows of the summary, in their order.
-    outputs : mapping
+    outputs : mapping of str → path
         Paths of ``summary``, ``comparisons``, ``starts`` and ``verdicts`` (CSV), ``summary_html``, and of
         ``<name>_labels`` (CSV) and ``<name>_boxes`` (PNG) for each name in ``BY_LABEL``.
     """
@@ -67,18 +72,48 @@ def _of_starts(plan: Plan, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFr
 
 
 def draw_training_curves(results: Results, methods: Sequence[str], output: str) -> None:
-    """Draw the training curves of the learned methods."""
+    """Draw the training curves of the learned methods.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study that has trained them.
+    methods : sequence of str
+        Their names, in the order of the rows.
+    output : path
+        The PNG.
+    """
     histories = {name: results.history(name) for name in methods}
     save_figure(training_curves(histories), output)
 
 
 def draw_search(results: Results, name: str, output: str) -> None:
-    """Draw the result of a method's search for hyperparameters."""
+    """Draw the result of a method's search for hyperparameters.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study that has searched.
+    name : str
+        Name of the method.
+    output : path
+        The PNG.
+    """
     save_figure(search_figure(results, name), output)
 
 
 def draw_pairs(results: Results, name: str, output: str) -> None:
-    """Draw a method's test pairs with the best, median and worst mean Dice, if it registered any."""
+    """Draw a method's test pairs with the best, median and worst mean Dice, if it registered any.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study that has scored the method.
+    name : str
+        Name of the method.
+    output : path
+        The PNG.
+    """
     dice = results.of_pairs(name).sort_values(ascending=False)
     if dice.empty:
         save_figure(text_figure(f"{name} registered none of the test pairs."), output)
@@ -93,8 +128,40 @@ def draw_pairs(results: Results, name: str, output: str) -> None:
 
 
 def write_page(results: Results, output: str) -> None:
-    """Write the report from the tables and figures of the study."""
-    plan, figure = results.plan, results.files.figure
+    """Write the report from the tables and figures of the study.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study whose tables and figures are written.
+    output : path
+        The HTML file.
+    """
+    plan = results.plan
+    table = results.table("summary.csv", ["method"]).set_index("method")
+    report = Report(
+        config=plan.settings.as_dict(),
+        facts=_facts(results),
+        summary=table,
+        comparisons=results.table("comparisons.csv", ["method", "reference"]),
+        starts=results.table("starts.csv", ["method", "reference"]),
+        reference=_reference(plan, table),
+        per_label={
+            "Mean Dice": results.table("dice_by_label.csv", ["name", "group"]),
+            "Mean HD95 (mm)": results.table("hd95_by_label.csv", ["name", "group"]),
+        },
+        figures=_figures(plan, results.files.figure),
+        verdicts=results.table("verdicts.csv", ["method", "pair", "level", "reasons"]),
+        unavailable=plan.unavailable,
+        failures={name: _failures(results, name) for name in plan.methods if table.at[name, "failed"]},
+        commands=_commands(results),
+        versions=versions(),
+    )
+    write_report(output, report)
+
+
+def _figures(plan: Plan, figure: Callable[[str], Path]) -> list[Figure]:
+    """The figures of the page, with their captions; ``figure`` tells the path of a file."""
     boxes = (
         "over the test pairs, left and right pooled. Boxes span the quartiles, the line is the median, whiskers reach "
         "1.5 times the box."
@@ -130,26 +197,7 @@ def write_page(results: Results, output: str) -> None:
             "ones. If cells were not searched: the weights of the objective and the losses over the epochs."
         )
         shown.append(Figure(figure(f"architecture_{name}.png"), f"Architecture: {name}", caption))
-    table = results.table("summary.csv", ["method"]).set_index("method")
-    report = Report(
-        config=plan.settings.as_dict(),
-        facts=_facts(results),
-        summary=table,
-        comparisons=results.table("comparisons.csv", ["method", "reference"]),
-        starts=results.table("starts.csv", ["method", "reference"]),
-        reference=_reference(plan, table),
-        per_label={
-            "Mean Dice": results.table("dice_by_label.csv", ["name", "group"]),
-            "Mean HD95 (mm)": results.table("hd95_by_label.csv", ["name", "group"]),
-        },
-        figures=shown,
-        verdicts=results.table("verdicts.csv", ["method", "pair", "level", "reasons"]),
-        unavailable=plan.unavailable,
-        failures={name: _failures(results, name) for name in plan.methods if table.at[name, "failed"]},
-        commands=_commands(results),
-        versions=versions(),
-    )
-    write_report(output, report)
+    return shown
 
 
 def _reference(plan: Plan, table: pd.DataFrame) -> str | None:

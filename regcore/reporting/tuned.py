@@ -24,10 +24,30 @@ def tuned_figure(
     ----------
     along : DataFrame
         As from :func:`regcore.tuning.optima.curve`, for all pairs.
-    curves, optima : mapping
-        The same, and the best values, by group.
+    best : Optimum
+        As from :func:`regcore.tuning.optima.optimum`, for all pairs.
+    curves, optima : mapping of str → DataFrame and of str → Optimum
+        The same by group; empty if there are no groups.
     pairs : int
         Number of pairs in the mean.
+
+    Returns
+    -------
+    Figure
+        Curves over one hyperparameter, with the SD over pairs as a band unless there are groups; a map over two.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.figures import plt
+    >>> from regcore.reporting.tuned import tuned_figure
+    >>> from regcore.tuning.optima import curve, optimum
+    >>> rows = [(0.1, "a", 0.6), (0.1, "b", 0.7), (0.5, "a", 0.7), (0.5, "b", 0.9)]
+    >>> table = pd.DataFrame(rows, columns=["lambda", "fixed", "value"]).assign(moving="m", label=1, metric="dice")
+    >>> figure = tuned_figure(curve(table, ["lambda"]), optimum(table, ["lambda"]), {}, {}, pairs=2)
+    >>> figure.axes[0].get_title()
+    'Mean Dice ± standard deviation over 2 pairs; ★ best'
+    >>> plt.close(figure)
     """
     figure, axis = plt.subplots(figsize=(7, 4.5))
     if len(best.values) == 1:
@@ -83,6 +103,23 @@ def _draw_map(axis: Axes, along: pd.DataFrame, best: Optimum, optima: Mapping[st
 
 
 def counted(pairs: int) -> str:
+    """A number of pairs in words.
+
+    Parameters
+    ----------
+    pairs : int
+        How many.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.reporting.tuned import counted
+    >>> counted(1), counted(2)
+    ('1 pair', '2 pairs')
+    """
     return f"{pairs} pair" if pairs == 1 else f"{pairs} pairs"
 
 

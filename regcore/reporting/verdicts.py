@@ -15,12 +15,22 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows of all methods.
+        Tidy rows of all methods: ``method pair metric value``; the metrics of verdicts begin with ``verdict_``.
 
     Returns
     -------
     DataFrame
         Columns ``method pair level risk reasons``; without pairs that have no field, and the true field.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.verdicts import verdicts
+    >>> rows = pd.DataFrame({"method": "syn", "pair": ["a", "b"], "metric": "verdict_folds_percent", "value": [0, 50]})
+    >>> verdicts(rows)[["pair", "level"]]
+      pair   level
+    0    b  failed
+    1    a      ok
     """
     measures = rows[rows["metric"].str.startswith(VERDICT) & (rows["method"] != TRUTH)]
     measures = measures.assign(metric=measures["metric"].str.removeprefix(VERDICT))
@@ -33,11 +43,47 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Number of pairs of each level, by method, in the order of the methods in a table of :func:`verdicts`."""
+    """Number of pairs of each level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`verdicts`.
+
+    Returns
+    -------
+    DataFrame of int
+        One row per method; columns ``ok doubtful failed``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.verdicts import counts
+    >>> counts(pd.DataFrame({"method": "syn", "level": ["failed", "ok", "ok"]})).loc["syn"].to_dict()
+    {'ok': 2, 'doubtful': 0, 'failed': 1}
+    """
     by_level = table.groupby(["method", "level"]).size().unstack(fill_value=0)
     return by_level.reindex(columns=list(LEVELS), fill_value=0)
 
 
 def in_question(table: pd.DataFrame) -> pd.DataFrame:
-    """The registrations that are not ok, of a table of :func:`verdicts`."""
+    """The registrations that are not ok.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`verdicts`.
+
+    Returns
+    -------
+    DataFrame
+        These rows of the table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from regcore.reporting.verdicts import in_question
+    >>> in_question(pd.DataFrame({"pair": ["b", "a"], "level": ["failed", "ok"]}))["pair"].tolist()
+    ['b']
+    """
     return table[table["level"] != OK]

@@ -1,10 +1,10 @@
-"""Which labels training sees, and as what."""
+"""Which labels are scored, and which of them training sees, and as what."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from regcore.cohort.labels import classify, observed_classes, scored_labels
+from regcore.cohort.labels import classify, expand_codes, observed_classes, scored_labels
 from regcore.cohort.settings import LabelSettings
 from regcore.errors import InputError
 
@@ -57,3 +57,21 @@ def test_codes_become_classes_and_all_others_zero():
     found = classify(codes, {30: 1, 2: 2, 41: 1})
     assert found.dtype == np.int16
     np.testing.assert_array_equal(found, [[0, 2, 0], [1, 1, 0]])
+
+
+def test_label_codes_come_as_numbers_and_ranges():
+    assert expand_codes([3, "5-7"], "x") == {3, 5, 6, 7}
+    with pytest.raises(InputError, match=r"labels\.exclude: 'a-b'"):
+        expand_codes(["a-b"], "labels.exclude")
+
+
+def test_scored_labels_follow_table_groups_and_exclusions(tmp_path):
+    path = tmp_path / "labels.tsv"
+    pd.DataFrame({"index": [1, 2, 3], "name": ["one", "two", "three"]}).to_csv(path, sep="\t", index=False)
+    table = scored_labels({0, 1, 2, 3, 9}, LabelSettings(exclude=[2], groups={"odd": ["3-5"]}), path)
+    assert table.to_dict("list") == {"index": [1, 3], "name": ["one", "three"], "group": ["other", "odd"]}
+    with pytest.raises(InputError, match="no label is left"):
+        scored_labels({0, 2}, LabelSettings(exclude=[2]), None)
+    path.write_text("code\tname\n1\tone\n")
+    with pytest.raises(InputError, match=r"labels\.tsv.*index"):
+        scored_labels({1}, LabelSettings(), path)

@@ -9,7 +9,8 @@ from scipy.ndimage import uniform_filter
 
 from regcore.experiments import Needs
 from regcore.images.volume import Volume
-from regcore.reporting.figures import AXES, View, draw_grid, plt
+from regcore.reporting.figures import AXES, plt
+from regcore.reporting.pictures import View, draw_grid
 from regcore.study.results import Results
 
 #: Edge of the windows for local variance, in voxels.

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from regcore.experiments import Needs
 from regcore.experiments import synthmorph as paper
 from regcore.experiments.settings import asked
-from regcore.reporting.figures import CURVES, ComparedPair, method_panels, plt
+from regcore.reporting.figures import CURVES, plt
+from regcore.reporting.pictures import ComparedPair, method_panels
 from regcore.reporting.text import html_table
 from regcore.study.results import Results
 
