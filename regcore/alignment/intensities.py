@@ -20,7 +20,8 @@ def normalise(
     percentiles : (float, float)
         Become 0 and 1.
     mask : ndarray, same shape, optional
-        Percentiles are taken where it is not zero, so that a bright implant outside of it does not darken the rest.
+        The upper percentile is taken where it is not zero, so that a bright implant outside of it does not darken the
+        rest.  The lower one is the whole image's: background is often outside.
 
     Returns
     -------
@@ -34,11 +35,11 @@ def normalise(
     >>> normalise(np.array([0, 0, 0, 5, 10]), percentiles=(0, 100)).tolist()
     [0.0, 0.0, 0.0, 0.5, 1.0]
     """
+    lowest = data.min()
     heeded = data if mask is None or not np.any(mask) else data[np.asarray(mask) != 0]
-    lowest = heeded.min()
     content = heeded[heeded > lowest]
-    if content.size <= 0.9 * heeded.size:
+    if (data > lowest).mean() <= 0.9 and content.size:
         low, high = lowest, np.percentile(content, percentiles[1])
     else:
-        low, high = np.percentile(heeded, percentiles)
+        low, high = np.percentile(data, percentiles[0]), np.percentile(heeded, percentiles[1])
     return np.clip((data - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)

@@ -102,7 +102,7 @@ def paired_comparison(
     from scipy import stats  # here: loading it takes longer than the rest of this room, and few need a test
 
     p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
-    if np.ptp(differences) == 0:  # SciPy would warn and give no interval
+    if np.allclose(differences, differences[0], rtol=1e-9, atol=1e-12):  # SciPy would warn and give no interval
         same = float(differences[0])
         return PairedComparison(n, dropped, same, same, same, p_wilcoxon, 0.0)
     p_t = float(stats.ttest_1samp(differences, 0).pvalue)
