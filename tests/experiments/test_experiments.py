@@ -442,7 +442,7 @@ def test_snakemake_plans_every_network_of_the_paper_once(tmp_path):
     }
     done = snakemake(tmp_path, "-n", "--cores", "2", "voxelmorph", config=config)
     assert done.returncode == 0, done.output
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE))
     networks = 2 + 2 + 3 + 2 + 2 * (2 + 3 + 1 + 1)
     assert counts["train"] == str(networks)
     assert counts["evaluate"] == counts["register"] == str(networks - 3 + 2 + 6), "not λ, but classical and refined"

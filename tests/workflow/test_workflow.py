@@ -265,10 +265,10 @@ def test_time_stamps_and_comments_redo_nothing_and_an_edited_method_its_own_jobs
         script.touch()
     method = tmp_path / "regcore" / "methods" / "voxelmorph.py"
     method.write_text(f"# a comment\n{method.read_text()}")
-    done = snakemake(study, "-n", "--cores", "2", config=TINY)
+    done = snakemake(study, "-n", "--cores", "2", config=TINY, afresh=True)
     assert "Nothing to be done" in done.output, done.output
     method.write_text(f"{method.read_text()}\nEDITED = True\n")
-    done = snakemake(study, "-n", "--cores", "2", config=TINY)
+    done = snakemake(study, "-n", "--cores", "2", config=TINY, afresh=True)
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.output, flags=re.MULTILINE))
     report = {"tables", "pictures", "training_curves", "write_report"}
     assert planned(done.output) == {"train", "register", "evaluate", *report}

@@ -1,0 +1,144 @@
+"""A process that has loaded Snakemake, torch and the package, and forks for each run of Snakemake and of a job.
+
+Loading them takes five to ten seconds, and the suite starts hundreds of such processes.  The tests start this file as a
+program; each of them forks from one that has loaded everything, and none sees what another changed.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+#: What runs in place of Python for a job: it has the job forked, or runs Python where this is no job.
+STAND_IN = """#!{python} -SE
+import json, os, socket, sys
+if not sys.argv[1:2] or not sys.argv[1].endswith(".py"):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+request = {{"program": "python", "arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+socket.send_fds(server, [b" "], [0, 1, 2])
+server.sendall(json.dumps(request).encode() + b"\\n")
+status = server.makefile().readline()
+sys.exit(int(status) if status else 1)
+"""
+
+
+def forked(program, arguments, folder, environment, output):
+    """Run ``snakemake`` or a file of Python; its output goes to the open file ``output``; return the exit status."""
+    request = {"program": program, "arguments": [str(a) for a in arguments], "folder": str(folder)}
+    with socket.socket(socket.AF_UNIX) as server, open(os.devnull) as nothing:
+        server.connect(_address())
+        socket.send_fds(server, [b" "], [nothing.fileno(), output.fileno(), output.fileno()])
+        server.sendall(json.dumps({**request, "environment": environment}).encode() + b"\n")
+        status = server.makefile().readline()
+    assert status, "the process that forks for the tests has died"
+    return int(status)
+
+
+@functools.cache
+def _address():
+    """The server's address; it ends with this process, whose end of the pipe to it is then closed."""
+    folder = tempfile.mkdtemp(prefix="forks-")
+    address = f"{folder}/socket"
+    command = [sys.executable, __file__, address]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=TESTS)
+    assert server.stdout.readline() == b"ready\n"
+    _address.keep = server
+    return address
+
+
+def _load() -> None:
+    import matplotlib.pyplot  # noqa: F401
+    import snakemake.cli
+    import snakemake.script  # noqa: F401
+
+    from regcore.methods import METHODS, method_type
+
+    for name in METHODS:
+        with contextlib.suppress(Exception):  # where a tool is missing, the study says so
+            method_type(name)
+    for path in sorted((TESTS.parent / "regcore").rglob("*.py")):
+        if {"study", "reporting", "papers", "experiments", "synthesis", "evaluation"} & set(path.parts):
+            with contextlib.suppress(Exception):
+                __import__(".".join(path.relative_to(TESTS.parent).with_suffix("").parts).removesuffix(".__init__"))
+
+
+def _serve(address: str) -> None:
+    sys.path[0] = ""
+    _load()
+    stand_in = Path(address).with_name("python")
+    stand_in.write_text(STAND_IN.format(python=sys.executable, address=address))
+    stand_in.chmod(0o755)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    os.write(1, b"ready\n")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([listener, 0], [], [])
+        if 0 in ready:  # the tests have ended
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _answer(connection, str(stand_in))
+            os._exit(0)
+        connection.close()
+
+
+def _answer(connection: socket.socket, stand_in: str) -> None:
+    """Fork once more, so that a run that is killed has its status told too."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    request = json.loads(connection.makefile().readline())
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os._exit(_run(stand_in, **request))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(f"{status if status >= 0 else 128 - status}\n".encode())
+
+
+def _run(stand_in: str, program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> int:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    added = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in added if path and path not in sys.path]
+    sys.argv = [program, *arguments] if program == "snakemake" else arguments
+    try:
+        if program == "snakemake":
+            sys.executable = stand_in
+            sys.modules["snakemake.cli"].main()
+        else:
+            sys.path[0] = str(Path(arguments[0]).parent)
+            runpy.run_path(arguments[0], run_name="__main__")
+        status = 0
+    except SystemExit as done:
+        if isinstance(done.code, str):
+            print(done.code, file=sys.stderr)
+        status = done.code if isinstance(done.code, int) else int(done.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
