@@ -53,6 +53,13 @@ def scan():
     return on(Grid((90, 52, 76), affine), TRUE_AFFINE)
 
 
+@pytest.fixture(scope="module")
+def coarse():
+    """The reference and the scan with a tenth of the voxels, for alignments that take long."""
+    affine = np.array([[0, 0, -2.4, 45], [-2.0, 0, 0, 45], [0, 2.5, 0, -38], [0, 0, 0, 1]])
+    return on(Grid.centred((36, 42, 34), (2, 2, 2), (0, 0, 0))), on(Grid((45, 31, 38), affine), TRUE_AFFINE)
+
+
 def test_percentiles_become_zero_and_one_whatever_the_unit_and_the_field_of_view(generator):
     content = generator.gamma(5, 40, (30, 30))
     padded = np.pad(content, 15)
@@ -101,10 +108,11 @@ def test_the_common_grid_surrounds_the_content_of_the_reference(reference):
 
 
 @pytest.mark.slow
-def test_ants_recovers_a_known_matrix_and_is_repeatable(reference, scan):
-    found = align(Scan(reference), Scan(scan), "ants", seed=1).matrix
-    assert distances(found, TRUE_AFFINE).max() < 1.5  # mm; the voxels are 1 to 1.5 mm, and ANTs sees half of them
-    np.testing.assert_array_equal(found, align(Scan(reference), Scan(scan), "ants", seed=1).matrix)
+def test_ants_recovers_a_known_matrix_and_is_repeatable(coarse):
+    reference, scan = map(Scan, coarse)
+    found = align(reference, scan, "ants", seed=1).matrix
+    assert distances(found, TRUE_AFFINE).max() < 1.5  # mm; the voxels are 2 to 2.5 mm
+    np.testing.assert_array_equal(found, align(reference, scan, "ants", seed=1).matrix)
 
 
 def distances(found, true):
@@ -119,36 +127,44 @@ TURN = np.array([[0.0, -1, 0, 15], [1, 0, 0, -25], [0, 0, 1, 10], [0, 0, 0, 1]])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["auto", "affine", "ants"])
-def test_a_start_is_improved(reference, scan, kind):
+def test_a_start_is_improved(coarse, kind):
+    reference, scan = coarse
     turned = Volume(scan.data, Grid(scan.grid.shape, TURN @ scan.grid.affine))
     found = align(Scan(reference), Scan(turned), kind, start=TURN).matrix
     assert distances(TURN, TURN @ TRUE_AFFINE).max() > 3
     assert distances(found, TURN @ TRUE_AFFINE).max() < 1.5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["auto", "ants"])
 @pytest.mark.parametrize("side", ["fixed", "moving"])
-def test_what_a_mask_excludes_does_not_pull(reference, scan, kind, side):
-    """One image has a slab as bright as nothing else across a third of it."""
-    image = {"fixed": reference, "moving": scan}[side]
+def test_what_a_mask_excludes_does_not_pull(kind, side):
+    """One slice has a slab as bright as nothing else across a third of it."""
+    true = np.array([[1.05, -0.08, 4.0], [0.07, 0.96, -3.0], [0, 0, 1]])
+    images = {"fixed": on(Grid.centred((72, 84), (1, 1), (0, 0)))}
+    images["moving"] = on(Grid.centred((80, 90), (1.1, 1.0), (0, 0)), true)
+    image = images[side]
     points = image.grid.to_world(np.moveaxis(np.indices(image.grid.shape), 0, -1))
     slab = (points[..., 1] > 8) & (image.data > 0)
     spoilt = image.with_data(np.where(slab, 6 * np.sin(points[..., 0] / 4) + 8, image.data).astype("f4"))
     mask = image.with_data((~slab).astype(np.uint8))
-    scans = {"fixed": Scan(reference), "moving": Scan(scan)}
-    unmasked, masked = {**scans, side: Scan(spoilt)}, {**scans, side: Scan(spoilt, mask)}
-    start = np.eye(4) if kind == "ants" else None  # by itself, it begins at the centres of intensity without masks
-    error = distances(align(masked["fixed"], masked["moving"], kind, start=start).matrix, TRUE_AFFINE).mean()
+    start = np.eye(3) if kind == "ants" else None  # by itself, it begins at the centres of intensity without masks
+
+    def error(scan):
+        pair = {name: Scan(one) for name, one in images.items()} | {side: scan}
+        found = align(pair["fixed"], pair["moving"], kind, start=start).matrix
+        corners = np.array([[-20, -25], [-20, 25], [20, -25], [20, 25]])
+        return np.linalg.norm(transform_points(found, corners) - transform_points(true, corners), axis=1).mean()
+
     try:
-        pulled = distances(align(unmasked["fixed"], unmasked["moving"], kind, start=start).matrix, TRUE_AFFINE).mean()
+        pulled = error(Scan(spoilt))
     except InputError:  # so far off that it is refused
         pulled = np.inf
-    assert error < 1.5 and error < pulled
+    within = 1.5 if kind == "auto" else 2.5  # mm; a voxel is 1 mm, and ANTs' histogram of a slice is sparse
+    assert error(Scan(spoilt, mask)) < min(within, pulled)
 
 
-def test_rigid_alignment_is_rigid(reference, scan):
-    linear = align(Scan(reference), Scan(scan), "rigid").matrix[:3, :3]
+def test_rigid_alignment_is_rigid(coarse):
+    linear = align(*map(Scan, coarse), "rigid").matrix[:3, :3]
     np.testing.assert_allclose(linear.T @ linear, np.eye(3), atol=1e-4)
     assert np.linalg.det(linear) > 0
 
