@@ -13,7 +13,7 @@ import numpy as np
 
 from regcore.alignment.resampling import resample
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
-from regcore.process.files import atomic_write
+from regcore.process.files import atomic_write, read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +132,7 @@ def read_prepared(stem: Path) -> Prepared:
     ...     read_prepared(Path(folder, "a_1_T1w")).image.data.sum().item()
     4.0
     """
-    facts = json.loads(stem.with_name(stem.name + ".json").read_text())
+    facts = read_json(stem.with_name(stem.name + ".json"), "delete its folder and run the study again")
     return Prepared(
         read_volume(stem.with_name(stem.name + ".nii")),
         np.array(facts["common_world_to_native_world_ras_mm"]),

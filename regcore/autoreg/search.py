@@ -3,7 +3,6 @@
 Reading it needs no torch.  :mod:`regcore.study.stages.architecture` runs the search.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from regcore.networks.architecture import (
     Architecture,
     parts_of,
 )
+from regcore.process.files import read_json
 from regcore.settings.base import Settings
 
 KEY = "autosearch"
@@ -229,7 +229,7 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
             "or an autoreg model; if another study makes it, run that study first"
         )
     if file.name == MODEL:
-        content = json.loads(file.read_text())
+        content = read_json(file)
         settings = content["settings"]
         if content["method"] != "autoreg" or _settings(settings, str(file)).network == UNET:
             raise InputError(f"{where}: {path} is a model of '{content['method']}', which has no cells")

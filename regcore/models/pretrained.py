@@ -1,6 +1,5 @@
 """The method ``pretrained``: an existing model, for instance of another study, on this study's pairs."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,7 +48,9 @@ class Pretrained(Method):
     @property
     def ndim(self) -> int:
         """Number of dimensions of the model's images."""
-        content = json.loads((self.folder / "model.json").read_text())
+        from regcore.models.trained import read_model_json
+
+        content = read_model_json(self.folder)
         return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]
 
     @property

@@ -19,10 +19,13 @@ from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
 from regcore.process.devices import default_device
-from regcore.process.files import atomic_copy, atomic_write
+from regcore.process.files import atomic_copy, atomic_write, read_json
 from regcore.training.checkpoint import load_tensors, save_tensors
 from regcore.training.history import save_history
 from regcore.training.trainer import Trained
+
+#: What the ``model.json`` of every model has.
+KEYS = {"method", "settings", "preprocess", "grid", "training"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +182,38 @@ def copy_model(model: Path, folder: Path) -> None:
         atomic_copy(file, folder / file.name)
 
 
+def read_model_json(folder: Path) -> dict[str, Any]:
+    """What ``model.json`` says about a trained model.
+
+    Parameters
+    ----------
+    folder : Path
+        The model's folder.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or not that of a model.
+
+    Examples
+    --------
+    >>> from regcore.models.released import released_model
+    >>> from regcore.models.trained import read_model_json
+    >>> read_model_json(released_model("synthmorph", 2))["method"]
+    'synthmorph'
+    """
+    file, remedy = folder / "model.json", "train the model again, or copy its folder again"
+    content = read_json(file, remedy)
+    lacking = KEYS - set(content) if isinstance(content, dict) else KEYS
+    if lacking:
+        raise InputError(f"{file}: not the file of a trained model (it has no {', '.join(sorted(lacking))}); {remedy}")
+    return content
+
+
 def load_model(folder: str | Path) -> Model:
     """Read a model folder.
 
@@ -210,7 +245,7 @@ def load_model(folder: str | Path) -> Model:
         raise InputError(
             f"{folder}: not a model folder (no model.json); give the name of a method or the folder of a trained model"
         )
-    content = json.loads((folder / "model.json").read_text())
+    content = read_model_json(folder)
     method = make_method(content["method"], content["settings"], f"{folder}/model.json")
     space, stored = None, content["grid"]
     if stored:

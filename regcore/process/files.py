@@ -1,11 +1,15 @@
-"""Writing files so that a half-written file never has its final name."""
+"""Writing files so that a half-written file never has its final name, and reading what was written so."""
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from regcore.errors import InputError
 
 
 @contextmanager
@@ -102,3 +106,43 @@ def discard_torn(folder: str | Path) -> None:
     for file in Path(folder).glob(".*"):
         if re.match(r"\.\d+\.", file.name) and file.is_file():
             file.unlink()
+
+
+def read_json(path: str | Path, remedy: str = "make it again, or copy it again") -> Any:
+    """Read a JSON file that regcore wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    remedy : str
+        What the reader should do if it is damaged.
+
+    Returns
+    -------
+    object
+        What it holds.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not JSON.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from regcore.errors import InputError
+    >>> from regcore.process.files import read_json
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "model.json").write_text('{"method": "voxelm')
+    ...     try:
+    ...         read_json(Path(folder, "model.json"), "train it again")
+    ...     except InputError as error:
+    ...         print(str(error).removeprefix(folder).partition(" (")[0], str(error).rpartition("; ")[2])
+    /model.json: missing or damaged train it again
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:  # of bytes that are no text, too
+        raise InputError(f"{path}: missing or damaged ({error}); {remedy}") from error

@@ -5,7 +5,6 @@ An :class:`Entry` is made once per plan, without torch.  Its method is loaded on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from regcore.methods.settings.autoreg import AutoRegSettings
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.refine import RefineSettings
 from regcore.methods.settings.training import TrainingSettings
+from regcore.process.files import read_json
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.layout import Layout
 from regcore.tuning import search as tuning
@@ -142,7 +142,7 @@ class Entry:
         """The method that trained its network: its own, or that of the existing model it uses."""
         if not self.info.pretrained:
             return self.method
-        return json.loads((self.made.folder / "model.json").read_text())["method"]
+        return read_json(self.made.folder / "model.json")["method"]
 
     @property
     def methods_run(self) -> set[str]:

@@ -3,7 +3,6 @@
 Reports and papers read a study only through :class:`Results`.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,14 @@ from regcore.cohort.labels import scored_labels
 from regcore.experiments.settings import ExperimentSettings
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume, read_labels, read_volume
+from regcore.process.files import read_json
 from regcore.study.layout import FOUND, TRIALS, Layout
 from regcore.study.plan import Plan
 from regcore.study.stages.register import read_facts
 from regcore.training.checkpoint import load_tensors
+
+#: What to do about a damaged file of a study.
+AGAIN = "delete its folder and run the study again"
 
 
 class Results:
@@ -79,7 +82,7 @@ class Results:
 
     def model(self, name: str) -> dict[str, Any]:
         """The ``model.json`` of a trained network."""
-        return json.loads((self.files.model(name) / "model.json").read_text())
+        return read_json(self.files.model(name) / "model.json", AGAIN)
 
     def training(self, name: str) -> dict[str, Any]:
         """Time, memory and outcome of a training."""
@@ -97,11 +100,11 @@ class Results:
 
     def search(self, name: str) -> dict[str, Any]:
         """Result of a search for hyperparameters."""
-        return json.loads((self.files.model(name) / FOUND).read_text())
+        return read_json(self.files.model(name) / FOUND, AGAIN)
 
     def cell_search(self, name: str) -> dict[str, Any]:
         """Time and memory of a search for cells or the objective."""
-        return json.loads((self.files.architecture(name) / FACTS).read_text())
+        return read_json(self.files.architecture(name) / FACTS, AGAIN)
 
     def trace(self, name: str) -> pd.DataFrame:
         """One row per epoch, over all stages of a search for cells or the objective."""
@@ -169,7 +172,7 @@ class Results:
 
     def common_grid(self) -> dict[str, Any]:
         """``common_shape`` and ``common_spacing``."""
-        return json.loads(Path(f"{self.plan.prepared(self.plan.scans[0])}.json").read_text())
+        return read_json(f"{self.plan.prepared(self.plan.scans[0])}.json", AGAIN)
 
     # ---- the report
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from regcore.errors import InputError
 from regcore.methods import read_settings
 from regcore.methods.settings.synthmorph import SHAPES, SynthMorphSettings
-from regcore.process.files import atomic_copy, atomic_write
+from regcore.process.files import atomic_copy, atomic_write, read_json
 
 FOLDER = Path(__file__).parent
 #: Preprocessing of a released model.  The affine alignment works for any contrast, like the model.
@@ -104,7 +104,7 @@ def release(model: Path, into: Path, voxels: int | None = None, passes: int | No
     """
     if not (model / "model.json").is_file():
         raise InputError(f"{model}: not a model folder (no model.json)")
-    content = json.loads((model / "model.json").read_text())
+    content = read_json(model / "model.json")
     settings = read_settings(content["method"], content["settings"], f"{model}/model.json")
     if not isinstance(settings, SynthMorphSettings) or settings.maps != SHAPES:
         raise InputError(f"{model}: only a synthmorph model trained on shapes can be released")

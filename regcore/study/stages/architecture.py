@@ -21,7 +21,7 @@ from regcore.losses import soft_dice
 from regcore.methods.autoreg import AutoReg
 from regcore.networks.architecture import CANDIDATES, DEFORMATION, FEATURE, NETWORK, OBJECTIVE, SIZES, Architecture
 from regcore.process.devices import default_device
-from regcore.process.files import atomic_write
+from regcore.process.files import atomic_write, read_json
 from regcore.process.versions import processor_name
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.plan import Plan
@@ -332,7 +332,7 @@ def _with(data: _Data, method: AutoReg, values: Mapping[str, Any]) -> AutoReg:
 
 
 def _facts_of(plan: Plan, name: str) -> dict[str, Any]:
-    return json.loads((plan.files.architecture(name) / FACTS).read_text())
+    return read_json(plan.files.architecture(name) / FACTS, "delete its folder and run the study again")
 
 
 def _write(

@@ -11,7 +11,7 @@ import torch
 
 from regcore.alignment.prepared import read_prepared
 from regcore.cohort.table import Cohort
-from regcore.errors import InputError, RegistrationFailed
+from regcore.errors import RegistrationFailed
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import read_grid, read_volume
 from regcore.methods import make_method
@@ -19,7 +19,7 @@ from regcore.methods.base import Method, as_tensor
 from regcore.methods.registration import register_scans
 from regcore.models.trained import load_model
 from regcore.process.cost import Cost
-from regcore.process.files import atomic_write
+from regcore.process.files import atomic_write, read_json
 from regcore.process.isolation import CallFailed, Worker
 from regcore.process.progress import Progress
 from regcore.process.versions import processor_name, versions
@@ -345,12 +345,7 @@ def read_facts(field: Path) -> dict[str, Any]:
     /a--b.json: missing or damaged
     """
     path = facts_path(field)
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: missing or damaged ({error}); delete {path.parent} and run the study again"
-        ) from error
+    return read_json(path, f"delete {path.parent} and run the study again")
 
 
 def facts_path(field: Path) -> Path:
