@@ -25,10 +25,18 @@ def value_and_gradient(function, velocity):
     return value.detach(), torch.autograd.grad(value, leaf, cotangent)[0]
 
 
-@per_shape
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "steps", "dtype"),
+    [
+        ((7, 5), 1, torch.float32),
+        ((7, 5), 3, torch.float64),
+        ((5, 4, 6), 1, torch.float64),
+        ((5, 4, 6), 3, torch.float32),
+    ],
+    ids=str,
+)
 def test_integrate_is_the_reference(shape, steps, dtype, random_displacement):
+    """Every pair of shape, steps and type."""
     velocity = velocities(random_displacement, shape, dtype)
     expected = value_and_gradient(lambda v: reference.integrate_reference(v, steps), velocity)
     with on_triton(*OPERATORS):
@@ -52,7 +60,7 @@ def test_states_in_sixteen_bits_are_those_of_a_reference_that_rounds(random_disp
 
 @per_shape
 def test_fixed_point_sums_give_the_gradient_of_floats(shape, random_displacement):
-    velocity = velocities(random_displacement, shape)
+    velocity = velocities(random_displacement, (shape[0], *[n - 1 for n in shape[1:]]))
     expected = value_and_gradient(lambda v: reference.integrate_reference(v, 2), velocity)
     torch.use_deterministic_algorithms(True)
     try:
@@ -99,7 +107,7 @@ def test_the_operator_has_the_gradient_of_finite_differences(generator):
 
 
 def test_the_operator_is_registered_as_torch_wants_it(random_displacement):
-    velocity = velocities(random_displacement, (4, 3, 5)).requires_grad_()
+    velocity = velocities(random_displacement, (2, 2, 3))[:1].contiguous().requires_grad_()
     with on_triton(*OPERATORS):
         torch.library.opcheck(torch.ops.regcore.integrate.default, (velocity, 2, False))
 

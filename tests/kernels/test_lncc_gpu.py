@@ -45,13 +45,21 @@ def assert_close(found, expected, tolerance):
         torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=tolerance * b.abs().max().item())
 
 
-@per_variant
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(
-    "shape, window", [((2, 1, 7, 6), 4), ((1, 1, 4, 5, 7), 3)], ids=["2-D, even window", "3-D, odd window"]
+    ("shape", "window", "variant", "dtype"),
+    [
+        ((2, 1, 7, 6), 4, "ants", torch.float32),
+        ((2, 1, 7, 6), 4, "voxelmorph", torch.float64),
+        ((1, 1, 4, 5, 7), 3, "ants", torch.float64),
+        ((1, 1, 4, 5, 7), 3, "voxelmorph", torch.float32),
+    ],
+    ids=str,
 )
 def test_lncc_is_the_reference(shape, window, variant, dtype, generator):
-    """With means that are not zero: what lies beyond the border differs from them in the VoxelMorph form."""
+    """Every pair of shape, variant and type.
+
+    The means are not zero: what lies beyond the border differs from them in the VoxelMorph form.
+    """
     fixed, moving = 2 + noise(generator, *shape, dtype=dtype), noise(generator, *shape, dtype=dtype) - 1
     found, expected = kernel(fixed, moving, window, variant), reference(fixed, moving, window, variant)
     assert_close(found, expected, 1e-5 if dtype == torch.float32 else 1e-12)
@@ -201,7 +209,7 @@ def test_the_operator_has_the_gradient_of_finite_differences(generator):
 
 
 def test_the_operator_is_registered_as_torch_wants_it(generator):
-    images = [noise(generator, 1, 1, 4, 5).requires_grad_() for _ in range(2)]
+    images = [noise(generator, 1, 1, 3, 3).requires_grad_() for _ in range(2)]
     with on_triton(*OPERATORS):
         torch.library.opcheck(torch.ops.regcore.lncc.default, (*images, 3, "ants", True, True))
 
