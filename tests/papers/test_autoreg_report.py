@@ -31,11 +31,11 @@ from regcore.study.stages.train import train
 
 SIZED = {"channels": 1, "separable": "true", "downsampling": "first"}
 MODEL = {"network": "cells", "architecture": "manual-small", **dict.fromkeys(LAMBDAS, 1), **SIZED}
-FAST = {"steps": 3, "validate_every": 3, "learning_rate": 0.01}
+FAST = {"steps": 1, "validate_every": 1, "learning_rate": 0.01}
 EXPERIMENTS = {
     "autoreg": {
         "settings": {**FAST, "channels": 2},
-        "search": {"epoch": 2, "warmup": 1, "epochs": 2, "learning_rate": 0.01, "architecture_rate": 0.1},
+        "search": {"epoch": 1, "warmup": 1, "epochs": 2, "learning_rate": 0.01, "architecture_rate": 0.1},
         "voxelmorph": {**FAST, "width": 0.25},
         "starts": 2,
         "controls": ["random"],

@@ -20,7 +20,7 @@ from regcore.models.trained import load_model
 from regcore.study.stages.train import train
 from regcore.training.batch_division import check_division, dividing
 from regcore.training.checkpoint import load_tensors
-from regcore.training.distributed import PROCESSES_VARIABLE, launch, process_group, wanted_processes
+from regcore.training.distributed import PROCESSES_VARIABLE, Processes, launch, process_group, wanted_processes
 from regcore.training.pairs import PairSampler
 from regcore.training.trainer import Trainer
 
@@ -35,10 +35,13 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "training")]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "training")]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -47,36 +50,57 @@ def plan(tmp_path_factory):
     return prepared(small_study(folder, {"net": {"method": "voxelmorph", **SETTINGS}}))
 
 
-def run(plan, folder, stop_after=None, end_at=None, **changes):
+def run(plan, folder, processes=None, stop_after=None, end_at=None, **changes):
     """Train in the processes that there are; each look at the validation pairs finds something better.
 
     ``end_at`` is the look at which the watch of the training ends it.
     """
+    processes = processes or Processes()
+    method = make_method("voxelmorph", SETTINGS | {"patience": 2} | changes)
+    scans = plan.entries["net"].training_pairs
+    sampler = PairSampler(scans, {scan: plan.prepared(scan) for scan in scans.scans}, seed=3, classes={1: 1})
+    draw = sampler.batch
+
+    def interrupted(step, *which):
+        if step == stop_after:
+            raise InputError(f"stopped at step {step}")
+        return draw(step, *which)
+
+    sampler.batch = interrupted
+
+    def better(module):
+        return {"dice": trainer.step}
+
+    def watch(look, dice):
+        assert processes.first
+        return look == end_at
+
+    trainer = Trainer(method, sampler, better, folder, "same", 2, 5, "cpu", processes, watch if end_at else None)
+    trained = trainer.run()
+    assert trainer.ended == (end_at is not None)
+    assert trained.facts["processes"] == processes.count
+    assert bool(trained.weights) == processes.first
+
+
+def whole_ended_and_stopped(plan, folder):
+    """Three trainings in the same processes, as starting those is dear: the last ends with a mistake."""
     with process_group() as processes:
-        method = make_method("voxelmorph", SETTINGS | {"patience": 2} | changes)
-        scans = plan.entries["net"].training_pairs
-        sampler = PairSampler(scans, {scan: plan.prepared(scan) for scan in scans.scans}, seed=3, classes={1: 1})
-        draw = sampler.batch
+        assert processes.count == 2
+        run(plan, folder / "whole", processes)
+        run(plan, folder / "ended", processes, end_at=1)
+        run(plan, folder / "stopped", processes, stop_after=5)
 
-        def interrupted(step, *which):
-            if step == stop_after:
-                raise InputError(f"stopped at step {step}")
-            return draw(step, *which)
 
-        sampler.batch = interrupted
+def resumed_and_diverging(plan, folder):
+    """The training that stopped goes on in processes of its own, which then diverge in another one."""
+    with process_group() as processes:
+        assert processes.count == 2
+        run(plan, folder / "stopped", processes)
+        run(plan, folder / "diverging", processes, learning_rate=1e12)
 
-        def better(module):
-            return {"dice": trainer.step}
 
-        def watch(look, dice):
-            assert processes.first
-            return look == end_at
-
-        trainer = Trainer(method, sampler, better, folder, "same", 2, 5, "cpu", processes, watch if end_at else None)
-        trained = trainer.run()
-        assert trainer.ended == (end_at is not None)
-        assert trained.facts["processes"] == processes.count
-        assert bool(trained.weights) == processes.first
+def fail():
+    raise ZeroDivisionError("no such luck")
 
 
 def curve_and_weights(folder):
@@ -88,19 +112,17 @@ def curve_and_weights(folder):
 @pytest.fixture(scope="module")
 @marks_its_tests("slow")
 def together(plan, tmp_path_factory):
-    """What two processes leave."""
+    """What two processes leave, and the message of the mistake that they end with."""
     folder = tmp_path_factory.mktemp("together")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "training")]))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        launch(2, run, plan, folder)
-    return folder
+    with pytest.raises(InputError) as mistake:
+        launch(2, whole_ended_and_stopped, plan, folder)
+    return folder, str(mistake.value)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_train_as_one(plan, together, tmp_path, accumulate):
     run(plan, tmp_path, accumulate=accumulate)
-    (one, weights), (two, same) = curve_and_weights(tmp_path), curve_and_weights(together)
+    (one, weights), (two, same) = curve_and_weights(tmp_path), curve_and_weights(together[0] / "whole")
     assert list(one["step"]) == list(two["step"]) == list(range(1, 9))
     for column in ("total", "mse", "label_dice", "learning_rate"):
         np.testing.assert_allclose(two[column], one[column], rtol=1e-4)
@@ -109,30 +131,31 @@ def test_two_processes_train_as_one(plan, together, tmp_path, accumulate):
         torch.testing.assert_close(same[name], value, rtol=0, atol=1e-5)
 
 
-def test_two_processes_resume_and_a_mistake_in_them_is_told_plainly(plan, together, tmp_path):
-    with pytest.raises(InputError, match=r"^stopped at step 5$"):
-        launch(2, run, plan, tmp_path, 5)
-    assert len(pd.read_csv(tmp_path / "history.csv")) == 5
-    launch(2, run, plan, tmp_path)
-    (history, weights), (whole, expected) = curve_and_weights(tmp_path), curve_and_weights(together)
+def test_all_processes_end_where_the_first_ones_watch_says_so(together):
+    history, _ = curve_and_weights(together[0] / "ended")
+    assert len(history) == 1
+
+
+def test_two_processes_resume_and_mistakes_and_divergence_in_them_are_told_plainly(plan, together):
+    folder, mistake = together
+    assert mistake == "stopped at step 5"
+    assert len(pd.read_csv(folder / "stopped" / "history.csv")) == 5
+    with pytest.raises(DivergedError, match="training diverged"):
+        launch(2, resumed_and_diverging, plan, folder)
+    (history, weights), (whole, expected) = (curve_and_weights(folder / name) for name in ("stopped", "whole"))
     assert list(history["total"]) == list(whole["total"])
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
 
-def fail():
-    raise ZeroDivisionError("no such luck")
-
-
 @pytest.mark.slow
-def test_another_failure_brings_its_traceback(caplog):
+def test_another_failure_brings_its_traceback():
     with pytest.raises(RuntimeError, match="ZeroDivisionError: no such luck"):
-        launch(2, fail)
+        launch(1, fail)
 
 
 @pytest.mark.slow
 def test_the_training_stage_starts_as_many_processes_as_it_is_told(plan, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv(PROCESSES_VARIABLE, "2")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     caplog.set_level("INFO", logger="regcore")
     train(plan, "net", tmp_path / "model", tmp_path / "checkpoints")
     facts = load_model(tmp_path / "model").facts
@@ -161,20 +184,3 @@ def test_the_number_of_processes_must_divide_the_batch(monkeypatch):
     assert dividing(one, 8) == 1
     with pytest.raises(InputError, match="for 2 processes; choose a multiple of 2"):
         check_division(one, 2)
-
-
-@pytest.mark.slow
-def test_all_processes_end_where_the_first_ones_watch_says_so(plan, tmp_path):
-    launch(2, run, plan, tmp_path, None, 1)
-    history, _ = curve_and_weights(tmp_path)
-    assert len(history) == 1
-
-
-@pytest.mark.slow
-def test_divergence_in_one_of_several_processes_is_told_apart(plan, tmp_path):
-    with pytest.raises(DivergedError, match="training diverged"):
-        launch(2, diverge, plan, tmp_path)
-
-
-def diverge(plan, folder):
-    run(plan, folder, learning_rate=1e12)

@@ -429,7 +429,7 @@ def looks_of_running(bayes):
 @pytest.mark.slow
 def test_four_workers_of_which_two_are_killed(tmp_path):
     """Every slot ends with one finished trial, and the killed ones go on where they were."""
-    plan = prepared(small_study(tmp_path, {"vm": {**FAST, "steps": 60, "tune": {**LAMBDA, "trials": 12}}}))
+    plan = prepared(small_study(tmp_path, {"vm": {**FAST, "steps": 60, "tune": {**LAMBDA, "trials": 8}}}))
     (tmp_path / "plan").write_text(json.dumps(plan.config))
     bayes = store_of(plan, "vm").open()
     workers = {number: start(tmp_path, number) for number in range(4)}
@@ -452,9 +452,9 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
         worker.join(timeout=300)
     assert [worker.exitcode for worker in workers.values()] == [0] * 4
     trials = bayes.trials()
-    assert sorted(trial.user_attrs["slot"] for trial in trials) == list(range(12))
+    assert sorted(trial.user_attrs["slot"] for trial in trials) == list(range(8))
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     for numbers in killed.values():
         assert len(numbers) == 1 and trials[numbers.pop()].state in (TrialState.COMPLETE, TrialState.PRUNED)
     collect(plan, "vm", plan.folder / "models" / "vm")
-    assert len(pd.read_csv(plan.folder / "models" / "vm" / "trials.csv")) == 12
+    assert len(pd.read_csv(plan.folder / "models" / "vm" / "trials.csv")) == 8
