@@ -161,7 +161,7 @@ def test_table_10_spends_the_same_time(plan):
     table, _ = show(Results(plan), "autoreg", "table10")
     seconds = table.set_index("entry")["search_cpu_seconds"]
     own = seconds["autoreg-cells"]  # both are means over the starts, each as long as the search with its start
-    assert own - 0.1 <= seconds["random"] <= 1.5 * own + 2
+    assert own - 0.1 <= seconds["random"] <= 1.5 * own + 1.5
 
 
 def test_figure_3_marks_what_was_chosen(plan):

@@ -150,7 +150,7 @@ def test_two_processes_resume_and_mistakes_and_divergence_in_them_are_told_plain
 @pytest.mark.slow
 def test_another_failure_brings_its_traceback():
     with pytest.raises(RuntimeError, match="ZeroDivisionError: no such luck"):
-        launch(1, fail)
+        launch(2, fail)
 
 
 @pytest.mark.slow
