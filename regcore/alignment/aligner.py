@@ -279,7 +279,8 @@ def _near_content(level: Level, content: Content, spacing: float, most: int) -> 
     near = level.data[..., 2].cpu().numpy() > 0
     linear, origin = level.affine[:-1, :-1].astype(np.float32), level.affine[:-1, -1].astype(np.float32)
     for axis in range(len(origin)):  # each world coordinate is a sum over the axes of the grid
-        along = [coordinate * step for coordinate, step in zip(_open_grid(near.shape), linear[axis], strict=True)]
+        indices = np.indices(near.shape, sparse=True)
+        along = [index * step for index, step in zip(indices, linear[axis], strict=True)]
         coordinate = sum(along[1:], along[0]) + origin[axis]
         near &= (coordinate >= first[axis]) & (coordinate <= last[axis])
     chosen = np.flatnonzero(near)
@@ -288,10 +289,6 @@ def _near_content(level: Level, content: Content, spacing: float, most: int) -> 
     voxels = np.stack(np.unravel_index(chosen, near.shape), -1)
     places = voxels @ level.affine[:-1, :-1].T + level.affine[:-1, -1]
     return places, level.data.reshape(-1, 3)[torch.from_numpy(chosen).to(level.data.device)].T
-
-
-def _open_grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    return np.ogrid[tuple(slice(size) for size in shape)]
 
 
 def _polar(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

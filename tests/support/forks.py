@@ -49,12 +49,11 @@ def forked(program, arguments, folder, environment, output):
 @functools.cache
 def _address():
     """The server's address; it ends with this process, whose end of the pipe to it is then closed."""
-    folder = tempfile.mkdtemp(prefix="forks-")
-    address = f"{folder}/socket"
-    command = [sys.executable, __file__, address]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=TESTS)
+    folder = tempfile.TemporaryDirectory(prefix="forks-")
+    address = f"{folder.name}/socket"
+    server = subprocess.Popen([sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdout.readline() == b"ready\n"
-    _address.keep = server
+    _address.kept = folder, server  # as long as this process lives
     return address
 
 
@@ -75,7 +74,7 @@ def _load() -> None:
 
 
 def _serve(address: str) -> None:
-    sys.path[0] = ""
+    sys.path[0] = str(Path(sys.executable).parent)  # as for the command itself
     _load()
     stand_in = Path(address).with_name("python")
     stand_in.write_text(STAND_IN.format(python=sys.executable, address=address))
