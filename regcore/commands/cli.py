@@ -118,8 +118,8 @@ def main() -> None:
     "--init",
     type=click.Path(path_type=Path),
     metavar="MATRIX",
-    help="Start the alignment from this matrix; with --affine none, use it as it is.  ITK (.mat, .tfm, .txt), an LTA, "
-    "regcore's affine.mat or affine.txt, or bare numbers with --matrix-format.",
+    help="Start the alignment from this matrix; with --affine none, use it as it is.  ITK (.mat, .tfm, .txt, .h5), an "
+    "LTA, regcore's affine.mat or affine.txt, or bare numbers with --matrix-format.",
 )
 @MATRIX_FORMAT
 @click.option("--fixed-mask", type=click.Path(path_type=Path), help=f"Ignore FIXED where this mask is 0{MASKED}")

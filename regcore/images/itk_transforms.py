@@ -1,7 +1,7 @@
 """ITK's files of linear transforms: text (``.tfm``, ``.txt``) and MATLAB level 4 (``.mat``), in 2-D and 3-D.
 
 ITK's world is LPS; matrices here are RAS, as everywhere.  Not here: displacement fields (``field``), other programs'
-files (``matrices``).
+files (``matrices``), HDF5 (``ants``).
 """
 
 import re

@@ -6,7 +6,7 @@ Files differ in direction, in the signs of their axes and in what they count fro
 | program | file | maps |
 |---|---|---|
 | regcore | text, marked by a comment | fixed → moving, RAS mm |
-| ITK, ANTs, Slicer | ``.mat``, ``.tfm``, ``.txt`` | fixed → moving, LPS mm |
+| ITK, ANTs, Slicer | ``.mat``, ``.tfm``, ``.txt``, ``.h5`` | fixed → moving, LPS mm |
 | NiftyReg, greedy | text | fixed → moving, RAS mm |
 | FSL flirt | text | moving → fixed, mm from a corner of each image, the first axis mirrored if the image is not |
 | FreeSurfer | LTA | src → dst, which is moving → fixed, between voxels or in RAS mm |
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from regcore.errors import InputError
+from regcore.images.ants import read_itk_hdf5
 from regcore.images.itk_transforms import TEXT_START, read_itk_matlab, read_itk_text, write_itk
 from regcore.images.matrix_formats import BARE
 from regcore.images.volume import Grid
@@ -27,9 +28,10 @@ from regcore.process.files import atomic_write
 
 #: The comment in our text.  It is the last line, because NiftyReg reads the file too and stops after the numbers.
 MARK = "# regcore: fixed world -> moving world, RAS millimetres"
+#: First bytes of an HDF5 file.
+HDF5_START = b"\x89HDF"
 #: First bytes of files that a matrix is not in, and what they are.
 OTHERS = {
-    b"\x89HDF": "an HDF5 file; convert it, for instance with antsApplyTransforms -o Linear[out.mat]",
     b"\x1f\x8b": "compressed, perhaps an image or a displacement field",
     b"MATLAB 5": "a MATLAB file of level 5; ITK's are of level 4",
 }
@@ -80,8 +82,7 @@ def read_matrix(path: str | Path, fixed: Grid, moving: Grid, written_by: str = "
     content = _content(path)
     found = _format(content, written_by, path)
     if found == "itk":
-        text = content.decode("ascii", errors="replace")
-        matrix = read_itk_text(text, path) if text.lstrip().startswith(TEXT_START) else read_itk_matlab(content, path)
+        matrix = _from_itk(content, path)
     elif found == "freesurfer":
         matrix = _from_lta(content.decode("utf-8", errors="replace"), fixed, moving, path)
     else:
@@ -137,7 +138,7 @@ def _content(path: str | Path) -> bytes:
 def _format(content: bytes, written_by: str, path: str | Path) -> str:
     """The format that the content shows, or else the one that is given."""
     text = content.decode("utf-8", errors="replace")
-    if text.lstrip().startswith(TEXT_START) or b"\0" in content[:20]:
+    if content.startswith(HDF5_START) or text.lstrip().startswith(TEXT_START) or b"\0" in content[:20]:
         shown = "itk"
     elif re.search(r"^\s*nxforms\s*=", text, flags=re.MULTILINE):
         shown = "freesurfer"
@@ -154,6 +155,14 @@ def _format(content: bytes, written_by: str, path: str | Path) -> str:
     if written_by not in ("auto", shown):
         raise InputError(f"{path}: --matrix-format {written_by}, but the file is of the format {shown}")
     return shown
+
+
+def _from_itk(content: bytes, path: str | Path) -> np.ndarray:
+    """One of ITK's three formats, told by its first bytes."""
+    if content.startswith(HDF5_START):
+        return read_itk_hdf5(content, path)
+    text = content.decode("ascii", errors="replace")
+    return read_itk_text(text, path) if text.lstrip().startswith(TEXT_START) else read_itk_matlab(content, path)
 
 
 def _numbers(text: str, path: str | Path) -> np.ndarray:

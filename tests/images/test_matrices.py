@@ -73,7 +73,11 @@ def require_same_map(path, transform: sitk.Transform, ndim: int, atol: float = 1
     np.testing.assert_allclose(transform_points(found, points), mapped(transform, points), atol=atol)
 
 
-@pytest.mark.parametrize("suffix", ["mat", "tfm", "txt"])
+#: Marked, because ITK's HDF5 is read by antspyx, which takes seconds to load.
+H5 = pytest.param("h5", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("suffix", ["mat", "tfm", "txt", H5])
 @pytest.mark.parametrize(("kind", "ndim"), CASES)
 def test_each_type_of_itk_means_what_itk_means(kind, ndim, suffix, tmp_path):
     transform, path = itk_transform(kind, ndim), tmp_path / f"a.{suffix}"
@@ -103,24 +107,71 @@ def test_text_that_simpleitk_reads_but_does_not_write(content, tmp_path):
     require_same_map(path, transform, transform.GetDimension())
 
 
-def test_a_composite_applies_its_last_transform_first(tmp_path):
+@pytest.mark.parametrize("suffix", ["tfm", H5])
+def test_a_composite_applies_its_last_transform_first(suffix, tmp_path):
     parts = [itk_transform(kind, 3) for kind in (sitk.Euler3DTransform, sitk.AffineTransform)]
-    composite = sitk.CompositeTransform(parts)
-    sitk.WriteTransform(composite, str(tmp_path / "a.tfm"))
-    require_same_map(tmp_path / "a.tfm", composite, 3)
+    composite, path = sitk.CompositeTransform(parts), tmp_path / f"a.{suffix}"
+    sitk.WriteTransform(composite, str(path))
+    require_same_map(path, composite, 3)
+
+
+def displacement_field() -> sitk.Transform:
+    return sitk.DisplacementFieldTransform(sitk.Image([5, 5, 5], sitk.sitkVectorFloat64))
+
+
+@pytest.mark.parametrize("before", [[], [sitk.AffineTransform(3)]])
+def test_an_hdf5_file_with_a_displacement_field_is_no_matrix(before, tmp_path):
+    sitk.WriteTransform(sitk.CompositeTransform([*before, displacement_field()]), str(tmp_path / "warp.h5"))
+    with pytest.raises(InputError, match=r"warp\.h5: holds a DisplacementFieldTransform.*linear part alone"):
+        read_matrix(tmp_path / "warp.h5", small_grid(3), small_grid(3))
+
+
+def test_a_cut_hdf5_file_is_refused(tmp_path):
+    sitk.WriteTransform(sitk.AffineTransform(3), str(tmp_path / "whole.h5"))
+    whole = (tmp_path / "whole.h5").read_bytes()
+    for size in (5, 30, 100, len(whole) - 1):
+        (tmp_path / "cut.h5").write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"cut\.h5: damaged: the end of the HDF5 file is missing"):
+            read_matrix(tmp_path / "cut.h5", small_grid(3), small_grid(3))
 
 
 @pytest.mark.slow  # loading antspyx
+def test_an_hdf5_file_that_itk_did_not_write_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py, which comes with nitransforms, is not installed")
+    for version in ("earliest", "latest"):
+        for note, words in (
+            ("a table", "without a transform of ITK"),
+            ("AffineTransform_double_3_3", "no file of ITK"),
+        ):
+            with h5py.File(tmp_path / "a.h5", "w", libver=version) as file:
+                file["note"] = note
+            with pytest.raises(InputError, match=rf"a\.h5: .*{words}"):
+                read_matrix(tmp_path / "a.h5", small_grid(3), small_grid(3))
+
+
+def test_two_transforms_that_are_no_composite_are_refused(tmp_path):
+    sitk.WriteTransform(
+        sitk.CompositeTransform([sitk.Euler3DTransform(), sitk.AffineTransform(3)]), str(tmp_path / "a.h5")
+    )
+    content = (tmp_path / "a.h5").read_bytes()
+    (tmp_path / "a.h5").write_bytes(content.replace(b"CompositeTransform_double_3_3", b"no composite, of equal length"))
+    with pytest.raises(InputError, match=r"a\.h5: 2 transforms.*which order"):
+        read_matrix(tmp_path / "a.h5", small_grid(3), small_grid(3))
+
+
+@pytest.mark.slow  # loading antspyx
+@pytest.mark.parametrize("suffix", ["mat", "h5"])
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_a_binary_file_that_ants_wrote(ndim, tmp_path):
+def test_a_binary_file_that_ants_wrote(ndim, suffix, tmp_path):
     ants = ants_bridge.load()
     numbers = {"matrix": _linear(ndim), "translation": [4.0, 5, 6][:ndim], "center": [3.0, 2, 1][:ndim]}
     transform = ants.create_ants_transform(transform_type="AffineTransform", dimension=ndim, **numbers)
-    ants.write_transform(transform, str(tmp_path / "a.mat"))
+    path = tmp_path / f"a.{suffix}"
+    ants.write_transform(transform, str(path))
     points = some_points(ndim)
     flip = np.array([-1, -1, 1])[:ndim]
     theirs = np.array([transform.apply_to_point(tuple(point)) for point in points * flip]) * flip
-    ours = transform_points(read_matrix(tmp_path / "a.mat", small_grid(ndim), small_grid(ndim)), points)
+    ours = transform_points(read_matrix(path, small_grid(ndim), small_grid(ndim)), points)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -358,6 +409,7 @@ AFFINE = "1 0 0 0 1 0 0 0 1 0 0 0"
         (lta(np.zeros((4, 4)), 1, "valid = 0", "valid = 0"), "auto", "singular"),
         ("type = 1\nnxforms = 1\n", "auto", "damaged LTA"),
         ("\x89HDF\r\n", "auto", "HDF5"),
+        ("\x89HDF\r\n", "fsl", "of the format itk"),
         ("MATLAB 5.0 MAT-file", "auto", "level 5"),
     ],
 )

@@ -49,6 +49,7 @@ EXCEPTIONS = {
         "autoreg.path_search.PathSearch",
         "images.ants.estimate_affine",
         "images.ants.load",
+        "images.ants.read_itk_hdf5",
         "images.ants.to_ants",
         "synthesis.anatomy.Anatomy",
         "synthesis.anatomy.build_anatomy",
