@@ -11,6 +11,7 @@ from typing import Any
 from regcore.autoreg.settings import CellSearchSettings, NetworkPart, ObjectivePart
 from regcore.errors import InputError, did_you_mean
 from regcore.methods.settings.autoreg import UNET, AutoRegSettings
+from regcore.models.model_json import read_model_json
 from regcore.networks.architecture import (
     DEFORMATION,
     FEATURE,
@@ -22,7 +23,6 @@ from regcore.networks.architecture import (
     Architecture,
     parts_of,
 )
-from regcore.process.files import read_json
 from regcore.settings.base import Settings
 
 KEY = "autosearch"
@@ -229,7 +229,7 @@ def read_found(path: str | Path, where: str) -> dict[str, Any]:
             "or an autoreg model; if another study makes it, run that study first"
         )
     if file.name == MODEL:
-        content = read_json(file)
+        content = read_model_json(file.parent)
         settings = content["settings"]
         if content["method"] != "autoreg" or _settings(settings, str(file)).network == UNET:
             raise InputError(f"{where}: {path} is a model of '{content['method']}', which has no cells")

@@ -12,6 +12,7 @@ from regcore.methods.base import LearnedMethod, Method, Registration
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.pretrained import PretrainedSettings
+from regcore.models.model_json import read_model_json
 from regcore.models.released import released_models
 
 
@@ -48,8 +49,6 @@ class Pretrained(Method):
     @property
     def ndim(self) -> int:
         """Number of dimensions of the model's images."""
-        from regcore.models.trained import read_model_json
-
         content = read_model_json(self.folder)
         return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]
 

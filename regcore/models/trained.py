@@ -1,8 +1,8 @@
 """Trained models as folders with everything needed to rebuild the network and prepare new scans.
 
 ``weights.safetensors`` has the weights; ``model.json`` the method, its settings, how scans are prepared and the cost of
-training; ``reference.nii.gz`` the image to which scans are aligned; ``history.csv`` the training curve.  A released
-model (:mod:`regcore.models.released`) has no reference and no grid of its own.
+training (:mod:`regcore.models.model_json`); ``reference.nii.gz`` the image to which scans are aligned; ``history.csv``
+the training curve.  A released model (:mod:`regcore.models.released`) has no reference and no grid of its own.
 """
 
 import json
@@ -18,14 +18,12 @@ from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume, read_volume
 from regcore.methods import make_method
 from regcore.methods.base import LearnedMethod
+from regcore.models.model_json import read_model_json
 from regcore.process.devices import default_device
-from regcore.process.files import atomic_copy, atomic_write, read_json
+from regcore.process.files import atomic_copy, atomic_write
 from regcore.training.checkpoint import load_tensors, save_tensors
 from regcore.training.history import save_history
 from regcore.training.trainer import Trained
-
-#: What the ``model.json`` of every model has.
-KEYS = {"method", "settings", "preprocess", "grid", "training"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,38 +178,6 @@ def copy_model(model: Path, folder: Path) -> None:
     """
     for file in sorted(model.iterdir(), key=lambda file: (file.name == "model.json", file.name)):
         atomic_copy(file, folder / file.name)
-
-
-def read_model_json(folder: Path) -> dict[str, Any]:
-    """What ``model.json`` says about a trained model.
-
-    Parameters
-    ----------
-    folder : Path
-        The model's folder.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    InputError
-        The file is missing, damaged, or not that of a model.
-
-    Examples
-    --------
-    >>> from regcore.models.released import released_model
-    >>> from regcore.models.trained import read_model_json
-    >>> read_model_json(released_model("synthmorph", 2))["method"]
-    'synthmorph'
-    """
-    file, remedy = folder / "model.json", "train the model again, or copy its folder again"
-    content = read_json(file, remedy)
-    lacking = KEYS - set(content) if isinstance(content, dict) else KEYS
-    if lacking:
-        raise InputError(f"{file}: not the file of a trained model (it has no {', '.join(sorted(lacking))}); {remedy}")
-    return content
 
 
 def load_model(folder: str | Path) -> Model:

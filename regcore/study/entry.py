@@ -18,7 +18,7 @@ from regcore.methods.settings.autoreg import AutoRegSettings
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.refine import RefineSettings
 from regcore.methods.settings.training import TrainingSettings
-from regcore.process.files import read_json
+from regcore.models.model_json import read_model_json
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.layout import Layout
 from regcore.tuning import search as tuning
@@ -142,7 +142,7 @@ class Entry:
         """The method that trained its network: its own, or that of the existing model it uses."""
         if not self.info.pretrained:
             return self.method
-        return read_json(self.made.folder / "model.json")["method"]
+        return read_model_json(self.made.folder)["method"]
 
     @property
     def methods_run(self) -> set[str]:

@@ -16,6 +16,7 @@ from regcore.cohort.labels import scored_labels
 from regcore.experiments.settings import ExperimentSettings
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Volume, read_labels, read_volume
+from regcore.models.model_json import read_model_json
 from regcore.process.files import read_json
 from regcore.study.layout import FOUND, TRIALS, Layout
 from regcore.study.plan import Plan
@@ -82,7 +83,7 @@ class Results:
 
     def model(self, name: str) -> dict[str, Any]:
         """The ``model.json`` of a trained network."""
-        return read_json(self.files.model(name) / "model.json", AGAIN)
+        return read_model_json(self.files.model(name))
 
     def training(self, name: str) -> dict[str, Any]:
         """Time, memory and outcome of a training."""

@@ -12,6 +12,7 @@ from scipy.stats import chi2_contingency
 from support.cells import MEDIUM, awake, drawn
 from support.checkpoints import save_by_hand
 from support.marks import marks_its_tests
+from support.models import write_model_json
 from support.studies import prepared, small_study
 from torch import nn
 
@@ -585,7 +586,7 @@ def test_null_asks_for_no_search(tmp_path):
 
 @pytest.mark.parametrize(("method", "network"), [("voxelmorph", None), ("autoreg", "unet")])
 def test_a_model_without_cells_is_no_start(tmp_path, method, network):
-    (tmp_path / "model.json").write_text(json.dumps({"method": method, "settings": {"network": network}}))
+    write_model_json(tmp_path, method=method, settings={"network": network})
     with pytest.raises(InputError, match=f"is a model of '{method}', which has no cells"):
         read_found(tmp_path, "here")
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from support.models import write_model_json
 from support.snakemake import snakemake
 
 from regcore.cohort.labels import drawn_codes, observed_classes, structures
@@ -175,7 +176,7 @@ class Scores:
             "subjects": values.get("training_subjects", 8),
             "observed": observed,
         }
-        return {"training": self.training[name]}
+        return self.training[name]
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +193,7 @@ def known(tmp_path_factory):
         (fields / "p.json").write_text(json.dumps({"device": "cuda" if name in ON_GPU else "cpu"}))
     for name, values in planned.variants.items():
         if values["method"] == "voxelmorph":
-            (folder / "models" / name).mkdir(parents=True)
-            (folder / "models" / name / "model.json").write_text(json.dumps(scores.trained(name, values)))
+            write_model_json(folder / "models" / name, training=scores.trained(name, values))
     LABELS.to_csv(folder / "labels.tsv", sep="\t", index=False)
     plan = SimpleNamespace(
         folder=folder,

@@ -2,10 +2,8 @@
 
 import pytest
 
-from regcore.errors import InputError
-from regcore.methods import make_method
 from regcore.models import trained
-from regcore.models.trained import copy_model, load_model
+from regcore.models.trained import copy_model
 
 NAMES = ("history.csv", "model.json", "reference.nii.gz", "weights.safetensors")
 
@@ -29,11 +27,3 @@ def test_a_copied_model_has_its_model_json_last(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         copy_model(model, tmp_path / "half")
     assert "model.json" not in copied
-
-
-@pytest.mark.parametrize("content", [b'{"method": "voxelm', b"\xff\xfe{\x00", b"[1, 2]", b"{}"])
-def test_a_damaged_model_is_named_with_the_remedy(tmp_path, content):
-    (tmp_path / "model.json").write_bytes(content)
-    for read in (load_model, lambda folder: make_method("pretrained", {"model": str(folder)}).ndim):
-        with pytest.raises(InputError, match=r"model\.json: .*(copy its folder again|copy it again)"):
-            read(tmp_path)

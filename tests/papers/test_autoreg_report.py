@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from support.marks import marks_its_tests
+from support.models import write_model_json
 from support.studies import prepared, small_study
 
 from regcore.autoreg.search import FOUND
@@ -82,8 +83,7 @@ def test_without_controls_their_table_is_left_out():
 
 
 def test_a_transfer_takes_over_all_but_what_is_found_anew(tmp_path):
-    model = tmp_path / "model.json"
-    model.write_text(json.dumps({"method": "autoreg", "settings": MODEL}))
+    write_model_json(tmp_path, method="autoreg", settings=MODEL)
     variants = paper.experiments(settings(transfer=str(tmp_path)), []).variants
     assert variants["transfer-none"]["method"] == "pretrained"
     assert variants["transfer-weights"]["autosearch"]["what"] == []
@@ -221,8 +221,7 @@ def test_starts_are_averaged_pair_by_pair(tmp_path):
         pd.DataFrame(rows, columns=["pair", "label", "metric", "value"]).to_parquet(
             tmp_path / "metrics" / f"{name}.parquet"
         )
-        (tmp_path / "models" / name).mkdir(parents=True)
-        (tmp_path / "models" / name / "model.json").write_text(json.dumps({"training": {"parameters": 100}}))
+        write_model_json(tmp_path / "models" / name, training={"parameters": 100})
     table, html = autoreg.compared(Results(plan), Needs(scores=list(gains)), "manual-small")
     rows = table.set_index("entry")
     assert rows.at["autoreg", "dice_mean"] == pytest.approx(base.mean() + 0.02)

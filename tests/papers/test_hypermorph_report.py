@@ -1,13 +1,13 @@
 """The figures and the table of HyperMorph: numbers and artists from sweeps whose Dice is a known parabola."""
 
 import itertools
-import json
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from support.models import write_model_json
 
 from regcore.cohort.settings import LabelSettings
 from regcore.experiments import hypermorph as paper
@@ -124,10 +124,8 @@ def write_model(folder, shape, name, own):
         "processes": 1,
         "observed": sorted(OBSERVED) if shape.name == "gamma" else [],
     }
-    (folder / "models" / name).mkdir(parents=True)
-    method = "hypermorph" if hyper else "voxelmorph"
-    content = {"method": method, "settings": {**RULE, **shape.settings, **own}, "training": training}
-    (folder / "models" / name / "model.json").write_text(json.dumps(content))
+    method, chosen = "hypermorph" if hyper else "voxelmorph", {**RULE, **shape.settings, **own}
+    write_model_json(folder / "models" / name, method=method, settings=chosen, training=training)
 
 
 def build(folder, chosen, dice, pairs, labels=LABELS):

@@ -10,7 +10,8 @@ from pathlib import Path
 from regcore.errors import InputError
 from regcore.methods import read_settings
 from regcore.methods.settings.synthmorph import SHAPES, SynthMorphSettings
-from regcore.process.files import atomic_copy, atomic_write, read_json
+from regcore.models.model_json import read_model_json
+from regcore.process.files import atomic_copy, atomic_write
 
 FOLDER = Path(__file__).parent
 #: Preprocessing of a released model.  The affine alignment works for any contrast, like the model.
@@ -79,7 +80,7 @@ def release(model: Path, into: Path, voxels: int | None = None, passes: int | No
     Raises
     ------
     InputError
-        There is no model, or it was trained on a cohort's images or label maps.
+        There is no model, its ``model.json`` is damaged, or it was trained on a cohort's images or label maps.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def release(model: Path, into: Path, voxels: int | None = None, passes: int | No
     """
     if not (model / "model.json").is_file():
         raise InputError(f"{model}: not a model folder (no model.json)")
-    content = read_json(model / "model.json")
+    content = read_model_json(model)
     settings = read_settings(content["method"], content["settings"], f"{model}/model.json")
     if not isinstance(settings, SynthMorphSettings) or settings.maps != SHAPES:
         raise InputError(f"{model}: only a synthmorph model trained on shapes can be released")

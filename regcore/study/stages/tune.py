@@ -12,8 +12,9 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from regcore.errors import DivergedError, InputError
+from regcore.models.model_json import read_model_json
 from regcore.models.trained import copy_model
-from regcore.process.files import atomic_write, read_json
+from regcore.process.files import atomic_write
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.layout import FOUND, TRIALS
 from regcore.study.plan import Plan
@@ -162,7 +163,7 @@ def run_trial(plan: Plan, name: str, slot: int, output: Path, checkpoints: Path)
 def _finish(bayes: Bayes, number: int, model: Path, training: Path) -> None:
     """Record how a training ended: with a model, or pruned."""
     if (model / "model.json").is_file():
-        facts = read_json(model / "model.json", "delete its folder and run the study again")["training"]
+        facts = read_model_json(model)["training"]
         kept = {key: facts[key] for key in ("steps", "best_step", "seconds", "cpu_seconds")}
         bayes.complete(number, facts["best_validation_dice"], kept)
     else:
