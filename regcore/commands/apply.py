@@ -24,11 +24,34 @@ def read_transform(path: Path, moving: Path, fixed: Path | None, matrix_format: 
     matrix_format : str
         As for ``read_matrix``.
 
+    Returns
+    -------
+    DisplacementField
+        On the grid of the fixed image.
+
     Raises
     ------
     InputError
         The file cannot be read, the images differ in dimension, a matrix lacks its fixed image, or a displacement has
         one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.commands.apply import read_transform
+    >>> from regcore.images.matrices import save_matrix
+    >>> from regcore.images.volume import Grid, Volume
+    >>> image = Volume(np.ones((8, 8), np.float32), Grid.centred((8, 8), spacing=(2, 2), centre=(0, 0)))
+    >>> shift = np.array([[1.0, 0, 6], [0, 1, 0], [0, 0, 1]])  # mm
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     image.save(Path(folder, "scan.nii"))
+    ...     save_matrix(shift, Path(folder, "affine"))
+    ...     paths = [Path(folder, name) for name in ("affine.mat", "scan.nii", "scan.nii")]
+    ...     field = read_transform(*paths, matrix_format="auto")
+    >>> field.displacement[0, :, 0, 0].tolist()  # voxels
+    [3.0, 0.0]
     """
     is_field = path.name.endswith((".nii", ".nii.gz"))
     if is_field and fixed is not None:

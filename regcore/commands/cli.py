@@ -62,7 +62,26 @@ FILL = click.option(
 
 
 class FriendlyGroup(click.Group):
-    """Print errors that are no fault of the program as one message, without a traceback, and exit with status 2."""
+    """Print errors that are no fault of the program as one message, without a traceback, and exit with status 2.
+
+    A registration that failed, with images that can be read, ends with status 1.
+
+    Examples
+    --------
+    >>> import click
+    >>> from click.testing import CliRunner
+    >>> from regcore.commands.cli import FriendlyGroup
+    >>> from regcore.errors import InputError
+    >>> @click.group(cls=FriendlyGroup)
+    ... def tool():
+    ...     pass
+    >>> @tool.command()
+    ... def look():
+    ...     raise InputError("scan.nii: damaged; copy it again")
+    >>> result = CliRunner().invoke(tool, ["look"])
+    >>> result.exit_code, result.output
+    (2, 'regcore: scan.nii: damaged; copy it again\\n')
+    """
 
     def invoke(self, ctx):
         given = list(ctx.args)  # emptied when they are parsed

@@ -47,6 +47,8 @@ def register_files(
 
     Parameters
     ----------
+    fixed_path, moving_path : Path
+        The images, both 2-D or both 3-D. Masks and a start are among the ``options``.
     output : Path
         Refused before the registration if it cannot be written.  Other files in it stay.
     method_name : str
@@ -71,6 +73,31 @@ def register_files(
         An image cannot be used, the images differ in dimension or do not overlap, a mask or matrix does not fit, the
         method is unknown, a trained model lacks a hyperparameter that is given, or a value for one that it has, or
         ``output`` is refused.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from regcore.commands.register import register_files
+    >>> from regcore.commands.scans import PairOptions
+    >>> from regcore.images.volume import Grid, Volume
+    >>> shown = np.zeros((32, 32), np.float32)
+    >>> shown[8:20, 10:24] = 1
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [Path(folder, name) for name in ("fixed.nii", "moving.nii", "out")]
+    ...     for path, centre in zip(paths, [(0, 0), (5, 0)]):
+    ...         Volume(shown, Grid.centred((32, 32), (1, 1), centre)).save(path)
+    ...     report = register_files(*paths, "affine", {}, PairOptions(affine="centre"))
+    ...     print(*sorted(path.name for path in paths[2].iterdir()))
+    ...     print(Path(folder, "out", "affine.txt").read_text(), end="")
+    affine.mat affine.txt displacement.nii.gz inverse.nii.gz register.json warped.nii.gz
+    1 0 5
+    0 1 0
+    0 0 1
+    # regcore: fixed world -> moving world, RAS millimetres
+    >>> report["affine"], report["folds_percent"]
+    ('centre', 0.0)
     """
     inputs = [fixed_path, moving_path, *options.files]
     with result_folder(output, RESULTS, RECORD, _bytes_written(fixed_path, moving_path), inputs) as folder:

@@ -37,6 +37,17 @@ class PairOptions:
         Not zero where the image is to be ignored, with a margin around it.
     lesion_margin : float or None
         That margin, mm; None: two voxels.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from regcore.commands.scans import PairOptions
+    >>> from regcore.methods import make_method
+    >>> options = PairOptions(init=Path("start.mat"), moving_lesion=Path("lesion.nii.gz"))
+    >>> options.files
+    [PosixPath('start.mat'), PosixPath('lesion.nii.gz')]
+    >>> options.check("affine", make_method("affine", {}), model=None)
+    'auto'
     """
 
     affine: str | None = None
@@ -104,6 +115,8 @@ def prepare_for(
 
     Parameters
     ----------
+    model : Model
+        With a space, that is, with a reference and a grid.
     scan : Scan
         On its own grid, with its own intensities.
     seed : int
@@ -113,10 +126,35 @@ def prepare_for(
     start : ndarray, shape (D + 1, D + 1), optional
         World of the model's reference → world of the scan, RAS mm.
 
+    Returns
+    -------
+    Prepared
+        On the model's grid.
+
     Raises
     ------
     InputError
         The model has no reference, or the scan cannot be aligned to it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import Scan
+    >>> from regcore.alignment.settings import PreprocessSettings
+    >>> from regcore.commands.scans import prepare_for
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods import make_method
+    >>> from regcore.models.trained import Model, Space
+    >>> shown = np.pad(np.ones((10, 10), np.float32), 6)
+    >>> reference = Volume(shown, Grid.centred((22, 22), (1, 1), centre=(0, 0)))
+    >>> space = Space(reference, Grid.centred((16, 16), (1.5, 1.5), centre=(0, 0)))
+    >>> model = Model(make_method("voxelmorph"), "voxelmorph", 2, PreprocessSettings(affine="centre"), {}, space)
+    >>> scan = Scan(Volume(40 * shown, Grid.centred((22, 22), (1, 1), centre=(30, -7))))
+    >>> prepared = prepare_for(model, scan, seed=0)
+    >>> prepared.image.grid.shape, prepared.image.data.max().item()
+    ((16, 16), 1.0)
+    >>> prepared.to_native[:2, 2].tolist()  # from the centre of the reference to that of the scan
+    [30.0, -7.0]
     """
     if model.space is None:
         raise InputError(f"the model of the method {model.name} has no reference image to bring scans to")
@@ -133,10 +171,42 @@ def prepared_pair(
 
     Parameters
     ----------
+    fixed, moving : Scan
+        On their own grids, with their own intensities.
+    model : Model or None
+        The trained model that registers them. One without a space has a grid around the fixed image's content.
     kind : str
         Of the alignment of the two, or of each to the model's reference.
     start : ndarray, shape (D + 1, D + 1), optional
         Fixed world → moving world, RAS mm.
+    seed : int
+        Seed of the sampling in the affine alignment.
+
+    Returns
+    -------
+    Prepared
+        The fixed scan.
+    Prepared
+        The moving scan, aligned.
+
+    Raises
+    ------
+    InputError
+        A scan cannot be aligned.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.alignment.preprocess import Scan
+    >>> from regcore.commands.scans import prepared_pair
+    >>> from regcore.images.volume import Grid, Volume
+    >>> shown = np.pad(np.ones((10, 10), np.float32), 6)
+    >>> fixed, moving = (Scan(Volume(shown, Grid.centred((22, 22), (1, 1), centre))) for centre in [(0, 0), (5, 3)])
+    >>> first, second = prepared_pair(fixed, moving, None, "centre", None, seed=0)
+    >>> second.image.grid is fixed.image.grid, second.to_native[:2, 2].tolist()
+    (True, [5.0, 3.0])
+    >>> bool(abs(second.image.data - first.image.data).max() < 1e-6)
+    True
     """
     if model and model.space:
         if kind != "none" and start is None:

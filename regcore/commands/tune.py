@@ -72,6 +72,8 @@ def tune_model(
         A trained model with a hypernetwork.
     cohort_path : path
         Table of the scans, see :mod:`regcore.cohort.table`. Scans that are used need labels.
+    output : Path
+        Folder for the results; other files in it stay.
     split : str
         Split from which pairs of different subjects are drawn.
     pairs : int
@@ -197,7 +199,27 @@ def _tuned(
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A summary of ``tuned.json`` in a few lines; the first is about all pairs and labels."""
+    """A summary of ``tuned.json`` in a few lines; the first is about all pairs and labels.
+
+    Parameters
+    ----------
+    report : mapping
+        As from :func:`tune_model`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.commands.tune import summary
+    >>> best = {"values": {"lambda": 0.3}, "interval": {"lambda": (0.2, 0.45)}, "dice": 0.812, "pairs": 20}
+    >>> gradient = {"values": {"lambda": 0.31}, "seconds": 4.2}
+    >>> report = {"best": best, "ends": [(0, 0.7), (1, 0.65)], "gradient": gradient, "groups": {}}
+    >>> print(summary(report | {"seconds": {"total": 60}}))
+    lambda* = 0.3 (95 % of resampled pairs: 0.2 to 0.45); mean Dice 0.812, at ends 0: 0.700, 1: 0.650; 20 pairs, 60 s
+    the gradient of the overlap leads to lambda = 0.31 (4.2 s)
+    """
     best = report["best"]
     if len(best["values"]) == 1:
         lowest = "at ends " + ", ".join(f"{end:g}: {dice:.3f}" for end, dice in report["ends"])
