@@ -330,7 +330,7 @@ def seconds(function: Callable[[], object], device: torch.device, budget: float 
     budget : float
         Seconds after which no further call starts.
     least : int
-        Calls that are timed in any case; never more than 200 or ``least``.
+        Calls that are timed in any case. No more than 200 are, if this is less.
 
     Returns
     -------

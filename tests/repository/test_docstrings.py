@@ -29,6 +29,7 @@ ROOMS = (
     "methods",
     "models",
     "networks",
+    "papers",
     "process",
     "reporting",
     "settings",

@@ -28,7 +28,49 @@ RING = MARK | {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
 
 
 def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 3: Dice of a hypernetwork and of a grid of networks against λ, one panel per similarity."""
+    """Dice of a hypernetwork and of a grid of networks against λ, one panel per similarity (Fig. 3 of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with both sweeps of each similarity.
+    needs : Needs
+        Not used: the study's settings of the experiments say which landscapes there are.
+
+    Returns
+    -------
+    DataFrame
+        ``similarity``, then as from :func:`regcore.papers.hypermorph.landscapes.compared`.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> from itertools import product
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.hypermorph.figures import dice_by_lambda
+    >>> from regcore.reporting.figures import plt
+    >>> def sweep(name):
+    ...     lambdas = [0, 0.2, 0.4, 0.8, 1] if name == "mse-hyper" else [0.2, 0.8]
+    ...     rows = pd.DataFrame(product(["validation", "test"], lambdas), columns=["split", "lambda"])
+    ...     dice = 0.8 - (rows["lambda"] - 0.4) ** 2
+    ...     return rows.assign(replicate=1, fixed="a", moving="b", label=1, metric="dice", value=dice)
+    >>> optima = pd.DataFrame({"lambda": [0.41], "seconds": 1.5, "pairs": 8}, index=["hyper-mse"])
+    >>> values = {"lambda": {"mse": [0.2, 0.8]}, "replicates": {"lambda": {}}}
+    >>> experiments = ExperimentSettings.read({"hypermorph": values}, "experiments")
+    >>> results = SimpleNamespace(experiments=experiments, sweep=sweep, optima=lambda name: optima)
+    >>> table, figure = dice_by_lambda(results, Needs())
+    >>> figure.axes[0].get_title(), abs(table["gap"]).max().round(6).item()
+    ('MSE: λ* = 0.41 (grid: 0.2)', 0.0)
+    >>> plt.close(figure)
+    """
     shapes = landscapes.single(results)
     figure, axes = _panels(len(shapes))
     tables = []
@@ -46,9 +88,62 @@ def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure
 
 
 def dice_by_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 4: Dice over two hyperparameters; if training uses some of the labels, also of these and of the others.
+    """Dice over two hyperparameters (Fig. 4 of [1]_); if training uses some labels, also of these and of the others.
 
     Tuning uses all labels. For groups of labels, the best point of the sweep is shown instead.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with both sweeps of each landscape over two hyperparameters.
+    needs : Needs
+        Not used: the study's settings of the experiments say which landscapes there are.
+
+    Returns
+    -------
+    DataFrame
+        ``landscape labels``, then as from :func:`regcore.papers.hypermorph.landscapes.compared`.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> from itertools import product
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.hypermorph.figures import dice_by_two
+    >>> from regcore.reporting.figures import plt
+    >>> def sweep(name):
+    ...     lambdas, windows = ([0, 0.1, 0.5, 1], [3, 7, 15]) if name == "window-hyper" else ([0.1, 0.5], [3, 7])
+    ...     rows = product(["validation", "test"], lambdas, windows)
+    ...     rows = pd.DataFrame(rows, columns=["split", "lambda", "window"])
+    ...     dice = 0.8 - (rows["lambda"] - 0.5) ** 2 - 0.01 * abs(rows["window"] - 7)
+    ...     return rows.assign(replicate=1, fixed="a", moving="b", label=1, metric="dice", value=dice)
+    >>> optima = pd.DataFrame({"lambda": [0.5], "window": 7.0, "seconds": 1.5, "pairs": 8}, index=["hyper-window"])
+    >>> windows = {"lambda": [0.1, 0.5], "window": [3, 7], "range": [3, 15]}
+    >>> values = {"lambda": {}, "replicates": {"lambda": {}}, "landscapes": {"window": windows}}
+    >>> results = SimpleNamespace(
+    ...     experiments=ExperimentSettings.read({"hypermorph": values}, "experiments"),
+    ...     sweep=sweep,
+    ...     optima=lambda name: optima,
+    ...     training=lambda name: {"observed": []},
+    ... )
+    >>> table, figure = dice_by_two(results, Needs())
+    >>> figure.axes[0].get_title()
+    'NCC, all labels; largest gap 0.00 points'
+    >>> table[["labels", "lambda", "window", "dice_grid"]].round(2)
+      labels  lambda  window  dice_grid
+    0    all     0.1       3       0.60
+    1    all     0.1       7       0.64
+    2    all     0.5       3       0.76
+    3    all     0.5       7       0.80
+    >>> plt.close(figure)
     """
     panels = [
         (shape, labels, codes)
@@ -75,9 +170,48 @@ def dice_by_two(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def dice_by_start(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 5: mean and SD over random starts, of hypernetworks and of networks trained several times.
+    """Mean and SD over random starts, of hypernetworks and of networks trained several times (Fig. 5 of [1]_).
 
     The lower row shows only the SD, which is small compared with the effect of λ.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with both sweeps of the landscapes that have several starts.
+    needs : Needs
+        Not used: the study's settings of the experiments say which landscapes there are.
+
+    Returns
+    -------
+    DataFrame
+        As from :func:`regcore.papers.hypermorph.landscapes.by_start`.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> from itertools import product
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.hypermorph.figures import dice_by_start
+    >>> from regcore.reporting.figures import plt
+    >>> def sweep(name):
+    ...     rows = product([1, 2], ["validation", "test"], [0.2, 0.5, 0.8])
+    ...     rows = pd.DataFrame(rows, columns=["replicate", "split", "lambda"])
+    ...     dice = 0.8 - (rows["lambda"] - 0.5) ** 2 + 0.01 * rows["replicate"]
+    ...     return rows.assign(fixed="a", moving="b", label=1, metric="dice", value=dice)
+    >>> values = {"lambda": {"mse": [0.2, 0.8]}, "replicates": {"count": 2, "lambda": {"mse": [0.5]}}}
+    >>> experiments = ExperimentSettings.read({"hypermorph": values}, "experiments")
+    >>> table, figure = dice_by_start(SimpleNamespace(experiments=experiments, sweep=sweep), Needs())
+    >>> figure.axes[0].get_title()
+    'MSE, 2 random starts: λ* = 0.50 (networks: 0.5)'
+    >>> plt.close(figure)
     """
     shapes = landscapes.repeated(results)
     size, ratios = (5.4 * len(shapes), 6), {"height_ratios": (3, 2)}
@@ -111,9 +245,53 @@ def dice_by_start(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]
 
 
 def lambda_by_group(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 6: Dice against λ for each data set, task and pairing of contrasts; λ* is from the validation pairs.
+    """Dice against λ for each data set, task and pairing of contrasts (Fig. 6 of [1]_).
 
-    Pairs between two data sets are in no group.
+    λ* is from the validation pairs. Pairs between two data sets are in no group.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the sweep of each hypernetwork over λ.
+    needs : Needs
+        Not used: the study's settings of the experiments say which landscapes there are.
+
+    Returns
+    -------
+    DataFrame
+        ``similarity group_kind group pairs test_pairs lambda_star low high`` (λ* with its 95 % interval), Dice of the
+        group's test pairs at λ* and at that of all pairs, ``dice_test_at_star dice_test_at_common``, and their
+        difference × 100, ``loss``.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.hypermorph.figures import lambda_by_group
+    >>> from regcore.reporting.figures import plt
+    >>> pairs = pd.DataFrame({"split": ["validation", "test"] * 2, "fixed": list("abcd"), "moving": "m"})
+    >>> pairs = pairs.assign(dataset=["one", "one", "two", "two"], task="across", contrasts="T1w to T1w")
+    >>> best = pairs["dataset"].map({"one": 0.2, "two": 0.6})
+    >>> rows = pairs[["split", "fixed", "moving"]].assign(replicate=1, label=1, metric="dice")
+    >>> rows = [rows.assign(**{"lambda": x, "value": 0.8 - (x - best) ** 2}) for x in (0, 0.2, 0.4, 0.6, 1)]
+    >>> values = {"lambda": {"mse": [0.2, 0.8]}, "replicates": {"lambda": {}}}
+    >>> experiments, plan = ExperimentSettings.read({"hypermorph": values}, "experiments"), SimpleNamespace(pairs=pairs)
+    >>> results = SimpleNamespace(experiments=experiments, sweep=lambda name: pd.concat(rows), plan=plan)
+    >>> table, figure = lambda_by_group(results, Needs())
+    >>> table[["group_kind", "group", "lambda_star", "dice_test_at_star", "loss"]].round(2)
+      group_kind group  lambda_star  dice_test_at_star  loss
+    0    dataset   one          0.2               0.80   4.0
+    1    dataset   two          0.6               0.80   4.0
+    2        all   all          0.4               0.76   0.0
+    >>> plt.close(figure)
     """
     shapes = landscapes.single(results)
     found = {
@@ -143,9 +321,51 @@ def lambda_by_group(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figur
 
 
 def lambda_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7: λ* of each structure on the validation pairs, left and right together.
+    """λ* of each structure on the validation pairs, left and right together (Fig. 7 of [1]_).
 
     Boxes: quartiles of λ* when pairs are resampled with replacement; whiskers: the interval.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the sweep of each hypernetwork over λ.
+    needs : Needs
+        Not used: the study's settings of the experiments say which landscapes there are.
+
+    Returns
+    -------
+    DataFrame
+        ``similarity structure pairs lambda_star low high`` (95 % interval), in the order of λ*.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> from itertools import product
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.hypermorph.figures import lambda_by_structure
+    >>> from regcore.reporting.figures import plt
+    >>> rows = pd.DataFrame(product([0, 0.2, 0.4, 0.6], [1, 2, 3]), columns=["lambda", "label"])
+    >>> rows["value"] = 0.8 - (rows["lambda"] - rows["label"].map({1: 0.2, 2: 0.2, 3: 0.6})) ** 2
+    >>> rows = rows.assign(replicate=1, split="validation", fixed="a", moving="b", metric="dice")
+    >>> names = ["left thalamus", "right thalamus", "brain stem"]
+    >>> labels = pd.DataFrame({"index": [1, 2, 3], "name": names, "group": "all"})
+    >>> values = {"lambda": {"mse": [0.2, 0.8]}, "replicates": {"lambda": {}}}
+    >>> experiments = ExperimentSettings.read({"hypermorph": values}, "experiments")
+    >>> results = SimpleNamespace(experiments=experiments, sweep=lambda name: rows, labels=lambda rows: labels)
+    >>> table, figure = lambda_by_structure(results, Needs())
+    >>> table[["structure", "lambda_star"]]
+        structure  lambda_star
+    0    thalamus          0.2
+    1  brain stem          0.6
+    >>> plt.close(figure)
     """
     shapes = landscapes.single(results)
     rows, drawn, common = [], {}, {}

@@ -20,7 +20,50 @@ SPREAD = ("lambdas", "hyper_sd", "grid_sd", "sd_ratio")
 
 
 def robustness_and_cost(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table 1: SD over random starts, averaged over λ; and the cost of training a grid and a hypernetwork."""
+    """SD over random starts, averaged over λ, and the cost of training a grid and a hypernetwork (Table 1 of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the sweeps and all networks.
+    needs : Needs
+        Not used: the study's settings of the experiments say which networks there are.
+
+    Returns
+    -------
+    DataFrame
+        A row per landscape: ``landscape``; ``lambdas hyper_sd grid_sd sd_ratio``, points of Dice × 100, NaN without
+        several starts; ``points`` of the grid; for ``seconds`` and ``cpu_seconds`` the sum over the ``grid_``, those of
+        the ``hyper_`` network, their ``_mean`` and ``_sd`` over starts, and the ``_ratio`` of grid to hypernetwork;
+        ``grid_steps hyper_steps device``.
+    str
+        HTML: two tables, and what ends a training.
+
+    References
+    ----------
+    .. [1] Hoopes, Hoffmann, Fischl, Guttag and Dalca, "HyperMorph: Amortized hyperparameter learning for image
+       registration", IPMI 2021.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.hypermorph.robustness import robustness_and_cost
+    >>> def training(name):
+    ...     where = {"device": "cpu", "threads": 1, "processes": 1, "stopped_early": True}
+    ...     return {"seconds": 150 if name == "hyper-mse" else 100, "steps": 2000, **where}
+    >>> def model(name):
+    ...     method = "hypermorph" if name == "hyper-mse" else "voxelmorph"
+    ...     return {"method": method, "settings": {"steps": 2000}, "training": training(name)}
+    >>> values = {"lambda": {"mse": [0, 0.5, 1]}, "replicates": {"lambda": {}}}
+    >>> experiments = ExperimentSettings.read({"hypermorph": values}, "experiments")
+    >>> results = SimpleNamespace(experiments=experiments, training=training, model=model)
+    >>> table, html = robustness_and_cost(results, Needs())
+    >>> table[["landscape", "points", "grid_seconds", "hyper_seconds", "seconds_ratio"]]
+      landscape  points  grid_seconds  hyper_seconds  seconds_ratio
+    0       mse       3           300            150            2.0
+    """
     spread = {shape.name: _spread(landscapes.by_start(results, shape)) for shape in landscapes.repeated(results)}
     shapes = landscapes.planned(results)
     rows = [
@@ -119,7 +162,27 @@ def _settings(model: Mapping[str, Any]) -> TrainingSettings:
 
 
 def convergence_rule(settings: TrainingSettings) -> str:
-    """A clause about when a training with these settings ends."""
+    """A clause about when a training ends.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        With which it runs.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from regcore.methods.settings.training import TrainingSettings
+    >>> from regcore.papers.hypermorph.robustness import convergence_rule
+    >>> convergence_rule(TrainingSettings(steps=5000, patience=None))
+    'training takes 5000 steps'
+    >>> rule = convergence_rule(TrainingSettings(patience=3, select="loss", validate_every=200, tolerance=0.01))
+    >>> rule.partition(", ")[0]
+    'training ends when none of 3 successive values of the loss of the validation pairs'
+    """
     if settings.patience is None:
         return f"training takes {settings.steps} steps"
     score = {"loss": "loss", "dice": "Dice"}[settings.select] + " of the validation pairs"

@@ -32,10 +32,58 @@ SETTINGS = {
 
 
 def of_pairs(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 6: the result of every method on one pair per pairing of contrasts.
+    """The result of every method on one pair of each pairing of contrasts (Fig. 6 of [1]_).
 
     The pair has the median overlap, averaged over all methods, so that it favours none of them. It is chosen among the
     pairs on which the fewest methods failed.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these methods.
+    needs : Needs
+        ``fields``: the methods, in the order of the columns.
+
+    Returns
+    -------
+    DataFrame
+        ``contrasts pair method dice mean_surface_distance_mm``, of the pairs that are shown.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.images.field import DisplacementField
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.papers.synthmorph.figures import of_pairs
+    >>> from regcore.reporting.figures import plt
+    >>> image = Volume(np.eye(16, dtype=np.float32), Grid.centred((16, 16), (1, 1), (0, 0)))
+    >>> labels = Volume(np.eye(16, dtype=np.int16), image.grid)
+    >>> pairs = pd.DataFrame({"pair": ["a--b", "a--c", "a--d"], "fixed": "a", "moving": ["b", "c", "d"]})
+    >>> rows = pairs[["pair"]].assign(label=1, value=[0.9, 0.7, 0.8])
+    >>> rows = pd.concat([rows.assign(metric=metric) for metric in ("dice", "mean_surface_distance_mm")])
+    >>> results = SimpleNamespace(
+    ...     scores=lambda name: rows,
+    ...     plan=SimpleNamespace(pairs_of=lambda split: pairs.assign(contrasts="T1w to T2w")),
+    ...     scans_of=lambda pair: pair.split("--"),
+    ...     field=lambda name, pair: DisplacementField.identity(image.grid),
+    ...     normalised=lambda scan: image,
+    ...     label_map=lambda scan: labels,
+    ... )
+    >>> table, figure = of_pairs(results, Needs(fields=["affine", "syn"]))
+    >>> table[["contrasts", "pair", "method", "dice"]].reset_index(drop=True)
+        contrasts  pair  method  dice
+    0  T1w to T2w  a--d  affine   0.8
+    1  T1w to T2w  a--d     syn   0.8
+    >>> plt.close(figure)
     """
     table = _of_pairs(results, needs.fields).dropna(subset=OVERLAP)
     chosen, shown = [], []
@@ -55,7 +103,45 @@ def _compared(results: Results, pair: str, title: str, overlaps: pd.Series) -> C
 
 
 def by_contrast(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7 and 8: box plots of overlap and surface distance over pairs, one group per pairing of contrasts."""
+    """Overlap and surface distance over pairs, as boxes, one group per pairing of contrasts (Fig. 7 and 8 of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these methods.
+    needs : Needs
+        ``scores``: the methods, in the order of the boxes.
+
+    Returns
+    -------
+    DataFrame
+        ``contrasts method``, then ``_mean _std _count`` over pairs of ``dice mean_surface_distance_mm``.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.synthmorph.figures import by_contrast
+    >>> from regcore.reporting.figures import plt
+    >>> pairs = pd.DataFrame({"pair": ["a--b", "a--c"], "fixed": "a", "moving": ["b", "c"]})
+    >>> pairs["contrasts"] = ["T1w to T1w", "T1w to T2w"]
+    >>> rows = pairs[["pair"]].assign(dice=[0.8, 0.7], mean_surface_distance_mm=[1, 1.5])
+    >>> rows = rows.melt("pair", var_name="metric")
+    >>> results = SimpleNamespace(scores=lambda name: rows, plan=SimpleNamespace(pairs_of=lambda split: pairs))
+    >>> table, figure = by_contrast(results, Needs(scores=["syn"]))
+    >>> table[["contrasts", "method", "dice_mean", "dice_count"]]
+        contrasts method  dice_mean  dice_count
+    0  T1w to T1w    syn        0.8           1
+    1  T1w to T2w    syn        0.7           1
+    >>> plt.close(figure)
+    """
     names = needs.scores
     table = _of_pairs(results, names)
     contrasts = list(dict.fromkeys(table["contrasts"]))
@@ -72,7 +158,45 @@ def by_contrast(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def along_series(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 11: overlap against the flip angle or the inversion time of the moving image."""
+    """Overlap against the flip angle or the inversion time of the moving image (Fig. 11 of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these methods, where contrasts of moving scans belong to a series.
+    needs : Needs
+        ``scores``: the methods.
+
+    Returns
+    -------
+    DataFrame
+        ``series method number``, then Dice over pairs: ``mean std count``.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.synthmorph.figures import along_series
+    >>> from regcore.reporting.figures import plt
+    >>> moving = ["FLASH-2", "FLASH-40", "T1w"]
+    >>> pairs = pd.DataFrame({"pair": moving, "fixed": "a", "moving": moving, "contrasts": moving})
+    >>> rows = pd.DataFrame({"pair": moving, "metric": "dice", "value": [0.5, 0.75, 0.8]})
+    >>> scans = pd.DataFrame({"contrast": moving}, index=moving)
+    >>> plan = SimpleNamespace(pairs_of=lambda split: pairs, cohort=SimpleNamespace(table=scans))
+    >>> table, figure = along_series(SimpleNamespace(scores=lambda name: rows, plan=plan), Needs(scores=["syn"]))
+    >>> table[["series", "method", "number", "mean"]]
+      series method  number  mean
+    0  FLASH    syn     2.0  0.50
+    1  FLASH    syn    40.0  0.75
+    >>> plt.close(figure)
+    """
     names = needs.scores
     table = _of_pairs(results, names)
     contrast = results.plan.cohort.table["contrast"]
@@ -94,9 +218,41 @@ def along_series(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def by_layer(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 12: variation of every convolution's output with the contrast of the moving image.
+    """Variation of every convolution's output with the contrast of the moving image (Fig. 12 of [1]_).
 
     Upper row: as in the paper. Lower row: relative to the features, because their scale differs between networks.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these networks' features.
+    needs : Needs
+        ``features``: the networks.
+
+    Returns
+    -------
+    DataFrame
+        As the stage ``features`` writes it: ``method series layer rmsd relative``, among others.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.synthmorph.figures import by_layer
+    >>> from regcore.reporting.figures import plt
+    >>> rows = pd.DataFrame({"series": "FLASH", "layer": [1, 2], "rmsd": [0.4, 0.1], "relative": [0.8, 0.2]})
+    >>> results = SimpleNamespace(features=lambda name: rows.assign(method=name))
+    >>> table, figure = by_layer(results, Needs(features=["sm-shapes"]))
+    >>> [axis.get_ylabel() for axis in figure.axes], figure.axes[1].lines[0].get_ydata().tolist()
+    (['RMSD', 'RMSD / RMS'], [0.8, 0.2])
+    >>> plt.close(figure)
     """
     names = needs.features
     table = pd.concat([results.features(name) for name in names], ignore_index=True)
@@ -117,7 +273,54 @@ def by_layer(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def by_setting(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 13: overlap against each of the generator's settings."""
+    """Overlap against each of the generator's settings (Fig. 13 of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with a network for each value of each setting.
+    needs : Needs
+        Not used: the study's settings of the experiments say which networks there are.
+
+    Returns
+    -------
+    DataFrame
+        ``kind setting value pairs``, then mean and standard error (``_se``) over pairs of ``dice folds_percent
+        mean_jacobian sd_log_jacobian``. The mean Jacobian is relative to that of the affine alignment, if the study has
+        it.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.synthmorph.figures import by_setting
+    >>> from regcore.reporting.figures import plt
+    >>> def scores(name):
+    ...     values = {"dice": 0.8 if name.endswith("-1") else 0.6, "folds_percent": 0.1}
+    ...     values |= {"mean_jacobian": 1, "sd_log_jacobian": 0.2}
+    ...     return pd.DataFrame([values | {"pair": pair} for pair in "pq"]).melt("pair", var_name="metric")
+    >>> pairs = pd.DataFrame({"pair": ["p", "q"], "fixed": "a", "moving": "b", "contrasts": "T1w to T1w"})
+    >>> chosen = {"kinds": ["shapes"], "sweeps": {"b_K": [0.5, 1]}}
+    >>> results = SimpleNamespace(
+    ...     scores=scores,
+    ...     plan=SimpleNamespace(pairs_of=lambda split: pairs, methods=["syn"]),
+    ...     experiments=ExperimentSettings.read({"synthmorph": chosen}, "experiments"),
+    ... )
+    >>> table, figure = by_setting(results, Needs())
+    >>> table[["kind", "setting", "value", "dice", "dice_se"]]
+            kind setting  value  dice  dice_se
+    0  sm-shapes     b_K    0.5   0.6      0.0
+    1  sm-shapes     b_K    1.0   0.8      0.0
+    >>> plt.close(figure)
+    """
     chosen = asked(results.experiments.synthmorph)
     table = _swept(results, chosen.kinds, chosen.sweeps)
     columns = min(3, len(chosen.sweeps))
@@ -136,7 +339,50 @@ def by_setting(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 14: overlap, folds and the Jacobian against λ; the mean excludes the affine alignment."""
+    """Overlap, folds and the Jacobian against λ (Fig. 14 of [1]_); the mean Jacobian excludes the affine alignment.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with a network for each λ.
+    needs : Needs
+        Not used: the study's settings of the experiments say which networks there are.
+
+    Returns
+    -------
+    DataFrame
+        As from :func:`by_setting`.
+    Figure
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.synthmorph.figures import by_lambda
+    >>> from regcore.reporting.figures import plt
+    >>> def scores(name):  # the affine alignment halves the volume
+    ...     values = {"dice": 0.8, "folds_percent": 0.1, "sd_log_jacobian": 0.2}
+    ...     return pd.DataFrame([values | {"pair": "p", "mean_jacobian": 0.5}]).melt("pair", var_name="metric")
+    >>> pairs = pd.DataFrame({"pair": ["p"], "fixed": "a", "moving": "b", "contrasts": "T1w to T1w"})
+    >>> results = SimpleNamespace(
+    ...     scores=scores,
+    ...     plan=SimpleNamespace(pairs_of=lambda split: pairs, methods=["affine"]),
+    ...     experiments=ExperimentSettings.read({"synthmorph": {"kinds": ["shapes"], "lambda": [0, 1]}}, "experiments"),
+    ... )
+    >>> table, figure = by_lambda(results, Needs())
+    >>> table[["kind", "value", "folds_percent", "mean_jacobian"]]
+            kind  value  folds_percent  mean_jacobian
+    0  sm-shapes      0            0.1            1.0
+    1  sm-shapes      1            0.1            1.0
+    >>> plt.close(figure)
+    """
     chosen = asked(results.experiments.synthmorph)
     table = _swept(results, chosen.kinds, {"lambda": chosen.lambda_})
     panels = {
@@ -155,7 +401,44 @@ def by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
 
 
 def change_of_distance(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table III: reduction of each pair's surface distance by registration, and the number of pairs with one."""
+    """Reduction of each pair's surface distance by registration, and the number of pairs with one (Table III of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these methods.
+    needs : Needs
+        ``scores``: the methods. Without the affine alignment among them there is nothing to compare with.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, then over pairs ``reduction_percent`` (mean), its ``standard_error``, ``improved_percent`` of pairs
+        and the number of ``pairs``.
+    str
+        HTML.
+
+    References
+    ----------
+    .. [1] Hoffmann, Billot, Greve, Iglesias, Fischl and Dalca, "SynthMorph: Learning contrast-invariant registration
+       without acquired images", IEEE TMI 2022.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.synthmorph.figures import change_of_distance
+    >>> distance = {"affine": [2.0, 4.0], "syn": [1.0, 5.0]}
+    >>> def scores(name):
+    ...     return pd.DataFrame({"pair": ["p", "q"], "metric": "mean_surface_distance_mm", "value": distance[name]})
+    >>> pairs = pd.DataFrame({"pair": ["p", "q"], "fixed": "a", "moving": "b", "contrasts": "T1w to T1w"})
+    >>> results = SimpleNamespace(scores=scores, plan=SimpleNamespace(pairs_of=lambda split: pairs))
+    >>> table, html = change_of_distance(results, Needs(scores=list(distance)))
+    >>> table
+      method  reduction_percent  standard_error  improved_percent  pairs
+    0    syn               12.5            37.5              50.0      2
+    """
     names = needs.scores
     table = _of_pairs(results, names)
     if paper.START not in names:

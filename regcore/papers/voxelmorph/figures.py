@@ -14,7 +14,24 @@ from regcore.study.results import Results
 
 
 def title(name: str) -> str:
-    """The paper's name of an entry: ``vm-mse-x2-inst`` is "VoxelMorph x2 (MSE) inst."."""
+    """The paper's name of an entry.
+
+    Parameters
+    ----------
+    name : str
+        The entry.
+
+    Returns
+    -------
+    str
+        The name itself, if the paper has no such network.
+
+    Examples
+    --------
+    >>> from regcore.papers.voxelmorph.figures import title
+    >>> title("vm-mse-x2-inst"), title("syn")
+    ('VoxelMorph x2 (MSE) inst.', 'syn')
+    """
     for similarity, loss in paper.LOSSES.items():
         for width, times in ((1, ""), (2, " x2")):
             plain = paper.base(similarity, width)
@@ -26,7 +43,42 @@ def title(name: str) -> str:
 
 
 def methods_table(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Tables I to III: Dice over structures and pairs, seconds, folds."""
+    """Dice over structures and pairs, seconds and folds of methods (Tables I to III of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these methods.
+    needs : Needs
+        ``scores``: the methods, in the order of the rows.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, then ``_mean`` and ``_sd`` of ``dice gpu_seconds cpu_seconds folds folds_percent``. Dice varies over
+        structures and pairs, the others over pairs; a method has seconds only of the processor that it ran on.
+    str
+        HTML.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.voxelmorph.figures import methods_table
+    >>> values = {"dice": [0.5, 0.75], "seconds_compute": [2, 3], "folds_count": [0, 8], "folds_percent": [0, 0.5]}
+    >>> rows = pd.DataFrame(values, index=pd.Index(["a", "b"], name="pair")).melt(var_name="metric", ignore_index=False)
+    >>> results = SimpleNamespace(scores=lambda name: rows.reset_index(), facts=lambda name: iter([{"device": "cpu"}]))
+    >>> table, html = methods_table(results, Needs(scores=["vm-lncc-inst"]))
+    >>> table[["method", "dice_mean", "cpu_seconds_mean", "folds_mean"]]
+                      method  dice_mean  cpu_seconds_mean  folds_mean
+    0  VoxelMorph (CC) inst.      0.625               2.5         4.0
+    """
     rows = []
     for name in needs.scores:
         scores = results.scores(name)
@@ -57,7 +109,46 @@ def methods_table(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def folds_by_gamma(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
-    """Table IV: folds by observed labels and γ; means over pairs and draws, SD over pairs."""
+    """Folds by the labels that training observed and γ (Table IV of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with the networks that are trained with labels.
+    needs : Needs
+        Not used: the study's settings of the experiments say which networks there are.
+
+    Returns
+    -------
+    DataFrame
+        ``setting gamma``, then ``_mean`` and ``_sd`` of ``folds_count folds_percent``: means over pairs and over draws
+        of the labels, SD over pairs of the mean over draws. γ = 0 is the network without labels.
+    str
+        HTML, with a column for each γ.
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.voxelmorph.figures import folds_by_gamma
+    >>> def scores(name):
+    ...     count = 30 if "gamma" in name else 10
+    ...     rows = [("a", "folds_count", count), ("a", "folds_percent", count / 100)]
+    ...     return pd.DataFrame(rows, columns=["pair", "metric", "value"])
+    >>> experiments = ExperimentSettings.read({"voxelmorph": {"gamma": [0.1]}}, "experiments")
+    >>> table, html = folds_by_gamma(SimpleNamespace(scores=scores, experiments=experiments), Needs())
+    >>> table[["setting", "gamma", "folds_count_mean", "folds_percent_mean"]].head(2)
+      setting  gamma  folds_count_mean  folds_percent_mean
+    0     one    0.0              10.0                 0.1
+    1     one    0.1              30.0                 0.3
+    """
     rows = []
     for scenario, gamma, names in _gamma_curve(results):
         scores = [results.scores(name) for name in names]
@@ -76,7 +167,42 @@ def folds_by_gamma(results: Results, needs: Needs) -> tuple[pd.DataFrame, str]:
 
 
 def boxes_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 5: Dice of each structure, left and right together."""
+    """Dice of each structure, left and right together (Fig. 5 of [1]_).
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with these methods.
+    needs : Needs
+        ``scores``: the methods, in the order of the boxes.
+
+    Returns
+    -------
+    DataFrame
+        ``method label mean std 25% 50% 75%`` over pairs.
+    Figure
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.voxelmorph.figures import boxes_by_structure
+    >>> from regcore.reporting.figures import plt
+    >>> rows = pd.DataFrame({"pair": ["a", "b"], "label": 10, "metric": "dice", "value": [0.5, 0.75]})
+    >>> names = pd.DataFrame({"index": [10], "name": ["left thalamus"], "group": ["all"]})
+    >>> results = SimpleNamespace(scores=lambda name: rows.assign(method=name), labels=lambda rows: names)
+    >>> table, figure = boxes_by_structure(results, Needs(scores=["vm-mse"]))
+    >>> table[["method", "label", "mean", "50%"]]
+       method  label   mean    50%
+    0  vm-mse     10  0.625  0.625
+    >>> plt.close(figure)
+    """
     order = needs.scores
     rows = pd.concat([results.scores(name) for name in order], ignore_index=True)
     labels = results.labels(rows)
@@ -88,7 +214,42 @@ def boxes_by_structure(results: Results, needs: Needs) -> tuple[pd.DataFrame, Fi
 
 
 def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 7: validation Dice against λ, one panel per similarity, because their scales of λ differ."""
+    """Validation Dice against λ (Fig. 7 of [1]_), one panel per similarity, because their scales of λ differ.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with a network for each λ.
+    needs : Needs
+        Not used: the study's settings of the experiments say which λ there are.
+
+    Returns
+    -------
+    DataFrame
+        ``similarity lambda validation_dice``.
+    Figure
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.voxelmorph.figures import dice_by_lambda
+    >>> from regcore.reporting.figures import plt
+    >>> values = {"lambda": {"mse": [0.01, 0.02], "lncc": [1, 2]}}
+    >>> experiments = ExperimentSettings.read({"voxelmorph": values}, "experiments")
+    >>> dice = {"vm-mse-lambda-0.01": 0.7, "vm-mse-lambda-0.02": 0.8, "vm-lncc-lambda-1": 0.8, "vm-lncc-lambda-2": 0.6}
+    >>> training = lambda name: {"best_validation_dice": dice[name]}
+    >>> table, figure = dice_by_lambda(SimpleNamespace(training=training, experiments=experiments), Needs())
+    >>> [axis.get_title() for axis in figure.axes]
+    ['VoxelMorph (MSE); circled: λ = 0.02', 'VoxelMorph (CC); circled: λ = 1']
+    >>> plt.close(figure)
+    """
     values = asked(results.experiments.voxelmorph).lambda_
     rows = [
         {"similarity": similarity, "lambda": value, "validation_dice": training["best_validation_dice"]}
@@ -112,7 +273,45 @@ def dice_by_lambda(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure
 
 
 def dice_by_subjects(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 8: Dice against the number of training subjects, with and without instance optimisation."""
+    """Dice against the number of training subjects (Fig. 8 of [1]_), with and without instance optimisation.
+
+    Parameters
+    ----------
+    results : Results
+        Of a study with a network for each number, and each refined on every pair.
+    needs : Needs
+        ``models``: the networks.
+
+    Returns
+    -------
+    DataFrame
+        ``subjects train_dice``, then ``_mean`` and ``_sd`` over test pairs of ``test_dice test_inst_dice``.
+    Figure
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.papers.voxelmorph.figures import dice_by_subjects
+    >>> from regcore.reporting.figures import plt
+    >>> dice = {"vm-mse-n10": 0.6, "vm-mse-n10-inst": 0.7, "vm-mse": 0.8, "vm-mse-inst": 0.8}
+    >>> results = SimpleNamespace(
+    ...     training=lambda name: {"subjects": 10 if "n10" in name else 100, "training_dice": 0.9},
+    ...     scores=lambda name: pd.DataFrame({"pair": ["a"], "metric": "dice", "value": dice[name]}),
+    ... )
+    >>> table, figure = dice_by_subjects(results, Needs(models=["vm-mse-n10", "vm-mse"]))
+    >>> table[["subjects", "train_dice", "test_dice_mean", "test_inst_dice_mean"]]
+       subjects  train_dice  test_dice_mean  test_inst_dice_mean
+    0        10         0.9             0.6                  0.7
+    1       100         0.9             0.8                  0.8
+    >>> plt.close(figure)
+    """
     rows = []
     for name in needs.models:
         training = results.training(name)
@@ -136,10 +335,50 @@ def dice_by_subjects(results: Results, needs: Needs) -> tuple[pd.DataFrame, Figu
 
 
 def dice_by_gamma(results: Results, needs: Needs, references: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
-    """Fig. 9: Dice of observed and unobserved labels against γ, one panel per choice of labels.
+    """Dice of observed and unobserved labels against γ (Fig. 9 of [1]_), one panel per choice of labels.
 
-    Means over draws and pairs; bars are the SD over pairs of the mean over draws.  Dashed lines: ``references``,
-    the study's classical methods.
+    Parameters
+    ----------
+    results : Results
+        Of a study with the networks that are trained with labels.
+    needs : Needs
+        Not used: the study's settings of the experiments say which networks there are.
+    references : sequence of str
+        The study's classical methods, as dashed lines.
+
+    Returns
+    -------
+    DataFrame
+        ``setting labels gamma dice_mean dice_sd``: means over draws of the labels and pairs, SD over pairs of the mean
+        over draws. γ = 0 is the network without labels; no row where no label is of that kind.
+    Figure
+
+    References
+    ----------
+    .. [1] Balakrishnan, Zhao, Sabuncu, Guttag and Dalca, "VoxelMorph: A learning framework for deformable medical image
+       registration", IEEE TMI 2019.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> import pandas as pd
+    >>> from regcore.experiments import Needs
+    >>> from regcore.experiments.settings import ExperimentSettings
+    >>> from regcore.papers.voxelmorph.figures import dice_by_gamma
+    >>> from regcore.reporting.figures import plt
+    >>> def scores(name):  # labels that training observes gain a tenth
+    ...     dice = [0.7, 0.6] if "gamma" in name else [0.6, 0.6]
+    ...     return pd.DataFrame({"pair": "a", "label": [1, 2], "metric": "dice", "value": dice})
+    >>> experiments = ExperimentSettings.read({"voxelmorph": {"gamma": [0.1]}}, "experiments")
+    >>> results = SimpleNamespace(scores=scores, training=lambda name: {"observed": [1]}, experiments=experiments)
+    >>> table, figure = dice_by_gamma(results, Needs(), references=["syn"])
+    >>> table.loc[table["setting"] == "half", ["labels", "gamma", "dice_mean"]]
+           labels  gamma  dice_mean
+    4    observed    0.0        0.6
+    5  unobserved    0.0        0.6
+    6    observed    0.1        0.7
+    7  unobserved    0.1        0.6
+    >>> plt.close(figure)
     """
     rows = []
     for scenario, gamma, names in _gamma_curve(results):
