@@ -6,6 +6,7 @@ from scipy.ndimage import affine_transform
 from capture.pairs import Pair
 from regcore.evaluation import dice
 from regcore.images.grid import transform_points
+from regcore.images.volume import Volume
 
 #: A known map is found if the mean error is less than this part of the content's extent.
 NEAR = 0.05
@@ -42,10 +43,13 @@ def score(pair: Pair, matrix: np.ndarray) -> dict[str, float | bool]:
 
 def overlap(pair: Pair, matrix: np.ndarray) -> float:
     """Mean Dice over the labels that both scans have, where the moving image shows the fixed one, by the truth."""
-    between = pair.moving_labels.grid.inverse @ matrix @ pair.fixed_labels.grid.affine
-    warped = affine_transform(
-        pair.moving_labels.data, between[:-1, :-1], between[:-1, -1], pair.fixed_labels.grid.shape, order=0
-    )
-    fixed = np.where(pair.covered, pair.fixed_labels.data, 0)
-    codes = np.intersect1d(np.unique(fixed), np.unique(pair.moving_labels.data))
-    return float(np.nanmean(dice(fixed, np.where(pair.covered, warped, 0), codes[codes > 0])))
+    return mean_dice(pair.fixed_labels, pair.moving_labels, matrix, pair.covered)
+
+
+def mean_dice(fixed: Volume, moving: Volume, matrix: np.ndarray, counted: np.ndarray | bool = True) -> float:
+    """Mean Dice of two label maps over the labels that both have, under a map fixed world → moving world."""
+    between = moving.grid.inverse @ matrix @ fixed.grid.affine
+    warped = affine_transform(moving.data, between[:-1, :-1], between[:-1, -1], fixed.grid.shape, order=0)
+    still = np.where(counted, fixed.data, 0)
+    codes = np.intersect1d(np.unique(still), np.unique(moving.data))
+    return float(np.nanmean(dice(still, np.where(counted, warped, 0), codes[codes > 0])))

@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_closing, binary_dilation, gaussian_filter
 
+from capture.resampling import resampled
 from regcore.images.grid import Grid
 from regcore.images.volume import Volume, read_labels, read_volume
 from regcore.process.files import atomic_write
@@ -26,6 +27,8 @@ CACHE = ROOT / "results" / "alignment-benchmark"
 RARE = (15, 65, 66, 74, 126, 127)
 #: FreeSurfer's codes of the right side, and those of the left: both sides of a brain have the same contrast.
 SIDES = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
+#: Neuromorphometrics' labels of white matter, brain stem and ventral diencephalon, and of ventricles and CSF.
+WHITE, FLUID = (35, 40, 41, 44, 45, 61, 62), (4, 11, 46, 49, 50, 51, 52)
 EMBEDDED_SUBJECTS = {"train": 4, "validation": 2, "test": 4}
 #: Positions kept of a scan's content.
 CONTENT_POINTS = 20_000
@@ -149,9 +152,29 @@ def _mni2009c(subject: str, contrast: str) -> Stored:
 
 
 def _avg152(subject: str, contrast: str) -> Stored:
-    folder = DATA / "avg152"
-    image = read_volume(folder / f"avg152{contrast.removesuffix('w')}.nii")
-    return Stored(image, read_labels(folder / "labels_Neuromorphometrics.nii"), 2.0, "not air")
+    return Stored(_average(contrast), _average_labels(), 2.0, "not air")
+
+
+def _average(contrast: str) -> Volume:
+    return read_volume(DATA / "avg152" / f"avg152{contrast.removesuffix('w')}.nii")
+
+
+@lru_cache
+def _average_labels() -> Volume:
+    """Labels of the averages, moved by what ANTs finds between their tissues and the T1 average within the brain.
+
+    As they are stored they fit another template: they are 1 % too small for the averages in every direction.
+    """
+    from regcore.images.ants import estimate_affine
+
+    labels, image = read_labels(DATA / "avg152" / "labels_Neuromorphometrics.nii"), _average("T1w")
+    tissue = np.select([np.isin(labels.data, codes) for codes in (WHITE, FLUID)], [1.0, 1 / 3], 2 / 3)
+    tissue = labels.with_data(np.where(labels.data > 0, tissue, 0).astype(np.float32))
+    brain = resampled(labels, image.grid, np.eye(4), nearest=True).data > 0
+    brain = binary_closing(binary_dilation(brain), iterations=3)
+    extracted = image.with_data(np.where(brain, image.data / image.data.max(), 0).astype(np.float32))
+    found = estimate_affine(tissue, extracted, seed=0)
+    return Volume(labels.data, Grid(labels.grid.shape, found @ labels.grid.affine))
 
 
 def _colin27(subject: str, contrast: str) -> Stored:

@@ -11,9 +11,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from capture.as_they_lie import as_they_lie
+from capture.bases import FAMILIES
 from capture.contestants import CONTESTANTS
 from capture.kinds import KINDS
 from capture.rows import read_rows
+from capture.score import NEAR
 from regcore.process.files import atomic_write
 from regcore.process.versions import processor_name
 
@@ -80,7 +83,11 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, folder: Path, split: str) -> s
     ]
     for family, title in (("within", "Within one contrast"), ("across", "Across contrasts, head against brain")):
         parts += [f"## {title}", "Success in % (95 % interval; pairs).", grid(table[table["family"] == family])]
+    parts += ["## Between two subjects", BETWEEN, between_subjects(rows)]
     parts += ["## Overall", overall(rows), "## Headers already right", never_worse(rows)]
+    lying = folder / "as-they-lie.csv"
+    if lying.is_file():
+        parts += ["## Pairs of subjects as they lie", AS_THEY_LIE, as_they_lie(pd.read_csv(lying))]
     if speed.is_file():
         parts += ["## Seconds for two brains at 1 mm, two threads", seconds(pd.read_csv(speed))]
     parts.append(CREDITS)
@@ -94,6 +101,11 @@ content below 5 % of its length. Between two subjects the map is fitted to their
 with fewer than 20 labels, the largest soft Dice), and success is Dice within one point of the fitted map's, where the
 moving image shows the fixed one. A contestant that raises or exceeds the time limit has failed. Moderate: up to 15°
 and 15 mm, also in every kind that does not say otherwise."""
+BETWEEN = """Two measures of the same pairs: the error against the map fitted to their labels, below 5 % of the
+content's length, and Dice within one point of that map's. No intensity tells the second exactly: an affine map between
+two subjects is a compromise, and labels choose another one than contrasts do."""
+AS_THEY_LIE = """Training subjects, with their own grids and headers, at full size: what a default has to do at
+least. Dice is the mean over labels, in points where two are compared (Wilcoxon's test, paired)."""
 UNEQUAL = "Not every contestant has every pair yet: compare the cells of one kind with equal numbers of pairs only."
 CREDITS = """Scans: OASIS with Neuromorphometrics' labels (MICCAI 2012 challenge, CC BY-NC); hippocampus of the Medical
 Segmentation Decathlon (CC BY-SA 4.0); slices of Mindboggle-101 (CC BY-NC-SA 3.0); SynthSeg's label maps and
@@ -128,6 +140,23 @@ def overall(rows: pd.DataFrame) -> str:
             of = part[part["family"] == family]
             line[f"median error {family}, %"] = f"{100 * of['error'].median():.1f}"
         lines.append(line | {"median CPU seconds": f"{part['cpu_seconds'].median():.1f}"})
+    return pd.DataFrame(lines).to_markdown(index=False)
+
+
+def between_subjects(rows: pd.DataFrame) -> str:
+    """By both measures, in % of the pairs whose map is fitted to labels; what gave no result counts as missed."""
+    fitted = rows[~rows["known"].astype(bool)]
+    lines = []
+    for (family, name), part in fitted.groupby(["family", "contestant"]):
+        lines.append(
+            {
+                "family": family, "contestant": name, "pairs": len(part),
+                "error below 5 %": f"{100 * (part['error'] < NEAR).mean():.0f}",
+                "Dice within a point": f"{100 * part['success'].mean():.0f}",
+                "median points below that map": f"{100 * (part['dice_truth'] - part['dice']).median():.1f}",
+            }
+        )  # fmt: skip
+    lines.sort(key=lambda line: (FAMILIES.index(line["family"]), list(CONTESTANTS).index(line["contestant"])))
     return pd.DataFrame(lines).to_markdown(index=False)
 
 
