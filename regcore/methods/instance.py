@@ -40,6 +40,8 @@ Unlikeness = Callable[[Tensor, Tensor], Tensor]
 SMALLEST = 8
 #: Fraction of the mean gradient below which a voxel's gradient counts as noise and is not scaled up.
 NOISE_SHARE = 0.3
+#: A voxel whose place in the moving image counts less than this is ignored.
+COUNTS = 0.1
 #: Iterations in which the loss must fall by more than the tolerance.
 STOPPING_WINDOW = 10
 #: Most rounds of smoothing where the final field folds, and how far around the folds, in voxels.
@@ -110,7 +112,9 @@ class Instance(Method):
         spacing : ndarray, shape (D,)
             Size of a voxel. Only ratios matter: levels are made as isotropic as possible.
         fixed_mask, moving_mask : Tensor, shape (B, 1, *space), optional
-            Zero where the image is ignored.  It still counts in the windows of neighbouring voxels.
+            One where the image counts, zero where it is ignored: there the loss has no gradient, but the image still
+            counts in the windows of neighbouring voxels.  The moving mask counts where the alignment puts it, and where
+            the field puts it: alone, a mask that moves along would let voxels escape into it.
 
         Returns
         -------
@@ -163,18 +167,19 @@ class _Level(NamedTuple):
         masks = [None if mask is None else mask.clone() for mask in (self.fixed_mask, self.moving_mask)]
         return _Level(self.fixed.clone(), self.moving.clone(), *masks)
 
-    def masks(self, displacement: Tensor) -> Iterator[Tensor]:
-        if self.fixed_mask is not None:
-            yield self.fixed_mask
-        if self.moving_mask is not None:
-            yield warp(self.moving_mask, displacement, border="edge")
-
     def warped(self, displacement: Tensor) -> Tensor:
         """The moving image warped, without a gradient where a mask is 0."""
         warped = warp(self.moving, displacement, border="edge")
-        for mask in self.masks(displacement.detach()):
+        for mask in self._masks(displacement.detach()):
             warped = mask * warped + (1 - mask) * warped.detach()
         return warped
+
+    def _masks(self, displacement: Tensor) -> Iterator[Tensor]:
+        if self.fixed_mask is not None:
+            yield self.fixed_mask
+        if self.moving_mask is not None:
+            there = warp(self.moving_mask, displacement, border="edge") > COUNTS
+            yield torch.minimum(self.moving_mask, there.to(self.moving_mask.dtype))
 
 
 class _Descent:
