@@ -70,6 +70,14 @@ def memory_is_measured_once():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_forced_to_the_disk():
+    """Optuna waits for the disk after every line of its journal: only a power cut would tell the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture
 def generator() -> np.random.Generator:
     """A source of random numbers that starts the same in every test."""
