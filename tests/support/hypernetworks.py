@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from regcore.commands import tune
 from regcore.study.stages import sweep, train
 from regcore.tuning import amortised
 
@@ -16,6 +17,6 @@ def coarsely_tuned() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(amortised, "POINTS", {1: 5, 2: 3, 3: 2})
         patch.setattr(amortised, "COARSE", {1: 5, 2: 3, 3: 2})
-        for stage in (sweep, train):
-            patch.setattr(stage, "tune", functools.partial(amortised.tune, starts=1))
+        for module in (sweep, train, tune):
+            patch.setattr(module, "tune", functools.partial(amortised.tune, starts=1))
         yield

@@ -645,6 +645,7 @@ def test_more_pairs_voxels_and_width_need_more_memory_and_less_precision_less():
 
 def test_a_training_that_cannot_fit_is_refused_before_it_starts(images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 << 20)
+    monkeypatch.setattr("regcore.training.trainer.step_bytes", memory.step_bytes)  # other tests share an estimate
     run = trainer(images, tmp_path, batch_size=64)
     with pytest.raises(InputError, match=r"would take about \d+ MiB of memory, but the machine has 2 MiB free; lower"):
         run.run()
