@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]):
 
 @pytest.fixture(scope="session", autouse=True)
 def memory_is_measured_once():
-    """Trainings and searches of networks that are alike share one estimate of their memory."""
+    """Trainings by the same method, and searches of the same kind, share one estimate of their memory."""
     from support.memory import measured_once
 
     with measured_once():
