@@ -559,7 +559,7 @@ def test_what_a_method_draws_at_random_is_resumed_too(images, tmp_path):
 
 def train_until(images, folder, moment):
     """A training that is killed at a step, or in the middle of writing a checkpoint, and resumed if it was before."""
-    run = trainer(images, folder / "state", gamma=0.1, classes={7: 1, 40: 2}, steps=40, validate_every=5)
+    run = trainer(images, folder / "state", gamma=0.1, classes={7: 1, 40: 2}, steps=20, validate_every=5)
     draw, write = run.sampler.batch, checkpoint.save_file
 
     def batch(step, *which):
@@ -581,7 +581,7 @@ def train_until(images, folder, moment):
 
 @pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_very_same_bytes(images, tmp_path):
-    moments = [*sorted(np.random.default_rng().integers(1, 40, 3).tolist()), "writing"]
+    moments = [*sorted(np.random.default_rng().integers(1, 20, 3).tolist()), "writing"]
     ends = []
     for name, moment in [("whole", "never"), *(("killed", moment) for moment in [*moments, "never"])]:
         process = forked(train_until, images, tmp_path / name, moment)
