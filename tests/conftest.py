@@ -63,10 +63,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]):
 
 @pytest.fixture(scope="session", autouse=True)
 def memory_is_measured_once():
-    """Trainings and searches of networks that are alike share one estimate of their memory."""
+    """Trainings by the same method, and searches of the same kind, share one estimate of their memory."""
     from support.memory import measured_once
 
     with measured_once():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_forced_to_the_disk():
+    """Optuna waits for the disk after every line of its journal: only a power cut would tell the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

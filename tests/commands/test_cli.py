@@ -452,10 +452,12 @@ def test_instance_writes_its_files_and_improves_the_match(optimised):
 
 @pytest.mark.slow
 def test_masks_are_recorded_and_change_the_field(pair, masks, optimised, tmp_path):
+    """The affine map is the same, so that only what the method makes of a mask can differ."""
     plain = read_field(optimised / "displacement.nii.gz").displacement
+    aligned = ["--init", optimised / "affine.mat", "--affine", "none"]
     for number, options in enumerate((["--fixed-mask", masks[0]], ["--moving-mask", masks[1]])):
         out = tmp_path / str(number)
-        result = run("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", out, *SHORT, *options)
+        result = run("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", out, *SHORT, *aligned, *options)
         assert result.exit_code == 0, result.output
         report = json.loads((out / "register.json").read_text())
         expected = [None, None]
@@ -614,7 +616,7 @@ def test_a_second_registration_leaves_nothing_of_the_first(pair, tmp_path):
     out = tmp_path / "out"
     assert run("register", fixed, moving, "-o", out, *FAST).exit_code == 0
     assert (out / "inverse.nii.gz").is_file()
-    second = run("register", moving, fixed, "-o", out, "--method", "demons", *DEMONS)
+    second = run("register", moving, fixed, "-o", out, "--method", "demons", *DEMONS, "--affine", "none")
     assert second.exit_code == 0, second.output
     written = {"warped.nii.gz", "displacement.nii.gz", "affine.mat", "affine.txt", "register.json"}
     assert {path.name for path in out.iterdir()} == written

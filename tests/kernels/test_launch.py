@@ -1,6 +1,8 @@
 """How Numba kernels are compiled, kept on disk and run: threads, forks, folders that cannot be written."""
 
+import multiprocessing
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,24 +72,23 @@ assert not entered.names
         assert_close(without[name], values, roundings=2**12)
 
 
-@pytest.mark.slow
-def test_kernels_run_in_a_forked_child_after_they_ran_in_the_parent():
+def test_kernels_run_in_a_forked_child_after_they_ran_in_the_parent(restore_threads):
     """Torch's own threads do not survive a fork: 2^15 numbers or more, as in the Jacobian's gradient, hang."""
-    script = """
-import os, torch
-from support.kernel_cases import OPERATORS, everything
-torch.set_num_threads(2)
-names = [name for name in OPERATORS if name != "jacobian"]
-expected = everything(names)
-child = os.fork()
-if child == 0:
-    found = everything(names)
-    same = all(torch.equal(a, b) for name in found for a, b in zip(found[name], expected[name], strict=True))
-    os._exit(0 if same else 1)
-assert os.waitpid(child, 0)[1] == 0
-assert everything(names).keys() == expected.keys()
-"""
-    run_script(script)
+    torch.set_num_threads(2)
+    names = [name for name in OPERATORS if name != "jacobian"]
+    expected = everything(names)
+
+    def compare():
+        found = everything(names)
+        same = [torch.equal(a, b) for name in found for a, b in zip(found[name], expected[name], strict=True)]
+        sys.exit(0 if all(same) else 1)
+
+    child = multiprocessing.get_context("fork").Process(target=compare)
+    child.start()
+    child.join(timeout=120)
+    child.kill()  # where it hangs
+    assert child.exitcode == 0
+    assert everything(names).keys() == expected.keys()
 
 
 def test_kernels_run_in_several_python_threads_at_once(restore_threads):
@@ -139,22 +140,30 @@ def test_a_change_in_another_operator_makes_a_compiled_kernel_stale(tmp_path):
     """Scaling and squaring calls the interpolation of warp, in another folder, and its compiled form holds that."""
     warp = copied_package(tmp_path) / "kernels" / "warp" / "cpu.py"
     script = """
-import sys, numpy as np
-from regcore.kernels.integrate import cpu
-field, out = np.full((1, 1, 3, 4, 3), 0.5), np.empty((1, 1, 3, 4, 3))
-cpu.square_rows(0, 3, field, out)
-hits, misses = cpu.square_rows.stats.cache_hits, cpu.square_rows.stats.cache_misses
-np.save(sys.argv[1], [out[0, 0, 0, 0, 2], sum(hits.values()), sum(misses.values())])
+import os, pathlib, sys
+import numba, numpy as np, torch  # once, for each of the processes that are forked here
+
+def run(found):
+    from regcore.kernels.integrate import cpu
+    field, out = np.full((1, 1, 3, 4, 3), 0.5), np.empty((1, 1, 3, 4, 3))
+    cpu.square_rows(0, 3, field, out)
+    hits, misses = cpu.square_rows.stats.cache_hits, cpu.square_rows.stats.cache_misses
+    np.save(found, [out[0, 0, 0, 0, 2], sum(hits.values()), sum(misses.values())])
+
+warp, folder = pathlib.Path(sys.argv[1]), sys.argv[2]
+for number in range(3):
+    if number == 2:
+        source, line = warp.read_text(), "high[x] = zero if above < zero else above"
+        assert source.count(line) == 1
+        warp.write_text(source.replace(line, "high[x] = zero"))
+    child = os.fork()
+    if not child:
+        run(f"{folder}/{number}.npy")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
-    results = []
-    for number in range(3):
-        if number == 2:
-            source, line = warp.read_text(), "high[x] = zero if above < zero else above"
-            assert source.count(line) == 1
-            warp.write_text(source.replace(line, "high[x] = zero"))
-        found = tmp_path / f"{number}.npy"
-        run_script(script, found, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-        results.append(np.load(found).tolist())
+    run_script(script, warp, tmp_path, PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    results = [np.load(tmp_path / f"{number}.npy").tolist() for number in range(3)]
     assert results == [[1, 0, 1], [1, 1, 0], [0.625, 0, 1]]
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from support.hypernetworks import coarsely_tuned
 from support.studies import prepared, small_study
 
 from regcore.commands.cli import main
@@ -157,8 +158,9 @@ def test_the_loss_is_that_of_the_network_at_the_drawn_values():
 def test_training_chooses_the_best_values(tmp_path):
     """Sweeps score other values of the same model, a cohort tunes it anew, and a pair takes any."""
     fast = {**SMALL, "steps": 4, "validate_every": 2, "learning_rate": 0.01}
-    plan = prepared(small_study(tmp_path, {"hyper": {"method": "hyperspr", **fast}}))
-    train(plan, "hyper", tmp_path / "model", tmp_path / "checkpoints")
+    plan = prepared(small_study(tmp_path, {"hyper": {"method": "hyperspr", **fast}}, train_subjects=2))
+    with coarsely_tuned():
+        train(plan, "hyper", tmp_path / "model", tmp_path / "checkpoints")
     model = load_model(tmp_path / "model")
     values = model.facts["tuned"]["values"]
     assert set(values) == {"lambda_max", "alpha"} and model.method.values == values
@@ -166,9 +168,10 @@ def test_training_chooses_the_best_values(tmp_path):
     table = sweep(model.method, labelled, codes, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     assert set(table["lambda_max"]) == {0, 5} and table["value"].notna().all()
     model, cohort, out = (str(tmp_path / name) for name in ("model", "cohort.tsv", "out"))
-    done = CliRunner().invoke(main, ["tune", model, cohort, "-o", out, "--split", "test", "--points", "3"])
+    with coarsely_tuned():
+        done = CliRunner().invoke(main, ["tune", model, cohort, "-o", out, "--split", "test", "--points", "3"])
     assert done.exit_code == 0 and "alpha" in done.output, done.output
-    pair = [str(tmp_path / name) for name in ("s7.nii.gz", "s8.nii.gz")]
+    pair = [str(tmp_path / name) for name in ("s4.nii.gz", "s5.nii.gz")]
     chosen = ["--method", model, "--set", "alpha=0.05", "--set", "lambda_max=1"]
     done = CliRunner().invoke(main, ["register", *pair, "-o", out, *chosen])
     assert done.exit_code == 0, done.output

@@ -104,7 +104,7 @@ def test_what_is_transferred_must_be_there():
 def plan(tmp_path_factory):
     """A study with everything that its experiments need."""
     folder = tmp_path_factory.mktemp("study")
-    other = prepared(small_study(folder, {"affine": None, "autoreg": {**FAST, "channels": 2}}))
+    other = prepared(small_study(folder, {"affine": None, "autoreg": {**FAST, "channels": 2}}, train_subjects=2))
     train(other, "autoreg", folder / "other", folder / "checkpoints" / "other")
     config = {key: value for key, value in other.config.items() if key != "unavailable"}
     config |= {"methods": {"affine": {}}}

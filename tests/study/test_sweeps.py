@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from support.hypernetworks import coarsely_tuned
 from support.marks import marks_its_tests
 from support.paths import ROOT
 from support.snakemake import snakemake
@@ -56,13 +57,9 @@ def plan(tmp_path_factory):
 @pytest.fixture(scope="module")
 def swept(plan, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps")
-    before = amortised.POINTS
-    amortised.POINTS = {1: 5}
-    try:
+    with coarsely_tuned():
         for name in (dense("mse"), by_grid("mse")):
             write_sweep(plan, name, folder / f"{name}.parquet", folder / f"{name}.csv")
-    finally:
-        amortised.POINTS = before
     return folder
 
 

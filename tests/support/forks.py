@@ -19,14 +19,17 @@ import traceback
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-#: What runs in place of Python for a job: it has the job forked, or runs Python where this is no job.
+#: What runs in place of Python for a file or a module: it has that forked, or runs Python where this is neither.
 STAND_IN = """#!{python} -SE
 import json, os, socket, sys
-if not sys.argv[1:2] or not sys.argv[1].endswith(".py"):
+arguments = sys.argv[1:]
+if arguments[:1] == ["-u"]:
+    del arguments[0]
+if not arguments or not (arguments[0].endswith(".py") or arguments[0] == "-m"):
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-request = {{"program": "python", "arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+request = {{"program": "python", "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}}
 socket.send_fds(server, [b" "], [0, 1, 2])
 server.sendall(json.dumps(request).encode() + b"\\n")
 status = server.makefile().readline()
@@ -44,6 +47,15 @@ def forked(program, arguments, folder, environment, output):
         status = server.makefile().readline()
     assert status, "the process that forks for the tests has died"
     return int(status)
+
+
+def quick_python() -> str:
+    """Path of what runs in place of Python, and starts at once."""
+    return str(_stand_in(_address()))
+
+
+def _stand_in(address: str) -> Path:
+    return Path(address).with_name("python")
 
 
 @functools.cache
@@ -76,7 +88,7 @@ def _load() -> None:
 def _serve(address: str) -> None:
     sys.path[0] = str(Path(sys.executable).parent)  # as for the command itself
     _load()
-    stand_in = Path(address).with_name("python")
+    stand_in = _stand_in(address)
     stand_in.write_text(STAND_IN.format(python=sys.executable, address=address))
     stand_in.chmod(0o755)
     listener = socket.socket(socket.AF_UNIX)
@@ -118,13 +130,15 @@ def _run(stand_in: str, program: str, arguments: list[str], folder: str, environ
     os.chdir(folder)
     added = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in added if path and path not in sys.path]
-    sys.argv = [program, *arguments] if program == "snakemake" else arguments
     try:
         if program == "snakemake":
-            sys.executable = stand_in
+            sys.executable, sys.argv = stand_in, [program, *arguments]
             sys.modules["snakemake.cli"].main()
+        elif arguments[0] == "-m":  # a module that starts others, as torchrun does
+            sys.executable, sys.argv, sys.path[0] = stand_in, arguments[1:], folder
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         else:
-            sys.path[0] = str(Path(arguments[0]).parent)
+            sys.argv, sys.path[0] = arguments, str(Path(arguments[0]).parent)
             runpy.run_path(arguments[0], run_name="__main__")
         status = 0
     except SystemExit as done:

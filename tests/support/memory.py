@@ -1,7 +1,7 @@
-"""The memory that a step takes, measured once for networks that are alike.
+"""The memory that a step takes, measured once: for each method, and for each kind of search.
 
-Measuring costs three steps on images larger than those of a small study, more than most trainings of tests.  The
-measurement has tests of its own, which call it directly.
+Measuring costs three steps on images larger than those of a small study, more than most trainings of tests.  A training
+only compares the estimate with what is free.  The measurement has tests of its own, which call it directly.
 """
 
 import contextlib
@@ -26,16 +26,17 @@ def _once(measure: Callable, key: Callable) -> Callable:
     return measured
 
 
-def _shapes(parameters) -> tuple:
-    return tuple(tuple(parameter.shape) for parameter in parameters)
-
-
 def _step(method, module, shape, size, classes=0) -> tuple:
-    return type(method), _shapes(module.parameters()), tuple(shape), size, classes
+    return type(method), len(shape)
 
 
 def _stage(stage) -> tuple:
-    return stage.name, _shapes(stage.problem.weights), _shapes(stage.problem.searched.parameters())
+    return stage.name, type(stage.problem.module), sum(weight.numel() for weight in stage.problem.searched.parameters())
+
+
+def _start(data) -> tuple:
+    settings = data.method.settings
+    return settings.network, settings.channels, data.grid.ndim
 
 
 @contextlib.contextmanager
@@ -44,4 +45,5 @@ def measured_once() -> Iterator[None]:
         for module in (trainer, architecture):
             patch.setattr(module, "step_bytes", _once(module.step_bytes, _step))
         patch.setattr(Stage, "_measured", _once(Stage._measured, _stage))
+        patch.setattr(architecture, "_training_bytes", _once(architecture._training_bytes, _start))
         yield

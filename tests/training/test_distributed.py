@@ -4,11 +4,13 @@ Workers import this module by name, so that what they run can be sent to them.
 """
 
 import os
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.forks import quick_python
 from support.marks import marks_its_tests
 from support.paths import TESTS
 from support.studies import prepared, small_study
@@ -83,7 +85,7 @@ def run(plan, folder, processes=None, stop_after=None, end_at=None, **changes):
 
 
 def whole_ended_and_stopped(plan, folder):
-    """Three trainings in the same processes, as starting those is dear: the last ends with a mistake."""
+    """Three trainings in the same processes: the last ends with a mistake."""
     with process_group() as processes:
         assert processes.count == 2
         run(plan, folder / "whole", processes)
@@ -97,6 +99,13 @@ def resumed_and_diverging(plan, folder):
         assert processes.count == 2
         run(plan, folder / "stopped", processes)
         run(plan, folder / "diverging", processes, learning_rate=1e12)
+
+
+def launch_two(function, *arguments):
+    """In processes that start at once, as what torchrun runs is forked from a process that has loaded torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", quick_python())
+        launch(2, function, *arguments)
 
 
 def fail():
@@ -115,7 +124,7 @@ def together(plan, tmp_path_factory):
     """What two processes leave, and the message of the mistake that they end with."""
     folder = tmp_path_factory.mktemp("together")
     with pytest.raises(InputError) as mistake:
-        launch(2, whole_ended_and_stopped, plan, folder)
+        launch_two(whole_ended_and_stopped, plan, folder)
     return folder, str(mistake.value)
 
 
@@ -141,7 +150,7 @@ def test_two_processes_resume_and_mistakes_and_divergence_in_them_are_told_plain
     assert mistake == "stopped at step 5"
     assert len(pd.read_csv(folder / "stopped" / "history.csv")) == 5
     with pytest.raises(DivergedError, match="training diverged"):
-        launch(2, resumed_and_diverging, plan, folder)
+        launch_two(resumed_and_diverging, plan, folder)
     (history, weights), (whole, expected) = (curve_and_weights(folder / name) for name in ("stopped", "whole"))
     assert list(history["total"]) == list(whole["total"])
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
@@ -150,7 +159,7 @@ def test_two_processes_resume_and_mistakes_and_divergence_in_them_are_told_plain
 @pytest.mark.slow
 def test_another_failure_brings_its_traceback():
     with pytest.raises(RuntimeError, match="ZeroDivisionError: no such luck"):
-        launch(2, fail)
+        launch_two(fail)
 
 
 @pytest.mark.slow

@@ -1,13 +1,11 @@
 """Training: drawing pairs, exact resume, early stop, precision, memory, and models that rebuild themselves."""
 
-import json
+import ctypes
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from support.checkpoints import save_by_hand
-from support.paths import ROOT, TESTS
+from support.processes import forked
 from support.studies import dice_by_hand, prepared, small_study
 from torch import nn
 
@@ -26,7 +24,7 @@ from regcore.methods import make_method
 from regcore.methods.base import as_tensor
 from regcore.models.trained import load_model, save_model
 from regcore.study.stages.train import labelled_pairs, pairs_of_split, train, training_seed
-from regcore.training import memory, pairs
+from regcore.training import checkpoint, memory, pairs
 from regcore.training.checkpoint import exclusive, load_tensors, save_tensors
 from regcore.training.forward import forward
 from regcore.training.pairs import PairSampler
@@ -192,20 +190,22 @@ def test_the_loss_falls_on_a_pair_that_can_be_registered(images, tmp_path):
     assert history[-1]["mse"] < 0.5 * history[0]["mse"]
 
 
-@pytest.mark.slow
+def enter(folder):
+    """Say in a file how it ends when a process wants to train in ``folder``."""
+    try:
+        with exclusive(folder):
+            said = "entered"
+    except InputError as error:
+        said = str(error)
+    (folder / "said").write_text(said)
+
+
 def test_a_second_process_may_not_train_in_the_same_folder(tmp_path):
-    code = f"""
-        from regcore.errors import InputError
-        from regcore.training.checkpoint import exclusive
-        try:
-            with exclusive({str(tmp_path)!r}):
-                print("entered")
-        except InputError as error:
-            print(error)
-    """
     with exclusive(tmp_path):
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert "another process is training here" in done.stdout
+        forked(enter, tmp_path).join()
+    assert "another process is training here" in (tmp_path / "said").read_text()
+    forked(enter, tmp_path).join()
+    assert (tmp_path / "said").read_text() == "entered"
     with exclusive(tmp_path):
         pass
 
@@ -360,7 +360,10 @@ def test_a_compiled_network_computes_and_saves_the_same(images, tmp_path, monkey
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-def test_compilation_by_a_real_compiler():
+def test_compilation_by_a_real_compiler(monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "vec_isa_ok", True)  # or torch compiles a dozen programs to learn what a CPU can do
     module = nn.Conv2d(1, 2, 3)
     x = torch.rand(1, 1, 8, 8)
     torch.testing.assert_close(forward(module, x.device, compiled=True)(x), module(x))
@@ -554,96 +557,76 @@ def test_what_a_method_draws_at_random_is_resumed_too(images, tmp_path):
     assert_equal(final_weights(resumed), final_weights(whole))
 
 
-KILLED = """
-    import json, os, signal, sys
-    from pathlib import Path
+def train_until(images, folder, moment):
+    """A training that is killed at a step, or in the middle of writing a checkpoint, and resumed if it was before."""
+    run = trainer(images, folder / "state", gamma=0.1, classes={7: 1, 40: 2}, steps=20, validate_every=5)
+    draw, write = run.sampler.batch, checkpoint.save_file
 
-    import torch._dynamo  # an optimiser loads it: once here, rather than in each of the processes
+    def batch(step, *which):
+        if moment == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(step, *which)
 
-    folder, images = Path(sys.argv[1]), json.loads(sys.argv[2])
-    sys.path[:0] = {paths!r}
-    from test_training import trainer
-    from regcore.training import checkpoint
+    def save_file(tensors, path, metadata):
+        write(tensors, path, metadata)
+        if moment == "writing":
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def train(folder, moment):
-        run = trainer(images, folder / "state", gamma=0.1, classes={{7: 1, 40: 2}}, steps=40, validate_every=5)
-        draw, write = run.sampler.batch, checkpoint.save_file
-
-        def batch(step, *which):
-            if moment == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return draw(step, *which)
-
-        def save_file(tensors, path, metadata):
-            write(tensors, path, metadata)
-            if moment == "writing":
-                Path(path).write_bytes(Path(path).read_bytes()[:1000])
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        run.sampler.batch, checkpoint.save_file = batch, save_file
-        result = run.run()
-        tensors = result.weights | {{"last." + name: value for name, value in run.module.state_dict().items()}}
-        checkpoint.save_tensors(folder / "weights.safetensors", tensors, {{}})
-
-    for name, moment in json.loads(sys.argv[3]):  # each in a process of its own, which need not load torch again
-        process = os.fork()
-        if not process:
-            train(folder / name, moment)
-            os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
-"""
+    run.sampler.batch, checkpoint.save_file = batch, save_file
+    result = run.run()
+    tensors = result.weights | {"last." + name: value for name, value in run.module.state_dict().items()}
+    checkpoint.save_tensors(folder / "weights.safetensors", tensors, {})
 
 
 @pytest.mark.slow
 def test_a_training_killed_again_and_again_ends_with_the_very_same_bytes(images, tmp_path):
-    stems = json.dumps({name: str(stem) for name, stem in images.items()})
-    script = textwrap.dedent(KILLED.format(paths=[str(TESTS), str(TESTS / "training")]))
-    moments = [*sorted(np.random.default_rng().integers(1, 40, 3).tolist()), "writing"]
-    runs = json.dumps([("whole", "never"), *(("killed", moment) for moment in [*moments, "never"])])
-    command = [sys.executable, "-c", script, str(tmp_path), stems, runs]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
-    ends = [int(line) for line in done.stdout.split()]
-    assert ends == [0, *[-signal.SIGKILL] * len(moments), 0], (moments, done.stderr)
+    moments = [*sorted(np.random.default_rng().integers(1, 20, 3).tolist()), "writing"]
+    ends = []
+    for name, moment in [("whole", "never"), *(("killed", moment) for moment in [*moments, "never"])]:
+        process = forked(train_until, images, tmp_path / name, moment)
+        process.join(timeout=300)
+        ends.append(process.exitcode)
+    assert ends == [0, *[-signal.SIGKILL] * len(moments), 0], moments
     whole, killed = (tmp_path / name / "weights.safetensors" for name in ("whole", "killed"))
     assert killed.read_bytes() == whole.read_bytes(), moments
     left = {path.name for path in (tmp_path / "killed" / "state").iterdir()}
     assert left == {"checkpoint.safetensors", "history.csv", "lock"}
 
 
-PEAK = """
-    import ctypes, torch
-    from regcore.methods import make_method
-    from regcore.training.memory import step_bytes
+#: Number of glibc's option for the size from which memory is taken from the system and given back at once.
+M_MMAP_THRESHOLD = -3
 
-    torch.set_num_threads(1)
-    settings = {"transmorph": {"size": "tiny", "norm": "instance", "time_steps": 2}}.get("METHOD", {})
-    method = make_method("METHOD", settings)
-    method.fit_to([SIDE] * 3)
+
+def measure_step(method, side, found):
+    """Write the estimate of a step's memory, and what the system counts, to a file."""
+    settings = {"transmorph": {"size": "tiny", "norm": "instance", "time_steps": 2}}.get(method, {})
+    method = make_method(method, settings)
+    method.fit_to([side] * 3)
     module = method.build(3)
 
     def field(name):
-        lines = open("/proc/self/status").read().splitlines()
+        lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
-    estimate = step_bytes(method, module, [SIDE] * 3, 1)  # warms up, too
-    ctypes.CDLL(None).malloc_trim(0)
+    batch = {name: torch.rand(1, 1, *[side] * 3) for name in ("fixed", "moving")}
+    estimate = memory.step_bytes(method, module, [side] * 3, 1)  # warms up, too
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 128 << 10)  # as in a fresh process, whatever this one has been told or learnt
+    libc.malloc_trim(0)
     before = field("VmRSS")
-    with open("/proc/self/clear_refs", "w") as peak:
-        peak.write("5")
-    batch = {"fixed": torch.rand(1, 1, *[SIDE] * 3), "moving": torch.rand(1, 1, *[SIDE] * 3)}
+    Path("/proc/self/clear_refs").write_text("5")
     method.training_step(module, batch)["total"].backward()
-    print(estimate, field("VmHWM") - before)
-"""
+    found.write_text(f"{estimate} {field('VmHWM') - before}")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="glibc on Linux says what was used at most")
-@pytest.mark.parametrize(("method", "side", "factor"), [("voxelmorph", 64, 1.5), ("transmorph", 96, 2)])
-def test_the_memory_of_a_step_in_3d_is_known_beforehand(method, side, factor):
+@pytest.mark.parametrize(("method", "side", "factor"), [("voxelmorph", 64, 1.5), ("transmorph", 96, 1.6)])
+def test_the_memory_of_a_step_in_3d_is_known_beforehand(tmp_path, method, side, factor):
     """Up to what kernels take for themselves, which is more with many small layers."""
-    program = textwrap.dedent(PEAK).replace("METHOD", method).replace("SIDE", str(side))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=300)
-    estimate, measured = map(int, done.stdout.split())
+    forked(measure_step, method, side, tmp_path / "found").join(timeout=300)
+    estimate, measured = map(int, (tmp_path / "found").read_text().split())
     assert measured / factor < estimate < factor * measured
 
 
@@ -662,6 +645,7 @@ def test_more_pairs_voxels_and_width_need_more_memory_and_less_precision_less():
 
 def test_a_training_that_cannot_fit_is_refused_before_it_starts(images, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2 << 20)
+    monkeypatch.setattr("regcore.training.trainer.step_bytes", memory.step_bytes)  # other tests share an estimate
     run = trainer(images, tmp_path, batch_size=64)
     with pytest.raises(InputError, match=r"would take about \d+ MiB of memory, but the machine has 2 MiB free; lower"):
         run.run()

@@ -1,7 +1,6 @@
 """Bayesian optimisation: what a search may be asked, its storage, trials, workers that die, and the best model."""
 
 import json
-import multiprocessing
 import shutil
 import sys
 import time
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from support.marks import marks_its_tests
-from support.searches import run_every_fourth_slot
+from support.processes import forked
 from support.studies import prepared, small_study
 
 from regcore.errors import DivergedError, InputError
@@ -26,7 +25,7 @@ from regcore.study.stages.tune import collect, run_trial, store_of
 from regcore.tuning.bayes import ATTEMPTS, JOURNAL, Bayes
 from regcore.tuning.search import settled
 
-FAST = {"method": "voxelmorph", "steps": 12, "validate_every": 2, "learning_rate": 0.01}
+FAST = {"method": "voxelmorph", "width": 0.25, "steps": 12, "validate_every": 2, "learning_rate": 0.01}
 LAMBDA = {"ranges": {"lambda": [0.01, 1]}, "trials": 6, "workers": 2, "warmup": 1, "startup_trials": 2}
 
 
@@ -411,13 +410,9 @@ def test_the_median_pruner_ends_what_is_worse(tmp_path):
     assert not any(bayes.report(better.number, look, 0.65) for look in range(1, 5))
 
 
-def start(folder, number):
-    """A worker of four: a process of its own, forked from one that has loaded torch."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["regcore.study.stages.tune", "torch._dynamo"])
-    worker = context.Process(target=run_every_fourth_slot, args=(folder, number))
-    worker.start()
-    return worker
+def run_every_fourth_slot(plan, number):
+    for slot in range(number, plan.entries["vm"].search.trials, 4):
+        run_slot(plan, slot)
 
 
 def looks_of_running(bayes):
@@ -430,9 +425,8 @@ def looks_of_running(bayes):
 def test_four_workers_of_which_two_are_killed(tmp_path):
     """Every slot ends with one finished trial, and the killed ones go on where they were."""
     plan = prepared(small_study(tmp_path, {"vm": {**FAST, "steps": 60, "tune": {**LAMBDA, "trials": 8}}}))
-    (tmp_path / "plan").write_text(json.dumps(plan.config))
     bayes = store_of(plan, "vm").open()
-    workers = {number: start(tmp_path, number) for number in range(4)}
+    workers = {number: forked(run_every_fourth_slot, plan, number) for number in range(4)}
     killed, until = {}, time.monotonic() + 200
     while len(killed) < 2 and time.monotonic() < until:
         for number, looks in looks_of_running(bayes).items():
@@ -447,7 +441,7 @@ def test_four_workers_of_which_two_are_killed(tmp_path):
         time.sleep(0.02)
     assert set(killed) == {1, 2}
     for number in killed:
-        workers[number] = start(tmp_path, number)
+        workers[number] = forked(run_every_fourth_slot, plan, number)
     for worker in workers.values():
         worker.join(timeout=300)
     assert [worker.exitcode for worker in workers.values()] == [0] * 4
