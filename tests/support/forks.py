@@ -59,10 +59,14 @@ def _address():
 
 def _load() -> None:
     import matplotlib.pyplot  # noqa: F401
+    import numba
     import snakemake.cli
     import snakemake.script  # noqa: F401
+    import torch._dynamo  # torch loads it where an operator of ours is called for the first time
 
     from regcore.methods import METHODS, method_type
+
+    numba.njit(lambda: None)()  # Numba learns all types when it compiles for the first time
 
     for name in METHODS:
         with contextlib.suppress(Exception):  # where a tool is missing, the study says so
