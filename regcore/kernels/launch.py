@@ -44,7 +44,12 @@ _SOURCES = _digest_of_sources(Path(__file__).parent)
 
 
 def jit(function: Callable) -> Callable:
-    """Compile ``function`` on its first call, and cache the result on disk if that is possible and safe."""
+    """Compile ``function`` on its first call, and cache the result on disk if that is possible and safe.
+
+    Two habits of our kernels save a quarter of the time to compile.  They pass ``np.int64(1)`` rather than ``1`` to
+    each other, because Numba compiles the called one anew for every literal.  They copy arrays in loops, because an
+    assignment from slice to slice compiles the text of an error message.
+    """
     if numba is None:
         return function
     try:
