@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.library import CustomOpDef
 
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 
 
-@torch.library.custom_op("regcore::scale_ready", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::scale_ready")
 def _scale_ready(gradient: Tensor, ready: Tensor) -> Tensor:
     """A separate operator without a derivative, so that second derivatives raise an error instead of being zero."""
     return gradient * ready

@@ -72,6 +72,19 @@ assert not entered.names
         assert_close(without[name], values, roundings=2**12)
 
 
+@pytest.mark.slow
+def test_an_operator_does_not_load_the_compiler_of_torch():
+    """It is loaded in seconds, and is not needed to register."""
+    script = """
+import sys, torch
+from regcore.spatial import warp
+field = torch.zeros(1, 2, 8, 8, requires_grad=True)
+warp(torch.rand(1, 1, 8, 8), field).sum().backward()
+assert field.grad is not None and "torch._dynamo" not in sys.modules
+"""
+    run_script(script)
+
+
 def test_kernels_run_in_a_forked_child_after_they_ran_in_the_parent(restore_threads):
     """Torch's own threads do not survive a fork: 2^15 numbers or more, as in the Jacobian's gradient, hang."""
     torch.set_num_threads(2)

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from support.paths import BIN, ROOT
-from support.snakemake import snakemake
+from support.paths import ROOT
+from support.snakemake import regcore_command, snakemake
 
 from regcore.images.field import DisplacementField, read_field
 from regcore.images.volume import Grid, Volume, read_volume
@@ -56,8 +56,8 @@ def test_the_page_shows_the_example():
 def test_the_example_registers_two_files(known, tmp_path):
     write_discs(tmp_path)
     fixed, moving = tmp_path / "s4.nii.gz", tmp_path / "s5.nii.gz"
-    command = [BIN / "regcore", "register", fixed, moving, "--method", "descent", "--set", "steps=60", "-o", "out"]
-    subprocess.run([*map(str, command)], check=True, cwd=tmp_path)
+    done = regcore_command(tmp_path, "register", fixed, moving, "--method", "descent", "--set", "steps=60", "-o", "out")
+    assert done.returncode == 0, done.output
     field = read_field(next((tmp_path / "out").glob("*displacement*.nii.gz")))
     target, source = read_volume(fixed), read_volume(moving)
     before = np.square(source.data - target.data).mean()

@@ -6,6 +6,7 @@ program; each of them forks from one that has loaded everything, and none sees w
 
 import contextlib
 import functools
+import importlib
 import json
 import os
 import runpy
@@ -19,6 +20,13 @@ import traceback
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
+#: Modules that Snakemake, torch and others load only where they use them, which almost every run of them does.
+LATE = (
+    *("snakemake.cli", "snakemake.script", "snakemake.storage", "snakemake.report.html_reporter"),
+    *("nbformat", "requests"),
+    *("torch._dynamo", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "pandas.io.parquet"),
+    *("scipy.stats", "nilearn", "matplotlib.pyplot", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
+)
 #: What runs in place of Python for a file or a module: it has that forked, or runs Python where this is neither.
 STAND_IN = """#!{python} -SE
 import json, os, socket, sys
@@ -70,11 +78,14 @@ def _address():
 
 
 def _load() -> None:
-    import matplotlib.pyplot  # noqa: F401
-    import snakemake.cli
-    import snakemake.script  # noqa: F401
+    import numba
 
     from regcore.methods import METHODS, method_type
+
+    for name in LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    numba.njit(lambda: None)()  # Numba learns its types where it compiles for the first time
 
     for name in METHODS:
         with contextlib.suppress(Exception):  # where a tool is missing, the study says so

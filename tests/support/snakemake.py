@@ -1,4 +1,4 @@
-"""Running the repository's workflow."""
+"""Running the repository's workflow, and its command beside it."""
 
 import os
 import subprocess
@@ -38,5 +38,15 @@ def snakemake_command(folder, *arguments, afresh=False):
             status = done.returncode
         else:
             status = forked("snakemake", arguments, folder, environment(), output)
-        output.seek(0)
-        return SimpleNamespace(returncode=status, output=output.read())
+        return _ended(status, output)
+
+
+def regcore_command(folder, *arguments):
+    """Run ``regcore`` with these arguments in a folder; return its exit status and output."""
+    with tempfile.TemporaryFile("w+") as output:
+        return _ended(forked("python", [BIN / "regcore", *arguments], folder, environment(), output), output)
+
+
+def _ended(status, output):
+    output.seek(0)
+    return SimpleNamespace(returncode=status, output=output.read())

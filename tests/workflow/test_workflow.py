@@ -17,7 +17,7 @@ import pytest
 import yaml
 from support.marks import marks_its_tests
 from support.paths import BIN, ROOT
-from support.snakemake import environment, snakemake
+from support.snakemake import environment, regcore_command, snakemake
 from support.tools import missing, skip_without
 
 from regcore.errors import InputError
@@ -337,9 +337,8 @@ def test_snakemake_bundles_the_figures_with_captions(study):
 def test_a_trained_model_registers_any_pair_of_files(study, tmp_path):
     images = sorted(study.glob("results/tiny/cohort/*/sub-00[67]_T1w.nii.gz"))
     model = study / "results" / "tiny" / "models" / "voxelmorph"
-    command = [BIN / "regcore", "register", *images, "-o", tmp_path / "out", "--method", model]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = regcore_command(tmp_path, "register", *images, "-o", "out", "--method", model)
+    assert done.returncode == 0, done.output
     report = json.loads((tmp_path / "out" / "register.json").read_text())
     measures = report["verdict"]["measures"]
     assert measures["likeness"] > measures["likeness_start"]

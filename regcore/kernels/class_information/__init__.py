@@ -10,6 +10,7 @@ from torch import Tensor
 from regcore.kernels.class_information import cpu
 from regcore.kernels.class_information.reference import class_information_reference, classes, sample
 from regcore.kernels.dispatch import has_kernel
+from regcore.kernels.launch import cpu_operator
 from regcore.kernels.precomputed_gradients import returns_its_gradients
 
 __all__ = ["class_information", "classes", "sample"]
@@ -51,7 +52,7 @@ def class_information(maps: Tensor, image: Tensor, places: Tensor, fixed: Tensor
     return class_information_reference(maps, image, places, fixed, count)
 
 
-@torch.library.custom_op("regcore::class_information", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::class_information")
 def _class_information(maps: Tensor, image: Tensor, places: Tensor, fixed: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return cpu.information(maps, image, places, fixed, count)
 

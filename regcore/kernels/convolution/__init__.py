@@ -15,6 +15,7 @@ from regcore.kernels.convolution import cpu
 from regcore.kernels.convolution.cpu import fine_shape
 from regcore.kernels.convolution.reference import parity_weights, upsampled_convolution_reference
 from regcore.kernels.dispatch import has_kernel
+from regcore.kernels.launch import cpu_operator
 from regcore.kernels.layout import CHANNELS_LAST, laid_out
 from regcore.kernels.sample_convolution import differs_by_sample, of_samples
 from regcore.kernels.sample_convolution.reference import CONVOLUTION
@@ -123,7 +124,7 @@ def upsampled_convolution(image: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.regcore.interleave(by_parity)
 
 
-@torch.library.custom_op("regcore::interleave", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::interleave")
 def _interleave(by_parity: Tensor) -> Tensor:
     return cpu.interleave(by_parity)
 
@@ -133,7 +134,7 @@ def _(by_parity: Tensor) -> Tensor:
     return by_parity.new_empty(fine_shape(by_parity)).contiguous(memory_format=CHANNELS_LAST[by_parity.ndim])
 
 
-@torch.library.custom_op("regcore::interleave_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::interleave_backward")
 def _interleave_backward(gradient: Tensor) -> Tensor:
     return cpu.separate(gradient)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from regcore.kernels.diffusion import cpu
 from regcore.kernels.diffusion.reference import diffusion_reference, numbers
 from regcore.kernels.dispatch import has_kernel
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 
 
 def diffusion(field: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def diffusion(field: Tensor) -> Tensor:
     return diffusion_reference(field)
 
 
-@torch.library.custom_op("regcore::diffusion", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::diffusion")
 def _diffusion(field: Tensor) -> Tensor:
     return cpu.value(field)
 
@@ -62,7 +62,7 @@ def _(field: Tensor) -> Tensor:
     return field.new_empty(())
 
 
-@torch.library.custom_op("regcore::diffusion_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::diffusion_backward")
 def _diffusion_backward(gradient: Tensor, field: Tensor) -> Tensor:
     return cpu.gradient(gradient, field)
 

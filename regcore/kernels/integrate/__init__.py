@@ -11,7 +11,7 @@ from torch import Tensor
 from regcore.kernels.dispatch import has_kernel
 from regcore.kernels.integrate import cpu
 from regcore.kernels.integrate.reference import integrate_reference
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 
 
 def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
@@ -49,7 +49,7 @@ def integrate(velocity: Tensor, steps: int, half: bool = False) -> Tensor:
     return integrate_reference(velocity, steps, half)
 
 
-@torch.library.custom_op("regcore::integrate", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::integrate")
 def _integrate(velocity: Tensor, steps: int, half: bool) -> Tensor:
     return cpu.integrate(velocity, steps, half)
 
@@ -67,7 +67,7 @@ def _(velocity: Tensor, steps: int, half: bool) -> Tensor:
     return velocity.new_empty(velocity.shape)
 
 
-@torch.library.custom_op("regcore::integrate_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::integrate_backward")
 def _integrate_backward(gradient: Tensor, velocity: Tensor, steps: int, half: bool) -> Tensor:
     return cpu.backward(gradient, velocity, steps, half)
 

@@ -25,12 +25,12 @@ def locate_row(field, b, z, y, shift, base, w):
             shift[c, x] = field[b, z, y, x, c]
     base[:] = 0
     if depth > 1:
-        locate(shift[0], kind(z), kind(0), depth, True, height * width, base, w[0], w[1])
+        locate(shift[0], kind(z), kind(0), depth, np.bool_(True), height * width, base, w[0], w[1])
     else:
         w[0, :] = 1
         w[1, :] = 0
-    locate(shift[1], kind(y), kind(0), height, True, width, base, w[2], w[3])
-    locate(shift[2], kind(0), kind(1), width, True, 1, base, w[4], w[5])
+    locate(shift[1], kind(y), kind(0), height, np.bool_(True), width, base, w[2], w[3])
+    locate(shift[2], kind(0), kind(1), width, np.bool_(True), np.int64(1), base, w[4], w[5])
 
 
 @jit
@@ -82,9 +82,9 @@ def pull_rows(start, stop, gradient, field, reach, out):
         y = item % height
         locate_row(field, b, z, y, shift, base, w)
         if depth > 1:
-            slopes(shift[0], kind(z), kind(0), depth, True, s[0], s[1])
-        slopes(shift[1], kind(y), kind(0), height, True, s[2], s[3])
-        slopes(shift[2], kind(0), kind(1), width, True, s[4], s[5])
+            slopes(shift[0], kind(z), kind(0), depth, np.bool_(True), s[0], s[1])
+        slopes(shift[1], kind(y), kind(0), height, np.bool_(True), s[2], s[3])
+        slopes(shift[2], kind(0), kind(1), width, np.bool_(True), s[4], s[5])
         along = 0 if depth > 1 else 1
         nearest = shift[along, 0]
         farthest = shift[along, 0]

@@ -15,7 +15,7 @@ from regcore.kernels.jacobian.reference import (
     determinant_reference,
     digital_folds_reference,
 )
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 
 
 def determinant(displacement: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
     return digital_folds_reference(displacement, mask)
 
 
-@torch.library.custom_op("regcore::jacobian_determinant", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::jacobian_determinant")
 def _determinant(displacement: Tensor) -> Tensor:
     return cpu.determinant(displacement)
 
@@ -107,7 +107,7 @@ def _backward(ctx, gradient: Tensor) -> Tensor:
 _determinant.register_autograd(_backward, setup_context=_remember)
 
 
-@torch.library.custom_op("regcore::digital_folds", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::digital_folds")
 def _digital_folds(displacement: Tensor, mask: Tensor) -> Tensor:
     return cpu.digital_folds(displacement, mask)
 

@@ -8,6 +8,12 @@ from torch import Tensor
 
 from regcore.kernels.launch import jit, run
 
+#: From a voxel to its neighbours along z, y, x: 0-5 share a face, behind and ahead; 6-8 a diagonal behind, 9-11 ahead.
+NEIGHBOURS = (
+    *((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)),
+    *((-1, -1, 0), (-1, 0, -1), (0, -1, -1), (1, 1, 0), (1, 0, 1), (0, 1, 1)),
+)
+
 
 @jit
 def triple(a0, a1, a2, b0, b1, b2, c0, c1, c2):
@@ -104,15 +110,9 @@ def digital_fold_rows(start, stop, field, mask, counts):
         counts[item, 0] = chosen.sum()
         if counts[item, 0] == 0:
             continue
-        # Face neighbours 0-5: behind and ahead along z, y, x. Diagonal neighbours: 6-8 behind, 9-11 ahead.
-        for side in range(2):
-            step = 2 * side - 1
-            edges_of_row(field, z, y, step, 0, 0, edges[side])
-            edges_of_row(field, z, y, 0, step, 0, edges[2 + side])
-            edges_of_row(field, z, y, 0, 0, step, edges[4 + side])
-            edges_of_row(field, z, y, step, step, 0, edges[6 + 3 * side])
-            edges_of_row(field, z, y, step, 0, step, edges[7 + 3 * side])
-            edges_of_row(field, z, y, 0, step, step, edges[8 + 3 * side])
+        for neighbour in range(12):
+            dz, dy, dx = NEIGHBOURS[neighbour]
+            edges_of_row(field, z, y, dz, dy, dx, edges[neighbour])
         for axis in range(3):
             for component in range(3):
                 behind, ahead, slope = (
@@ -124,12 +124,16 @@ def digital_fold_rows(start, stop, field, mask, counts):
                     slope[x] = 0.5 * (ahead[x] - behind[x])
         triples_of_row(slopes[0], slopes[1], slopes[2], 1.0, central)
         simplices_of_row(edges, corners)
-        least[:] = central
+        for x in range(inner):
+            least[x] = central[x]
         for simplex in range(10):
             found = corners[simplex]
             for x in range(inner):
                 least[x] = found[x] if found[x] < least[x] else least[x]
-        if least.min() > 0:
+        positive = 0
+        for x in range(inner):
+            positive += least[x] > 0
+        if positive == inner:
             continue
         for x in range(inner):
             if chosen[x]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regcore.kernels.dispatch import has_gpu_kernel
 from regcore.kernels.joint_histogram.reference import gradients, histogram, joint_histogram_reference
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 
 #: More bins than this do not fit into the registers of a GPU.
 MOST_GPU_BINS = 64
@@ -48,7 +48,7 @@ def joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> T
     return joint_histogram_reference(fixed, warped, bins, width)
 
 
-@torch.library.custom_op("regcore::joint_histogram", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::joint_histogram")
 def _joint_histogram(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
     return histogram(fixed, warped, bins, width)
 
@@ -66,7 +66,7 @@ def _(fixed: Tensor, warped: Tensor, bins: int, width: float) -> Tensor:
     return fixed.new_empty(fixed.shape[0], bins, bins)
 
 
-@torch.library.custom_op("regcore::joint_histogram_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::joint_histogram_backward")
 def _joint_histogram_backward(
     gradient: Tensor, fixed: Tensor, warped: Tensor, width: float, for_fixed: bool, for_warped: bool
 ) -> tuple[Tensor, Tensor]:

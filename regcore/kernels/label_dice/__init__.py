@@ -13,7 +13,7 @@ from torch import Tensor
 from regcore.kernels.dispatch import WHOLE, has_kernel
 from regcore.kernels.label_dice import cpu
 from regcore.kernels.label_dice.reference import overlaps_reference, place_reference, place_type
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 
 #: Most labels that the GPU kernel can count; with more labels, the reference runs.
 MOST_COUNTED = 1023
@@ -86,7 +86,7 @@ def overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) ->
     return overlaps_reference(fixed, moving, displacement, count)
 
 
-@torch.library.custom_op("regcore::label_places", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::label_places")
 def _places(labels: Tensor, codes: Sequence[int]) -> Tensor:
     return cpu.places(labels, codes)
 
@@ -104,7 +104,7 @@ def _(labels: Tensor, codes: Sequence[int]) -> Tensor:
     return torch.empty(labels.shape, dtype=place_type(codes), device=labels.device)
 
 
-@torch.library.custom_op("regcore::label_overlaps", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::label_overlaps")
 def _overlaps(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return cpu.overlaps(fixed, moving, displacement, count)
 
@@ -123,7 +123,7 @@ def _(fixed: Tensor, moving: Tensor, displacement: Tensor, count: int) -> tuple[
     return both, warped, sizes
 
 
-@torch.library.custom_op("regcore::label_overlaps_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::label_overlaps_backward")
 def _overlaps_backward(
     by_both: Tensor, by_warped: Tensor, fixed: Tensor, moving: Tensor, displacement: Tensor
 ) -> Tensor:

@@ -49,7 +49,7 @@ def overlap_planes(start, stop, fixed, moving, displacement, sums):
         sums[item] = 0
         a, p, f = sums[item, 0], sums[item, 1], sums[item, 2]
         for y in range(columns):
-            locate_row(displacement, b, z, y, (depth, height, width), False, base, w)
+            locate_row(displacement, b, z, y, (depth, height, width), np.bool_(False), base, w)
             here = fixed[b, 0, z, y]
             for x in range(length):
                 i = np.uint64(base[x])
@@ -95,11 +95,11 @@ def overlap_gradient_rows(start, stop, fixed, moving, displacement, by_both, by_
         b = item // (rows * columns)
         z = item // columns % rows
         y = item % columns
-        locate_row(displacement, b, z, y, (depth, height, width), False, base, w)
-        slopes(displacement[b, 0, z, y], kind(z), kind(0), depth, False, s[0], s[1])
+        locate_row(displacement, b, z, y, (depth, height, width), np.bool_(False), base, w)
+        slopes(displacement[b, 0, z, y], kind(z), kind(0), depth, np.bool_(False), s[0], s[1])
         if axes == 3:
-            slopes(displacement[b, 1, z, y], kind(y), kind(0), height, False, s[2], s[3])
-        slopes(displacement[b, axes - 1, z, y], kind(0), kind(1), width, False, s[4], s[5])
+            slopes(displacement[b, 1, z, y], kind(y), kind(0), height, np.bool_(False), s[2], s[3])
+        slopes(displacement[b, axes - 1, z, y], kind(0), kind(1), width, np.bool_(False), s[4], s[5])
         labels = moving[b, 0].reshape(depth * height * width)
         here = fixed[b, 0, z, y]
         a, p = by_both[b], by_warped[b]

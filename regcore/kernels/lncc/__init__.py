@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.dispatch import has_kernel
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 from regcore.kernels.lncc import cpu
 from regcore.kernels.lncc.reference import lncc_reference
 from regcore.kernels.precomputed_gradients import returns_its_gradients
@@ -60,7 +60,7 @@ def lncc(fixed: Tensor, moving: Tensor, window: int, variant: str, gaussian: boo
     )[0]
 
 
-@torch.library.custom_op("regcore::lncc", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::lncc")
 def _lncc(
     fixed: Tensor, moving: Tensor, window: int, variant: str, for_fixed: bool, for_moving: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

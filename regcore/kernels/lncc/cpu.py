@@ -107,8 +107,9 @@ def correlate(sums, inside, reciprocal, means, flat, voxelmorph, work, adjoints,
         return
     # Means in the box minus the global means, times n.
     if voxelmorph:
-        middle_i[: s.size] = s
-        middle_j[: t.size] = t
+        for x in range(s.size):
+            middle_i[x] = s[x]
+            middle_j[x] = t[x]
         for i, j in cut:
             for x in range(i, j):
                 middle_i[x] -= (1 / reciprocal[x] - inside[x]) * means[0]
@@ -167,11 +168,11 @@ def correlate_items(start, stop, fixed, moving, statistics, window, ndim, voxelm
                 continue
             rows[:] = 0
             for y in range(window - 1):
-                slide_rows(rows, used, y, -1)
+                slide_rows(rows, used, y, np.int64(-1))
             for y in range(top, bottom):
                 slide_rows(rows, used, y - top + window - 1, y - top - 1 if y > top else -1)
-                slide_along(rows, 0, window, sums)
-                slide_along(rows, 2, window, sums)
+                slide_along(rows, np.int64(0), window, sums)
+                slide_along(rows, np.int64(2), window, sums)
                 box = inside_count(here, depth, window) * inside_count(y, height, window)
                 for x in range(width):
                     inside[x] = box * inside_x[x]
@@ -220,12 +221,12 @@ def combine_items(
                 continue
             rows[:] = 0
             for y in range(window - 1):
-                slide_rows(rows, used, y, -1)
+                slide_rows(rows, used, y, np.int64(-1))
             for y in range(top, bottom):
                 slide_rows(rows, used, y - top + window - 1, y - top - 1 if y > top else -1)
-                slide_along(rows, 0, window, sums)
+                slide_along(rows, np.int64(0), window, sums)
                 if fields == 5:
-                    slide_along(rows, 2, window, sums)
+                    slide_along(rows, np.int64(2), window, sums)
                 i, j = fixed[image, z, y], moving[image, z, y]
                 if to_moving.shape[0] > 0:
                     target = to_moving[image, z, y]

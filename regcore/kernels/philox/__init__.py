@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.dispatch import WHOLE, has_kernel
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 from regcore.kernels.philox import cpu
 from regcore.kernels.philox.reference import label_image_reference, normal_reference, uniform_reference
 
@@ -119,18 +119,18 @@ def _drawn_by_kernel(like: Tensor) -> bool:
     return like.numel() < 2**31 and has_kernel(like, operator="philox_normal")
 
 
-@torch.library.custom_op("regcore::philox_normal", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::philox_normal")
 def _normal(like: Tensor, seed: int, offset: int) -> Tensor:
     """Draws in the shape of ``like``, whose values do not matter."""
     return cpu.normal(like, seed, offset)
 
 
-@torch.library.custom_op("regcore::philox_uniform", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::philox_uniform")
 def _uniform(like: Tensor, seed: int, offset: int) -> Tensor:
     return cpu.uniform(like, seed, offset)
 
 
-@torch.library.custom_op("regcore::label_image", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::label_image")
 def _label_image(labels: Tensor, means: Tensor, spreads: Tensor, seed: int, offset: int) -> Tensor:
     return cpu.label_image(labels, means, spreads, seed, offset)
 

@@ -106,7 +106,9 @@ def normal_blocks(start, stop, seed, offset, out):
             block_of_normals(item, seed, offset, words, rows, here.reshape(BLOCK, 4))
         else:
             block_of_normals(item, seed, offset, words, rows, numbers)
-            here[:] = numbers.reshape(4 * BLOCK)[: here.size]
+            flat = numbers.reshape(4 * BLOCK)
+            for i in range(here.size):
+                here[i] = flat[i]
 
 
 @jit

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.dispatch import has_kernel
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 from regcore.kernels.layout import CHANNELS_LAST
 from regcore.kernels.sample_convolution.reference import sample_convolution_reference
 
@@ -114,7 +114,7 @@ def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, T
     return x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
 
 
-@torch.library.custom_op("regcore::sample_convolution", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::sample_convolution")
 def _sample_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float) -> Tensor:
     return sample_convolution_reference(x, weight, bias, slope).contiguous(memory_format=CHANNELS_LAST[x.ndim])
 
@@ -132,7 +132,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, slope: float) -> Tensor:
     return x.new_empty(weight.shape[0], *x.shape[2:], weight.shape[1]).movedim(-1, 1)
 
 
-@torch.library.custom_op("regcore::sample_convolution_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::sample_convolution_backward")
 def _sample_convolution_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, for_x: bool, for_weight: bool
 ) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.dispatch import has_gpu_kernel
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 from regcore.kernels.shading.reference import shade_reference, stretch_reference
 
 
@@ -79,12 +79,12 @@ def _on_gpu(*tensors: Tensor) -> bool:
     return small and has_gpu_kernel(*tensors, operator="shading")
 
 
-@torch.library.custom_op("regcore::shade", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::shade")
 def _shade(image: Tensor, field: Tensor, brightest: float) -> tuple[Tensor, Tensor]:
     return shade_reference(image, field, brightest)
 
 
-@torch.library.custom_op("regcore::stretch", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::stretch")
 def _stretch(image: Tensor, ends: Tensor, exponent: float) -> Tensor:
     return stretch_reference(image, ends, exponent)
 

@@ -74,7 +74,7 @@ def smooth_planes(start, stop, fields, over_planes, over_rows, along_rows, out):
         for y in range(height):
             smooth_across(field, z, y, over_planes, plane[y, 0])
         for y in range(height):
-            smooth_across(plane, y, 0, over_rows, row[margin : margin + width])
+            smooth_across(plane, y, np.int64(0), over_rows, row[margin : margin + width])
             row[:margin] = row[margin]
             row[margin + width :] = row[margin + width - 1]
             smooth_along(row, along_rows, out[item // depth, z, y])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regcore.kernels.dispatch import has_kernel
-from regcore.kernels.launch import on_its_device
+from regcore.kernels.launch import cpu_operator, on_its_device
 from regcore.kernels.warp import cpu
 from regcore.kernels.warp.reference import warp_reference
 
@@ -51,7 +51,7 @@ def warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     return warp_reference(image, displacement, edge)
 
 
-@torch.library.custom_op("regcore::warp", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::warp")
 def _warp(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     return cpu.forward(image, displacement, edge)
 
@@ -69,7 +69,7 @@ def _(image: Tensor, displacement: Tensor, edge: bool) -> Tensor:
     return image.new_empty(image.shape[:2] + displacement.shape[2:])
 
 
-@torch.library.custom_op("regcore::warp_backward", mutates_args=(), device_types="cpu")
+@cpu_operator("regcore::warp_backward")
 def _warp_backward(
     gradient: Tensor, image: Tensor, displacement: Tensor, edge: bool, for_image: bool, for_displacement: bool
 ) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,7 @@ def locate_row(displacement, b, z, y, size, edge, base, weights):
     else:
         weights[2, :] = 1
         weights[3, :] = 0
-    locate(displacement[b, axes - 1, z, y], kind(0), kind(1), width, edge, 1, base, weights[4], weights[5])
+    locate(displacement[b, axes - 1, z, y], kind(0), kind(1), width, edge, np.int64(1), base, weights[4], weights[5])
 
 
 @jit
