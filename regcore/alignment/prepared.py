@@ -53,6 +53,28 @@ class Prepared:
     aligned: str = "none"
     notes: tuple[str, ...] = ()
 
+    def in_view(self) -> np.ndarray:
+        """Which voxels of the common grid lie in the native scan's field of view, bool, shape (*common,).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from regcore.alignment.prepared import Prepared
+        >>> from regcore.images.volume import Grid, Volume
+        >>> grid = Grid.centred((4, 4), spacing=(2, 2), centre=(0, 0))
+        >>> half = Grid((2, 4), grid.affine)
+        >>> Prepared(Volume(np.zeros((4, 4)), grid), np.eye(3), half).in_view()[:, 0].tolist()
+        [True, True, False, False]
+        """
+        grid = self.image.grid
+        to_voxels = (self.native.inverse @ self.to_native @ grid.affine).astype(np.float32)
+        indices = [index.astype(np.float32) for index in np.indices(grid.shape, sparse=True)]
+        inside = np.ones(grid.shape, bool)
+        for row, size in zip(to_voxels[:-1], self.native.shape, strict=True):
+            place = sum((step * index for step, index in zip(row, indices, strict=False)), row[-1])
+            inside &= (place >= -0.5) & (place <= size - 0.5)
+        return inside
+
 
 def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) -> None:
     """Write ``stem.nii`` and ``stem.json``; ``stem_labels.nii`` and ``stem_mask.nii`` for labels and a mask.

@@ -7,16 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from regcore.alignment.content import foreground
 from regcore.alignment.prepared import Prepared
 from regcore.errors import RegistrationFailed
+from regcore.images.volume import Volume
 from regcore.methods.base import Method, Registration
 from regcore.process.cost import Cost
+
+#: A field of view excludes nothing if at most this share of the other scan's content lies beyond it.
+BEYOND = 0.01
 
 
 def register_scans(
     method: Method, fixed: Prepared, moving: Prepared, cost: Cost | None = None, inverse: bool = True
 ) -> Registration:
     """Register two prepared scans.
+
+    A method that uses masks ignores what lies beyond the field of view of one scan and is content in the other.
 
     Parameters
     ----------
@@ -59,7 +66,9 @@ def register_scans(
     """
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)
-    masks = {"fixed_mask": fixed.mask, "moving_mask": moving.mask} if method.uses_masks else {}
+    masks: dict[str, Volume | None] = {}
+    if method.uses_masks:
+        masks = {"fixed_mask": _counting(fixed, moving), "moving_mask": _counting(moving, fixed)}
     cost = cost or Cost()
     with cost.stage("compute"):
         found = method.register(fixed.image, moving.image, **masks)
@@ -71,6 +80,21 @@ def register_scans(
         if back is not None:
             back = back.between_scans(moving.native, moving.to_native, fixed.to_native)
     return replace(found, field=field, inverse=back)
+
+
+def _counting(scan: Prepared, other: Prepared) -> Volume | None:
+    """Where a scan counts: within its mask, and within its field of view if the other shows content beyond it.
+
+    Beyond it the scan is background, onto which the other's content would be pulled together.
+    """
+    in_view = scan.in_view()
+    if in_view.all():
+        return scan.mask
+    content, _ = foreground(other.image.data)
+    if (content & ~in_view).sum() <= BEYOND * content.sum():
+        return scan.mask
+    counting = in_view if scan.mask is None else in_view & (scan.mask.data > 0)
+    return scan.image.with_data(counting.astype(np.uint8))
 
 
 def _as_scanned(scan: Prepared) -> Prepared:

@@ -1,0 +1,89 @@
+"""Scans on any grids, registered on the common one: what a method is given."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from regcore.alignment.aligner import Aligned
+from regcore.alignment.preprocess import Scan, placed
+from regcore.alignment.settings import PreprocessSettings
+from regcore.images.field import DisplacementField
+from regcore.images.volume import Grid, Volume
+from regcore.methods import make_method
+from regcore.methods.base import Registration
+from regcore.methods.registration import register_scans
+
+SHAPE = (64, 60)
+COMMON = Grid.centred(SHAPE, (1, 1), (0, 0))
+FAR = np.linalg.norm((np.moveaxis(np.indices(SHAPE), 0, -1) - np.array(SHAPE) / 2) / (26, 22), axis=-1)
+
+
+class Noting:
+    """A method that notes the masks it is given."""
+
+    aligned, uses_masks = True, True
+
+    def register(self, fixed, moving, **masks):
+        self.masks = {name: None if mask is None else mask.data for name, mask in masks.items()}
+        return Registration(DisplacementField.identity(fixed.grid), None)
+
+
+def textured(generator) -> Volume:
+    texture = gaussian_filter(generator.standard_normal(SHAPE), 2.5)
+    texture = 0.3 + 0.7 * (texture - texture.min()) / np.ptp(texture)
+    return Volume(np.where(FAR < 1, texture, 0).astype(np.float32), COMMON)
+
+
+def cut(image: Volume, rows: int) -> Volume:
+    return Volume(image.data[:rows], Grid((rows, SHAPE[1]), image.grid.affine))
+
+
+def on_common(image: Volume, mask: Volume | None = None):
+    return placed(Scan(image, mask), Aligned(np.eye(3), "none"), COMMON, PreprocessSettings())
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_content_beyond_the_other_scan_s_field_of_view_is_excluded(side, generator):
+    image, noting = textured(generator), Noting()
+    scans = {"fixed": on_common(image), "moving": on_common(image)} | {side: on_common(cut(image, 40))}
+    register_scans(noting, scans["fixed"], scans["moving"])
+    assert noting.masks.pop(f"{side}_mask")[:, 0].tolist() == [1] * 40 + [0] * 24
+    assert list(noting.masks.values()) == [None]
+
+
+def test_a_view_that_ends_in_air_excludes_nothing(generator):
+    image, noting = textured(generator), Noting()
+    assert image.data[61:].max() == 0 < image.data[57].max()
+    register_scans(noting, on_common(image), on_common(cut(image, 61)))
+    assert noting.masks == {"fixed_mask": None, "moving_mask": None}
+
+
+def test_a_given_mask_counts_within_the_field_of_view(generator):
+    image, noting = textured(generator), Noting()
+    lesion = (FAR > 0.3).astype(np.uint8)
+    scan = on_common(cut(image, 40), Volume(lesion[:40], cut(image, 40).grid))
+    register_scans(noting, on_common(image), scan)
+    np.testing.assert_array_equal(noting.masks["moving_mask"][:39], lesion[:39])
+    assert not noting.masks["moving_mask"][40:].any()
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_what_a_scan_does_not_cover_does_not_pull(side, generator):
+    image = textured(generator)
+    bent = np.stack([gaussian_filter(generator.standard_normal(SHAPE), 7) for _ in SHAPE])
+    bent *= 1.5 / np.sqrt((bent**2).mean())
+    truth = DisplacementField(torch.from_numpy(bent[None]).float(), COMMON)
+    images = {"fixed": truth.warp(image), "moving": image}
+    method = make_method("instance", {"shrink": [4, 2, 1], "iterations": [40, 40, 40]})
+
+    def error(given) -> float:
+        found = register_scans(method, *(on_common(given[name]) for name in ("fixed", "moving"))).field
+        wrong = np.linalg.norm(found.displacement[0].numpy() - bent[:, : found.grid.shape[0]], axis=0)
+        return wrong[12:36, 12:48].mean()  # where both show the disc
+
+    method.uses_masks = False
+    pulled = error(images | {side: cut(images[side], 40)})
+    method.uses_masks = True
+    partial = error(images | {side: cut(images[side], 40)})
+    assert partial < 0.5 * pulled, (partial, pulled)
