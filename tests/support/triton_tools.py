@@ -98,15 +98,10 @@ def quicken_interpreter() -> None:
 @contextlib.contextmanager
 def on_triton(*operators) -> Iterator[None]:
     """Let registered operators run as their GPU kernels on the CPU, through the interpreter."""
-    kept = {operator: operator._backend_fns.get("cpu") for operator in operators}
-    for operator in operators:
-        operator.register_kernel("cpu")(operator._backend_fns["cuda"])
-    try:
+    with torch.library._scoped_library("regcore", "IMPL") as library:  # what it holds gives way at its end
+        for operator in operators:
+            library.impl(operator._name, operator._backend_fns["cuda"], "CPU")
         yield
-    finally:
-        for operator, function in kept.items():
-            if function is not None:
-                operator.register_kernel("cpu")(function)
 
 
 def value_and_gradients(function: Callable, *tensors: torch.Tensor) -> list[torch.Tensor]:
