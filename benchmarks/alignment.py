@@ -2,14 +2,14 @@
 
     python benchmarks/alignment.py --pairs 10
     python benchmarks/alignment.py --pairs 2 --contestants regcore --kinds rotation fov60 --split train
-    python benchmarks/alignment.py --as-they-lie --contestants headers regcore ANTs
+    python benchmarks/alignment.py --native-pairs --contestants headers regcore ANTs
     python benchmarks/alignment.py --speed 3
     python benchmarks/alignment.py --pictures --contestants regcore
     python benchmarks/alignment.py --summary
 
 The first two align pairs and add a row each to ``<output>/pairs/<contestant>.csv``; what is there is not repeated, so a
 run can be stopped, continued and divided: by kinds one after the other, by contestants also at the same time.
-``--as-they-lie`` aligns pairs of training subjects of two cohorts as their files have them.  ``--speed`` times a whole
+``--native-pairs`` aligns pairs of training subjects of two cohorts as their files have them.  ``--speed`` times a whole
 brain at 1 mm on two threads.  ``--pictures`` draws ten pairs with what a contestant found.  ``--summary`` writes the
 page and the figure from all rows; the other forms do so at their end too.
 
@@ -27,9 +27,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from capture.as_they_lie import measure_as_they_lie
 from capture.contestants import CONTESTANTS, missing
 from capture.kinds import KINDS
+from capture.native_pairs import measure_native_pairs
 from capture.pairs import Pair, make_pair
 from capture.pictures import draw_pairs
 from capture.rows import Rows
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="test")
     parser.add_argument("--limit", type=float, default=300, help="seconds after which an alignment has failed")
-    parser.add_argument("--as-they-lie", action="store_true")
+    parser.add_argument("--native-pairs", action="store_true")
     parser.add_argument("--speed", type=int, default=0, metavar="N", help="repeats of the timing")
     parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--summary", action="store_true")
@@ -103,8 +103,8 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.pairs:
         measure(arguments, contestants)
-    if arguments.as_they_lie:
-        measure_as_they_lie(contestants, arguments.limit, arguments.output / "as-they-lie.csv")
+    if arguments.native_pairs:
+        measure_native_pairs(contestants, arguments.limit, arguments.output / "native-pairs.csv")
     if arguments.speed:
         time_contestants(contestants, arguments.speed, arguments.limit, arguments.output / "speed.csv")
     if arguments.pictures:

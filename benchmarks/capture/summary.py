@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from capture.as_they_lie import as_they_lie
 from capture.bases import FAMILIES
 from capture.contestants import CONTESTANTS
 from capture.kinds import KINDS
+from capture.native_pairs import native_pairs
 from capture.rows import read_rows
 from capture.score import NEAR
 from regcore.process.files import atomic_write
@@ -85,9 +85,9 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, folder: Path, split: str) -> s
         parts += [f"## {title}", "Success in % (95 % interval; pairs).", grid(table[table["family"] == family])]
     parts += ["## Between two subjects", BETWEEN, between_subjects(rows)]
     parts += ["## Overall", overall(rows), "## Headers already right", never_worse(rows)]
-    lying = folder / "as-they-lie.csv"
+    lying = folder / "native-pairs.csv"
     if lying.is_file():
-        parts += ["## Pairs of subjects as they lie", AS_THEY_LIE, as_they_lie(pd.read_csv(lying))]
+        parts += ["## Pairs of subjects, undisturbed", NATIVE_PAIRS, native_pairs(pd.read_csv(lying))]
     if speed.is_file():
         parts += ["## Seconds for two brains at 1 mm, two threads", seconds(pd.read_csv(speed))]
     parts.append(CREDITS)
@@ -104,7 +104,7 @@ and 15 mm, also in every kind that does not say otherwise."""
 BETWEEN = """Two measures of the same pairs: the error against the map fitted to their labels, below 5 % of the
 content's length, and Dice within one point of that map's. No intensity tells the second exactly: an affine map between
 two subjects is a compromise, and labels choose another one than contrasts do."""
-AS_THEY_LIE = """Training subjects, with their own grids and headers, at full size: what a default has to do at
+NATIVE_PAIRS = """Training subjects, with their own grids and headers, at full size: what a default has to do at
 least. Dice is the mean over labels, in points where two are compared (Wilcoxon's test, paired)."""
 UNEQUAL = "Not every contestant has every pair yet: compare the cells of one kind with equal numbers of pairs only."
 CREDITS = """Scans: OASIS with Neuromorphometrics' labels (MICCAI 2012 challenge, CC BY-NC); hippocampus of the Medical

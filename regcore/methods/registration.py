@@ -10,7 +10,7 @@ import numpy as np
 from regcore.alignment.content import foreground
 from regcore.alignment.prepared import Prepared
 from regcore.errors import RegistrationFailed
-from regcore.images.volume import Volume
+from regcore.images.background import background
 from regcore.methods.base import Method, Registration
 from regcore.process.cost import Cost
 
@@ -23,7 +23,7 @@ def register_scans(
 ) -> Registration:
     """Register two prepared scans.
 
-    A method that uses masks ignores what lies beyond the field of view of one scan and is content in the other.
+    What lies beyond the field of view of one scan and is content in the other is left out.
 
     Parameters
     ----------
@@ -66,9 +66,10 @@ def register_scans(
     """
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)
-    masks: dict[str, Volume | None] = {}
-    if method.uses_masks:
-        masks = {"fixed_mask": _counting(fixed, moving), "moving_mask": _counting(moving, fixed)}
+    else:
+        fixed, moving = _within_view(fixed, moving)
+        moving, fixed = _within_view(moving, fixed)
+    masks = {"fixed_mask": fixed.mask, "moving_mask": moving.mask} if method.uses_masks else {}
     cost = cost or Cost()
     with cost.stage("compute"):
         found = method.register(fixed.image, moving.image, **masks)
@@ -82,19 +83,22 @@ def register_scans(
     return replace(found, field=field, inverse=back)
 
 
-def _counting(scan: Prepared, other: Prepared) -> Volume | None:
-    """Where a scan counts: within its mask, and within its field of view if the other shows content beyond it.
+def _within_view(scan: Prepared, other: Prepared) -> tuple[Prepared, Prepared]:
+    """Both scans, without what the other shows beyond this one's field of view.
 
-    Beyond it the scan is background, onto which the other's content would be pulled together.
+    There this scan is background, onto which the other's content would be pulled together: so the other becomes
+    background too, which keeps windows across the border alike, and a mask leaves it out.
     """
     in_view = scan.in_view()
-    if in_view.all():
-        return scan.mask
     content, _ = foreground(other.image.data)
-    if (content & ~in_view).sum() <= BEYOND * content.sum():
-        return scan.mask
+    if in_view.all() or (content & ~in_view).sum() <= BEYOND * content.sum():
+        return scan, other
     counting = in_view if scan.mask is None else in_view & (scan.mask.data > 0)
-    return scan.image.with_data(counting.astype(np.uint8))
+    cut = np.where(in_view, other.image.data, background(other.image)).astype(other.image.data.dtype)
+    return (
+        replace(scan, mask=scan.image.with_data(counting.astype(np.uint8))),
+        replace(other, image=other.image.with_data(cut)),
+    )
 
 
 def _as_scanned(scan: Prepared) -> Prepared:

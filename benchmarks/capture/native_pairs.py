@@ -28,7 +28,7 @@ def subject_pairs(cohort: str, count: int) -> list[tuple[str, str]]:
     return [(str(names[i % len(names)]), str(names[(i + 1 + i // len(names)) % len(names)])) for i in range(count)]
 
 
-def measure_as_they_lie(contestants: list[str], limit: float, path: Path) -> None:
+def measure_native_pairs(contestants: list[str], limit: float, path: Path) -> None:
     """Add the rows that ``path`` does not have."""
     table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
     done = set(zip(table["fixed"], table["moving"], table["contestant"], strict=True))
@@ -59,7 +59,7 @@ def measure_as_they_lie(contestants: list[str], limit: float, path: Path) -> Non
                         pd.DataFrame(rows, columns=COLUMNS).to_csv(temporary, index=False)
 
 
-def as_they_lie(table: pd.DataFrame, reference: str = "regcore") -> str:
+def native_pairs(table: pd.DataFrame, reference: str = "regcore") -> str:
     """Mean Dice, its difference from the reference's, and seconds, of the pairs that all contestants have."""
     lines = []
     for cohort, part in table.groupby("cohort"):
