@@ -184,7 +184,7 @@ def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> tu
     alone = replace(smaller, valid=smaller.inside, has_background=False)
     other = _refined(alone, larger, np.concatenate([candidates[1], found[0][None]]), kind, clearly)
     losses = _Problem(alone, larger, STAGES[-1], kind).losses(np.stack([found[0], other[0]]))
-    return other if losses[1] < losses[0] - CLEARLY * abs(losses[0]) else found
+    return other if losses[1] < losses[0] - clearly * abs(losses[0]) else found
 
 
 def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray, cut_out: bool) -> list[np.ndarray]:
