@@ -246,11 +246,12 @@ class Level:
         spacings = np.linalg.norm(affine[:-1, :-1], axis=0)
         beyond = [_beyond(content, inside, valid, axis, margin / spacings[axis]) for axis in range(inside.ndim)]
         affine[:-1, -1] -= affine[:-1, :-1] @ np.array([before for before, _ in beyond])
-        channels = [
-            np.pad(values, beyond, constant_values=outside)
-            for values, outside in ((rank * inside, 0), (inside, 0), (valid, 1))
-        ]
-        data = np.stack(channels, -1).astype(np.float32)
+        shape = [size + before + after for size, (before, after) in zip(inside.shape, beyond, strict=True)]
+        within = tuple(slice(before, before + size) for size, (before, _) in zip(inside.shape, beyond, strict=True))
+        data = np.zeros((*shape, 3), np.float32)
+        data[..., 2] = 1
+        for channel, values in enumerate((rank * inside, inside, valid)):
+            data[(*within, channel)] = values
         device = default_device()
         self.data = torch.from_numpy(data).to(device)
         self.affine = affine
