@@ -251,7 +251,7 @@ class Level:
         data = np.zeros((*shape, 3), np.float32)
         data[..., 2] = 1
         for channel, values in enumerate((rank * inside, inside, valid)):
-            data[(*within, channel)] = values
+            data[..., channel][within] = values
         device = default_device()
         self.data = torch.from_numpy(data).to(device)
         self.affine = affine
