@@ -90,8 +90,10 @@ def _within_view(scan: Prepared, other: Prepared) -> tuple[Prepared, Prepared]:
     background too, which keeps windows across the border alike, and a mask leaves it out.
     """
     in_view = scan.in_view()
+    if in_view.all():
+        return scan, other
     content, _ = foreground(other.image.data)
-    if in_view.all() or (content & ~in_view).sum() <= BEYOND * content.sum():
+    if (content & ~in_view).sum() <= BEYOND * content.sum():
         return scan, other
     counting = in_view if scan.mask is None else in_view & (scan.mask.data > 0)
     cut = np.where(in_view, other.image.data, background(other.image)).astype(other.image.data.dtype)
