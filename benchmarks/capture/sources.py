@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.ndimage import binary_closing, binary_dilation, gaussian_filter
 
 from capture.resampling import resampled
+from regcore.images.field import DisplacementField, read_field
 from regcore.images.grid import Grid
 from regcore.images.volume import Volume, read_labels, read_volume
 from regcore.process.files import atomic_write
@@ -124,6 +125,18 @@ def load(name: str) -> Scan:
         of_labels = Volume(labels, Grid(labels.shape, stored["labels_grid"]))
         smooth, content = Volume(stored["smooth"], grid), stored["content"]
         return Scan(name, Volume(image, grid), smooth, of_labels, content, float(stored["spacing"]))
+
+
+def scan_number(name: str) -> str:
+    """The number of a scan of OASIS in its files' names."""
+    cohort, subject, _ = name.split(":")
+    return _row(cohort, subject)["image"].partition("_")[0]
+
+
+def embedded_map(subject: str, back: bool) -> DisplacementField:
+    """The map from an embedded subject to the template, or ``back``; its scans have to be loaded before."""
+    row = _embedded_table().set_index("subject").loc[subject].iloc[0]
+    return read_field(CACHE / "embedded" / row["from_template" if back else "to_template"])
 
 
 def _table(cohort: str) -> pd.DataFrame:
