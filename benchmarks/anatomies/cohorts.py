@@ -8,7 +8,7 @@ The start is the same for all contestants and may use labels, since it is no res
   more than an alignment can know;
 - ``aligner``: what regcore's aligner finds in the images, for crops of the hippocampus.
 
-The common grid has the axes of the fixed scan.  What the moving scan's field of view does not show of the fixed scan is
+The common grid has the axes of the fixed scan.  What the moving one of two crops does not show of the fixed one is
 background in both images and left out by a mask, as in regcore's own registration, and is not scored.
 """
 
@@ -55,11 +55,14 @@ class Between:
         Voxel size, mm; by default the one at which the scans take part.
     own_grid : bool
         Whether the grid is the fixed scan's field of view, not a box around the content of both.
+    cut : bool
+        Whether the field of view cuts through tissue, so that what the moving scan does not show is left out.
     """
 
     start: str = "centroids"
     spacing: float | None = None
     own_grid: bool = False
+    cut: bool = False
 
 
 def put_together(name: str, fixed: Scan, moving: Scan, how: Between) -> Pair:
@@ -81,7 +84,7 @@ def put_together(name: str, fixed: Scan, moving: Scan, how: Between) -> Pair:
         fixed_labels=resampled(fixed.labels, grid, np.eye(len(between)), nearest=True),
         moving_labels=resampled(moving.labels, grid, between, nearest=True),
     )
-    return within_view(pair, seen(grid, moving.image.grid, between)) if how.own_grid else pair
+    return within_view(pair, seen(grid, moving.image.grid, between)) if how.cut else pair
 
 
 def _at(scan: Scan, spacing: float) -> Scan:
@@ -166,12 +169,17 @@ def _to_template() -> dict[str, list]:
     return {scan: entry["affine_native_world_to_mni_world"] for scan, entry in json.loads(text).items()}
 
 
-def of_two(names: list[str], number: int) -> tuple[str, str] | None:
+def first_scans(cohort: str, split: str) -> list[str]:
+    """The first session of everybody."""
+    found: dict[str, str] = {}
+    for name in sources.subjects(cohort, split):
+        found.setdefault(name.rsplit("-", 1)[0], name)
+    return list(found.values())
+
+
+def of_two(people: list[str], number: int) -> tuple[str, str] | None:
     """Pair ``number`` of different people: first every one is fixed once and moving once, then again with others."""
-    people: dict[str, str] = {}
-    for name in names:
-        people.setdefault(name.rsplit("-", 1)[0], name)
-    order = [str(name) for name in np.random.default_rng(0).permutation(list(people.values()))]
+    order = [str(name) for name in np.random.default_rng(0).permutation(people)]
     apart = 1 + number // max(len(order), 1)
     if apart >= len(order):
         return None
@@ -182,7 +190,7 @@ def between_people(cohort: str, how: Between) -> Callable:
     """A row of pairs of people of one cohort and one contrast."""
 
     def make(name: str, number: int, split: str, generator: np.random.Generator) -> Pair | None:
-        people = of_two(sources.subjects(cohort, split), number)
+        people = of_two(first_scans(cohort, split), number)
         if people is None:
             return None
         return put_together(name, *(sources.load(f"{cohort}:{person}:T1w") for person in people), how)
@@ -203,11 +211,11 @@ def rescans(name: str, number: int, split: str, generator: np.random.Generator) 
 
 def prostates(name: str, number: int, split: str, generator: np.random.Generator) -> Pair | None:
     """Two patients' MR."""
-    cases = of_two([f"case{case:06d}-1" for case in PROSTATE[split]], number)
+    cases = of_two([f"case{case:06d}" for case in PROSTATE[split]], number)
     if cases is None:
         return None
-    scans = (sources.load(f"prostate-mr-us:{case.removesuffix('-1')}:MR") for case in cases)
-    return put_together(name, *scans, Between("centres", own_grid=True))
+    scans = (sources.load(f"prostate-mr-us:{case}:MR") for case in cases)
+    return put_together(name, *scans, Between("centres", own_grid=True, cut=True))
 
 
 def prostate_ultrasound(name: str, number: int, split: str, generator: np.random.Generator) -> Pair | None:
@@ -215,14 +223,16 @@ def prostate_ultrasound(name: str, number: int, split: str, generator: np.random
     if number >= len(PROSTATE[split]):
         return None
     case = f"prostate-mr-us:case{PROSTATE[split][number]:06d}"
-    return put_together(name, *(sources.load(f"{case}:{of}") for of in ("US", "MR")), Between("centres", own_grid=True))
+    return put_together(
+        name, *(sources.load(f"{case}:{of}") for of in ("US", "MR")), Between("centres", own_grid=True, cut=True)
+    )
 
 
 def onto_average(contrast: str, head: bool) -> Callable:
     """A row of T1 brains onto the average head of another contrast, or its brain."""
 
     def make(name: str, number: int, split: str, generator: np.random.Generator) -> Pair | None:
-        brains = sorted(scan for scan in sources.subjects("oasis-brains", split) if scan.endswith("-1"))
+        brains = first_scans("oasis-brains", split)
         if number >= len(brains):
             return None
         average = sources.load(f"avg152:average:{contrast}")

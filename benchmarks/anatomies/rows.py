@@ -59,7 +59,7 @@ ROWS = {
     "oasis-rescan": Row("T1 brain, scanned twice, 2 mm", rescans, OASIS),
     "slices": Row("T1 slices of two people", between_people("brain-slices", Between()), ("brain-slices",), 2),
     "hippocampus": Row(
-        "hippocampus crops of two people", between_people("hippocampus", Between("aligner", own_grid=True)),
+        "hippocampus crops of two people", between_people("hippocampus", Between("aligner", own_grid=True, cut=True)),
         ("hippocampus",),
     ),
     "prostate-mr": Row("prostate MR of two patients", prostates, ("prostate-mr-us",)),
