@@ -223,6 +223,8 @@ def test_contestants_are_compared_with_the_best_other_tool():
     assert set(table["best_tool"]) == {"greedy"}
     assert table.loc["ours", "better_by"] == pytest.approx(100 * np.mean([0.02, 0.03, 0.01, 0.03, 0.02, 0.02]))
     assert table.loc["ours", "p_wilcoxon"] < 0.05 and table.loc["ours", "better_low"] > 0
+    lost = pd.concat([rows_of("ours", "instance", [0.5, 0.6]), rows_of("greedy", "greedy", [0.3, 0.3])])
+    assert set(summarised(with_starts(lost))["best_tool"]) == {"the start"}
     assert table.loc["syn", "compared"] == 1 and np.isnan(table.loc["greedy", "better_by"])
 
 
