@@ -34,6 +34,10 @@ class Prepared:
         How it was aligned: the kind of map that the images carried.
     notes : tuple of str
         What a user should be told about the alignment.
+    channels : tuple of Prepared
+        Further images of the same subject on the common grid, mapped to the world of the first one.
+    labels : Volume or None
+        A label map on the common grid that guides the registration.
 
     Examples
     --------
@@ -52,6 +56,8 @@ class Prepared:
     mask: Volume | None = None
     aligned: str = "none"
     notes: tuple[str, ...] = ()
+    channels: tuple["Prepared", ...] = ()
+    labels: Volume | None = None
 
     def in_view(self) -> np.ndarray:
         """Which voxels of the common grid lie in the native scan's field of view, bool, shape (*common,).
@@ -82,7 +88,7 @@ def save_prepared(prepared: Prepared, stem: Path, labels: Path | None = None) ->
     Parameters
     ----------
     prepared : Prepared
-        The scan.
+        The scan. Its further channels and guiding labels, which studies have not, are not written.
     stem : Path
         Folder, and the start of the files' names.
     labels : Path, optional

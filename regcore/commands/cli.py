@@ -11,6 +11,7 @@ from regcore.alignment.settings import ALIGNMENTS
 from regcore.errors import InputError, RegistrationFailed, explained
 from regcore.images.matrix_formats import FORMATS
 from regcore.methods import METHODS, installed_methods
+from regcore.methods.constants import LABEL_WEIGHTS
 from regcore.models.released import released_model
 from regcore.process.logs import log_to
 from regcore.process.threads import share_cores
@@ -46,6 +47,9 @@ FILES AND COORDINATES
 
 #: What an option of a mask says about the methods.
 MASKED = f", in the alignment and in {', '.join(name for name, method in METHODS.items() if method.uses_masks)}."
+#: What the options of further images and labels say about the methods.
+TAKE_CHANNELS = ", ".join(name for name, method in METHODS.items() if method.uses_channels)
+TAKE_LABELS = ", ".join(name for name, method in METHODS.items() if method.uses_labels)
 MATRIX_FORMAT = click.option(
     "--matrix-format",
     type=click.Choice(FORMATS),
@@ -100,6 +104,57 @@ class FriendlyGroup(click.Group):
             ctx.exit(2)
 
 
+class Weights(click.ParamType):
+    """Numbers above 0, between commas or spaces.
+
+    Examples
+    --------
+    >>> from regcore.commands.cli import Weights
+    >>> Weights().convert("1, 0.5", None, None)
+    (1.0, 0.5)
+    """
+
+    name = "weights"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(word) for word in value.replace(",", " ").split())
+        except ValueError:
+            numbers = ()
+        if not numbers or not all(0 < number < math.inf for number in numbers):
+            self.fail(f"{value!r}: give numbers above 0, such as 1 0.5", param, ctx)
+        return numbers
+
+
+class WithWeights(click.Command):
+    """A command whose option ``--weights`` takes all the numbers that follow it.
+
+    Examples
+    --------
+    >>> import click
+    >>> from click.testing import CliRunner
+    >>> from regcore.commands.cli import Weights, WithWeights
+    >>> @click.command(cls=WithWeights)
+    ... @click.option("--weights", type=Weights())
+    ... @click.argument("image")
+    ... def look(weights, image):
+    ...     click.echo((weights, image))
+    >>> CliRunner().invoke(look, ["--weights", "1", "0.5", "a.nii"]).output
+    "((1.0, 0.5), 'a.nii')\\n"
+    """
+
+    def parse_args(self, ctx, args):
+        joined: list[str] = []
+        for word in args:
+            if len(joined) > 1 and joined[-2] == "--weights" and _is_number(word):
+                joined[-1] += f" {word}"
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
 @click.group(cls=FriendlyGroup, epilog=CONVENTIONS)
 @click.version_option(regcore.__version__)
 def main() -> None:
@@ -108,7 +163,7 @@ def main() -> None:
     share_cores()
 
 
-@main.command(epilog=CONVENTIONS)
+@main.command(cls=WithWeights, epilog=CONVENTIONS)
 @click.argument("fixed", type=click.Path(path_type=Path))
 @click.argument("moving", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
@@ -155,11 +210,63 @@ def main() -> None:
     metavar="MM",
     help="How far around a lesion the image is ignored too.  Default: two voxels.",
 )
+@click.option(
+    "--fixed",
+    "further_fixed",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A further image of the fixed subject, in register with FIXED by its header, on any grid; repeatable.  "
+    f"Compared with the --moving at the same place, besides FIXED and MOVING, in {TAKE_CHANNELS}.",
+)
+@click.option(
+    "--moving",
+    "further_moving",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A further image of the moving subject, in register with MOVING; as many as --fixed.",
+)
+@click.option(
+    "--weights",
+    type=Weights(),
+    metavar="NUMBER...",
+    help="Weight of each pair of images, that of FIXED and MOVING first, e.g. 1 0.5.  Default: all equal.",
+)
+@click.option(
+    "--fixed-labels",
+    type=click.Path(path_type=Path),
+    help=f"A label map of FIXED that guides the registration in {TAKE_LABELS}: labels that --moving-labels has too are "
+    "brought to overlap.  The overlap of these labels is then no measure of the result.",
+)
+@click.option("--moving-labels", type=click.Path(path_type=Path), help="The label map of MOVING, with the same codes.")
+@click.option(
+    "--label-weight",
+    type=click.FloatRange(0, min_open=True),
+    help="Weight of one minus the mean Dice of the labels, beside a similarity of weight 1.  Default, by similarity: "
+    f"{', '.join(f'{weight:g} for {name}' for name, weight in LABEL_WEIGHTS.items())}.",
+)
 @FILL
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Seed for the sampling of the affine alignment.")
 @click.option("--threads", default=1, show_default=True, type=THREADS, help="Threads of torch and ITK.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {NOT_CREDIBLE} if the verdict is 'failed'.")
-def register(fixed, moving, output, method, settings, amount, seed, threads, strict, fill, **options) -> None:
+def register(
+    fixed,
+    moving,
+    output,
+    method,
+    settings,
+    amount,
+    further_fixed,
+    further_moving,
+    weights,
+    fixed_labels,
+    moving_labels,
+    label_weight,
+    seed,
+    threads,
+    strict,
+    fill,
+    **options,
+) -> None:
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
@@ -179,12 +286,14 @@ def register(fixed, moving, output, method, settings, amount, seed, threads, str
             raise InputError("--lambda and --set lambda=… are the same setting; give only one")
         chosen["lambda"] = amount
     _settle(threads)
+    from regcore.commands.guides import Guides
     from regcore.commands.register import register_files
     from regcore.commands.remedies import explained
     from regcore.commands.scans import PairOptions
     from regcore.evaluation.verdict import FAILED
 
-    report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed, fill)
+    guides = Guides(further_fixed, further_moving, weights or (), fixed_labels, moving_labels, label_weight)
+    report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed, fill, guides)
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
     level = report["verdict"]["level"]
@@ -378,6 +487,14 @@ def _parse(settings: tuple[str, ...]) -> dict:
         except yaml.YAMLError as error:
             raise InputError(f"--set {item}: not a value; write a number, a word or [a, list]") from error
     return parsed
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_suffix(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from regcore.commands.guides import Guides
 from regcore.commands.scans import PairOptions, prepared_pair
 from regcore.errors import InputError
 from regcore.evaluation.regularity import folds
@@ -42,6 +43,7 @@ def register_files(
     options: PairOptions = PairOptions(),  # noqa: B008 (frozen)
     seed: int = 0,
     fill: float | None = None,
+    guides: Guides = Guides(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
     """Register two images; the results replace an earlier registration's in ``output`` as one, at the end.
 
@@ -61,6 +63,8 @@ def register_files(
         Of ANTs' random samples in the alignment.
     fill : float, optional
         Value of the warped image outside the moving one; by default the moving image's background.
+    guides : Guides
+        Further images and label maps.
 
     Returns
     -------
@@ -70,9 +74,9 @@ def register_files(
     Raises
     ------
     InputError
-        An image cannot be used, the images differ in dimension or do not overlap, a mask or matrix does not fit, the
-        method is unknown, a trained model lacks a hyperparameter that is given, or a value for one that it has, or
-        ``output`` is refused.
+        An image cannot be used, the images differ in dimension or do not overlap, a mask, matrix, further image or
+        label map does not fit, the method is unknown, a trained model lacks a hyperparameter that is given, or a value
+        for one that it has, or ``output`` is refused.
 
     Examples
     --------
@@ -99,9 +103,9 @@ def register_files(
     >>> report["affine"], report["folds_percent"]
     ('centre', 0.0)
     """
-    inputs = [fixed_path, moving_path, *options.files]
+    inputs = [fixed_path, moving_path, *options.files, *guides.files]
     with result_folder(output, RESULTS, RECORD, _bytes_written(fixed_path, moving_path), inputs) as folder:
-        return _register(fixed_path, moving_path, folder, method_name, settings, options, seed, fill)
+        return _register(fixed_path, moving_path, folder, method_name, settings, options, seed, fill, guides)
 
 
 def _register(
@@ -113,14 +117,18 @@ def _register(
     options: PairOptions,
     seed: int,
     fill: float | None,
+    guides: Guides,
 ) -> dict[str, Any]:
     """:func:`register_files`, into a folder that is new."""
     cost = Cost()
     method, model = _method(method_name, settings, read_grid(fixed_path).ndim)
     kind = options.check(method_name, method, model)
+    guides.check(method_name, method)
+    guides.check_places(fixed_path, moving_path)
     with cost.stage("load"):
         fixed, moving = read_volume(fixed_path), read_volume(moving_path)
         pair = options.scans(fixed, moving)
+        guiding = guides.read()
     if fixed.grid.ndim != moving.grid.ndim:
         raise InputError(f"{fixed_path} is {fixed.grid.ndim}-D and {moving_path} is {moving.grid.ndim}-D")
     if model and model.ndim != fixed.grid.ndim:
@@ -129,8 +137,8 @@ def _register(
         raise InputError(f"--method {method_name}: cannot register {fixed.grid.ndim}-D images")
     start = options.start(fixed.grid, moving.grid)
     with cost.stage("align"):
-        scans = prepared_pair(*pair, model, kind, start, seed)
-    found = register_scans(method, *scans, cost=cost)
+        scans = guiding.added(*prepared_pair(*pair, model, kind, start, seed), pair)
+    found = register_scans(method, *scans, cost=cost, weights=guides.shares, label_weight=guides.label_weight)
     if fill is None:
         fill = background(moving)
     with cost.stage("warp"):
@@ -152,7 +160,8 @@ def _register(
         "tool": found.tool,
         "affine": kind,
         "aligned": scans[1].aligned,
-        "notes": [note for scan in scans for note in scan.notes],
+        "notes": [*(note for scan in scans for note in scan.notes), *guides.notes],
+        **guides.record(fixed_path, moving_path, method, guiding.codes),
         **{name: value if value is None else str(value) for name, value in asdict(options).items() if name != "affine"},
         "fill": fill,
         "seed": seed,

@@ -42,6 +42,10 @@ class MethodInfo:
         Whether it uses an existing model, whose folder is its setting ``model``.
     uses_masks : bool
         Whether it ignores what masks exclude.
+    uses_channels : bool
+        Whether it compares several images of each subject.
+    uses_labels : bool
+        Whether label maps can guide it.
     dimensions : tuple of int
         Dimensions of the images that it can register.
     gpu : bool
@@ -62,6 +66,8 @@ class MethodInfo:
     imported: bool = False
     pretrained: bool = False
     uses_masks: bool = False
+    uses_channels: bool = False
+    uses_labels: bool = False
     dimensions: tuple[int, ...] = (2, 3)
     gpu: bool = False
 
@@ -72,7 +78,18 @@ class MethodInfo:
 
 
 #: Attributes that a method's class has under the same names.
-FACTS = ("learned", "refines", "external", "imported", "pretrained", "uses_masks", "dimensions", "gpu")
+FACTS = (
+    "learned",
+    "refines",
+    "external",
+    "imported",
+    "pretrained",
+    "uses_masks",
+    "uses_channels",
+    "uses_labels",
+    "dimensions",
+    "gpu",
+)
 
 
 def _own(location: str, settings: str, **facts: Any) -> MethodInfo:
@@ -88,9 +105,9 @@ def _tool(location: str, settings: str, **facts: Any) -> MethodInfo:
 METHODS = {
     "identity": _own("classical.alignment:Identity", "classical.alignment:NoSettings"),
     "affine": _own("classical.alignment:Affine", "classical.alignment:NoSettings", uses_masks=True),
-    "syn": _tool("ants:SyN", "SyNSettings", uses_masks=True),
+    "syn": _tool("ants:SyN", "SyNSettings", uses_masks=True, uses_channels=True),
     "niftyreg": _tool("niftyreg:NiftyReg", "NiftyRegSettings", uses_masks=True),
-    "greedy": _tool("greedy:Greedy", "GreedySettings", uses_masks=True),
+    "greedy": _tool("greedy:Greedy", "GreedySettings", uses_masks=True, uses_channels=True),
     "dipy": _tool("dipy:DipySyN", "DipySettings"),
     "convexadam": _tool("convexadam:ConvexAdam", "ConvexAdamSettings", dimensions=(3,), gpu=True),
     "demons": _tool("demons:Demons", "DemonsSettings"),
@@ -98,7 +115,14 @@ METHODS = {
     "elastix": _tool("elastix:Elastix", "ElastixSettings", uses_masks=True),
     "fireants": _tool("fireants:FireANTs", "FireANTsSettings", dimensions=(3,), gpu=True),
     "imported": _own("imported:Imported", "imported:ImportedSettings", imported=True),
-    "instance": _own("instance:Instance", "instance:InstanceSettings", uses_masks=True, gpu=True),
+    "instance": _own(
+        "instance:Instance",
+        "instance:InstanceSettings",
+        uses_masks=True,
+        uses_channels=True,
+        uses_labels=True,
+        gpu=True,
+    ),
     "refine": _own("refine:Refine", "refine:RefineSettings", refines=True),
     "autoreg": _own("autoreg:AutoReg", "autoreg:AutoRegSettings", learned=True),
     "hypermorph": _own("hypermorph:HyperMorph", "hypermorph:HyperMorphSettings", learned=True),
@@ -146,7 +170,28 @@ def methods_with_masks() -> list[str]:
     >>> "instance" in methods_with_masks(), "demons" in methods_with_masks()
     (True, False)
     """
-    return [name for name in known_methods() if method_info(name).uses_masks]
+    return methods_with("uses_masks")
+
+
+def methods_with(fact: str) -> list[str]:
+    """Names of the methods of which a fact is true.
+
+    Parameters
+    ----------
+    fact : str
+        An attribute of :class:`MethodInfo`.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from regcore.methods import methods_with
+    >>> "instance" in methods_with("uses_labels"), "syn" in methods_with("uses_labels")
+    (True, False)
+    """
+    return [name for name in known_methods() if getattr(method_info(name), fact)]
 
 
 def known_methods() -> list[str]:

@@ -53,6 +53,62 @@ class Registration:
     tool: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Channel:
+    """A further pair of images of the same two subjects, on the grid of the first pair and in register with it.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        Intensities 0 to 1.
+    weight : float
+        Its share of the similarity. The first pair has what is left of 1.
+    fixed_mask, moving_mask : Volume or None
+        Zero where the image of this channel is to be ignored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.base import Channel
+    >>> image = Volume(np.eye(8, dtype=np.float32), Grid.centred((8, 8), (1, 1), (0, 0)))
+    >>> Channel(image, image, weight=0.25).fixed_mask is None
+    True
+    """
+
+    fixed: Volume
+    moving: Volume
+    weight: float
+    fixed_mask: Volume | None = None
+    moving_mask: Volume | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GuidingLabels:
+    """Label maps of both images, whose overlap a registration is to raise.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        Of integers, on the images' grid. Codes other than 0 that both have count.
+    weight : float or None
+        Weight of the overlap besides a similarity of weight 1; None: the method's ``label_weight``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.base import GuidingLabels
+    >>> labels = Volume(np.eye(8, dtype=np.int32), Grid.centred((8, 8), (1, 1), (0, 0)))
+    >>> GuidingLabels(labels, labels).weight is None
+    True
+    """
+
+    fixed: Volume
+    moving: Volume
+    weight: float | None = None
+
+
 class Method(ABC):
     """A method with checked settings.
 
@@ -67,7 +123,7 @@ class Method(ABC):
     ----------
     settings_type : type
         Class of the settings.
-    learned, refines, external, imported, pretrained, uses_masks, dimensions, gpu
+    learned, refines, external, imported, pretrained, uses_masks, uses_channels, uses_labels, dimensions, gpu
         As in :class:`regcore.methods.MethodInfo`, from which studies are planned.
     aligned : bool
         Whether the method sees the scans aligned. If not, it gets them where their headers place them.
@@ -108,6 +164,8 @@ class Method(ABC):
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
     gpu: ClassVar[bool] = False
     uses_masks: ClassVar[bool] = False
+    uses_channels: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = False
     aligned: ClassVar[bool] = True
 
     settings: MethodSettings
@@ -127,8 +185,14 @@ class Method(ABC):
         """Find the field that warps ``moving`` onto ``fixed``; intensities are normalised to 0 ... 1.
 
         A method that uses masks also takes ``fixed_mask`` and ``moving_mask``: volumes on the same grid or None, zero
-        where the image is to be ignored.
+        where the image is to be ignored.  One that uses channels takes ``channels``, a sequence of :class:`Channel`.
+        One that uses labels takes ``labels``, a :class:`GuidingLabels` or None.
         """
+
+    @property
+    def label_weight(self) -> float:
+        """Default weight of the overlap of guiding labels, for a method that uses labels."""
+        raise NotImplementedError(f"{type(self).__name__} uses no labels")
 
 
 class LearnedMethod(Method):

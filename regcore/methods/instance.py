@@ -8,7 +8,7 @@ step is smoothed before it is taken, and the field after it.  Smoothing is the o
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from regcore.images.volume import Volume
-from regcore.methods.base import Method, Registration, as_registration, as_tensor
+from regcore.kernels.label_dice import place
+from regcore.losses import soft_dice
+from regcore.methods.base import Channel, GuidingLabels, Method, Registration, as_registration, as_tensor
+from regcore.methods.constants import LABEL_WEIGHTS
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.instance import InstanceSettings
 from regcore.methods.similarity import similarity
@@ -74,6 +77,8 @@ class Instance(Method):
     """
 
     uses_masks: ClassVar[bool] = True
+    uses_channels: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True
     gpu: ClassVar = True
     settings_type: ClassVar = InstanceSettings
     settings: InstanceSettings
@@ -87,13 +92,46 @@ class Instance(Method):
     def device(self) -> torch.device:
         return default_device()
 
+    @property
+    def label_weight(self) -> float:
+        """Weight of the overlap of guiding labels, besides a similarity of weight 1."""
+        return LABEL_WEIGHTS[self.settings.similarity]
+
     def register(
-        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+        self,
+        fixed: Volume,
+        moving: Volume,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+        channels: Sequence[Channel] = (),
+        labels: GuidingLabels | None = None,
     ) -> Registration:
-        masks = [None if m is None else (as_tensor(m) > 0).float().to(self.device) for m in (fixed_mask, moving_mask)]
-        images = [as_tensor(volume).to(self.device) for volume in (fixed, moving)]
-        found = self.optimise(images[0], images[1], fixed.grid.spacing, masks[0], masks[1])
+        shares = [1 - sum(channel.weight for channel in channels), *(channel.weight for channel in channels)]
+        found = self.optimise(
+            self._stacked([fixed, *(channel.fixed for channel in channels)]),
+            self._stacked([moving, *(channel.moving for channel in channels)]),
+            fixed.grid.spacing,
+            self._stacked_masks([fixed_mask, *(channel.fixed_mask for channel in channels)], fixed),
+            self._stacked_masks([moving_mask, *(channel.moving_mask for channel in channels)], moving),
+            weights=shares,
+            labels=None if labels is None else self._label_maps(labels),
+            label_weight=None if labels is None else labels.weight,
+        )
         return as_registration(*found, fixed, moving)
+
+    def _stacked(self, images: Sequence[Volume]) -> Tensor:
+        return torch.cat([as_tensor(image) for image in images], dim=1).to(self.device)
+
+    def _stacked_masks(self, masks: Sequence[Volume | None], image: Volume) -> Tensor | None:
+        """One mask for each channel; None if no image has one."""
+        if all(mask is None for mask in masks):
+            return None
+        everything = image.with_data(np.ones(image.grid.shape, np.float32))
+        return (self._stacked([mask or everything for mask in masks]) > 0).float()
+
+    def _label_maps(self, labels: GuidingLabels) -> tuple[Tensor, Tensor]:
+        maps = [torch.from_numpy(volume.data.astype("int64"))[None, None] for volume in (labels.fixed, labels.moving)]
+        return maps[0].to(self.device), maps[1].to(self.device)
 
     def optimise(
         self,
@@ -102,19 +140,30 @@ class Instance(Method):
         spacing: np.ndarray,
         fixed_mask: Tensor | None = None,
         moving_mask: Tensor | None = None,
+        *,
+        weights: Sequence[float] | None = None,
+        labels: tuple[Tensor, Tensor] | None = None,
+        label_weight: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Find the displacement fixed → moving and its inverse.
 
         Parameters
         ----------
-        fixed, moving : Tensor, shape (B, 1, *space)
-            Images on one grid.
+        fixed, moving : Tensor, shape (B, C, *space)
+            Images on one grid. Channels are compared one by one.
         spacing : ndarray, shape (D,)
             Size of a voxel. Only ratios matter: levels are made as isotropic as possible.
-        fixed_mask, moving_mask : Tensor, shape (B, 1, *space), optional
+        fixed_mask, moving_mask : Tensor, shape (B, 1 or C, *space), optional
             One where the image counts, zero where it is ignored: there the loss has no gradient, but the image still
             counts in the windows of neighbouring voxels.  The moving mask counts where the alignment puts it, and where
             the field puts it: alone, a mask that moves along would let voxels escape into it.
+        weights : sequence of float, length C, optional
+            Weight of each channel's similarity; only ratios matter. By default all are equal.
+        labels : (Tensor of int, Tensor of int), each of shape (B, 1, *space), optional
+            Label maps of both images. The soft Dice of the codes other than 0 that both have joins the similarity at
+            every level. Masks do not hide labels.
+        label_weight : float, optional
+            Weight of one minus that Dice; by default the attribute of this name.
 
         Returns
         -------
@@ -123,17 +172,27 @@ class Instance(Method):
         """
         kind = {"displacement": _Displacement, "velocity": _Velocity}[self.settings.transformation]
         transformation = kind(fixed)
+        maps, codes = (None, 0) if labels is None else _shared(*labels)
+        objective = _Objective(
+            self._unlikeness,
+            _shares(weights, fixed.shape[1]),
+            codes,
+            self.label_weight if label_weight is None else label_weight,
+        )
         for factor, iterations in zip(self.settings.shrink, self.settings.iterations, strict=True):
             factors = np.maximum(factor * spacing.min() / spacing, 1)
             images = [_coarser(image, factors) for image in (fixed, moving)]
             masks = [mask if mask is None else _coarser(mask, factors) for mask in (fixed_mask, moving_mask)]
             transformation.move_to(images[0].shape[2:])
             if iterations:
-                self._descend(transformation, _Level(*images, *masks), iterations)
+                coarse = [_coarser_labels(indices, images[0].shape[2:]) for indices in maps or ()]
+                self._descend(transformation, _Level(*images, *masks, *coarse), objective, iterations)
         return transformation.result(fixed.shape[2:])
 
-    def _descend(self, transformation: "_Transformation", level: "_Level", iterations: int) -> None:
-        descent = self._descent(transformation, level)
+    def _descend(
+        self, transformation: "_Transformation", level: "_Level", objective: "_Objective", iterations: int
+    ) -> None:
+        descent = self._descent(transformation, level, objective)
         losses: list[Tensor] = []
         for _ in range(iterations):
             losses.append(descent.iterate())
@@ -141,31 +200,34 @@ class Instance(Method):
                 break
         transformation.field = descent.field
 
-    def _descent(self, transformation: "_Transformation", level: "_Level") -> "_Descent":
+    def _descent(self, transformation: "_Transformation", level: "_Level", objective: "_Objective") -> "_Descent":
         """The descent at a level. A GPU reuses that of the previous pair, with its recording, if the grids match."""
         if not level.fixed.is_cuda:
-            return _Descent(transformation, level, self._unlikeness, self.settings)
+            return _Descent(transformation, level, objective, self.settings)
         sizes = tuple(None if image is None else (image.shape, image.dtype) for image in level)
-        if sizes not in self._recorded:
+        key = (sizes, objective)
+        if key not in self._recorded:
             if len(self._recorded) >= len(self.settings.shrink):  # these belong to images of other sizes
                 self._recorded.clear()
-            self._recorded[sizes] = _RecordedDescent(transformation, level, self._unlikeness, self.settings)
-        descent = self._recorded[sizes]
+            self._recorded[key] = _RecordedDescent(transformation, level, objective, self.settings)
+        descent = self._recorded[key]
         descent.begin(transformation.field, level)
         return descent
 
 
 class _Level(NamedTuple):
-    """The pair at one resolution."""
+    """The pair at one resolution. Labels are indices, from :func:`regcore.kernels.label_dice.place`."""
 
     fixed: Tensor
     moving: Tensor
     fixed_mask: Tensor | None
     moving_mask: Tensor | None
+    fixed_labels: Tensor | None = None
+    moving_labels: Tensor | None = None
 
     def copied(self) -> "_Level":
-        masks = [None if mask is None else mask.clone() for mask in (self.fixed_mask, self.moving_mask)]
-        return _Level(self.fixed.clone(), self.moving.clone(), *masks)
+        others = [None if image is None else image.clone() for image in self[2:]]
+        return _Level(self.fixed.clone(), self.moving.clone(), *others)
 
     def warped(self, displacement: Tensor) -> Tensor:
         """The moving image warped, without a gradient where a mask is 0."""
@@ -182,13 +244,31 @@ class _Level(NamedTuple):
             yield torch.minimum(self.moving_mask, there.to(self.moving_mask.dtype))
 
 
+class _Objective(NamedTuple):
+    """What the steps lower: the unlikeness of the channels, and of the labels if there are any."""
+
+    unlikeness: Unlikeness
+    shares: tuple[float, ...]
+    codes: int
+    label_weight: float
+
+    def loss(self, level: _Level, displacement: Tensor) -> Tensor:
+        pairs = zip(self.shares, level.fixed.split(1, dim=1), level.warped(displacement).split(1, dim=1), strict=True)
+        total = sum(share * self.unlikeness(fixed, warped) for share, fixed, warped in pairs)
+        assert isinstance(total, Tensor)  # a sum of tensors: there is at least one channel
+        if level.fixed_labels is not None and level.moving_labels is not None:
+            overlap = soft_dice(level.fixed_labels, level.moving_labels, displacement, range(self.codes))
+            total = total + self.label_weight * overlap
+        return total
+
+
 class _Descent:
     """The iterations at one level, which update tensors in place."""
 
     def __init__(
-        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
+        self, transformation: "_Transformation", level: _Level, objective: _Objective, settings: InstanceSettings
     ):
-        self.level, self.unlikeness, self.settings = level, unlikeness, settings
+        self.level, self.objective, self.settings = level, objective, settings
         self.transformation = transformation
         self.field = transformation.field.clone()
         self.momentum = _Momentum(settings.momentum, self.field)
@@ -205,8 +285,7 @@ class _Descent:
         """Loss, and its gradient with respect to the field."""
         parameters = self.field.detach().requires_grad_()
         with torch.enable_grad():
-            warped = self.level.warped(self.transformation.displacement(parameters))
-            loss = self.unlikeness(self.level.fixed, warped)
+            loss = self.objective.loss(self.level, self.transformation.displacement(parameters))
             (gradient,) = torch.autograd.grad(loss, parameters)
         return loss.detach(), gradient
 
@@ -215,9 +294,9 @@ class _RecordedDescent(_Descent):
     """A descent whose iteration is recorded on the GPU and replayed for every pair of images of these sizes."""
 
     def __init__(
-        self, transformation: "_Transformation", level: _Level, unlikeness: Unlikeness, settings: InstanceSettings
+        self, transformation: "_Transformation", level: _Level, objective: _Objective, settings: InstanceSettings
     ):
-        super().__init__(copy.copy(transformation), level.copied(), unlikeness, settings)
+        super().__init__(copy.copy(transformation), level.copied(), objective, settings)
         self.transformation.field = self.field
         self._iteration = Recording(super().iterate)
 
@@ -337,6 +416,34 @@ def _coarser(image: Tensor, factors: np.ndarray) -> Tensor:
         return image
     sigmas = [0.0 if n == small else 0.5 * n / small for n, small in zip(sizes, shape, strict=True)]
     return resample(smooth(image, sigmas), shape)
+
+
+def _shares(weights: Sequence[float] | None, channels: int) -> tuple[float, ...]:
+    """Weights with the sum 1."""
+    given = [1.0] * channels if weights is None else [float(weight) for weight in weights]
+    if len(given) != channels or min(given) < 0 or not 0 < sum(given) < float("inf"):
+        raise ValueError(f"weights must be one number, 0 or more, for each of {channels} channels, not {given}")
+    return tuple(weight / sum(given) for weight in given)
+
+
+def _shared(fixed: Tensor, moving: Tensor) -> tuple[tuple[Tensor, Tensor], int]:
+    """Both label maps as indices of the codes that both have, and the number of these codes."""
+    both = set(fixed.unique().tolist()) & set(moving.unique().tolist()) - {0}
+    if not both:
+        raise ValueError("the label maps have no code but 0 in common")
+    codes = sorted(both)
+    return (place(fixed, codes), place(moving, codes)), len(codes)
+
+
+def _coarser_labels(labels: Tensor, shape: torch.Size) -> Tensor:
+    """Labels on a coarser grid: of each voxel, the one at its centre.
+
+    The most frequent label around it would guide no better, and take away small structures.
+    """
+    for axis, (old, new) in enumerate(zip(labels.shape[2:], shape, strict=True)):
+        nearest = torch.linspace(0, old - 1, new, device=labels.device).round().long()
+        labels = labels.index_select(2 + axis, nearest)
+    return labels
 
 
 def _has_settled(losses: list[Tensor], tolerance: float) -> bool:

@@ -3,15 +3,18 @@
 A method sees images on one grid. Scans are resampled to it here, and the field is mapped back.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from regcore.alignment.content import foreground
 from regcore.alignment.prepared import Prepared
-from regcore.errors import RegistrationFailed
+from regcore.errors import InputError, RegistrationFailed
 from regcore.images.background import background
-from regcore.methods.base import Method, Registration
+from regcore.images.volume import Volume
+from regcore.methods.base import Channel, GuidingLabels, Method, Registration
 from regcore.process.cost import Cost
 
 #: A field of view excludes nothing if at most this share of the other scan's content lies beyond it.
@@ -19,7 +22,13 @@ BEYOND = 0.01
 
 
 def register_scans(
-    method: Method, fixed: Prepared, moving: Prepared, cost: Cost | None = None, inverse: bool = True
+    method: Method,
+    fixed: Prepared,
+    moving: Prepared,
+    cost: Cost | None = None,
+    inverse: bool = True,
+    weights: Sequence[float] | None = None,
+    label_weight: float | None = None,
 ) -> Registration:
     """Register two prepared scans.
 
@@ -35,6 +44,11 @@ def register_scans(
         Measures the stages ``compute`` and ``save``.
     inverse : bool
         Whether to keep the inverse, if the method has one.
+    weights : sequence of float, optional
+        Weight of the similarity of the images and of each further channel; only ratios matter. By default, all are
+        equal.
+    label_weight : float, optional
+        Weight of the overlap of the scans' labels; by default the method's own.
 
     Returns
     -------
@@ -44,6 +58,8 @@ def register_scans(
 
     Raises
     ------
+    InputError
+        The labels have no code in common where both scans show something.
     RegistrationFailed
         The field has NaN or infinite values, or a tool failed.
 
@@ -64,15 +80,20 @@ def register_scans(
     >>> field.grid.shape, (field.targets() - DisplacementField.identity(native).targets())[0, 0].round(6).tolist()
     ((64, 64), [5.0, 0.0])
     """
+    given: dict[str, Any] = {}
     if not method.aligned:
         fixed, moving = _as_scanned(fixed), _as_scanned(moving)
     else:
-        fixed, moving = _within_view(fixed, moving)
-        moving, fixed = _within_view(moving, fixed)
-    masks = {"fixed_mask": fixed.mask, "moving_mask": moving.mask} if method.uses_masks else {}
+        if method.uses_labels and fixed.labels is not None and moving.labels is not None:
+            given["labels"] = _guiding(fixed, moving, fixed.labels, moving.labels, label_weight)
+        fixed, moving = _both_within_view(fixed, moving)
+    if method.uses_masks:
+        given |= {"fixed_mask": fixed.mask, "moving_mask": moving.mask}
+    if method.uses_channels and fixed.channels:
+        given["channels"] = _channels(fixed, moving, weights)
     cost = cost or Cost()
     with cost.stage("compute"):
-        found = method.register(fixed.image, moving.image, **masks)
+        found = method.register(fixed.image, moving.image, **given)
     if not found.field.displacement.isfinite().all():
         raise RegistrationFailed("the displacement has NaN or infinite values")
     with cost.stage("save"):
@@ -81,6 +102,60 @@ def register_scans(
         if back is not None:
             back = back.between_scans(moving.native, moving.to_native, fixed.to_native)
     return replace(found, field=field, inverse=back)
+
+
+def _channels(fixed: Prepared, moving: Prepared, weights: Sequence[float] | None) -> list[Channel]:
+    """The further channels; what lies beyond the field of view of an image is left out in its channel alone."""
+    pairs = [_both_within_view(*pair) for pair in zip(fixed.channels, moving.channels, strict=True)]
+    given = [1.0] * (1 + len(pairs)) if weights is None else list(weights)
+    return [
+        Channel(first.image, second.image, weight / sum(given), first.mask, second.mask)
+        for (first, second), weight in zip(pairs, given[1:], strict=True)
+    ]
+
+
+def _guiding(
+    fixed: Prepared, moving: Prepared, fixed_labels: Volume, moving_labels: Volume, weight: float | None
+) -> GuidingLabels:
+    """The labels, without what lies beyond the field of view of a scan: nothing can be pulled there."""
+    in_view = fixed.in_view() & moving.in_view()
+    maps = [labels.with_data(np.where(in_view, labels.data, 0)) for labels in (fixed_labels, moving_labels)]
+    if not shared_codes(*maps):
+        raise InputError(
+            f"{fixed_labels.path}, {moving_labels.path}: no label is in both maps where both images show something; "
+            "look whether the images are aligned (--affine), and whether the maps belong to them"
+        )
+    return GuidingLabels(maps[0], maps[1], weight)
+
+
+def shared_codes(fixed: Volume, moving: Volume) -> list[int]:
+    """The codes other than 0 that two label maps have in common, ascending.
+
+    Parameters
+    ----------
+    fixed, moving : Volume
+        Label maps, on any grids.
+
+    Returns
+    -------
+    list of int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regcore.images.volume import Grid, Volume
+    >>> from regcore.methods.registration import shared_codes
+    >>> first = Volume(np.array([[0, 3], [2, 9]]), Grid.centred((2, 2), (1, 1), (0, 0)))
+    >>> shared_codes(first, first.with_data(np.array([[0, 9], [9, 3]])))
+    [3, 9]
+    """
+    return [int(code) for code in np.intersect1d(fixed.data, moving.data) if code != 0]
+
+
+def _both_within_view(fixed: Prepared, moving: Prepared) -> tuple[Prepared, Prepared]:
+    fixed, moving = _within_view(fixed, moving)
+    moving, fixed = _within_view(moving, fixed)
+    return fixed, moving
 
 
 def _within_view(scan: Prepared, other: Prepared) -> tuple[Prepared, Prepared]:

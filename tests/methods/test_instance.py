@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from regcore.alignment.prepared import Prepared
 from regcore.errors import InputError
 from regcore.images.volume import Grid, Volume
-from regcore.losses import lncc, mse
+from regcore.losses import lncc, mse, soft_dice
 from regcore.methods import instance as module
 from regcore.methods import make_method
 from regcore.methods.registration import register_scans
@@ -251,6 +251,115 @@ def test_the_masks_of_prepared_scans_reach_the_optimiser(generator):
         found = register_scans(registration, scan(fixed, masks[0]), scan(moving, masks[1])).field.displacement
         expected, _ = optimise(registration, fixed, moving, *(None if m is None else m.float() for m in masks))
         torch.testing.assert_close(found.float(), expected, atol=1e-4, rtol=0)
+
+
+# ---- several channels
+
+
+def halves(shape, generator, peak=2.5):
+    """Two channels, each with detail in one half along the first axis, and the displacement of both."""
+    _, _, truth = known_pair(shape, generator, peak)
+    first = torch.from_numpy(np.indices(shape)[0] < shape[0] // 2)
+    moving = torch.cat([torch.where(side, texture(shape, generator), 0.5) for side in (first, ~first)], dim=1)
+    return warp(moving, truth, border="edge"), moving, truth
+
+
+@per_kind
+@per_shape
+def test_each_channel_contributes_what_it_shows(shape, kind, generator):
+    fixed, moving, truth = halves(shape, generator)
+    registration = method(kind, "lncc")
+    middle = shape[0] // 2
+    first, second = slice(0, middle - 4), slice(middle + 4, None)
+    both, _ = optimise(registration, fixed, moving)
+    for channel, (seen, unseen) in enumerate(((first, second), (second, first))):
+        alone, _ = optimise(registration, fixed[:, channel : channel + 1], moving[:, channel : channel + 1])
+        assert error(alone, truth, (slice(None), seen)) < 0.6 * error(0, truth, (slice(None), seen))
+        assert error(both, truth, (slice(None), unseen)) < 0.6 * error(alone, truth, (slice(None), unseen))
+
+
+def test_only_ratios_of_weights_count_and_a_weight_of_0_hides_a_channel(generator):
+    fixed, moving, _ = halves(SLICE, generator)
+    registration = method(iterations=[5, 5, 5])
+
+    def found(weights, *channels):
+        where = list(channels)
+        return registration.optimise(fixed[:, where], moving[:, where], np.ones(2), weights=weights)[0]
+
+    assert torch.equal(found([1, 3], 0, 1), found([2, 6], 0, 1))
+    assert torch.equal(found(None, 0, 1), found([1, 1], 0, 1))
+    assert not torch.equal(found([1, 3], 0, 1), found([3, 1], 0, 1))
+    torch.testing.assert_close(found([1, 0], 0, 1), found(None, 0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found([1, 3], 0, 1), found([3, 1], 1, 0), atol=1e-4, rtol=0)
+    for wrong in ([1], [1, -1], [0, 0], [1, float("inf")]):
+        with pytest.raises(ValueError, match="weights must be"):
+            found(wrong, 0, 1)
+
+
+def test_a_mask_of_one_channel_hides_it_alone(generator):
+    fixed, moving, _ = halves(SLICE, generator)
+    registration = method(iterations=[5, 5, 5])
+    masks = torch.cat([torch.ones_like(fixed[:, :1]), torch.zeros_like(fixed[:, :1])], dim=1)
+    masked, _ = optimise(registration, fixed, moving, masks, None)
+    alone, _ = optimise(registration, fixed[:, :1], moving[:, :1])
+    torch.testing.assert_close(masked, alone, atol=2e-3, rtol=0)
+
+
+# ---- labels that guide
+
+
+def stripes(shape, displacement, width=6) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blocks of four labels, warped and as they are."""
+    blocks = np.indices(shape) // width
+    moving = torch.from_numpy(sum((axis + 1) * block for axis, block in enumerate(blocks)) % 4)
+    moving = moving[None, None]
+    return warp(moving, displacement, "nearest", "edge"), moving
+
+
+@per_kind
+@per_shape
+def test_labels_alone_show_the_displacement(shape, kind, generator):
+    """The images are constant."""
+    truth = known_pair(shape, generator)[2]
+    labels, flat = stripes(shape, truth), torch.full((1, 1, *shape), 0.5)
+    found, inverse = method(kind, smooth_field=1).optimise(flat, flat, np.ones(len(shape)), labels=labels)
+    assert error(inner(found), inner(truth)) < 0.5 * error(0, inner(truth))
+    assert jacobian_determinant(found).min() > 0 and inverse.isfinite().all()
+
+
+def test_labels_outweigh_images_as_their_weight_says(generator):
+    fixed, moving, truth = known_pair(SLICE, generator)
+    labels = stripes(SLICE, -truth)
+
+    def dice(weight):
+        guided = {"labels": labels, "label_weight": weight} if weight else {}
+        found, _ = method("displacement", "lncc").optimise(fixed, moving, np.ones(2), **guided)
+        return 1 - soft_dice(*labels, found, [1, 2, 3]).item()
+
+    assert dice(None) + 0.05 < dice(1) < dice(100)
+
+
+def test_labels_of_one_map_alone_do_not_guide(generator):
+    fixed, moving, truth = known_pair(SLICE, generator)
+    first, second = stripes(SLICE, truth)
+    found = [
+        method(iterations=[5, 5, 5]).optimise(fixed, moving, np.ones(2), labels=labels)[0]
+        for labels in (
+            (first, second),
+            (first * 10, second * 10),
+            (torch.where(first == 0, 7, first), torch.where(second == 0, 8, second)),
+        )
+    ]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    with pytest.raises(ValueError, match="no code but 0 in common"):
+        method().optimise(fixed, moving, np.ones(2), labels=(first, second * 10 + 5 * (second == 0)))
+
+
+def test_coarser_labels_are_labels_of_the_voxels_there():
+    labels = torch.from_numpy(np.indices((9, 7)).sum(0))[None, None]
+    found = module._coarser_labels(labels, torch.Size((5, 4)))[0, 0]
+    assert found.equal(torch.from_numpy(2 * np.indices((5, 4)).sum(0)))
+    assert module._coarser_labels(labels, labels.shape[2:]).equal(labels)
 
 
 # ---- stopping, and where there is nothing to do

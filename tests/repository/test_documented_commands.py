@@ -196,6 +196,8 @@ def pair(tmp_path_factory):
             Volume((1 / (1 + np.exp(8 * (distance - 1))) + 0.5 * (distance < 0.5)).astype("f4"), grid).save(
                 f"{name}.nii.gz"
             )
+            for contrast in ("t1", "t2", "fa"):
+                shutil.copyfile(f"{name}.nii.gz", f"{name}_{contrast}.nii.gz")
         rows = [
             (name, "1", "validation", "T1w", f"{name}.nii.gz", f"{name}_labels.nii.gz") for name in ("fixed", "moving")
         ]

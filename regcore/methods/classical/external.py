@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ import torch
 from regcore.errors import InputError, RegistrationFailed
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Grid, Volume
-from regcore.methods.base import Method, Registration
+from regcore.methods.base import Channel, Method, Registration
 from regcore.process.threads import thread_environment
 
 #: Number of last lines of a program's output that an error shows.
@@ -67,7 +67,12 @@ class External(Method):
         return 1
 
     def register(
-        self, fixed: Volume, moving: Volume, fixed_mask: Volume | None = None, moving_mask: Volume | None = None
+        self,
+        fixed: Volume,
+        moving: Volume,
+        fixed_mask: Volume | None = None,
+        moving_mask: Volume | None = None,
+        channels: Sequence[Channel] = (),
     ) -> Registration:
         """Run the tool in an empty temporary folder, on images that are continued where they are too short for it.
 
@@ -77,11 +82,13 @@ class External(Method):
             The tool failed, or its field is not on the fixed grid.
         """
         images = [continued(image, self.shortest) for image in (fixed, moving)]
-        given = {"fixed_mask": fixed_mask, "moving_mask": moving_mask} if self.uses_masks else {}
-        masks = {name: mask and continued(mask, self.shortest) for name, mask in given.items()}
+        masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask} if self.uses_masks else {}
+        given: dict[str, Any] = {name: mask and continued(mask, self.shortest) for name, mask in masks.items()}
+        if channels:
+            given["channels"] = [self._continued(channel) for channel in channels]
         with tempfile.TemporaryDirectory(prefix="regcore-tool-") as folder:
             try:
-                found = self.run(images[0], images[1], Path(folder), **masks)
+                found = self.run(images[0], images[1], Path(folder), **given)
             except InputError as error:  # about a file that the tool did not write or wrote wrongly
                 raise ToolError(f"the tool gave no usable field: {error}") from error
         for what, field in (("field", found.field), ("inverse", found.inverse)):
@@ -93,11 +100,16 @@ class External(Method):
             inverse=None if found.inverse is None else cropped(found.inverse, moving.grid),
         )
 
+    def _continued(self, channel: Channel) -> Channel:
+        images = [continued(image, self.shortest) for image in (channel.fixed, channel.moving)]
+        return replace(channel, fixed=images[0], moving=images[1])
+
     @abstractmethod
     def run(self, fixed: Volume, moving: Volume, folder: Path) -> Registration:
         """Run the tool with its files in ``folder``; set ``tool`` and ``commands`` of the result.
 
-        A tool that uses masks also takes ``fixed_mask`` and ``moving_mask``, as :meth:`register` does.
+        A tool that uses masks also takes ``fixed_mask`` and ``moving_mask``, one that uses channels ``channels``, as
+        :meth:`register` does.  Tools have one mask for all channels, so those of the channels are not used.
         """
 
 

@@ -1,12 +1,13 @@
 """Greedy diffeomorphic registration, through picsl_greedy."""
 
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import ClassVar
 
 from regcore.images.field import read_field
 from regcore.images.volume import Volume
-from regcore.methods.base import Registration
+from regcore.methods.base import Channel, Registration
 from regcore.methods.classical.external import (
     FIXED,
     FIXED_MASK,
@@ -46,6 +47,7 @@ class Greedy(External):
 
     settings_type: ClassVar = GreedySettings
     uses_masks: ClassVar = True
+    uses_channels: ClassVar = True
     settings: GreedySettings
 
     @property
@@ -60,11 +62,15 @@ class Greedy(External):
         folder: Path,
         fixed_mask: Volume | None = None,
         moving_mask: Volume | None = None,
+        channels: Sequence[Channel] = (),
     ) -> Registration:
         save_images(fixed, moving, folder)
+        for number, channel in enumerate(channels, start=2):
+            for image, name in zip((channel.fixed, channel.moving), _names(number), strict=True):
+                image.save(folder / name)
         # Not -mm for the moving mask: with SSD, greedy moves voxels into what it excludes.
         mask = save_mask(joined_mask(fixed_mask, moving_mask), "-gm", FIXED_MASK, folder)
-        arguments = " ".join([self.arguments(fixed.grid.ndim), *mask])
+        arguments = " ".join([self.arguments(fixed.grid.ndim, [channel.weight for channel in channels]), *mask])
         call_greedy(fixed.grid.ndim, arguments, folder)
         return Registration(
             on_grid(read_field(folder / WARP), fixed.grid),
@@ -73,18 +79,27 @@ class Greedy(External):
             package_version("picsl_greedy"),
         )
 
-    def arguments(self, ndim: int) -> str:
-        """Arguments of greedy for images of ``ndim`` dimensions."""
+    def arguments(self, ndim: int, shares: Sequence[float] = ()) -> str:
+        """Arguments of greedy for images of ``ndim`` dimensions, with further pairs of these weights."""
         settings = self.settings
         window = " " + "x".join([str(settings.radius)] * ndim) if settings.metric == "NCC" else ""
         iterations = "x".join(map(str, settings.iterations))
         update, total = settings.sigmas
         velocity = "-sv " if settings.velocity else ""
+        images = f"-i {FIXED} {MOVING}"
+        if shares:
+            further = (f"-w {share:.6g} -i {' '.join(_names(number))}" for number, share in enumerate(shares, start=2))
+            images = " ".join([f"-w {1 - sum(shares):.6g} {images}", *further])
         # By default, greedy rounds saved warps to 0.1 voxels; -wp 0 keeps all digits.
         return (
-            f"-d {ndim} -i {FIXED} {MOVING} -m {settings.metric}{window} -n {iterations} -s {update}vox {total}vox "
+            f"-d {ndim} {images} -m {settings.metric}{window} -n {iterations} -s {update}vox {total}vox "
             f"{velocity}-seed {settings.seed} -threads {self.threads} -V 0 -wp 0 -o {WARP} -oinv {INVERSE}"
         )
+
+
+def _names(number: int) -> tuple[str, str]:
+    """File names of a further pair of images."""
+    return f"fixed_{number}.nii.gz", f"moving_{number}.nii.gz"
 
 
 def call_greedy(ndim: int, arguments: str, folder: Path) -> None:
