@@ -79,6 +79,14 @@ def image_pair(shape: Shape) -> dict[str, Tensor]:
     }
 
 
+def descriptor_and_image(shape: Shape) -> dict[str, Tensor]:
+    """The descriptor of the first image of :func:`image_pair`, and the second image."""
+    from regcore.losses import mind_ssc_descriptor
+
+    pair = image_pair(shape)
+    return {"descriptor": mind_ssc_descriptor(pair["fixed"]), "moving": pair["moving"]}
+
+
 def label_pair(shape: Shape) -> dict[str, Tensor]:
     """Two maps of blocks, half of them background; the moving one is the fixed one moved by two voxels."""
     cells = [max(n // 8, 5) for n in shape]
@@ -214,6 +222,18 @@ OPERATORS = {
             "TransMorph form, dense convolution": given(peers.lncc_dense),
         },
         {FORWARD: 8, BOTH: 12},
+        leaf="moving",
+    ),
+    "mind_ssc": Operator(
+        image_pair,
+        both_of_ours("regcore.losses", "mind_ssc"),
+        {FORWARD: 8, BOTH: 12},
+        leaf="moving",
+    ),
+    "mind_ssc-known": Operator(
+        descriptor_and_image,
+        both_of_ours("regcore.losses", "mind_ssc_difference"),
+        {FORWARD: 52, BOTH: 56},
         leaf="moving",
     ),
     "dice": Operator(

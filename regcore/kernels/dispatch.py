@@ -96,7 +96,7 @@ def has_kernel(
 
 
 def has_gpu_kernel(*tensors: Tensor, operator: str) -> bool:
-    """:func:`has_kernel` for an operator with a Triton kernel but no Numba kernel: on a CPU the reference runs."""
+    """:func:`has_kernel` for an operator that only GPUs have."""
     return tensors[-1].is_cuda and has_kernel(*tensors, operator=operator)
 
 

@@ -1,7 +1,7 @@
 """Losses for training and instance optimisation: pure functions of tensors, each with its equation."""
 
 from regcore.losses.information import nmi
-from regcore.losses.mind import mind_ssc, mind_ssc_descriptor
+from regcore.losses.mind import mind_ssc, mind_ssc_descriptor, mind_ssc_difference
 from regcore.losses.overlap import soft_dice
 from regcore.losses.priors import beta_log_prior, gaussian_log_prior
 from regcore.losses.similarity import field_mse, lncc, mse
@@ -16,6 +16,7 @@ __all__ = [
     "lncc",
     "mind_ssc",
     "mind_ssc_descriptor",
+    "mind_ssc_difference",
     "mse",
     "nmi",
     "soft_dice",

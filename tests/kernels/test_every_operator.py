@@ -32,6 +32,7 @@ from regcore.kernels import diffusion as diffusion_kernel
 from regcore.kernels import integrate as integrate_kernel
 from regcore.kernels import jacobian, label_dice, reference_only
 from regcore.kernels import lncc as lncc_kernel
+from regcore.kernels import mind_ssc as mind_kernel
 from regcore.kernels import warp as warp_kernel
 from regcore.losses import soft_dice
 
@@ -99,6 +100,10 @@ def test_gradients_are_those_of_finite_differences(name, shape, generator):
     assert entered.names
 
 
+#: Operators whose derivative is an operator of its own.
+DERIVED = {"integrate", "diffusion", "jacobian_determinant", "mind_ssc_descriptor"}
+
+
 def calls(generator, shape):
     """Every operator that is registered, and arguments for it."""
     ops = torch.ops.regcore
@@ -111,6 +116,12 @@ def calls(generator, shape):
     yield ops.lncc.default, (image, image.flip(2), 3, "ants", True, True)
     yield ops.lncc.default, (image, image.flip(2), 3, "voxelmorph", False, True)
     yield ops.lncc.default, (image, image.flip(2), 3, "ants", False, False)
+    reach = [1] * len(shape)
+    described = image[:, :1].repeat(1, {2: 4, 3: 12}[len(shape)], *reach)
+    yield ops.mind_ssc_descriptor.default, (image[:, :1], reach, reach)
+    yield ops.mind_ssc_descriptor_backward.default, (described, image[:, :1], reach, reach)
+    for wanted in ((True, True), (False, True), (False, False)):
+        yield ops.mind_ssc_difference.default, (described, image[:, :1], reach, reach, *wanted)
     yield ops.label_overlaps.default, (*labels, field, 3)
     yield ops.diffusion.default, (field,)
     yield ops.jacobian_determinant.default, (field,)
@@ -130,7 +141,7 @@ def test_operators_are_registered_as_torch_wants_them(shape, generator):
     for operator, arguments in calls(generator, shape):
         checks = ["test_schema", "test_faketensor"]
         torch.library.opcheck(operator, arguments, test_utils=checks)
-        if operator.name() in {"regcore::integrate", "regcore::diffusion", "regcore::jacobian_determinant"}:
+        if operator.name().removeprefix("regcore::") in DERIVED:
             arguments = (arguments[0].requires_grad_(), *arguments[1:])
             torch.library.opcheck(
                 operator, arguments, test_utils=[*checks, "test_autograd_registration", "test_aot_dispatch_dynamic"]
@@ -138,7 +149,7 @@ def test_operators_are_registered_as_torch_wants_them(shape, generator):
             arguments[0].requires_grad_(False)
 
 
-@pytest.mark.parametrize("name", ["warp", "integrate", "lncc", "soft_dice", "diffusion"])
+@pytest.mark.parametrize("name", ["warp", "integrate", "lncc", "mind_ssc", "soft_dice", "diffusion"])
 def test_a_compiled_function_is_one_graph_and_gives_the_same(name, generator):
     shape = SHAPES[1]
     fixed, moving = label_map(generator, 1, shape), label_map(generator, 1, shape)
@@ -191,7 +202,7 @@ def test_operators_run_in_inference_mode(name, generator):
 def test_an_item_does_not_depend_on_its_place_in_the_batch(name, shape, dtype, generator):
     """Of losses that average over the batch the gradient is a quarter, which is exact."""
     inputs = inputs_of(name, generator, shape, batch=4, channels=2, dtype=dtype)
-    averages = name.startswith(("lncc", "diffusion"))
+    averages = name.startswith(("lncc", "mind_ssc", "diffusion"))
 
     def values_and_gradients(items):
         values = OPERATORS[name](*[x[items] for x in leaves])
@@ -230,6 +241,9 @@ def test_what_is_not_a_number_shows_in_the_result(shape, context, generator):
         for variant in ("ants", "voxelmorph"):
             assert lncc_kernel.lncc(image, broken_image, 3, variant, False).isnan()
             assert lncc_kernel.lncc(broken_image, image, 3, variant, False).isnan()
+        reach = [1] * len(shape)
+        assert mind_kernel.mind_ssc(image, broken_image, reach, reach).isnan()
+        assert mind_kernel.mind_ssc(broken_image, image, reach, reach).isnan()
         _, warped, _ = label_dice.overlaps(labels, labels, broken_field, 1)
         assert warped.isnan().all()
 
@@ -242,6 +256,7 @@ def test_what_is_not_finite_is_refused_by_name(name, context, value, generator):
     inputs = inputs_of(name, generator, SHAPES[1])
     inputs[-1][0, 0, 1, 2, 3] = value
     argument = {"warp": "displacement", "warp-edge": "displacement", "integrate": "velocity", "diffusion": "field"}
+    argument |= {"mind_ssc": "warped", "descriptor": "image"}
     functions = {**OPERATORS, "overlaps": lambda fixed, moving, u: soft_dice(fixed, moving, u, LABELS)}
     with context(), pytest.raises(NotFiniteError) as caught:
         functions[name](*inputs)
@@ -250,7 +265,7 @@ def test_what_is_not_finite_is_refused_by_name(name, context, value, generator):
 
 
 @per_shape
-@pytest.mark.parametrize("name", ["integrate", "diffusion", "jacobian", "warp"])
+@pytest.mark.parametrize("name", ["integrate", "diffusion", "jacobian", "warp", "descriptor"])
 def test_the_backward_keeps_the_inputs_and_nothing_else(name, shape, generator):
     inputs = [x.requires_grad_() for x in inputs_of(name, generator, shape)]
     saved = saved_by(OPERATORS[name], *inputs)

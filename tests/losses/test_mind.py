@@ -2,16 +2,27 @@
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
-from regcore.losses import mind_ssc, mind_ssc_descriptor
+from regcore.kernels import reference_only
+from regcore.losses import mind_ssc, mind_ssc_descriptor, mind_ssc_difference
 
 SHAPES = [(9, 8), (6, 7, 5)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
+
+
+@pytest.fixture(params=["kernel", "reference"], autouse=True)
+def code(request):
+    """Every test runs both."""
+    with nullcontext() if request.param == "kernel" else reference_only():
+        yield
+
+
 per_setting = pytest.mark.parametrize("radius, dilation", [(2, 2), (1, 2), (0, 1), (2, 1)])
 
 
@@ -25,9 +36,10 @@ def neighbour_pairs(ndim: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(a, b) for a, b in itertools.combinations(units, 2) if ((a - b) ** 2).sum() == 2]
 
 
-def naive_descriptor(image: np.ndarray, radius: int, dilation: int) -> np.ndarray:
+def naive_descriptor(image: np.ndarray, radius, dilation) -> np.ndarray:
     """One image (*space) to (pairs, *space): a voxel at a time for the differences, SciPy for the patches."""
     last = np.array(image.shape) - 1
+    radius, dilation = (np.broadcast_to(number, image.ndim) for number in (radius, dilation))
     distances = []
     for a, b in neighbour_pairs(image.ndim):
         squared = np.empty_like(image)
@@ -50,6 +62,37 @@ def test_the_descriptor_is_that_of_the_definition(shape, radius, dilation, gener
     descriptor = mind_ssc_descriptor(images, radius, dilation)
     assert descriptor.shape == (2, {2: 4, 3: 12}[len(shape)], *shape)
     np.testing.assert_allclose(descriptor.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "shape, radius, dilation",
+    [((9, 8), (0, 3), (1, 2)), ((9, 8), [2, 1], 3), ((6, 7, 5), (2, 0, 1), (1, 3, 2)), ((6, 7, 5), 1, (2, 1, 9))],
+)
+def test_radius_and_dilation_may_be_others_along_each_axis(shape, radius, dilation, generator):
+    """Also longer than the image, and no patch at all along an axis with thick slices."""
+    fixed, warped = random_image(generator, shape), random_image(generator, shape)
+    expected = [naive_descriptor(image[0, 0].numpy(), radius, dilation) for image in (fixed, warped)]
+    found = mind_ssc_descriptor(fixed, radius, dilation)
+    np.testing.assert_allclose(found[0].numpy(), expected[0], rtol=1e-9, atol=1e-12)
+    loss = mind_ssc(fixed, warped, radius, dilation).item()
+    assert loss == pytest.approx(np.mean((expected[0] - expected[1]) ** 2), rel=1e-9)
+
+
+@per_shape
+@per_setting
+def test_a_known_descriptor_gives_the_loss_of_its_image(shape, radius, dilation, generator):
+    """And the same gradients; that of the descriptor is of no image."""
+    fixed, warped = (random_image(generator, shape, batch=2).requires_grad_() for _ in range(2))
+    loss = mind_ssc(fixed, warped, radius, dilation)
+    known = mind_ssc_descriptor(fixed, radius, dilation)
+    found = mind_ssc_difference(known, warped, radius, dilation)
+    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
+    expected = torch.autograd.grad(loss, (fixed, warped))
+    of_descriptor, *gradients = torch.autograd.grad(found, (known, fixed, warped))
+    for a, b in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    difference = known - mind_ssc_descriptor(warped, radius, dilation)
+    torch.testing.assert_close(of_descriptor, 2 * difference / known.numel(), rtol=1e-9, atol=1e-12)
 
 
 @per_shape
@@ -114,6 +157,8 @@ def test_the_loss_has_the_right_gradient(shape, generator):
     )
     torch.autograd.gradcheck(lambda f, w: mind_ssc(f, w, radius=1, dilation=1), (fixed, warped))
     torch.autograd.gradcheck(mind_ssc, (fixed.detach(), warped))
+    torch.autograd.gradcheck(mind_ssc, (fixed, warped.detach()))
+    torch.autograd.gradcheck(mind_ssc_descriptor, fixed)
 
 
 def test_the_gradient_is_right_where_the_variance_is_clamped(generator):
@@ -166,6 +211,15 @@ def test_mind_refuses_what_it_cannot_describe():
         mind_ssc(image, image, radius=-1)
     with pytest.raises(ValueError, match="dilation=0"):
         mind_ssc_descriptor(image, dilation=0)
+    for wrong in ((1, 2, 3), [1], 1.5, (1, 2.0), "22", None):
+        with pytest.raises(ValueError, match=r"radius=.* a whole number, or one for each of the 2 axes"):
+            mind_ssc_descriptor(image, radius=wrong)
+        with pytest.raises(ValueError, match=r"dilation=.* a whole number, or one for each of the 2 axes"):
+            mind_ssc(image, image, dilation=wrong)
+    with pytest.raises(ValueError, match=r"dilation=\(2, 0\)"):
+        mind_ssc(image, image, radius=(0, 1), dilation=(2, 0))
+    with pytest.raises(ValueError, match=r"descriptor \(1, 1, 6, 5\) must have 4 channels"):
+        mind_ssc_difference(image, image)
     for bad in (math.nan, math.inf, -math.inf):
         broken = image.clone()
         broken[0, 0, 2, 2] = bad

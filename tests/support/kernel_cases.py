@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from regcore.evaluation import digital_folds
 from regcore.kernels import label_dice, launch, reference_only
-from regcore.losses import diffusion, lncc
+from regcore.losses import diffusion, lncc, mind_ssc, mind_ssc_descriptor
 from regcore.spatial import integrate, jacobian_determinant, warp
 
 needs_numba = pytest.mark.skipif(launch.numba is None, reason="without Numba regcore has no kernels")
@@ -64,6 +64,8 @@ OPERATORS = {
     "integrate": lambda velocity: integrate(velocity, 3),
     "lncc": lambda fixed, moving: lncc(fixed, moving, 3),
     "lncc-voxelmorph": lambda fixed, moving: lncc(fixed, moving, 4, "voxelmorph"),
+    "mind_ssc": lambda fixed, warped: mind_ssc(fixed, warped, radius=1),
+    "descriptor": lambda image: mind_ssc_descriptor(image, dilation=1),
     "overlaps": overlaps,
     "diffusion": diffusion,
     "jacobian": jacobian_determinant,
@@ -77,6 +79,8 @@ def inputs_of(name, generator, shape, batch=1, channels=1, dtype=torch.float64) 
         return [normal(generator, batch, channels, *shape, dtype=dtype), field]
     if name.startswith("lncc"):
         return [normal(generator, batch, channels, *shape, dtype=dtype) + offset for offset in (3, -2)]
+    if name in ("mind_ssc", "descriptor"):
+        return [normal(generator, batch, 1, *shape, dtype=dtype) for _ in range(2 if name == "mind_ssc" else 1)]
     if name == "overlaps":
         return [label_map(generator, batch, shape), label_map(generator, batch, shape), field]
     return [field]

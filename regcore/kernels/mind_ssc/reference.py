@@ -1,7 +1,7 @@
 """Squared difference of the self-similarity descriptors of two images in plain torch.
 
-For each pair (a, b) of face neighbours along different axes, with d the dilation, S_ab(p) is the mean of
-(I(q + d a) − I(q + d b))² over the patch of voxels q around p; D = S − min S over the pairs; V is the mean of D over
+For each pair (a, b) of face neighbours along different axes, with d the dilation along their axis, S_ab(p) is the mean
+of (I(q + d a) − I(q + d b))² over the patch of voxels q around p; D = S − min S over the pairs; V is the mean of D over
 the pairs, clamped to 0.001 to 1000 times its mean over the image; the descriptor is exp(−D / V).  Outside the image,
 I and the squared differences keep the value at the edge.
 """
@@ -9,29 +9,33 @@ I and the squared differences keep the value at the edge.
 import functools
 import itertools
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def mind_ssc_reference(fixed: Tensor, moving: Tensor, radius: int, dilation: int) -> Tensor:
-    """Mean over batch, pairs and voxels of the squared difference of two :func:`descriptor`."""
-    return (descriptor(fixed, radius, dilation) - descriptor(moving, radius, dilation)).square().mean()
+def difference_reference(descriptor: Tensor, image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Tensor:
+    """Mean over batch, pairs and voxels of the squared difference of a :func:`descriptor_reference` and an image's."""
+    return (descriptor - descriptor_reference(image, radius, dilation)).square().mean()
 
 
-def descriptor(image: Tensor, radius: int, dilation: int) -> Tensor:
-    """exp(−D / V), (B, 1, *space) → (B, pairs, *space), of an image of any type in float32 or float64."""
+def descriptor_reference(image: Tensor, radius: Sequence[int], dilation: Sequence[int]) -> Tensor:
+    """exp(−D / V), (B, 1, *space) → (B, pairs, *space), of an image of any type in float32 or float64.
+
+    Radius and dilation are in voxels along each axis.
+    """
     image = image.to(torch.promote_types(image.dtype, torch.float32))
     distances = _pair_differences(image, dilation).square()
-    for axis in range(2, image.ndim):
-        distances = _moving_average(distances, axis, radius)
+    for axis, reach in enumerate(radius, start=2):
+        distances = _moving_average(distances, axis, reach)
     distances = distances - distances.amin(1, keepdim=True)
     return torch.exp(-distances / _variance(distances))
 
 
-def _pair_differences(image: Tensor, dilation: int) -> Tensor:
+def _pair_differences(image: Tensor, dilation: Sequence[int]) -> Tensor:
     """I(p + d a) − I(p + d b) for the pairs (a, b) of neighbours along different axes, as channels."""
-    ends = list(itertools.product(range(2, image.ndim), (-dilation, dilation)))
+    ends = [(axis, offset) for axis, step in enumerate(dilation, start=2) for offset in (-step, step)]
     shifted = {end: _shift(image, *end) for end in ends}
     pairs = [(a, b) for a, b in itertools.combinations(ends, 2) if a[0] != b[0]]
     return torch.cat([shifted[a] - shifted[b] for a, b in pairs], dim=1)
