@@ -59,6 +59,59 @@ def beta_log_prior(weight: Tensor, alpha: float) -> Tensor:
     return require_finite_loss((alpha - 1) * weight.log().mean(), [("weight", weight)])
 
 
+def beta_weight(squared_gradient: Tensor, alpha: float) -> Tensor:
+    """The most probable weight of smoothness for a given field, under the Beta prior: w(p) = min(1, α / |∇u(p)|²).
+
+    TM-SPR [1]_ minimises over u and λ together (Eq. 19, with Eq. 18 as prior)::
+
+        similarity(u) + Σ_p λ(p) |∇u(p)|² − α′ Σ_p log(λ(p) / λ_max),    0 ≤ λ(p) ≤ λ_max.
+
+    For a given u, each voxel is a problem of its own, and with w = λ / λ_max and g = |∇u(p)|² it is to minimise
+    λ_max w g − α′ log w over 0 < w ≤ 1.  This is convex in w; its derivative λ_max g − α′ / w is zero at
+    w = α′ / (λ_max g), and negative up to w = 1 if that lies beyond.  So
+
+        w = min(1, α / g),    α = α′ / λ_max,
+
+    which is what the network of TM-SPR learns to predict, without the network.  α is the squared gradient up to which
+    the field is smoothed in full.  With this w, the smoothness of a voxel is λ_max g up to α and α′ (1 + log(g / α))
+    beyond: a jump of the field costs little more than a steep slope, so organs may slide.  (The means of
+    :func:`regcore.losses.weighted_diffusion` divide the paper's sums by D²: with them, α is α′ D² / λ_max.)
+
+    Parameters
+    ----------
+    squared_gradient : Tensor, shape (B, 1, *space)
+        g, not negative, as from :func:`regcore.spatial.squared_gradient`.
+    alpha : float
+        α > 0.
+
+    Returns
+    -------
+    Tensor, shape of ``squared_gradient``
+        In (0, 1].
+
+    Raises
+    ------
+    ValueError
+        ``squared_gradient`` does not have the shape of an image, or ``alpha`` is not positive.
+
+    References
+    ----------
+    .. [1] Chen, Wei, Liu, Bian, He, Carass, Bai and Du, "Unsupervised learning of spatially varying regularization for
+       diffeomorphic image registration", arXiv:2412.17982, 2024, Eqs. 18 and 19.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from regcore.losses import beta_weight
+    >>> beta_weight(torch.tensor([0.0, 0.5, 2.0]).view(1, 1, 1, 3), alpha=0.5).flatten().tolist()
+    [1.0, 1.0, 0.25]
+    """
+    require_image("squared_gradient", squared_gradient)
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"alpha {alpha} must be above 0, and finite")
+    return alpha / squared_gradient.clamp_min(alpha)
+
+
 def gaussian_log_prior(weight: Tensor, sigma: float) -> Tensor:
     """Logarithm of the Gaussian prior of a weight map, Eq. 16 of TM-SPR [1]_: −mean of (w(p) − 1)² / 2σ².
 

@@ -3,7 +3,9 @@
 The field is either a displacement with which every step is composed (as in greedy and FireANTs), or a stationary
 velocity that is integrated.  A step follows the gradient of the similarity with momentum.  Its length at each voxel is
 the ratio of the gradient's running mean to its running root mean square, so flat and steep regions move alike.  The
-step is smoothed before it is taken, and the field after it.  Smoothing is the only regularisation.
+step is smoothed before it is taken, and the field after it.  Smoothing is the only regularisation.  With ``prior``, the
+field is smoothed at each voxel by the weight that TM-SPR's Beta prior gives for it
+(:func:`regcore.losses.beta_weight`).
 """
 
 import copy
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from regcore.images.volume import Volume
 from regcore.kernels.label_dice import place
-from regcore.losses import soft_dice
+from regcore.losses import beta_weight, soft_dice
 from regcore.methods.base import Channel, GuidingLabels, Method, Registration, as_registration, as_tensor
 from regcore.methods.constants import LABEL_WEIGHTS
 from regcore.methods.settings.base import MethodSettings
@@ -28,12 +30,14 @@ from regcore.process.cuda_graph import Recording
 from regcore.process.devices import default_device
 from regcore.spatial import (
     compose,
+    diffuse,
     integrate,
     invert,
     jacobian_determinant,
     resample,
     resample_displacement,
     smooth,
+    squared_gradient,
     warp,
 )
 
@@ -278,8 +282,14 @@ class _Descent:
         loss, gradient = self._gradient()
         direction = self.momentum.direction(smooth(gradient, self.settings.smooth_gradient))
         step = -self.settings.step * direction
-        self.field.copy_(self.transformation.moved(self.field, step, self.settings.smooth_field))
+        self.field.copy_(self._smoothed(self.transformation.moved(self.field, step)))
         return loss
+
+    def _smoothed(self, field: Tensor) -> Tensor:
+        if self.settings.prior is None:
+            return smooth(field, self.settings.smooth_field)
+        weight = beta_weight(squared_gradient(field), self.settings.alpha)
+        return diffuse(field, weight, self.settings.smooth_field)
 
     def _gradient(self) -> tuple[Tensor, Tensor]:
         """Loss, and its gradient with respect to the field."""
@@ -358,8 +368,8 @@ class _Transformation(ABC):
         """The displacement on the images' grid, from the values of a field."""
 
     @abstractmethod
-    def moved(self, field: Tensor, step: Tensor, sigma: float) -> Tensor:
-        """The field after a step, smoothed."""
+    def moved(self, field: Tensor, step: Tensor) -> Tensor:
+        """The field after a step."""
 
     @abstractmethod
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
@@ -373,8 +383,8 @@ class _Displacement(_Transformation):
     def displacement(self, parameters: Tensor) -> Tensor:
         return parameters
 
-    def moved(self, field: Tensor, step: Tensor, sigma: float) -> Tensor:
-        return smooth(compose(step, field), sigma)
+    def moved(self, field: Tensor, step: Tensor) -> Tensor:
+        return compose(step, field)
 
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         self.field = resample_displacement(self.field, shape)
@@ -395,8 +405,8 @@ class _Velocity(_Transformation):
     def displacement(self, parameters: Tensor) -> Tensor:
         return resample_displacement(integrate(parameters), self.shape)
 
-    def moved(self, field: Tensor, step: Tensor, sigma: float) -> Tensor:
-        return smooth(field + step, sigma)
+    def moved(self, field: Tensor, step: Tensor) -> Tensor:
+        return field + step
 
     def result(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
         velocity = _unfolded(self.field, lambda field: self._both_ways(field, shape))

@@ -11,6 +11,7 @@ from regcore.spatial.affine import (
     fit_affine,
     fit_affine_to_displacement,
 )
+from regcore.spatial.diffusion import diffuse, squared_gradient
 from regcore.spatial.flow import compose, corner_jacobian_determinants, integrate, invert, jacobian_determinant
 from regcore.spatial.sampling import (
     crop_to,
@@ -30,6 +31,7 @@ __all__ = [
     "compose",
     "corner_jacobian_determinants",
     "crop_to",
+    "diffuse",
     "fit_affine",
     "fit_affine_to_displacement",
     "identity",
@@ -41,5 +43,6 @@ __all__ = [
     "resample_displacement",
     "sample",
     "smooth",
+    "squared_gradient",
     "warp",
 ]

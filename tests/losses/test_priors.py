@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import beta, norm
 
-from regcore.losses import beta_log_prior, gaussian_log_prior, weighted_diffusion
+from regcore.losses import beta_log_prior, beta_weight, gaussian_log_prior, weighted_diffusion
 
 SHAPES = [(6, 5), (5, 4, 6)]
 per_shape = pytest.mark.parametrize("shape", SHAPES, ids=["2-D", "3-D"])
@@ -136,3 +136,21 @@ def test_the_best_weight_under_beta_is_the_one_that_the_documentation_names(shap
     assert 0.1 < free.double().mean() < 0.9
     assert slope[free].abs().max() < 1e-9 * alpha
     assert slope[~free].max() < 0, "a larger weight would be better still, but 1 is the largest"
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 2.0])
+def test_the_most_probable_weight_is_the_minimum_of_the_paper_s_loss(alpha):
+    """Eq. 19 at each voxel, over a fine grid of weights."""
+    g = torch.tensor([0.0, 0.01, 0.29, 0.31, 1.0, 40.0]).view(1, 1, 2, 3)
+    weights = torch.linspace(1e-5, 1, 100_001, dtype=torch.float64).view(-1, 1)
+    loss = weights * g.flatten() - alpha * weights.log()
+    expected = weights.flatten()[loss.argmin(0)].view_as(g)
+    found = beta_weight(g, alpha)
+    torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=0)
+    assert found.min() > 0 and found.max() == 1
+
+
+def test_a_weight_needs_a_positive_alpha():
+    for alpha in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="alpha"):
+            beta_weight(torch.zeros(1, 1, 2, 2), alpha)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from regcore.alignment.prepared import Prepared
 from regcore.errors import InputError
@@ -360,6 +360,56 @@ def test_coarser_labels_are_labels_of_the_voxels_there():
     found = module._coarser_labels(labels, torch.Size((5, 4)))[0, 0]
     assert found.equal(torch.from_numpy(2 * np.indices((5, 4)).sum(0)))
     assert module._coarser_labels(labels, labels.shape[2:]).equal(labels)
+
+
+# ---- organs that slide
+
+
+def sliding_pair(shape, generator, shift=3.0):
+    """Two textures that slide along their common border in opposite directions; fixed, moving, displacement.
+
+    The border is in the middle of the first axis, and the displacement along the second.
+    """
+    places = np.indices(shape)
+    first = places[0] < shape[0] / 2
+    moving = np.where(first, 0.6 * texture(shape, generator)[0, 0], 0.4 + 0.6 * texture(shape, generator)[0, 0])
+    window = np.prod([np.sin(np.pi * (i + 0.5) / n) ** 0.5 for i, n in zip(places, shape, strict=True)], axis=0)
+    truth = np.zeros((len(shape), *shape))
+    truth[1] = np.where(first, shift, -shift) * window
+    fixed = map_coordinates(moving, places + truth, order=1, mode="nearest")
+    pair = [image + 0.02 * generator.standard_normal(shape) for image in (fixed, moving)]
+    return *(torch.from_numpy(image.clip(0, 1)).float()[None, None] for image in pair), torch.from_numpy(truth)[None]
+
+
+@pytest.mark.slow
+@per_kind
+@pytest.mark.parametrize("shape", [(64, 64), (40, 36, 32)], ids=["2-D", "3-D"])
+def test_the_prior_lets_organs_slide(shape, kind, generator):
+    """Near their border it is better than any uniform smoothing, and away from it than the one that is best there."""
+    fixed, moving, truth = sliding_pair(shape, generator)
+    middle = shape[0] // 2
+    inner = [slice(6, -6)] * (len(shape) - 1)
+    near = (slice(None), slice(middle - 4, middle + 4), *inner)
+    away = (slice(None), slice(6, middle - 8), *inner)
+
+    def errors(**settings):
+        found, _ = optimise(method(kind, "lncc", **settings), fixed, moving)
+        assert jacobian_determinant(found).min() > 0
+        return error(found, truth, near), error(found, truth, away)
+
+    uniform = [errors(smooth_field=sigma) for sigma in (0.35, 0.5, 0.7, 1.0)]
+    prior = errors(prior="beta", smooth_field=1.4)
+    best = min(uniform)
+    assert prior[0] < 0.8 * best[0] and prior[1] < best[1]
+
+
+@per_kind
+def test_a_prior_that_smooths_everything_in_full_is_uniform_smoothing(kind, generator):
+    fixed, moving, _ = known_pair(SLICE, generator)
+    plain, _ = optimise(method(kind, smooth_field=1), fixed, moving)
+    full, _ = optimise(method(kind, smooth_field=1, prior="beta", alpha=1e6), fixed, moving)
+    free, _ = optimise(method(kind, smooth_field=1, prior="beta", alpha=1e-6), fixed, moving)
+    assert error(full, plain) < 0.1 < error(free, plain)
 
 
 # ---- stopping, and where there is nothing to do

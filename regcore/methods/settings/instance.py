@@ -7,7 +7,7 @@ from pydantic import Field
 
 from regcore.errors import InputError
 from regcore.methods.settings.objective import SIMILARITY, WINDOW, Several, SimilaritySettings
-from regcore.settings.base import NonNegative, Number, Whole
+from regcore.settings.base import NonNegative, Number, Positive, Whole
 
 
 class InstanceSettings(SimilaritySettings):
@@ -37,6 +37,17 @@ class InstanceSettings(SimilaritySettings):
         0.5,
         description="standard deviation of the Gaussian that smooths the field after each step, in voxels of the level",
     )
+    prior: Literal["beta"] | None = Field(
+        None,
+        description="beta: at each voxel, the field is smoothed with the weight that the Beta prior of TM-SPR gives "
+        "for its gradient, less where it is steep, so that organs may slide; use with smooth_field 1.4; null: "
+        "everywhere alike",
+    )
+    alpha: Positive = Field(
+        0.3,
+        description="with prior, α' / λ_max: the squared gradient of the field (voxels per voxel, squared) up to which "
+        "it is smoothed in full",
+    )
     tolerance: NonNegative = Field(
         1e-3, description="a level ends when ten iterations lower the loss by less than this fraction"
     )
@@ -45,3 +56,7 @@ class InstanceSettings(SimilaritySettings):
         super().settle(given, where)
         if len(self.shrink) != len(self.iterations):
             raise InputError(f"{where}: 'shrink' has {len(self.shrink)} levels and 'iterations' {len(self.iterations)}")
+
+    @property
+    def unused(self) -> set[str]:
+        return {"alpha"} if self.prior is None else set()
