@@ -270,7 +270,8 @@ def register(
     """Register MOVING to FIXED.
 
     A trained hypernetwork (hypermorph, hypertransmorph, hyperspr) registers with the hyperparameters tuned by its
-    study, unless --lambda or --set (window, gamma, alpha, ...) gives others.
+    study, unless --lambda or --set (window, gamma, alpha, ...) gives others.  With synthmorph, they are settings of the
+    descent that follows the network (those of refine); --set iterations=0 is the network alone.
 
     Writes warped.nii.gz, displacement.nii.gz, inverse.nii.gz (if the method provides one), the first alignment
     alone (affine.mat for ITK programs, affine.txt) and register.json to the output folder. All results of an

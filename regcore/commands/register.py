@@ -22,7 +22,7 @@ from regcore.methods import known_methods, make_method, method_info
 from regcore.methods.base import Method
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.methods.registration import register_scans
-from regcore.models.released import released_model
+from regcore.models.released import named_model, released_model
 from regcore.models.trained import Model, load_model
 from regcore.process.cost import Cost
 from regcore.process.files import atomic_write
@@ -56,7 +56,8 @@ def register_files(
     method_name : str
         A method that needs no training or has a released model, or the folder of a trained model.
     settings : mapping
-        Settings of the method. For a trained hypernetwork, its hyperparameters.
+        Settings of the method. For a trained hypernetwork, its hyperparameters; for a method with a released model,
+        the settings of the descent from its field (method ``refine``).
     options : PairOptions
         Alignment and masks.
     seed : int
@@ -187,29 +188,36 @@ def _method(name: str, settings: Mapping[str, Any], ndim: int) -> tuple[Method, 
         info = method_info(name, "--method")
         folder = released_model(name, ndim)
         if folder is not None:
-            model = _trained(str(folder), settings)
-            return model.method, model
+            if "start" in settings:
+                raise InputError(f"--method {name}: starts from {folder.name}; for another, use --method refine")
+            return _refined("refine", {"start": folder.name, **settings}, f"--method {name}")
         if info.learned:
             raise InputError(f"--method {name}: needs training first; give the folder of a trained model")
         if info.imported:
             raise InputError(f"--method {name}: does not register; to score a field, use regcore evaluate")
         if info.pretrained:
             raise InputError(f"--method {name}: give the folder of the trained model itself, --method <folder>")
+        if info.refines:
+            return _refined(name, settings, f"--method {name}")
         method = make_method(name, settings, f"--method {name}")
         missing = method.settings.missing()
         if missing:
             raise InputError(f"--method {name}: {missing}")
-        if not info.refines:
-            return method, None
-        if method.settings.start is None:
-            raise InputError(f"--method {name}: give the folder of a trained model, --set start=<folder>")
-        model = _trained(method.settings.start, {})
-        method.start_from(model.method)
-        return method, model
+        return method, None
     if Path(name).is_dir():
         model = _trained(name, settings)
         return model.method, model
     return make_method(name, settings, "--method"), None  # raises, and suggests the nearest name
+
+
+def _refined(name: str, settings: Mapping[str, Any], where: str) -> tuple[Method, Model]:
+    """A refinement of the network that its settings name, and that model."""
+    method = make_method(name, settings, where)
+    if method.settings.start is None:
+        raise InputError(f"{where}: give the folder of a trained model, --set start=<folder>")
+    model = _trained(str(named_model(method.settings.start)), {})
+    method.start_from(model.method)
+    return method, model
 
 
 def _trained(folder: str, settings: Mapping[str, Any]) -> Model:

@@ -44,3 +44,31 @@ def read_model_json(folder: Path) -> dict[str, Any]:
     if lacking:
         raise InputError(f"{file}: not the file of a trained model (it has no {', '.join(sorted(lacking))}); {REMEDY}")
     return content
+
+
+def ndim_of_model(folder: Path) -> int:
+    """Number of dimensions of a trained model's images.
+
+    Parameters
+    ----------
+    folder : Path
+        The model's folder.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InputError
+        As for :func:`read_model_json`.
+
+    Examples
+    --------
+    >>> from regcore.models.model_json import ndim_of_model
+    >>> from regcore.models.released import released_model
+    >>> ndim_of_model(released_model("synthmorph", 2))
+    2
+    """
+    content = read_model_json(folder)
+    return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]

@@ -12,8 +12,8 @@ from regcore.methods.base import LearnedMethod, Method, Registration
 from regcore.methods.hypernetworked import Hypernetworked
 from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.pretrained import PretrainedSettings
-from regcore.models.model_json import read_model_json
-from regcore.models.released import released_models
+from regcore.models.model_json import ndim_of_model
+from regcore.models.released import named_model
 
 
 class Pretrained(Method):
@@ -49,8 +49,7 @@ class Pretrained(Method):
     @property
     def ndim(self) -> int:
         """Number of dimensions of the model's images."""
-        content = read_model_json(self.folder)
-        return len(content["grid"]["shape"]) if content["grid"] else content["ndim"]
+        return ndim_of_model(self.folder)
 
     @property
     def method(self) -> LearnedMethod:
@@ -81,7 +80,7 @@ class Pretrained(Method):
         named = self.settings.model
         if named is None:
             raise InputError(f"{self._where}: 'model' must be the folder of a trained model")
-        folder = released_models().get(named, Path(named))
+        folder = named_model(named)
         if not (folder / "model.json").is_file():
             raise InputError(
                 f"{self._where}: {named} is not a trained model (no model.json); train it first, or correct the path"

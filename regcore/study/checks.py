@@ -12,6 +12,7 @@ from regcore.cohort.settings import LabelSettings
 from regcore.cohort.table import Cohort
 from regcore.errors import InputError, did_you_mean
 from regcore.images.volume import read_grid
+from regcore.models.model_json import ndim_of_model
 from regcore.study.entry import Entry
 from regcore.study.settings import StudySettings
 
@@ -117,8 +118,10 @@ def check_models(entries: Iterable[Entry], ndim: int) -> None:
     methods.released.model: a 2-D model cannot register 3-D images
     """
     for entry in entries:
-        if entry.info.pretrained and entry.made.ndim != ndim:
-            raise InputError(f"{entry.where}.model: a {entry.made.ndim}-D model cannot register {ndim}-D images")
+        folder = entry.existing_model
+        if folder is not None and ndim_of_model(folder) != ndim:
+            key = "model" if entry.info.pretrained else "start"
+            raise InputError(f"{entry.where}.{key}: a {ndim_of_model(folder)}-D model cannot register {ndim}-D images")
 
 
 def check_preprocess(study: StudySettings) -> None:

@@ -19,6 +19,7 @@ from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.refine import RefineSettings
 from regcore.methods.settings.training import TrainingSettings
 from regcore.models.model_json import read_model_json
+from regcore.models.released import named_model, released_models
 from regcore.settings.fingerprint import fingerprint
 from regcore.study.layout import Layout
 from regcore.tuning import search as tuning
@@ -134,8 +135,21 @@ class Entry:
 
     @property
     def start(self) -> str | None:
-        """Name of the entry that this one refines, or None."""
+        """The network that it refines: a learned entry, or a model by its folder or released name; None for none."""
         return self.checked.start if isinstance(self.checked, RefineSettings) else None
+
+    @property
+    def refined(self) -> Entry | None:
+        """The entry whose network it refines; None if it refines that of an existing model, or none."""
+        peer = None if self.start is None else self.peers.get(self.start)
+        return peer if peer is not None and peer.learned else None
+
+    @property
+    def existing_model(self) -> Path | None:
+        """Folder of the model that it uses or refines and that the study does not train; None if there is none."""
+        if self.info.pretrained:
+            return self.made.folder
+        return None if self.start is None or self.refined is not None else named_model(self.start)
 
     @property
     def network(self) -> str:
@@ -147,7 +161,10 @@ class Entry:
     @property
     def methods_run(self) -> set[str]:
         """The methods whose code it runs: its own, and that of the network it uses or refines."""
-        return {self.method, self.network, *(self.peers[name].network for name in [self.start] if name is not None)}
+        if self.refined is not None:
+            return {self.method, self.refined.network}
+        existing = self.existing_model
+        return {self.method} if existing is None else {self.method, read_model_json(existing)["method"]}
 
     @property
     def but_start(self) -> str:
@@ -223,14 +240,14 @@ class Entry:
     @property
     def model(self) -> str | None:
         """Name of the entry whose trained model is used to register: this one, or the one it refines."""
-        return self.name if self.learned else self.start
+        if self.learned:
+            return self.name
+        return None if self.refined is None else self.refined.name
 
     @property
     def model_folder(self) -> Path | None:
         """Folder of the model used to register, of this study or another; None if none is needed."""
-        if self.info.pretrained:
-            return self.made.folder
-        return None if self.model is None else self.files.model(self.model)
+        return self.existing_model if self.model is None else self.files.model(self.model)
 
     @property
     def architecture(self) -> Path | None:
@@ -264,19 +281,28 @@ class Entry:
         _ = self.made, self.cell_search  # both raise if something is wrong
 
     def check_start(self, settings: bool) -> None:
-        """Check the entry it refines. With ``settings``, load that entry and check that its loss compares images."""
+        """Check what it refines. With ``settings``, load that method and check that the settings fit it."""
         if not self.info.refines:
             return
-        learned = [name for name, peer in self.peers.items() if peer.learned]
-        if self.start not in learned:
+        folder = self.existing_model
+        if self.refined is None and (folder is None or not (folder / "model.json").is_file()):
+            known = [*(name for name, peer in self.peers.items() if peer.learned), *released_models()]
             raise InputError(
-                f"{self.where}: 'start' must be a learned method of the study, not {self.start!r}"
-                f"{did_you_mean(str(self.start), learned)}"
+                f"{self.where}: 'start' must be a learned method of the study or a trained model, not {self.start!r}"
+                f"{did_you_mean(str(self.start), known)}"
             )
         if settings:
-            from regcore.methods.refine import require_comparing_images
+            self.made.check_start(self._method_of_start)
 
-            require_comparing_images(self.peers[self.start].made, f"{self.where}.start: {self.start}")
+    @property
+    def _method_of_start(self) -> Any:
+        """The method of the network that it refines, without its weights."""
+        if self.refined is not None:
+            return self.refined.made
+        folder = self.existing_model
+        assert folder is not None  # what it refines is checked first
+        content = read_model_json(folder)
+        return make_method(content["method"], content["settings"], f"{folder}/model.json")
 
     def unavailable(self, ndim: int) -> str | None:
         """Why it cannot run here and what to do about it; None if it can."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from regcore.evaluation.overlap import dice
 from regcore.images.field import read_field
 from regcore.images.volume import Grid, Volume, read_labels, read_volume
 from regcore.methods import make_method
+from regcore.methods.settings.refine import WITHOUT_IMAGES
 from regcore.models import released
 from regcore.models.released import release, released_model, released_models
 from regcore.models.trained import load_model, save_model
@@ -118,7 +120,9 @@ def test_register_takes_the_model_of_the_images_dimension(models, tmp_path):
     }
     field = read_field(tmp_path / "out" / "displacement.nii.gz")
     assert field.grid.same_as(read_volume(fixed).grid)
-    assert json.loads((tmp_path / "out" / "register.json").read_text())["settings"]["maps"] == "shapes"
+    report = json.loads((tmp_path / "out" / "register.json").read_text())
+    assert report["method"] == "synthmorph" and report["settings"]["start"] == "synthmorph-2d"
+    assert report["settings"]["similarity"] == WITHOUT_IMAGES and report["settings"]["iterations"] > 0
 
 
 def test_its_grid_surrounds_the_fixed_images_content_at_the_models_size(models, tmp_path, monkeypatch):
@@ -149,10 +153,67 @@ def test_without_a_model_of_the_dimension_a_method_must_be_trained(models, tmp_p
     assert result.exit_code == 2 and "needs training first" in result.output
 
 
-def test_settings_change_nothing_in_it(models, tmp_path):
+def pair(folder):
+    """Two shapes of other contrasts, which no affine map brings onto each other."""
+    shape, radii = (64, 60), (26, 22)
+    return (
+        lobed(folder, "fixed", 1, shape, radii, (200, 120, 60), depth=0.2),
+        lobed(folder, "moving", 1, shape, radii, (60, 90, 160), depth=0),
+    )
+
+
+def test_without_iterations_it_is_the_network_alone(models, tmp_path):
+    images, out = pair(tmp_path), tmp_path / "out"
+    network = str(models / "synthmorph-2d")
+    for folder, method in (("descent", ["synthmorph", "--set", "iterations=0"]), ("network", [network])):
+        assert register(*images, "-o", out / folder, "--method", *method).exit_code == 0
+    for name in ("displacement", "inverse", "warped"):
+        found, expected = (read_bits(out / folder / f"{name}.nii.gz") for folder in ("descent", "network"))
+        assert np.array_equal(found, expected), name
+    assert np.abs(read_bits(out / "network" / "displacement.nii.gz")).max() > 0
+
+
+def read_bits(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_settings_are_those_of_the_descent_from_its_field(models, tmp_path):
+    images = pair(tmp_path)
+    given = ["--set", "similarity=mse", "--lambda", "0.2", "--set", "iterations=3"]
+    result = register(*images, "-o", tmp_path / "out", "--method", "synthmorph", *given)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "register.json").read_text())["settings"] == {
+        "start": "synthmorph-2d",
+        "similarity": "mse",
+        "window": 5,
+        "bins": 32,
+        "lambda": 0.2,
+        "iterations": 3,
+        "step": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("maps=shapes", "--method synthmorph: unknown key 'maps'"),
+        ("similarity=nnmi", "'nnmi' is not possible; did you mean 'nmi'"),
+        ("start=model", "--method synthmorph: starts from synthmorph-2d; for another, use --method refine"),
+    ],
+)
+def test_other_settings_are_refused(models, tmp_path, setting, words):
     image = ellipse(tmp_path, "fixed.nii.gz", 1, (60, 60), (20, 25), (200, 120, 60))
-    result = register(image, image, "-o", tmp_path / "out", "--method", "synthmorph", "--lambda", "0.2")
-    assert result.exit_code == 2 and "have no effect on a model of the method synthmorph" in result.output
+    result = register(image, image, "-o", tmp_path / "out", "--method", "synthmorph", "--set", setting)
+    assert result.exit_code == 2 and words in result.output
+
+
+def test_refine_names_it_too(models, tmp_path):
+    images = pair(tmp_path)
+    given = [["synthmorph"], ["refine", "--set", "start=synthmorph-2d"]]
+    for number, method in enumerate(given):
+        result = register(*images, "-o", tmp_path / str(number), "--method", *method, "--set", "iterations=2")
+        assert result.exit_code == 0, result.output
+    assert np.array_equal(*(read_bits(tmp_path / str(n) / "displacement.nii.gz") for n in range(2)))
 
 
 def test_a_model_is_named_by_its_folder_alone(models, tmp_path):

@@ -28,6 +28,7 @@ METHODS_OF_STUDY = {
     "tuned": {"method": "voxelmorph", "tune": {"ranges": {"lambda": [0.1, 1]}, "trials": 3, "workers": 2}},
     "better": {"method": "refine", "start": "mine"},
     "taken": {"method": "pretrained", "model": "synthmorph-2d"},
+    "further": {"method": "refine", "start": "synthmorph-2d"},
     "ar": {"method": "autoreg", "autosearch": {"what": ["objective"]}},
     "moved": {"method": "autoreg", "autosearch": {"start": "ar", "what": []}},
 }
@@ -62,6 +63,7 @@ def test_an_entry_registers_with_its_model_or_that_of_another(jobs):
     models = {name: jobs.model(name) for name in ("affine", "mine", "better")}
     assert models == {"affine": [], "mine": ["results/x/models/mine"], "better": ["results/x/models/mine"]}
     assert jobs.model("taken")[0].endswith("synthmorph-2d")
+    assert jobs.model("further") == jobs.model("taken")
 
 
 def test_the_pairs_of_a_part_need_their_scans_alone(jobs):

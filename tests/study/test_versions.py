@@ -199,12 +199,14 @@ def test_a_method_of_another_package_counts_with_its_sources(tmp_path, monkeypat
 def test_an_entry_runs_the_method_of_the_network_that_it_takes_over():
     values = {"vxm": {"method": "voxelmorph"}, "vxm-inst": {"method": "refine", "start": "vxm"}}
     values["released"] = {"method": "pretrained", "model": "synthmorph-2d"}
+    values["on"] = {"method": "refine", "start": "synthmorph-2d"}
     entries = {}
     for name in values:
         entries[name] = Entry(name, values[name], entries)
     assert entries["vxm"].methods_run == {"voxelmorph"}
     assert entries["vxm-inst"].methods_run == {"voxelmorph", "refine"}
     assert entries["released"].methods_run == {"pretrained", "synthmorph"}
+    assert entries["on"].methods_run == {"refine", "synthmorph"}
 
 
 def test_every_script_of_the_workflow_counts_in_the_stage_of_its_rule():

@@ -58,6 +58,28 @@ def released_model(method: str, ndim: int) -> Path | None:
     return released_models().get(f"{method}-{ndim}d")
 
 
+def named_model(name: str) -> Path:
+    """The folder of the model that a user names.
+
+    Parameters
+    ----------
+    name : str
+        That of a released model, or the path of the folder of any model.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+
+    Examples
+    --------
+    >>> from regcore.models.released import FOLDER, named_model
+    >>> named_model("synthmorph-2d").relative_to(FOLDER), named_model("results/x/models/spr")
+    (PosixPath('synthmorph-2d'), PosixPath('results/x/models/spr'))
+    """
+    return released_models().get(name, Path(name))
+
+
 def release(model: Path, into: Path, voxels: int | None = None, passes: int | None = None) -> Path:
     """Copy a trained model without the parts that belong to its study's scans.
 

@@ -48,7 +48,7 @@ def method_to_register(plan: Plan, name: str, model: Path | None) -> Method:
     Raises
     ------
     InputError
-        The folder is not a model, or its network cannot refine.
+        The folder is not a model, or the settings of a refinement do not fit its network.
 
     Examples
     --------

@@ -1,0 +1,192 @@
+"""Dice of the released models' fields, and of descents from them, on training pairs of the real cohorts.
+
+    python benchmarks/descent.py lncc=0.5,1,2 mind=0.1,0.2 --output docs/results/synthmorph/descent.csv
+    python benchmarks/descent.py --summary --output docs/results/synthmorph/descent.csv
+
+A descent runs to the largest of ``--iterations`` and is looked at after each of them; its results do not depend on how
+far it goes.  Dice is measured on the grid of the registration; seconds are those of the network and the iterations.
+Zero iterations are the network alone, and ``affine`` is what it starts from.  What is in the output is not repeated.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from capture import sources
+from scipy.ndimage import binary_closing, binary_dilation
+
+from regcore.alignment.prepared import Prepared
+from regcore.alignment.preprocess import Scan
+from regcore.alignment.resampling import resample
+from regcore.commands.scans import prepared_pair
+from regcore.evaluation.regularity import folds
+from regcore.images.volume import Volume
+from regcore.methods.base import Registration, as_registration, as_tensor
+from regcore.methods.refine import Refine
+from regcore.methods.registration import register_scans
+from regcore.models.released import released_model
+from regcore.models.trained import Model, load_model
+from regcore.process.threads import tune_process
+from regcore.training.validation import LabelledPairs
+
+#: Voxels of a brain's grid along its longest axis: about 2 mm, to measure many settings.
+VOXELS = 90
+#: Settings of a descent that differ between rows; an empty one has its default.
+SETTINGS = ("similarity", "lambda", "window", "step")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pairs of one kind: ``moving`` onto ``fixed``, by the name of their scans."""
+
+    name: str
+    ndim: int
+    pairs: list[tuple[str, str]]
+
+
+def tasks(pairs: int) -> list[Task]:
+    """As many pairs of each kind, only of training subjects."""
+    brains, crops, slices = (sources.subjects(c, "train") for c in ("oasis-brains", "hippocampus", "brain-slices"))
+    onto_average = [f"oasis-brains:{brain}:T1w" for brain in brains[-pairs:]]
+    return [
+        Task("brains T1w", 3, _between("oasis-brains", brains, pairs)),
+        *(
+            Task(f"brains T1w to {contrast}", 3, [(f"avg152:avg:{contrast}", brain) for brain in onto_average])
+            for contrast in ("T2w", "PDw")
+        ),
+        Task("hippocampi", 3, _between("hippocampus", crops, pairs)),
+        Task("slices", 2, _between("brain-slices", slices, pairs)),
+    ]
+
+
+def _between(cohort: str, subjects: list[str], pairs: int) -> list[tuple[str, str]]:
+    """Pairs of subjects, each in one pair if there are enough."""
+    half = len(subjects) // 2
+    return [(f"{cohort}:{subjects[i % half]}:T1w", f"{cohort}:{subjects[half + i % half]}:T1w") for i in range(pairs)]
+
+
+class Watched(Refine):
+    """A refinement whose displacement is kept after some numbers of iterations, with the seconds that they took."""
+
+    def watch(self, iterations: list[int]) -> None:
+        self.counts, self.found = iterations, dict[int, tuple[torch.Tensor, float]]()
+
+    def register(self, fixed: Volume, moving: Volume) -> Registration:
+        start, images = self._known_start(), [as_tensor(volume) for volume in (fixed, moving)]
+        seconds, since = 0.0, time.perf_counter()
+        with torch.no_grad():
+            flow = start.refinable(start.predict(start.network, *images))
+        for number, (_, flow) in enumerate(self.descent(flow, *images)):  # noqa: B020 (the flow that it ends with)
+            seconds += time.perf_counter() - since
+            if number in self.counts:
+                with torch.no_grad():
+                    self.found[number] = start.displacement(flow, images[0]), seconds
+            since = time.perf_counter()
+        with torch.no_grad():
+            return as_registration(*start.displacements(flow, images[0]), fixed, moving)
+
+
+def brain_of(name: str) -> tuple[Scan, Volume]:
+    """A scan and its labels; of a whole head, only the brain."""
+    scan = sources.load(name)
+    image = scan.image
+    if name.startswith("avg152"):
+        labels = resample(scan.labels, image.grid, np.eye(4), nearest=True).data > 0
+        # Labels leave out most of the fluid around and between them.
+        brain = binary_dilation(binary_closing(labels, iterations=4), iterations=1)
+        image = image.with_data(np.where(brain, image.data, 0).astype(np.float32))
+    return Scan(image), scan.labels
+
+
+def prepared(model: Model, names: tuple[str, str]) -> tuple[tuple[Prepared, Prepared], LabelledPairs]:
+    """Both scans as the command prepares them for the model, and their labels on the same grid."""
+    (fixed, fixed_labels), (moving, moving_labels) = map(brain_of, names)
+    scans = prepared_pair(fixed, moving, model, "auto", None, seed=0)
+    grid = scans[0].image.grid
+    labels = {
+        name: resample(one, grid, scan.to_native, nearest=True).data
+        for name, one, scan in zip(names, (fixed_labels, moving_labels), scans, strict=True)
+    }
+    return scans, LabelledPairs([names], {}, labels)
+
+
+def measure(task: Task, names: tuple[str, str], descents: list[dict[str, Any]], iterations: list[int]) -> list[dict]:
+    """Rows of one pair, with the columns of the table."""
+    folder = released_model("synthmorph", task.ndim)
+    assert folder is not None
+    model = load_model(folder)
+    scans, labelled = prepared(replace(model, voxels=VOXELS) if task.ndim == 3 else model, names)
+    codes = sorted(set(np.unique(labelled.labels[names[0]])) & set(np.unique(labelled.labels[names[1]])) - {0})
+    rows: list[dict] = []
+
+    def add(chosen: dict[str, Any], count: int, displacement: torch.Tensor, seconds: float) -> None:
+        dice = round(float(np.nanmean(labelled.dice(names, displacement, codes))), 4)
+        facts = {"dice": dice, "folds_percent": round(folds(displacement), 4), "seconds": round(seconds, 2)}
+        rows.append({"task": task.name, "pair": " ".join(names), **chosen, "iterations": count, **facts})
+        print(*rows[-1].values(), flush=True)
+
+    shape = scans[0].image.grid.shape
+    add(dict.fromkeys(SETTINGS, "") | {"similarity": "affine"}, 0, torch.zeros(1, task.ndim, *shape), 0)
+    for chosen in descents:
+        method = Watched({**{key: value for key, value in chosen.items() if value}, "iterations": max(iterations)})
+        method.start_from(model.method)
+        method.watch([0, *iterations])
+        register_scans(method, *scans)
+        for count, found in method.found.items():
+            add(chosen, count, *found)
+    return rows
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean Dice of every task by settings and iterations, over the pairs that all of them were measured on."""
+    keys = [*SETTINGS, "iterations"]
+    table = table.drop_duplicates(["task", "pair", *keys])
+    return table.pivot_table("dice", keys, "task", sort=False, dropna=False).dropna(how="all").round(3)
+
+
+def measured(output: Path) -> set[tuple[str, ...]]:
+    """Task, pair and settings of every row there is."""
+    if not output.is_file():
+        return set()
+    table = pd.read_csv(output, dtype=str, keep_default_na=False)
+    return set(table[["task", "pair", *SETTINGS]].itertuples(index=False, name=None))
+
+
+def descent(text: str) -> list[dict[str, Any]]:
+    name, _, weights = text.partition("=")
+    name, *options = name.split(":")
+    given: dict[str, Any] = {"window": "", "step": 0.1}
+    given |= {key: float(value) if key == "step" else int(value) for key, value in (o.split("@") for o in options)}
+    return [{"similarity": name, "lambda": float(weight), **given} for weight in weights.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("descents", nargs="*", type=descent, help="SIMILARITY[:window@N][:step@X]=LAMBDA,LAMBDA")
+    parser.add_argument("--tasks", nargs="*", help="default: all")
+    parser.add_argument("--pairs", type=int, default=4, help="of each task")
+    parser.add_argument("--iterations", type=int, nargs="*", default=[25, 50, 100])
+    parser.add_argument("--output", type=Path, required=True, help="CSV; rows are added")
+    parser.add_argument("--summary", action="store_true", help="print the means of the output, and measure nothing")
+    arguments = parser.parse_args()
+    if arguments.summary:
+        print(summary(pd.read_csv(arguments.output)).to_string())
+        return
+    tune_process(1)
+    descents = [one for several in arguments.descents for one in several]
+    for task in tasks(arguments.pairs):
+        for names in task.pairs if arguments.tasks is None or task.name in arguments.tasks else []:
+            known = measured(arguments.output)
+            left = [one for one in descents if (task.name, " ".join(names), *map(str, one.values())) not in known]
+            if left:
+                rows = pd.DataFrame(measure(task, names, left, arguments.iterations))
+                rows.to_csv(arguments.output, mode="a", header=not known, index=False)
+
+
+if __name__ == "__main__":
+    main()
