@@ -2,10 +2,11 @@
 
     python benchmarks/descent.py lncc=0.5,1,2 mind=0.1,0.2 --output docs/results/synthmorph/descent.csv
     python benchmarks/descent.py --summary --output docs/results/synthmorph/descent.csv
+    python benchmarks/descent.py lncc=2 mind=0.2 --cost
 
 A descent runs to the largest of ``--iterations`` and is looked at after each of them; its results do not depend on how
-far it goes.  Dice is measured on the grid of the registration; seconds are those of the network and the iterations.
-Zero iterations are the network alone, and ``affine`` is what it starts from.  What is in the output is not repeated.
+far it goes.  Dice is measured on the grid of the registration.  Zero iterations are the network alone, and ``affine``
+is what it starts from.  What is in the output is not repeated.
 """
 
 import argparse
@@ -71,23 +72,19 @@ def _between(cohort: str, subjects: list[str], pairs: int) -> list[tuple[str, st
 
 
 class Watched(Refine):
-    """A refinement whose displacement is kept after some numbers of iterations, with the seconds that they took."""
+    """A refinement whose displacement is kept after some numbers of iterations."""
 
     def watch(self, iterations: list[int]) -> None:
-        self.counts, self.found = iterations, dict[int, tuple[torch.Tensor, float]]()
+        self.counts, self.found = iterations, dict[int, torch.Tensor]()
 
     def register(self, fixed: Volume, moving: Volume) -> Registration:
         start, images = self._known_start(), [as_tensor(volume) for volume in (fixed, moving)]
-        seconds, since = 0.0, time.perf_counter()
         with torch.no_grad():
             flow = start.refinable(start.predict(start.network, *images))
-        for number, (_, flow) in enumerate(self.descent(flow, *images)):  # noqa: B020 (the flow that it ends with)
-            seconds += time.perf_counter() - since
-            if number in self.counts:
-                with torch.no_grad():
-                    self.found[number] = start.displacement(flow, images[0]), seconds
-            since = time.perf_counter()
-        with torch.no_grad():
+            for number, (_, current) in enumerate(self.descent(flow, *images)):
+                flow = current
+                if number in self.counts:
+                    self.found[number] = start.displacement(flow, images[0])
             return as_registration(*start.displacements(flow, images[0]), fixed, moving)
 
 
@@ -117,36 +114,75 @@ def prepared(model: Model, names: tuple[str, str]) -> tuple[tuple[Prepared, Prep
 
 def measure(task: Task, names: tuple[str, str], descents: list[dict[str, Any]], iterations: list[int]) -> list[dict]:
     """Rows of one pair, with the columns of the table."""
-    folder = released_model("synthmorph", task.ndim)
-    assert folder is not None
-    model = load_model(folder)
-    scans, labelled = prepared(replace(model, voxels=VOXELS) if task.ndim == 3 else model, names)
+    model = released(task.ndim)
+    scans, labelled = prepared(model, names)
     codes = sorted(set(np.unique(labelled.labels[names[0]])) & set(np.unique(labelled.labels[names[1]])) - {0})
     rows: list[dict] = []
 
-    def add(chosen: dict[str, Any], count: int, displacement: torch.Tensor, seconds: float) -> None:
+    def add(chosen: dict[str, Any], count: int, displacement: torch.Tensor) -> None:
         dice = round(float(np.nanmean(labelled.dice(names, displacement, codes))), 4)
-        facts = {"dice": dice, "folds_percent": round(folds(displacement), 4), "seconds": round(seconds, 2)}
+        facts = {"dice": dice, "folds_percent": round(folds(displacement), 4)}
         rows.append({"task": task.name, "pair": " ".join(names), **chosen, "iterations": count, **facts})
         print(*rows[-1].values(), flush=True)
 
     shape = scans[0].image.grid.shape
-    add(dict.fromkeys(SETTINGS, "") | {"similarity": "affine"}, 0, torch.zeros(1, task.ndim, *shape), 0)
+    add(dict.fromkeys(SETTINGS, "") | {"similarity": "affine"}, 0, torch.zeros(1, task.ndim, *shape))
     for chosen in descents:
-        method = Watched({**{key: value for key, value in chosen.items() if value}, "iterations": max(iterations)})
+        method = Watched(settings_of(chosen, max(iterations)))
         method.start_from(model.method)
         method.watch([0, *iterations])
         register_scans(method, *scans)
-        for count, found in method.found.items():
-            add(chosen, count, *found)
+        for count, displacement in method.found.items():
+            add(chosen, count, displacement)
     return rows
 
 
+def released(ndim: int) -> Model:
+    folder = released_model("synthmorph", ndim)
+    assert folder is not None
+    model = load_model(folder)
+    return replace(model, voxels=VOXELS) if ndim == 3 else model
+
+
+def settings_of(chosen: dict[str, Any], iterations: int) -> dict[str, Any]:
+    return {**{key: value for key, value in chosen.items() if value != ""}, "iterations": iterations}
+
+
+def cost(task: Task, descents: list[dict[str, Any]], iterations: int = 8) -> None:
+    """Print the CPU seconds of the network, and of one iteration of every descent, on a task's first pair."""
+    model = released(task.ndim)
+    images = [as_tensor(scan.image) for scan in prepared(model, task.pairs[0])[0]]
+
+    def predicted() -> torch.Tensor:
+        with torch.no_grad():
+            return model.method.predict(model.method.network, *images)
+
+    flow = predicted()
+    before = time.process_time()
+    predicted()
+    said = [f"network {time.process_time() - before:.2f}"]
+    for chosen in descents:
+        method = Refine(settings_of(chosen, iterations))
+        method.start_from(model.method)
+        steps = method.descent(flow, *images)
+        next(steps), next(steps)  # the first call compiles
+        before = time.process_time()
+        number = sum(1 for _ in steps)
+        said.append(f"{chosen['similarity']} {(time.process_time() - before) / number:.3f}")
+    print(task.name, "x".join(map(str, images[0].shape[2:])), *said, flush=True)
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean Dice of every task by settings and iterations, over the pairs that all of them were measured on."""
+    """Points of Dice above the network alone on the same pairs, and the largest share of folds, per cent; by task."""
     keys = [*SETTINGS, "iterations"]
-    table = table.drop_duplicates(["task", "pair", *keys])
-    return table.pivot_table("dice", keys, "task", sort=False, dropna=False).dropna(how="all").round(3)
+    alone = table[(table["iterations"] == 0) & (table["similarity"] != "affine")]
+    alone = alone.groupby(["task", "pair"])["dice"].first().rename("alone")
+    table = table.join(alone, on=["task", "pair"])
+    table["points"] = 100 * (table["dice"] - table["alone"])
+    by_task = table.groupby([*keys, "task"], sort=False).agg(
+        points=("points", "mean"), pairs=("pair", "nunique"), folds=("folds_percent", "max")
+    )
+    return by_task.unstack("task").round(2)
 
 
 def measured(output: Path) -> set[tuple[str, ...]]:
@@ -171,15 +207,22 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", help="default: all")
     parser.add_argument("--pairs", type=int, default=4, help="of each task")
     parser.add_argument("--iterations", type=int, nargs="*", default=[25, 50, 100])
-    parser.add_argument("--output", type=Path, required=True, help="CSV; rows are added")
+    parser.add_argument("--output", type=Path, help="CSV; rows are added")
     parser.add_argument("--summary", action="store_true", help="print the means of the output, and measure nothing")
+    parser.add_argument("--cost", action="store_true", help="print the CPU seconds of an iteration on each first pair")
     arguments = parser.parse_args()
+    if not (arguments.output or arguments.cost):
+        parser.error("--output is needed, but with --cost")
     if arguments.summary:
-        print(summary(pd.read_csv(arguments.output)).to_string())
+        table = pd.read_csv(arguments.output, dtype=dict.fromkeys(SETTINGS, str), keep_default_na=False)
+        print(summary(table).to_string())
         return
     tune_process(1)
     descents = [one for several in arguments.descents for one in several]
     for task in tasks(arguments.pairs):
+        if arguments.cost:
+            cost(task, descents)
+            continue
         for names in task.pairs if arguments.tasks is None or task.name in arguments.tasks else []:
             known = measured(arguments.output)
             left = [one for one in descents if (task.name, " ".join(names), *map(str, one.values())) not in known]

@@ -11,7 +11,7 @@ from regcore.evaluation.regularity import folds
 from regcore.images.volume import Grid, Volume
 from regcore.methods import make_method
 from regcore.methods.base import as_tensor
-from regcore.methods.settings.refine import LAMBDA, WITHOUT_IMAGES
+from regcore.methods.settings.refine import ENOUGH, LAMBDA, WITHOUT_IMAGES
 from regcore.models.released import named_model
 from regcore.spatial import warp
 from regcore.study.plan import plan_study
@@ -66,7 +66,7 @@ def unlikeness(found, fixed, moving):
     """What a descent lowers if nothing is chosen, of a registration."""
     warped = warp(as_tensor(moving), found.field.displacement)
     smoothness = losses.diffusion(found.field.displacement)
-    return (losses.lncc(as_tensor(fixed), warped, 5) + LAMBDA["lncc"] * smoothness).item()
+    return (losses.lncc(as_tensor(fixed), warped, 5) + LAMBDA[WITHOUT_IMAGES] * smoothness).item()
 
 
 def loss(start, flow, pair):
@@ -227,6 +227,20 @@ def test_settings_of_a_similarity_need_one(pairs):
         method.start_from(network("synthmorph"))
         assert method.settings.value(key) == 7
         make_method("refine", {key: 7, "similarity": "lncc"}).start_from(network())
+
+
+def test_fewer_iterations_are_enough_with_a_similarity():
+    found = {}
+    for name, start, given in [
+        ("own loss", network(), {}),
+        ("own similarity", network(), {"similarity": "mse"}),
+        ("labels", network("synthmorph"), {}),
+        ("chosen", network("synthmorph"), {"iterations": 100}),
+    ]:
+        method = make_method("refine", given)
+        method.start_from(start)
+        found[name] = method.settings.iterations
+    assert found == {"own loss": 100, "own similarity": ENOUGH, "labels": ENOUGH, "chosen": 100}
 
 
 def test_settings_of_one_network_do_not_stay_for_another(pairs):
