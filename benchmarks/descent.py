@@ -32,6 +32,7 @@ from regcore.methods.refine import Refine
 from regcore.methods.registration import register_scans
 from regcore.models.released import released_model
 from regcore.models.trained import Model, load_model
+from regcore.process.files import atomic_write
 from regcore.process.threads import tune_process
 from regcore.training.validation import LabelledPairs
 
@@ -185,12 +186,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return by_task.unstack("task").round(2)
 
 
-def measured(output: Path) -> set[tuple[str, ...]]:
-    """Task, pair and settings of every row there is."""
+def read(output: Path) -> pd.DataFrame:
+    """The table, or one without rows; an empty setting has its default."""
     if not output.is_file():
-        return set()
-    table = pd.read_csv(output, dtype=str, keep_default_na=False)
-    return set(table[["task", "pair", *SETTINGS]].itertuples(index=False, name=None))
+        return pd.DataFrame(columns=["task", "pair", *SETTINGS])
+    return pd.read_csv(output, dtype=dict.fromkeys(SETTINGS, str), keep_default_na=False)
 
 
 def descent(text: str) -> list[dict[str, Any]]:
@@ -214,8 +214,7 @@ def main() -> None:
     if not (arguments.output or arguments.cost):
         parser.error("--output is needed, but with --cost")
     if arguments.summary:
-        table = pd.read_csv(arguments.output, dtype=dict.fromkeys(SETTINGS, str), keep_default_na=False)
-        print(summary(table).to_string())
+        print(summary(read(arguments.output)).to_string())
         return
     tune_process(1)
     descents = [one for several in arguments.descents for one in several]
@@ -224,11 +223,14 @@ def main() -> None:
             cost(task, descents)
             continue
         for names in task.pairs if arguments.tasks is None or task.name in arguments.tasks else []:
-            known = measured(arguments.output)
+            table = read(arguments.output)
+            known = set(table[["task", "pair", *SETTINGS]].itertuples(index=False, name=None))
             left = [one for one in descents if (task.name, " ".join(names), *map(str, one.values())) not in known]
             if left:
                 rows = pd.DataFrame(measure(task, names, left, arguments.iterations))
-                rows.to_csv(arguments.output, mode="a", header=not known, index=False)
+                rows = pd.concat([table, rows]) if len(table) else rows
+                with atomic_write(arguments.output) as path:  # the affine start of a known pair is measured again
+                    rows.drop_duplicates(["task", "pair", *SETTINGS, "iterations"]).to_csv(path, index=False)
 
 
 if __name__ == "__main__":
