@@ -28,6 +28,8 @@ CACHE = ROOT / "results" / "alignment-benchmark"
 RARE = (15, 65, 66, 74, 126, 127)
 #: FreeSurfer's codes of the right side, and those of the left: both sides of a brain have the same contrast.
 SIDES = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
+#: FreeSurfer's code of the fluid around the brain.  Where it ends is up to who drew it: its centroid is no landmark.
+AROUND = 24
 #: Neuromorphometrics' labels of white matter, brain stem and ventral diencephalon, and of ventricles and CSF.
 WHITE, FLUID = (35, 40, 41, 44, 45, 61, 62), (4, 11, 46, 49, 50, 51, 52)
 EMBEDDED_SUBJECTS = {"train": 4, "validation": 2, "test": 4}
@@ -230,7 +232,7 @@ def _brain_labels(subject: str, contrast: str) -> Stored:
             values[right] = values[left]
     image = gaussian_filter(values[labels.data] + 0.04 * draws.standard_normal(labels.data.shape), 0.7)
     image = np.where(labels.data > 0, np.maximum(image, 0.01), 0).astype(np.float32)
-    return Stored(labels.with_data(image), labels, 2.0)
+    return Stored(labels.with_data(image), labels.with_data(np.where(labels.data == AROUND, 0, labels.data)), 2.0)
 
 
 def _embedded_settings():
