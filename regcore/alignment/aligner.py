@@ -82,11 +82,6 @@ class Aligned:
         Its degrees of freedom: "affine", "similarity", "rigid" or "translation".
     notes : tuple of str
         What a user should be told.
-    information : float
-        Total information per voxel of content, in nats: 0 for unrelated images.  Comparable for one pair only.
-    rival : float
-        Information of the best pose found elsewhere, relative to that of this one: close to 1 if the pose is not
-        certain, NaN if there is no other.
 
     Examples
     --------
@@ -99,8 +94,6 @@ class Aligned:
     matrix: np.ndarray
     kind: str
     notes: tuple[str, ...] = ()
-    information: float = float("nan")
-    rival: float = float("nan")
 
 
 def align_images(
@@ -156,8 +149,8 @@ def align_images(
     if swapped:
         contents, first = (contents[1], contents[0]), np.linalg.inv(first)
     carried, notes = _carried(kind, *contents)
-    found, loss, rival = _best(*contents, carried, first)
-    return Aligned(np.linalg.inv(found) if swapped else found, carried, notes, -loss, rival)
+    found = _best(*contents, carried, first)
+    return Aligned(np.linalg.inv(found) if swapped else found, carried, notes)
 
 
 def _carried(kind: Own, fixed: Content, moving: Content) -> tuple[Own, tuple[str, ...]]:
@@ -169,8 +162,8 @@ def _carried(kind: Own, fixed: Content, moving: Content) -> tuple[Own, tuple[str
     return "affine", ()
 
 
-def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The best map, its loss, and its rival; the smaller content may be cut out of what the larger one shows.
+def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> np.ndarray:
+    """The best map; the smaller content may be cut out of what the larger one shows.
 
     If it is, as an extracted brain of a head, then what surrounds it says nothing.  That reading is preferred if its
     map explains the inside of the smaller content clearly better.
@@ -182,8 +175,8 @@ def _best(smaller: Content, larger: Content, kind: Own, first: np.ndarray) -> tu
     if not cut_out:
         return found
     alone = replace(smaller, valid=smaller.inside, has_background=False)
-    other = _refined(alone, larger, np.concatenate([candidates[1], found[0][None]]), kind, clearly)
-    losses = _Problem(alone, larger, STAGES[-1], kind).losses(np.stack([found[0], other[0]]))
+    other = _refined(alone, larger, np.concatenate([candidates[1], found[None]]), kind, clearly)
+    losses = _Problem(alone, larger, STAGES[-1], kind).losses(np.stack([found, other]))
     return other if losses[1] < losses[0] - clearly * abs(losses[0]) else found
 
 
@@ -200,11 +193,9 @@ def _candidates(fixed: Content, moving: Content, kind: Own, first: np.ndarray, c
     ]
 
 
-def _refined(
-    fixed: Content, moving: Content, maps: np.ndarray, kind: Own, clearly: float
-) -> tuple[np.ndarray, float, float]:
-    """Descend from all candidates; return the best map, its loss, and that of the best elsewhere one stage before."""
-    first, rival = maps[0], float("nan")
+def _refined(fixed: Content, moving: Content, maps: np.ndarray, kind: Own, clearly: float) -> np.ndarray:
+    """Descend from all candidates; return the best map."""
+    first = maps[0]
     for stage in STAGES:
         problem = _Problem(fixed, moving, stage, kind)
         maps, losses = problem.descend(maps)
@@ -212,12 +203,10 @@ def _refined(
         handicapped[0] -= clearly * abs(losses[0])  # of the headers, or, in the last stage, the best so far
         chosen = distinct(maps, handicapped, fixed, 0.6 * APART * fixed.reach, stage.kept)
         if stage is STAGES[-2]:
-            rival = float(losses[chosen[1]] / losses[chosen[0]]) if len(chosen) > 1 else rival
             chosen = chosen[losses[chosen] <= losses[chosen[0]] + CLEARLY * abs(losses[chosen[0]])]
         order = np.concatenate([[0], chosen[chosen != 0]]) if stage.headers_stay else chosen
         maps, losses = maps[order], losses[order]
-    kept = problem.losses(first[None])[0]
-    return (first, float(kept), rival) if kept < losses[0] + WORTH_MOVING else (maps[0], float(losses[0]), rival)
+    return first if problem.losses(first[None])[0] < losses[0] + WORTH_MOVING else maps[0]
 
 
 class _Problem:
