@@ -11,7 +11,6 @@ REMEDIES = {
     "wrong_poses_z": POSE,
     "better_nearby": POSE,
     "less_than_start": POSE,
-    "disagreement": POSE,
     "largest_scale": "the images may show different parts of the body: " + POSE,
     "smallest_scale": "the images may show different parts of the body: " + POSE,
     "better_mirrored": "compare left and right in a viewer; if one image is mirrored, correct its header",
