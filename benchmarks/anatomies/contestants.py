@@ -54,6 +54,7 @@ class Contestant:
 #: With their recommended settings, and those for other contrasts where a tool has some.
 CONTESTANTS = {
     "affine": Contestant("affine"),
+    "auto": Contestant("auto"),
     "instance": Contestant("instance"),
     "instance-mind": Contestant("instance", {"similarity": "mind"}),
     "instance-nmi": Contestant("instance", {"similarity": "nmi"}),

@@ -169,7 +169,7 @@ def main() -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option(
     "--method",
-    default="syn",
+    default="auto",
     show_default=True,
     help=f"{', '.join(READY)}, or the folder of a trained model (results/<study>/models/<name>).",
 )
@@ -297,6 +297,8 @@ def register(
     report = register_files(fixed, moving, output, method, chosen, PairOptions(**options), seed, fill, guides)
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
+    if report["choices"]:
+        click.echo("chosen: " + ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in report["choices"].items()))
     level = report["verdict"]["level"]
     click.echo(f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s")
     for line in explained(report["verdict"]):

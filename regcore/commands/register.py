@@ -159,6 +159,7 @@ def _register(
         "settings": method.settings.as_dict(),
         "commands": found.commands,
         "tool": found.tool,
+        "choices": found.choices,
         "affine": kind,
         "aligned": scans[1].aligned,
         "notes": [*(note for scan in scans for note in scan.notes), *guides.notes],

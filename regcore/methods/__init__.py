@@ -123,6 +123,7 @@ METHODS = {
         uses_labels=True,
         gpu=True,
     ),
+    "auto": _own("auto:Auto", "auto:AutoSettings", uses_masks=True, uses_channels=True, uses_labels=True, gpu=True),
     "refine": _own("refine:Refine", "refine:RefineSettings", refines=True),
     "autoreg": _own("autoreg:AutoReg", "autoreg:AutoRegSettings", learned=True),
     "hypermorph": _own("hypermorph:HyperMorph", "hypermorph:HyperMorphSettings", learned=True),

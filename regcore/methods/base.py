@@ -34,6 +34,8 @@ class Registration:
         The exact calls of an external tool.
     tool : str or None
         Name and version of that tool.
+    choices : dict
+        What the method chose for this pair, for the record: name → number, text or None.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class Registration:
     inverse: DisplacementField | None = None
     commands: list[str] = dataclass_field(default_factory=list)
     tool: str | None = None
+    choices: dict[str, Any] = dataclass_field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ class InstanceSettings(SimilaritySettings):
         description="standard deviation of the Gaussian that smooths each gradient, in voxels of the level",
     )
     smooth_field: NonNegative = Field(
-        0.5,
+        0.7,
         description="standard deviation of the Gaussian that smooths the field after each step, in voxels of the level",
     )
     prior: Literal["beta"] | None = Field(

@@ -187,7 +187,8 @@ def register_pair(method: Method, fixed: str, moving: str, path: Path, programs:
         found = register_scans(method, first, second, cost=cost, inverse=False)
         with cost.stage("save"):
             found.field.save(path)
-    return {"commands": found.commands, "tool": found.tool, "failed": None, **asdict(cost)}
+    chosen = {"choices": found.choices} if found.choices else {}
+    return {"commands": found.commands, "tool": found.tool, **chosen, "failed": None, **asdict(cost)}
 
 
 def register_external(method: str, settings: Mapping, fixed: str, moving: str, path: str) -> dict[str, Any]:
