@@ -5,7 +5,9 @@
    image gets the intensities that the fixed one has there, and the local correlation of the fixed image and that one
    decides, with more smoothing: the two are not quite alike.
 2. Content: where an image shows much that the other does not, such as a head and an extracted brain, that is ignored.
-3. Smoothness: the result must not be less alike than the images were before, by the contrast-free likeness of the
+3. Reliability: the coarse fields of two contrasts in both directions must be about inverse to each other.  If they are
+   not, nothing relates the images that a deformation could rely on, and they stay where the affine alignment put them.
+4. Smoothness: the result must not be less alike than the images were before, by the contrast-free likeness of the
    verdict (:mod:`regcore.evaluation.likeness`).  If it is, the pair is registered again with more smoothing, and
    at last left as the affine alignment put it.
 """
@@ -23,19 +25,23 @@ from regcore.evaluation.likeness import Likeness, content, view
 from regcore.images.field import DisplacementField
 from regcore.images.volume import Volume
 from regcore.methods.base import Channel, GuidingLabels, Method, Registration, as_tensor
+from regcore.methods.classical.external import joined_mask
 from regcore.methods.constants import LABEL_WEIGHTS
 from regcore.methods.contrast import agreement, in_contrast_of
 from regcore.methods.instance import Instance
 from regcore.methods.settings.auto import AutoSettings
 from regcore.process.devices import default_device
-from regcore.spatial import warp
+from regcore.spatial import compose, warp
 
 #: Images that agree this much have one contrast: 0.9 and more within, 0.6 and less across contrasts of training pairs.
 SAME = 0.8
 #: Images that are less alike than this, where both have content, tell little: ultrasound and MR.
 HARDLY_ALIKE = 0.15
-#: Smoothing of the field, in voxels of a level: for one contrast, for two, and if they are hardly alike.
-SMOOTH_SAME, SMOOTH_DIFFERENT, SMOOTH_HARDLY = 0.7, 1.5, 3.4
+#: Smoothing of the field, in voxels of a level, for one contrast and for two.
+SMOOTH_SAME, SMOOTH_DIFFERENT = 0.7, 1.5
+#: The most that the coarse fields of two contrasts in both directions may disagree, relative to the images' length:
+#: 0.004 to 0.017 for brains in T1, T2 and PD, whole heads too; 0.05 and more for MR and ultrasound of a prostate.
+UNRELIABLE = 0.03
 #: How smoothing grows if a result is not accepted, and up to what.
 GROWTH, MOST = 1.5, 4.0
 #: Smoothing while two contrasts are compared, and the finest level at which they are.
@@ -100,20 +106,23 @@ class Auto(Method):
         pairs = [Channel(fixed, moving, 1, fixed_mask, moving_mask), *channels]
         pairs = [shown.masked(pair) for pair in pairs]
         if not same:
-            field = _register(self._coarse(), pairs, labels).field.displacement
+            field, choices["disagreement"] = self._coarse_field(pairs, labels, shown.near)
+            if choices["disagreement"] > UNRELIABLE:
+                kept = "the alignment: the coarse deformations in both directions disagree"
+                return _undeformed(pairs[0], choices | {"smooth_field": None, "kept": kept})
             pairs = [replace(pair, moving=_recoloured(pair, field, shown.near, self.device)) for pair in pairs]
-        found, accepted = self._accepted(pairs, labels, smoothing, shown)
-        choices |= {"smooth_field": accepted, "likeness_after": round(shown.likeness(found.field), 4)}
-        if accepted is None:
-            choices["kept"] = "the alignment: after every deformation the images were less alike"
-        return replace(found, choices=choices)
+        found = self._accepted(pairs, labels, smoothing, shown)
+        if found is None:
+            kept = "the alignment: after every deformation the images were less alike"
+            return _undeformed(pairs[0], choices | {"smooth_field": None, "kept": kept})
+        return replace(found, choices=choices | found.choices)
 
     def _chosen(self, shown: "_Shown") -> tuple[bool, float, dict[str, Any]]:
         """Whether the contrasts are the same, the least smoothing, and the record of both."""
         agree, hardly = shown.agreement(self.device), shown.strength < HARDLY_ALIKE
         given = self.settings.contrasts
         same = (agree >= SAME and not hardly) if given is None else given == "same"
-        default = SMOOTH_SAME if same else SMOOTH_HARDLY if hardly else SMOOTH_DIFFERENT
+        default = SMOOTH_SAME if same else SMOOTH_DIFFERENT
         choices = {
             "contrasts": "same" if same else "different",
             "agreement": round(agree, 3),
@@ -122,18 +131,30 @@ class Auto(Method):
         }
         return same, self.settings.smooth_field or default, choices
 
+    def _coarse_field(
+        self, pairs: Sequence[Channel], labels: GuidingLabels | None, where: np.ndarray
+    ) -> tuple[Tensor, float]:
+        """The coarse displacement of two contrasts, and how much it and its counterpart disagree in ``where``."""
+        turned = [Channel(p.moving, p.fixed, p.weight, p.moving_mask, p.fixed_mask) for p in pairs]
+        other = None if labels is None else replace(labels, fixed=labels.moving, moving=labels.fixed)
+        there = _register(self._coarse(), pairs, labels).field.displacement
+        back = _register(self._coarse(), turned, other).field.displacement
+        if not where.any():
+            return there, 0.0
+        apart = compose(there, back).norm(dim=1)[0][torch.from_numpy(where)].mean()
+        return there, round(float(apart) / max(where.shape), 4)
+
     def _accepted(
         self, pairs: Sequence[Channel], labels: GuidingLabels | None, smoothing: float, shown: "_Shown"
-    ) -> tuple[Registration, float | None]:
-        """The first field that is accepted, with its smoothing; at last no field, and None."""
-        while True:
+    ) -> Registration | None:
+        """The first field after which the images are not less alike, with its smoothing; None if there is none."""
+        while smoothing <= MOST:
             found = _register(self._fine(smoothing), pairs, labels)
-            if shown.likeness(found.field) >= (1 - TOLERATED) * shown.before:
-                return found, smoothing
+            after = shown.likeness(found.field)
+            if after >= (1 - TOLERATED) * shown.before:
+                return replace(found, choices={"smooth_field": smoothing, "likeness_after": round(after, 4)})
             smoothing = round(GROWTH * smoothing, 2)
-            if smoothing > MOST:
-                first, second = (DisplacementField.identity(image.grid) for image in (pairs[0].fixed, pairs[0].moving))
-                return Registration(first, second), None
+        return None
 
     def _fine(self, smoothing: float) -> Instance:
         levels = {"shrink": self.settings.shrink, "iterations": self.settings.iterations}
@@ -181,8 +202,8 @@ class _Shown:
 
     def masked(self, pair: Channel) -> Channel:
         """A pair whose masks leave out what one image shows and the other does not, if that is much."""
-        fixed_mask = _both(pair.fixed_mask, self._counting[0])
-        return replace(pair, fixed_mask=fixed_mask, moving_mask=_both(pair.moving_mask, self._counting[1]))
+        fixed_mask = joined_mask(pair.fixed_mask, self._counting[0])
+        return replace(pair, fixed_mask=fixed_mask, moving_mask=joined_mask(pair.moving_mask, self._counting[1]))
 
     @property
     def ignored(self) -> str | None:
@@ -197,6 +218,11 @@ def _register(optimiser: Instance, pairs: Sequence[Channel], labels: GuidingLabe
     return optimiser.register(first.fixed, first.moving, *masks, channels=others, labels=labels)
 
 
+def _undeformed(pair: Channel, choices: dict[str, Any]) -> Registration:
+    fixed, moving = (DisplacementField.identity(image.grid) for image in (pair.fixed, pair.moving))
+    return Registration(fixed, moving, choices=choices)
+
+
 def _recoloured(pair: Channel, displacement: Tensor, where: np.ndarray, device: torch.device) -> Volume:
     """The moving image in the contrast of the fixed one."""
     fixed, moving = (as_tensor(image).to(device) for image in (pair.fixed, pair.moving))
@@ -206,10 +232,3 @@ def _recoloured(pair: Channel, displacement: Tensor, where: np.ndarray, device: 
 
 def _mask_tensor(where: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(where)[None, None].to(device)
-
-
-def _both(first: Volume | None, second: Volume | None) -> Volume | None:
-    """The intersection of two masks, either of which may be missing."""
-    if first is None or second is None:
-        return second if first is None else first
-    return first.with_data(((first.data > 0) & (second.data > 0)).astype(np.uint8))

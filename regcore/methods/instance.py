@@ -287,9 +287,9 @@ class _Descent:
 
     def _smoothed(self, field: Tensor) -> Tensor:
         if self.settings.prior is None:
-            return smooth(field, self.settings.smooth_field)
+            return smooth(field, self.settings.field_width)
         weight = beta_weight(squared_gradient(field), self.settings.alpha)
-        return diffuse(field, weight, self.settings.smooth_field)
+        return diffuse(field, weight, self.settings.field_width)
 
     def _gradient(self) -> tuple[Tensor, Tensor]:
         """Loss, and its gradient with respect to the field."""

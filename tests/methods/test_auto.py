@@ -101,7 +101,6 @@ def test_a_field_that_makes_the_images_less_alike_is_not_handed_over(monkeypatch
     assert found.field.displacement.abs().max() == 0 and found.inverse.displacement.abs().max() == 0
     assert tried == [0.7, 1.05, 1.58, 2.37, 3.56], tried
     assert found.choices["smooth_field"] is None and "alignment" in found.choices["kept"]
-    assert found.choices["likeness_after"] == found.choices["likeness_before"]
 
 
 def test_more_smoothing_is_tried_before_that(monkeypatch):
@@ -119,10 +118,13 @@ def test_more_smoothing_is_tried_before_that(monkeypatch):
     assert _overlap(found.field, FIXED, MOVING) > _overlap(NONE, FIXED, MOVING)
 
 
-def test_unrelated_images_are_smoothed_most():
-    noise = [Volume(np.random.default_rng(seed).random(SHAPE).astype(np.float32), GRID) for seed in (0, 1)]
-    choices = make_method("auto").register(*noise).choices
-    assert choices["contrasts"] == "different" and choices["smooth_field"] in (3.4, None)
+def test_unrelated_images_are_left_as_they_were_aligned():
+    noise = [gaussian_filter(np.random.default_rng(seed).random(SHAPE), 2) for seed in (0, 1)]
+    images = [Volume(((n - n.min()) / (n.max() - n.min())).astype(np.float32), GRID) for n in noise]
+    found = make_method("auto").register(*images)
+    assert found.choices["contrasts"] == "different" and found.choices["disagreement"] > 0.03
+    assert found.choices["smooth_field"] is None and "both directions" in found.choices["kept"]
+    assert found.field.displacement.abs().max() == 0
 
 
 def test_channels_labels_and_masks_are_passed_on():

@@ -23,6 +23,7 @@ QUICK = {
         "samples": 1000,
     },  # mutual information shrugs it off
     "instance": {"shrink": [4, 2, 1], "iterations": [40, 40, 40]},
+    "auto": {"shrink": [4, 2, 1], "iterations": [40, 40, 40]},
 }
 CASES = [(name, side) for name in QUICK for side in ("fixed", "moving")]
 #: Radius of the lesion and of what is excluded around it, in voxels.

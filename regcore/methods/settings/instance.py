@@ -9,6 +9,12 @@ from regcore.errors import InputError
 from regcore.methods.settings.objective import SIMILARITY, WINDOW, Several, SimilaritySettings
 from regcore.settings.base import NonNegative, Number, Positive, Whole
 
+#: Smoothing of the field by similarity, chosen on training pairs of all cohorts: the less that a similarity tells of a
+#: place, the more of its surroundings has to decide.
+SMOOTH_FIELD = {"mse": 0.5, "lncc": 0.7, "nmi": 1.5, "mind": 1.5}
+#: The same in voxels of a velocity, relative to those of the images.
+HALF_RESOLUTION = 0.7
+
 
 class InstanceSettings(SimilaritySettings):
     """Similarity, levels, and steps."""
@@ -33,9 +39,12 @@ class InstanceSettings(SimilaritySettings):
         1.0,
         description="standard deviation of the Gaussian that smooths each gradient, in voxels of the level",
     )
-    smooth_field: NonNegative = Field(
-        0.7,
-        description="standard deviation of the Gaussian that smooths the field after each step, in voxels of the level",
+    smooth_field: NonNegative | None = Field(
+        None,
+        description="standard deviation of the Gaussian that smooths the field after each step, in voxels of the "
+        "level; null: "
+        + ", ".join(f"{width:g} for {name}" for name, width in SMOOTH_FIELD.items())
+        + f"; {HALF_RESOLUTION:g} times that for a velocity, whose voxels are larger",
     )
     prior: Literal["beta"] | None = Field(
         None,
@@ -56,6 +65,15 @@ class InstanceSettings(SimilaritySettings):
         super().settle(given, where)
         if len(self.shrink) != len(self.iterations):
             raise InputError(f"{where}: 'shrink' has {len(self.shrink)} levels and 'iterations' {len(self.iterations)}")
+        if self.smooth_field is None:
+            share = HALF_RESOLUTION if self.transformation == "velocity" else 1
+            self.smooth_field = round(share * SMOOTH_FIELD[self.similarity], 3)
+
+    @property
+    def field_width(self) -> Number:
+        """``smooth_field``, which is known once the settings are read."""
+        assert self.smooth_field is not None
+        return self.smooth_field
 
     @property
     def unused(self) -> set[str]:
