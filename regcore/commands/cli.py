@@ -14,7 +14,6 @@ from regcore.methods import METHODS, installed_methods
 from regcore.methods.constants import LABEL_WEIGHTS
 from regcore.models.released import released_model
 from regcore.process.logs import log_to
-from regcore.process.threads import share_cores
 from regcore.settings.base import LARGEST_SEED, MOST_THREADS
 
 SEED = click.IntRange(0, LARGEST_SEED)
@@ -160,7 +159,6 @@ class WithWeights(click.Command):
 def main() -> None:
     """Deformable registration of medical images."""
     log_to()
-    share_cores()
 
 
 @main.command(cls=WithWeights, epilog=CONVENTIONS)
@@ -298,7 +296,8 @@ def register(
     for note in report["notes"]:
         click.echo(f"note: {note}", err=True)
     if report["choices"]:
-        click.echo("chosen: " + ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in report["choices"].items()))
+        known = {name.replace("_", " "): value for name, value in report["choices"].items() if value is not None}
+        click.echo("chosen: " + ", ".join(f"{name} {value}" for name, value in known.items()))
     level = report["verdict"]["level"]
     click.echo(f"{output}: {level}, folds {report['folds_percent']:.3f} %, {sum(report['seconds'].values()):.1f} s")
     for line in explained(report["verdict"]):

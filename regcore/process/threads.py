@@ -34,15 +34,6 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {**os.environ, **dict.fromkeys(THREADS_VARIABLES, str(threads))}
 
 
-def share_cores() -> None:
-    """Let waiting threads sleep instead of spinning; must be called before torch is imported.
-
-    If other jobs need the same cores, as in a workflow, spinning threads slow down the working ones.  A setting made
-    by the user is kept.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def tune_process(threads: int | None = None) -> None:
     """Keep freed memory instead of returning it to the system, and set torch's threads.
 

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from regcore.errors import explained
 from regcore.images.ants import THREADS_VARIABLE
 from regcore.process.logs import log_to
-from regcore.process.threads import share_cores, tune_process
+from regcore.process.threads import tune_process
 from regcore.study.plan import Plan, plan_study
 
 log = logging.getLogger(__name__)
-
-share_cores()  # must run before torch is imported, so scripts import this module first
 
 
 @contextmanager

@@ -70,7 +70,6 @@ EXCEPTIONS = {
     ),
     "changes the whole process": (
         "process.logs.log_to",
-        "process.threads.share_cores",
         "process.threads.tune_process",
         "study.job.job",
     ),
