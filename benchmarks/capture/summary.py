@@ -85,7 +85,15 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, folder: Path, split: str) -> s
     for family, title in (("within", "Within one contrast"), ("across", "Across contrasts, head against brain")):
         parts += [f"## {title}", "Success in % (95 % interval; pairs).", grid(table[table["family"] == family])]
     parts += ["## Between two subjects", BETWEEN, between_subjects(rows)]
-    parts += ["## Overall", overall(rows), "## Headers already right", never_worse(rows)]
+    parts += ["## Overall", overall(rows)]
+    shared = of_all(rows)
+    if 0 < len(shared) < len(rows):
+        parts += [f"The {shared['pair'].nunique()} pairs that all contestants have:", overall(shared)]
+    parts += ["## Headers already right", never_worse(rows)]
+    pictures = sorted(folder.glob("pictures-*.png"))
+    if pictures:
+        shown = (f"![Ten pairs by {path.stem.removeprefix('pictures-')}]({path.name})" for path in pictures)
+        parts += ["## Ten pairs", PICTURES, *shown]
     lying = folder / "native-pairs.csv"
     if lying.is_file():
         parts += ["## Pairs of subjects, undisturbed", NATIVE_PAIRS, native_pairs(pd.read_csv(lying))]
@@ -102,6 +110,8 @@ content below 5 % of its length. Between two subjects the map is fitted to their
 with fewer than 20 labels, the largest soft Dice), and success is Dice within one point of the fitted map's, where the
 moving image shows the fixed one. A contestant that raises or exceeds the time limit has failed. Moderate: up to 15°
 and 15 mm, also in every kind that does not say otherwise."""
+PICTURES = """The five with the largest errors, and five others: fixed; moving before and after, across two axes, under
+outlines of the fixed image."""
 BETWEEN = """Two measures of the same pairs: the error against the map fitted to their labels, below 5 % of the
 content's length, and Dice within one point of that map's. No intensity tells the second exactly: an affine map between
 two subjects is a compromise, and labels choose another one than contrasts do."""
@@ -143,6 +153,11 @@ def overall(rows: pd.DataFrame) -> str:
             line[f"median error {family}, %"] = f"{100 * of['error'].median():.1f}"
         lines.append(line | {"median CPU seconds": f"{part['cpu_seconds'].median():.1f}"})
     return pd.DataFrame(lines).to_markdown(index=False)
+
+
+def of_all(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the pairs that every contestant has."""
+    return rows[rows.groupby("pair")["contestant"].transform("nunique") == rows["contestant"].nunique()]
 
 
 def between_subjects(rows: pd.DataFrame) -> str:
@@ -197,12 +212,17 @@ def seconds(table: pd.DataFrame) -> str:
 
 
 def draw_by_angle(rows: pd.DataFrame, path: Path) -> None:
-    """Share of the pairs with a small error against the angle of the true rotation, within and across contrasts."""
+    """Share of the pairs with a small error against the angle of the true rotation, within and across contrasts.
+
+    A contestant with less than half of the pairs has too few for each angle.
+    """
     turned = rows[rows["kind"].isin(TURNED)]
+    counts = rows.groupby("contestant")["pair"].nunique()
+    drawn = [name for name in CONTESTANTS if counts.get(name, 0) >= counts.max() / 2]
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     for axis, family in zip(axes, ("within", "across"), strict=True):
         of_family = turned[turned["family"] == family]
-        for place, name in enumerate(CONTESTANTS):
+        for place, name in enumerate(drawn):
             part = of_family[of_family["contestant"] == name]
             if part.empty:
                 continue
