@@ -118,7 +118,7 @@ def page(rows: pd.DataFrame, table: pd.DataFrame, split: str, absent: dict[str, 
     parts = [
         "# Deformable registration of many anatomies",
         "Written by `python benchmarks/portfolio.py`, which explains how a run is continued and divided; rows in "
-        f"`pairs/`, one file a contestant. {processor_name()}, {threads} threads; {versions()}. Subjects and random "
+        f"`pairs/`, one file a contestant. {processor_name()}, threads: {threads}; {versions()}. Subjects and random "
         f"numbers are those of the split `{split}`.",
         EXPLAINED,
         "![Differences to the best other tool, by row](portfolio.png)",
