@@ -128,7 +128,7 @@ def test_it_learns_to_register():
     network = method.build(2)
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(100):
         found = method.training_step(network, batch)
         optimiser.zero_grad()
         found["total"].backward()

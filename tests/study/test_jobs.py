@@ -171,7 +171,7 @@ def test_registering_asks_for_a_gpu_where_the_method_runs_on_one(jobs):
     assert asked == {name: int(name not in ("affine", "syn")) for name in METHODS_OF_STUDY}
     assert [jobs.gpus(rule) for rule in ("train", "trial", "features", "prepare", "evaluate")] == [1, 1, 1, 0, 0]
     tools = {name for name, info in METHODS.items() if info.wants_gpu and not info.learned}
-    assert tools == {"instance", "refine", "pretrained", "convexadam", "fireants"}
+    assert tools == {"auto", "instance", "refine", "pretrained", "convexadam", "fireants"}
 
 
 @pytest.mark.parametrize(
