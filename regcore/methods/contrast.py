@@ -112,6 +112,8 @@ def _coarse(image: Tensor) -> Tensor:
 
 
 def _means(image: Tensor) -> Tensor:
-    """Means over windows, zero outside the image."""
-    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[image.ndim - 2]
-    return pool(image, WINDOW, stride=1, padding=WINDOW // 2)
+    """Means over windows, zero outside the image, of any number of slices."""
+    ndim = image.ndim - 2
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[ndim]
+    # Pooling pads by itself only what is as large as its window.
+    return pool(F.pad(image, [WINDOW // 2] * 2 * ndim), WINDOW, stride=1)

@@ -159,3 +159,18 @@ def test_volumes_too():
     found = make_method("auto", {"iterations": [20, 20, 20, 10]}).register(fixed, shifted)
     middle = found.field.displacement[0, :, 8:-8, 8:-8, 8:-8].mean((1, 2, 3))
     np.testing.assert_allclose(middle, [0, 2, 0], atol=0.5)
+
+
+@pytest.mark.parametrize("shape", [(40, 44, 3), (40, 44, 2), (64, 3)])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_few_slices_are_enough(shape, inverted):
+    grid = Grid.centred(shape, spacing=(1,) * len(shape), centre=(0,) * len(shape))
+    sigma = [2.0, 2.0, 0.5] if len(shape) == 3 else [2.0, 0.5]
+    image = gaussian_filter(np.random.default_rng(0).random(shape), sigma)
+    image = ((image - image.min()) / np.ptp(image)).astype(np.float32)
+    moved = np.roll(image, 2, axis=0)
+    pair = Volume(image, grid), Volume(1 - moved if inverted else moved, grid)
+    found = make_method("auto").register(*pair)
+    assert found.choices["contrasts"] == ("different" if inverted else "same")
+    along = found.field.displacement[0, 0][8:-8].median()
+    assert 1 < along < 3, along
