@@ -12,7 +12,7 @@
    at last left as the affine alignment put it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -29,7 +29,8 @@ from regcore.methods.classical.external import joined_mask
 from regcore.methods.constants import LABEL_WEIGHTS
 from regcore.methods.contrast import agreement, in_contrast_of
 from regcore.methods.instance import Instance
-from regcore.methods.settings.auto import AutoSettings
+from regcore.methods.settings.auto import SMOOTH_DIFFERENT, SMOOTH_SAME, AutoSettings
+from regcore.methods.settings.base import MethodSettings
 from regcore.process.devices import default_device
 from regcore.spatial import compose, warp
 
@@ -37,15 +38,13 @@ from regcore.spatial import compose, warp
 SAME = 0.8
 #: Images that are less alike than this, where both have content, tell little: ultrasound and MR.
 HARDLY_ALIKE = 0.15
-#: Smoothing of the field, in voxels of a level, for one contrast and for two.
-SMOOTH_SAME, SMOOTH_DIFFERENT = 0.7, 1.5
 #: The most that the coarse fields of two contrasts in both directions may disagree, relative to the images' length:
 #: 0.004 to 0.017 for brains in T1, T2 and PD, whole heads too; 0.05 and more for MR and ultrasound of a prostate.
 UNRELIABLE = 0.03
 #: How smoothing grows if a result is not accepted, and up to what.
 GROWTH, MOST = 1.5, 4.0
-#: Smoothing while two contrasts are compared, and the finest level at which they are.
-SMOOTH_COARSE, FINEST = 1.5, 2
+#: The finest level at which two contrasts are compared.
+FINEST = 2
 #: The part of an image's length within which the content of both is taken to be the same.
 MARGIN = 0.02
 #: The share of one's content beyond the other's from which on this is ignored.
@@ -82,6 +81,11 @@ class Auto(Method):
     gpu: ClassVar = True
     settings_type: ClassVar = AutoSettings
     settings: AutoSettings
+
+    def __init__(self, settings: Mapping[str, Any] | MethodSettings, where: str = "method"):
+        super().__init__(settings, where)
+        # Kept, as they keep what a GPU has recorded of them.
+        self._optimisers: dict[float | None, Instance] = {}
 
     @property
     def device(self) -> torch.device:
@@ -137,8 +141,8 @@ class Auto(Method):
         """The coarse displacement of two contrasts, and how much it and its counterpart disagree in ``where``."""
         turned = [Channel(p.moving, p.fixed, p.weight, p.moving_mask, p.fixed_mask) for p in pairs]
         other = None if labels is None else replace(labels, fixed=labels.moving, moving=labels.fixed)
-        there = _register(self._coarse(), pairs, labels).field.displacement
-        back = _register(self._coarse(), turned, other).field.displacement
+        there = _register(self._optimiser(None), pairs, labels).field.displacement
+        back = _register(self._optimiser(None), turned, other).field.displacement
         if not where.any():
             return there, 0.0
         apart = compose(there, back).norm(dim=1)[0][torch.from_numpy(where)].mean()
@@ -148,27 +152,26 @@ class Auto(Method):
         self, pairs: Sequence[Channel], labels: GuidingLabels | None, smoothing: float, shown: "_Shown"
     ) -> Registration | None:
         """The first field after which the images are not less alike, with its smoothing; None if there is none."""
-        while smoothing <= MOST:
-            found = _register(self._fine(smoothing), pairs, labels)
+        while True:
+            found = _register(self._optimiser(smoothing), pairs, labels)
             after = shown.likeness(found.field)
             if after >= (1 - TOLERATED) * shown.before:
                 return replace(found, choices={"smooth_field": smoothing, "likeness_after": round(after, 4)})
             smoothing = round(GROWTH * smoothing, 2)
-        return None
+            if smoothing > MOST:
+                return None
 
-    def _fine(self, smoothing: float) -> Instance:
-        levels = {"shrink": self.settings.shrink, "iterations": self.settings.iterations}
-        return Instance({"similarity": "lncc", "smooth_field": smoothing, **levels}, "auto")
-
-    def _coarse(self) -> Instance:
-        """What finds a first field between two contrasts."""
-        levels = zip(self.settings.shrink, self.settings.iterations, strict=True)
-        chosen = [level for level in levels if level[0] >= FINEST] or [
-            (self.settings.shrink[0], self.settings.iterations[0])
-        ]
-        shrink, iterations = (list(part) for part in zip(*chosen, strict=True))
-        settings = {"similarity": "nmi", "smooth_field": SMOOTH_COARSE, "shrink": shrink, "iterations": iterations}
-        return Instance(settings, "auto")
+    def _optimiser(self, smoothing: float | None) -> Instance:
+        """What finds the result with this smoothing; None: what finds a first field between two contrasts."""
+        if smoothing not in self._optimisers:
+            levels = list(zip(self.settings.shrink, self.settings.iterations, strict=True))
+            chosen: dict[str, Any] = {"similarity": "lncc", "smooth_field": smoothing}
+            if smoothing is None:
+                levels = [level for level in levels if level[0] >= FINEST] or levels[:1]
+                chosen = {"similarity": "nmi"}
+            shrink, iterations = (list(part) for part in zip(*levels, strict=True))
+            self._optimisers[smoothing] = Instance({**chosen, "shrink": shrink, "iterations": iterations}, "auto")
+        return self._optimisers[smoothing]
 
 
 class _Shown:

@@ -174,3 +174,8 @@ def test_few_slices_are_enough(shape, inverted):
     assert found.choices["contrasts"] == ("different" if inverted else "same")
     along = found.field.displacement[0, 0][8:-8].median()
     assert 1 < along < 3, along
+
+
+def test_a_given_smoothing_is_used_however_large():
+    found = make_method("auto", {"smooth_field": 6}).register(_image(FIXED, ONE, 0), _image(MOVING, ONE, 1))
+    assert found.choices["smooth_field"] == 6 and found.field.displacement.abs().max() > 0.1

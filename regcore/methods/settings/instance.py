@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from regcore.errors import InputError
+from regcore.methods.settings.base import MethodSettings
 from regcore.methods.settings.objective import SIMILARITY, WINDOW, Several, SimilaritySettings
 from regcore.settings.base import NonNegative, Number, Positive, Whole
 
@@ -16,7 +17,24 @@ SMOOTH_FIELD = {"mse": 0.5, "lncc": 0.7, "nmi": 1.5, "mind": 1.5}
 HALF_RESOLUTION = 0.7
 
 
-class InstanceSettings(SimilaritySettings):
+class LevelsSettings(MethodSettings):
+    """Resolutions of the descent."""
+
+    shrink: Annotated[list[Annotated[Number, Field(ge=1)]], Field(min_length=1)] = Field(
+        [8, 4, 2, 1],
+        description="voxel size of each level relative to the images' finest spacing, coarse to fine",
+    )
+    iterations: Annotated[list[Whole], Field(min_length=1)] = Field(
+        [50, 50, 50, 25], description="maximum of iterations at each level"
+    )
+
+    def settle(self, given: Mapping[str, Any], where: str) -> None:
+        super().settle(given, where)
+        if len(self.shrink) != len(self.iterations):
+            raise InputError(f"{where}: 'shrink' has {len(self.shrink)} levels and 'iterations' {len(self.iterations)}")
+
+
+class InstanceSettings(LevelsSettings, SimilaritySettings):
     """Similarity, levels, and steps."""
 
     similarity: Literal["mse", "lncc", "nmi", "mind"] = Field("lncc", description=SIMILARITY)
@@ -25,13 +43,6 @@ class InstanceSettings(SimilaritySettings):
         "displacement",
         description="displacement (steps are composed; fast and accurate) or velocity (integrated, at half "
         "resolution; its inverse is exact)",
-    )
-    shrink: Annotated[list[Annotated[Number, Field(ge=1)]], Field(min_length=1)] = Field(
-        [8, 4, 2, 1],
-        description="voxel size of each level relative to the images' finest spacing, coarse to fine",
-    )
-    iterations: Annotated[list[Whole], Field(min_length=1)] = Field(
-        [50, 50, 50, 25], description="maximum of iterations at each level"
     )
     step: Annotated[Number, Field(gt=0, le=1)] = Field(0.5, description="length of a step in voxels of the level")
     momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(0.9, description="weight of earlier steps in each step")
@@ -63,8 +74,6 @@ class InstanceSettings(SimilaritySettings):
 
     def settle(self, given: Mapping[str, Any], where: str) -> None:
         super().settle(given, where)
-        if len(self.shrink) != len(self.iterations):
-            raise InputError(f"{where}: 'shrink' has {len(self.shrink)} levels and 'iterations' {len(self.iterations)}")
         if self.smooth_field is None:
             share = HALF_RESOLUTION if self.transformation == "velocity" else 1
             self.smooth_field = round(share * SMOOTH_FIELD[self.similarity], 3)
